@@ -1,0 +1,128 @@
+/*
+ * The no-OPEN mode, for pyfuse3.
+ *
+ * Linux sends OPEN for every file and OPENDIR for every directory until the server once answers ENOSYS; from then on
+ * it opens by itself, keeps file pages and listings cached, and a warm read never leaves the kernel. The same goes for
+ * FLUSH. Without OPEN there are no file handles (the kernel sends 0), but pyfuse3's handlers are told nothing else.
+ *
+ * This library is loaded with RTLD_GLOBAL before pyfuse3, so that pyfuse3's call of fuse_session_new() comes here. It
+ * hands a changed table of operations to the real function: the handle of a read, write or readdir becomes the inode
+ * number, open, opendir and flush are answered here, and who sends a write is noted for the handler that runs next
+ * (pyfuse3 runs handlers in one thread, each up to its first wait, before it takes another request).
+ */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <string.h>
+
+#define VISIBLE __attribute__((visibility("default")))
+
+/* What Python reads: plain variables, found with ctypes. */
+VISIBLE int katafs_fast_wanted = 0;  /* set before fuse_session_new() */
+VISIBLE int katafs_fast_wrapped = 0; /* fuse_session_new() was called here */
+VISIBLE int katafs_fast_active = 0;  /* the kernel can do without OPEN and OPENDIR */
+VISIBLE pid_t katafs_fast_pid = 0;   /* the thread that sent the last write or setattr; 0: not in our namespace */
+
+static struct fuse_lowlevel_ops real;
+
+static void fast_init(void *userdata, struct fuse_conn_info *conn)
+{
+	real.init(userdata, conn);
+	/* A write that comes through a pipe cannot be looked at before it is taken. */
+	conn->want &= ~FUSE_CAP_SPLICE_READ;
+	if ((conn->capable & FUSE_CAP_NO_OPEN_SUPPORT) && (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT)) {
+		katafs_fast_active = 1;
+		/* Without OPEN nobody would hear of O_TRUNC: let the kernel send SETATTR with size 0 instead. */
+		conn->want &= ~FUSE_CAP_ATOMIC_O_TRUNC;
+	}
+}
+
+static void note_sender(fuse_req_t req)
+{
+	katafs_fast_pid = fuse_req_ctx(req)->pid;
+}
+
+static void fast_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if (katafs_fast_active)
+		fuse_reply_err(req, ENOSYS);
+	else
+		real.open(req, ino, fi);
+}
+
+static void fast_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if (katafs_fast_active)
+		fuse_reply_err(req, ENOSYS);
+	else
+		real.opendir(req, ino, fi);
+}
+
+static void fast_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if (katafs_fast_active)
+		fuse_reply_err(req, ENOSYS);
+	else
+		real.flush(req, ino, fi);
+}
+
+static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	if (katafs_fast_active)
+		fi->fh = ino;
+	real.read(req, ino, size, off, fi);
+}
+
+static void fast_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	if (katafs_fast_active)
+		fi->fh = ino;
+	real.readdirplus(req, ino, size, off, fi);
+}
+
+static void fast_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *bufv, off_t off,
+			   struct fuse_file_info *fi)
+{
+	note_sender(req);
+	if (katafs_fast_active)
+		fi->fh = ino;
+	real.write_buf(req, ino, bufv, off, fi);
+}
+
+static void fast_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	note_sender(req);
+	real.setattr(req, ino, attr, to_set, katafs_fast_active ? NULL : fi);
+}
+
+VISIBLE struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
+					      size_t op_size, void *userdata)
+{
+	struct fuse_session *(*next)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *);
+	struct fuse_lowlevel_ops ops;
+
+	next = dlsym(RTLD_NEXT, "fuse_session_new");
+	if (!next)
+		return NULL;
+	if (!katafs_fast_wanted)
+		return next(args, op, op_size, userdata);
+
+	memset(&real, 0, sizeof(real));
+	memcpy(&real, op, op_size < sizeof(real) ? op_size : sizeof(real));
+	if (!real.init || !real.open || !real.opendir || !real.flush || !real.read || !real.readdirplus ||
+	    !real.write_buf || !real.setattr)
+		return next(args, op, op_size, userdata);
+	katafs_fast_wrapped = 1;
+	ops = real;
+	ops.init = fast_init;
+	ops.open = fast_open;
+	ops.opendir = fast_opendir;
+	ops.flush = fast_flush;
+	ops.read = fast_read;
+	ops.readdirplus = fast_readdirplus;
+	ops.write_buf = fast_write_buf;
+	ops.setattr = fast_setattr;
+	return next(args, &ops, sizeof(ops), userdata);
+}

@@ -1,0 +1,86 @@
+"""Everything a request can fail with, each with the errno its caller gets.
+
+Raise the most specific class near the cause; ``fuse.operations`` turns it into an errno in one place.
+Anything that is not a `KataError` is a bug and becomes EIO with a traceback in the log.
+"""
+
+import errno
+
+
+class KataError(Exception):
+    """Base of all expected failures. The message is a sentence for a person."""
+
+    errno: int = errno.EIO
+
+    @property
+    def errno_name(self) -> str:
+        """The symbolic name, such as ``"EEXIST"``."""
+        return errno.errorcode.get(self.errno, str(self.errno))
+
+
+class NotFoundError(KataError):
+    """There is no such name, event or kata."""
+
+    errno = errno.ENOENT
+
+
+class StaleError(KataError):
+    """An inode number that cannot be resolved (any more); the kernel then looks the path up again."""
+
+    errno = errno.ESTALE
+
+
+class DamagedError(KataError):
+    """An object or a reference of a repository is missing or unreadable. Only what needs it fails."""
+
+    errno = errno.EIO
+
+
+class InvalidError(KataError):
+    """A message, name or value has the wrong shape; nothing was written."""
+
+    errno = errno.EINVAL
+
+
+class TooLargeError(KataError):
+    """A message is larger than the limit; nothing was written."""
+
+    errno = errno.EFBIG
+
+
+class LateError(KataError):
+    """The index of a message is taken already: somebody else was first. Nothing was written."""
+
+    errno = errno.EEXIST
+
+
+class ReadOnlyError(KataError):
+    """Not a thing that can be written to."""
+
+    errno = errno.EROFS
+
+
+class NotDirectoryError(KataError):
+    """A child was asked of something that is not a directory."""
+
+    errno = errno.ENOTDIR
+
+
+class IsDirectoryError(KataError):
+    """Bytes were asked of a directory."""
+
+    errno = errno.EISDIR
+
+
+class StorageError(KataError):
+    """The operating system refused to store: the errno is its own (ENOSPC, EDQUOT, EROFS, EACCES, …)."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+class RaceLostError(KataError):
+    """Somebody else moved the branch between our read and our compare-and-swap; the caller starts again."""
+
+    errno = errno.EAGAIN

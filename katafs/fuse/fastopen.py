@@ -1,0 +1,58 @@
+"""Loading ``_fastopen``, the library for the no-OPEN mode. Must happen before pyfuse3 is imported.
+
+The mode needs the library (a C compiler at installation), a libfuse whose ``fuse_session_new`` can be wrapped, and a
+kernel that can do without OPEN and OPENDIR (5.1). Where one is missing the mount works all the same, with OPEN.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from importlib.util import find_spec
+
+log = logging.getLogger(__name__)
+
+
+class FastOpen:
+    """The state of the mode, read from the library's variables."""
+
+    def __init__(self, library: ctypes.CDLL | None) -> None:
+        self._wrapped = self._active = self._pid = ctypes.c_int(0)
+        if library is not None:
+            self._wrapped = ctypes.c_int.in_dll(library, "katafs_fast_wrapped")
+            self._active = ctypes.c_int.in_dll(library, "katafs_fast_active")
+            self._pid = ctypes.c_int.in_dll(library, "katafs_fast_pid")
+            ctypes.c_int.in_dll(library, "katafs_fast_wanted").value = 1
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the kernel opens by itself: known from the moment it has said hello (FUSE_INIT)."""
+        return bool(self._active.value)
+
+    @property
+    def sender(self) -> int:
+        """The thread that sent the write or setattr being handled; 0 if it has no number here.
+
+        To be read before the handler waits for anything.
+        """
+        return int(self._pid.value)
+
+
+def load(*, wanted: bool = True) -> FastOpen:
+    """Load the library if it is wanted and there; never fails."""
+    if not wanted:
+        return FastOpen(None)
+    if "pyfuse3" in sys.modules:
+        log.warning("no fast open: pyfuse3 was imported too early")
+        return FastOpen(None)
+    spec = find_spec("katafs._fastopen")
+    if spec is None or spec.origin is None:
+        log.warning("no fast open: katafs was installed without its C library")
+        return FastOpen(None)
+    try:
+        # the origin is a shared library, not a Python module: it is never imported
+        return FastOpen(ctypes.CDLL(spec.origin, ctypes.RTLD_GLOBAL))
+    except (OSError, ValueError) as error:
+        log.warning("no fast open: %s", error)
+        return FastOpen(None)

@@ -1,0 +1,50 @@
+"""What a file handle stands for: the inode itself, except for a control file that was opened with OPEN.
+
+In the no-OPEN mode the handle *is* the inode number, and writers are told apart by their thread. With OPEN each open
+of a control file is a writer of its own, whatever threads use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from katafs.errors import StaleError
+from katafs.fuse.fastopen import FastOpen
+
+_FIRST = 1 << 63  # no inode number is that large
+
+
+class Handles:
+    """Handles of control files opened with OPEN; forgotten at RELEASE."""
+
+    def __init__(self, fast: FastOpen) -> None:
+        self._fast = fast
+        self._inodes: dict[int, int] = {}
+        self._next = _FIRST
+
+    def open_control(self, inode: int) -> int:
+        """A new handle for a control file."""
+        handle = self._next
+        self._next += 1
+        self._inodes[handle] = inode
+        return handle
+
+    def inode(self, handle: int) -> int:
+        """The inode of a handle. Raises `StaleError`."""
+        if handle < _FIRST:
+            return handle
+        try:
+            return self._inodes[handle]
+        except KeyError as error:
+            raise StaleError(f"file handle {handle} is not known") from error
+
+    def writer(self, handle: int) -> Hashable | None:
+        """Who writes with this handle; None if nobody can tell. To be asked before the handler waits."""
+        if handle >= _FIRST:
+            return ("handle", handle)
+        sender = self._fast.sender
+        return ("thread", sender) if sender else None
+
+    def release(self, handle: int) -> int | None:
+        """Forget a handle; its inode if it was a control file's."""
+        return self._inodes.pop(handle, None)

@@ -1,0 +1,265 @@
+"""The adapter: FUSE requests to nodes, errors to errnos, commits to invalidations. It knows no file name and no git.
+
+A handler is: number → node, one question, answer. Handlers run in one thread, each to its end unless it waits; what
+may take long (a diff, an archive, a commit with its fsync) is called in a worker thread. Two rules keep the kernel and
+the daemon from waiting for each other: no handler of a LOOKUP, GETATTR or READ waits for a write, and invalidations
+are sent from a worker thread while the event loop goes on answering, never for the file that is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import cachetools
+import pyfuse3
+import trio
+
+from katafs.errors import InvalidError, KataError, NotFoundError
+from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.handles import Handles
+from katafs.fuse.writes import Writes
+from katafs.tree.control import RanTestsFile
+from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
+from katafs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+_LISTINGS = 256
+
+
+def _answers(handler: _Handler) -> _Handler:
+    """Turn what a handler raises into an errno. Anything unexpected is EIO and a traceback: pyfuse3 would end the
+    daemon for any exception but FUSEError."""
+
+    @functools.wraps(handler)
+    async def answer(*args: Any) -> Any:
+        try:
+            return await handler(*args)
+        except pyfuse3.FUSEError:
+            raise
+        except KataError as error:
+            if error.errno == errno.EIO:
+                log.error("%s: %s", handler.__name__, error)
+            else:
+                log.debug("%s: %s", handler.__name__, error)
+            raise pyfuse3.FUSEError(error.errno) from error
+        except Exception as error:
+            log.exception("%s failed", handler.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from error
+
+    return answer  # type: ignore[return-value]
+
+
+class Operations(pyfuse3.Operations):  # type: ignore[misc]
+    """The handlers of one mount."""
+
+    supports_dot_lookup = True
+
+    def __init__(self, tree: Tree, fast: FastOpen) -> None:
+        super().__init__()
+        self._tree = tree
+        self._handles = Handles(fast)
+        self._writes = Writes(tree)
+        self._making: dict[int, trio.Event] = {}
+        # the names that a listing began with, for its later parts
+        self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
+
+    # -- names and attributes
+
+    @_answers
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        directory = self._tree.node(parent_inode)
+        if name in (b".", b".."):
+            key = directory.key if name == b"." else directory.parent()
+            return self._found(self._tree.node_of(key), NEVER)
+        node, timeout = (await self._made(directory)).child(name)
+        return self._found(node, timeout)
+
+    def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
+        attributes = _attributes(node, timeout)
+        self._tree.numbers.keep(node.number, node.key)
+        return attributes
+
+    @_answers
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node = self._tree.node(inode)
+        return _attributes(await self._made(node) if node.size() is None else node, 0)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            self._tree.numbers.forget(inode, count)
+
+    @_answers
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return self._tree.node(inode).target()
+
+    async def _made(self, node: Node) -> Node:
+        """The node with its content made, once for all who ask at the same time."""
+        while (maker := node.to_make()) is not None:
+            busy = self._making.get(node.number)
+            if busy is not None:
+                await busy.wait()
+                node = self._tree.node(node.number)
+                continue
+            self._making[node.number] = done = trio.Event()
+            try:
+                node.made(await trio.to_thread.run_sync(maker))
+            finally:
+                del self._making[node.number]
+                done.set()
+        return node
+
+    # -- directories
+
+    @_answers
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        return inode
+
+    @_answers
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        directory = await self._made(self._tree.node(fh))
+        names = self._listings.get(fh) if start_id else None
+        if names is None:
+            names = self._listings[fh] = directory.names()
+        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", _attributes(directory, 0), 1):
+            return
+        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", self._parent_attributes(directory), 2):
+            return
+        for position in range(max(start_id - 2, 0), len(names)):
+            try:
+                node, timeout = directory.child(names[position])
+                attributes = _attributes(node, timeout)
+            except NotFoundError:
+                continue
+            if not pyfuse3.readdir_reply(token, names[position], attributes, position + 3):
+                return
+            self._tree.numbers.keep(node.number, node.key)
+
+    def _parent_attributes(self, directory: Node) -> pyfuse3.EntryAttributes:
+        if directory.number == pyfuse3.ROOT_INODE:
+            return _attributes(directory, 0)
+        return _attributes(self._tree.node_of(directory.parent()), 0)
+
+    @_answers
+    async def releasedir(self, fh: int) -> None:
+        self._listings.pop(fh, None)
+
+    @_answers
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        return
+
+    # -- files
+
+    @_answers
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
+        node = self._tree.node(inode)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
+        if not isinstance(node, RanTestsFile):
+            raise refuse_write()
+        return pyfuse3.FileInfo(fh=self._handles.open_control(inode))
+
+    @_answers
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        node = self._tree.node(self._handles.inode(fh))
+        return (await self._made(node)).read(off, size)
+
+    @_answers
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        writer = self._handles.writer(fh)
+        node = self._tree.node(self._handles.inode(fh))
+        if not isinstance(node, RanTestsFile):
+            raise refuse_write()
+        await self._writes.write(node, writer, off, buf)
+        return len(buf)
+
+    @_answers
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        node = self._tree.node(inode)
+        others = fields.update_mode or fields.update_uid or fields.update_gid
+        if not isinstance(node, RanTestsFile) or others or not fields.update_size:
+            raise refuse_write()
+        if attr.st_size != 0:
+            raise InvalidError("a control file can only be truncated to 0")
+        node.truncate(self._handles.writer(inode if fh is None else fh))
+        # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
+        answer = _attributes(self._tree.node(inode), 0)
+        answer.st_size = 0
+        return answer
+
+    @_answers
+    async def flush(self, fh: int) -> None:
+        """Only in the slower mode: closing can still be told that a message is not finished.
+
+        Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
+        """
+        node = self._tree.node(self._handles.inode(fh))
+        if isinstance(node, RanTestsFile) and self._writes.is_unfinished(node, self._handles.writer(fh)):
+            raise InvalidError("the message is not finished")
+
+    @_answers
+    async def release(self, fh: int) -> None:
+        writer = self._handles.writer(fh)
+        inode = self._handles.release(fh)
+        if inode is None:
+            return
+        with contextlib.suppress(KataError):
+            node = self._tree.node(inode)
+            if isinstance(node, RanTestsFile):
+                node.truncate(writer)
+
+    @_answers
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """What a write acknowledged is on disk already."""
+
+    # -- the file system
+
+    @_answers
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        store = os.statvfs(self._tree.ctx.store.root)
+        answer = pyfuse3.StatvfsData()
+        for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
+            setattr(answer, name, getattr(store, name))
+        answer.f_namemax = 255
+        return answer
+
+    @_answers
+    async def _refuse(self, *args: Any) -> NoReturn:
+        raise refuse_write()
+
+    create = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
+    setxattr = removexattr = _refuse
+
+
+def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
+    size = node.size()
+    answer = pyfuse3.EntryAttributes()
+    answer.st_ino = node.number
+    answer.st_mode = node.mode
+    answer.st_nlink = 1
+    answer.st_uid, answer.st_gid = node.owner
+    answer.st_size = size or 0
+    # tar -S takes a file without blocks for one great hole
+    answer.st_blocks = ((size or 0) + 511) // 512
+    answer.st_blksize = 131072 if stat.S_ISREG(node.mode) else 4096
+    answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
+    answer.attr_timeout = NEVER if size is None else node.attr_timeout
+    answer.entry_timeout = entry_timeout
+    return answer

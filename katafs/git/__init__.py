@@ -1,0 +1,23 @@
+"""git objects and references, by pygit2; the only package that imports it.
+
+A repository in the store is hostile: nothing of its configuration, and nothing of the daemon's user's, may change
+what is read or written, and no hook, filter or attribute of it is ever run. libgit2 runs no hooks for the calls used
+here; the settings below switch off the rest for the whole process.
+"""
+
+import pygit2
+from pygit2.enums import ConfigLevel
+
+from katafs.git.repo import Commit, GitRepo, Oid, TreeEntry, is_component
+from katafs.git.write import GitWriter, init_repository
+
+__all__ = ["Commit", "GitRepo", "GitWriter", "Oid", "TreeEntry", "init_repository", "is_component"]
+
+# Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).
+pygit2.settings.owner_validation = False
+# Objects, references and their directories are synced before the call that wrote them returns.
+pygit2.settings.enable_fsync_gitdir(True)
+# An object that the daemon writes must refer to objects that exist; checked by katafs itself, once a commit.
+pygit2.settings.enable_strict_object_creation(True)
+for _level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA):
+    pygit2.settings.search_path[_level] = ""

@@ -1,0 +1,257 @@
+"""Two events of a kata compared: as git says it (`raw_diff`), and as cyber-dojo's saver says it (the others).
+
+``was`` and ``now`` are the ids of two ``files/`` trees; None stands for no such tree, that is, no files. The functions
+may run in any thread, with a `GitRepo` of that thread's own. They raise `DamagedError` when an object that they need
+cannot be read, or when a tree has more paths than katafs shows.
+
+`raw_diff` gives the bytes of git 2.39 with its default configuration, except that
+
+* libgit2 chooses the renames: it counts lines where git counts bytes, so files of a few lines and files near 50 % may
+  be paired by one and not by the other; when several files are alike the pairs may differ; symbolic links and
+  submodules are never renamed; a file that became a symbolic link may be the source of a rename;
+* a content that is binary is deflated otherwise, and may be a literal where git has a delta;
+* ids are cut to 7 digits, whatever else is in the repository, so that the same diff always has the same bytes: git
+  takes more in a repository of 2^14 packed objects, and where 7 are not unique;
+* attributes, such as ``*.txt binary``, and drivers in the configuration are not obeyed;
+* the similarity of renames is git 2.39's (since 2.44 git also counts an unfinished last line).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from katafs.git import GitRepo, Oid
+from katafs.git.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, similarity, tree_deltas
+from katafs.kata.listing import Listing
+from katafs.text import decode
+
+_NO_FILE = Side(b"", 0, bytes(20))
+_SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
+_LETTERS = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
+_NO_NEWLINE = b"\n\\ No newline at end of file\n"
+
+
+def raw_diff(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
+    """What ``git diff -U<all> --find-renames --binary W N -- files/`` prints: ``git apply`` turns W into N."""
+    return b"".join(part for delta in sorted(_deltas(repo, was, now), key=_place) for part in _patch(repo, delta))
+
+
+def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
+    """saver's ``diff_lines`` (FORMAT §2.3): the changed files with all their lines, then the unchanged ones.
+
+    The keys of a file: ``type old_filename new_filename line_counts lines``. A file that differs only in white space at
+    the ends of its lines is ``changed``, but has no lines and counts of 0.
+    """
+    return list(_file_diffs(repo, was, now, with_lines=True))
+
+
+def diff_summary(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
+    """saver's ``diff_summary``: what `diff_lines` gives, without ``lines``."""
+    return list(_file_diffs(repo, was, now, with_lines=False))
+
+
+def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:
+    """The ``diff_added_count`` and ``diff_deleted_count`` of a row, as saver reckons them (FORMAT §2.2)."""
+    regions = [region for delta in _deltas(repo, was, now) for region in _saver_regions(*_contents(repo, delta))]
+    return _added(regions), _deleted(regions)
+
+
+def _deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
+    if was == now:
+        return []
+    # A listing has bounds; libgit2 would visit all of the 10^10 paths that ten small trees can stand for.
+    Listing(repo, was)
+    Listing(repo, now)
+    return tree_deltas(repo, was, now)
+
+
+def _contents(repo: GitRepo, delta: Delta) -> tuple[bytes, bytes]:
+    """Both contents; two empty ones where they are the same, which then need not be read."""
+    old, new = delta.old, delta.new
+    if old is not None and new is not None and old.oid == new.oid:
+        return b"", b""
+    return _content(repo, old), _content(repo, new)
+
+
+def _content(repo: GitRepo, side: Side | None) -> bytes:
+    if side is None:
+        return b""
+    if side.is_submodule:
+        return b"Subproject commit %s\n" % side.oid.hex().encode()
+    return repo.blob(side.oid)
+
+
+# -- as git says it
+
+
+def _place(delta: Delta) -> tuple[bytes, bool]:
+    """Where git puts a file: by its newer path; of a file that became a symbolic link the deletion comes first."""
+    side = delta.new or delta.old or _NO_FILE
+    return side.path, delta.new is not None
+
+
+def _patch(repo: GitRepo, delta: Delta) -> Iterator[bytes]:
+    """The patch of one file: what changed about it as a whole, then all of its lines as one hunk."""
+    before, after = _contents(repo, delta)
+    yield from _whole_file(delta, before, after)
+    old, new = delta.old or _NO_FILE, delta.new or _NO_FILE
+    if old.oid == new.oid:
+        return
+    binary = is_binary(before) or is_binary(after)
+    digits = 40 if binary else 7
+    mode = b" %06o" % new.mode if old.mode == new.mode else b""
+    yield b"index %s..%s%s\n" % (old.oid.hex()[:digits].encode(), new.oid.hex()[:digits].encode(), mode)
+    if binary:
+        yield binary_body(before, after)
+    elif before != after:
+        yield b"--- %s\n+++ %s\n" % (_label(b"a/files/", delta.old), _label(b"b/files/", delta.new))
+        yield from _hunk(before, after)
+
+
+def _whole_file(delta: Delta, before: bytes, after: bytes) -> Iterator[bytes]:
+    """The lines above ``index``: names, modes, renaming."""
+    old, new = delta.old or delta.new or _NO_FILE, delta.new or delta.old or _NO_FILE
+    yield b"diff --git %s %s\n" % (_quoted(b"a/files/" + old.path), _quoted(b"b/files/" + new.path))
+    if delta.old is None:
+        yield b"new file mode %06o\n" % new.mode
+    elif delta.new is None:
+        yield b"deleted file mode %06o\n" % old.mode
+    elif old.mode != new.mode:
+        yield b"old mode %06o\nnew mode %06o\n" % (old.mode, new.mode)
+    if old.path != new.path:
+        yield b"similarity index %d%%\n" % (100 if old.oid == new.oid else similarity(before, after))
+        yield b"rename from %s\nrename to %s\n" % (_quoted(b"files/" + old.path), _quoted(b"files/" + new.path))
+
+
+def _label(prefix: bytes, side: Side | None) -> bytes:
+    """A name after ``---`` or ``+++``; a TAB ends one with a blank in it."""
+    if side is None:
+        return b"/dev/null"
+    name = _quoted(prefix + side.path)
+    return name + b"\t" if b" " in name else name
+
+
+def _quoted(name: bytes) -> bytes:
+    """A name as a C string if it needs to be one, with core.quotePath as it is by default."""
+    quoted = _SPECIAL.sub(lambda match: b"\\" + _LETTERS.get(match[0][0], b"%03o" % match[0][0]), name)
+    return name if quoted == name else b'"' + quoted + b'"'
+
+
+def _hunk(before: bytes, after: bytes) -> Iterator[bytes]:
+    """All lines of both contents: ``-`` old, ``+`` new, a blank before those that did not change."""
+    old, new = _printed_lines(before), _printed_lines(after)
+    yield b"@@ -%s +%s @@\n" % (_extent(old), _extent(new))
+    done = 0
+    for region in changed_regions(before, after, ignore_trailing_space=False):
+        yield from (b" " + line for line in new[done : region.new_start])
+        yield from (b"-" + line for line in old[region.old_start : region.old_end])
+        yield from (b"+" + line for line in new[region.new_start : region.new_end])
+        done = region.new_end
+    yield from (b" " + line for line in new[done:])
+
+
+def _printed_lines(data: bytes) -> list[bytes]:
+    """The lines of a content as a patch has them after the sign; the last one tells if it had no newline."""
+    *lines, rest = data.split(b"\n")
+    printed = [line + b"\n" for line in lines]
+    return [*printed, rest + _NO_NEWLINE] if rest else printed
+
+
+def _extent(lines: list[bytes]) -> bytes:
+    return b"1" if len(lines) == 1 else b"%d,%d" % (bool(lines), len(lines))
+
+
+# -- as saver says it
+
+
+def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
+    deltas = _deltas(repo, was, now)
+    for delta in deltas:
+        yield _changed_file(repo, delta, with_lines=with_lines)
+    changed = {delta.new.path for delta in deltas if delta.new is not None}
+    listing = Listing(repo, now)
+    for position in listing.files():
+        path = listing.paths[position]
+        if path not in changed:
+            lines = _ruby_lines(repo.blob(listing.entries[position].oid))
+            yield _file_diff("unchanged", (path, path), (0, 0, len(lines)), _same(lines) if with_lines else None)
+
+
+def _changed_file(repo: GitRepo, delta: Delta, *, with_lines: bool) -> dict[str, Any]:
+    """One file that differs. A rename without a change of lines has all lines of the new content, as unchanged."""
+    old, new = delta.old, delta.new
+    names = old and old.path, new and new.path
+    before, after = _contents(repo, delta)
+    regions = _saver_regions(before, after)
+    if old is None or new is None:
+        kind = "created" if old is None else "deleted"
+    else:
+        kind = "renamed" if old.path != new.path else "changed"
+    if kind == "renamed" and not regions:
+        lines = _ruby_lines(_content(repo, new))
+        return _file_diff(kind, names, (0, 0, len(lines)), _same(lines) if with_lines else None)
+    old_lines, new_lines = _text_lines(before), _text_lines(after)
+    added = _added(regions)
+    counts = added, _deleted(regions), len(new_lines) - added if regions else 0
+    return _file_diff(kind, names, counts, _sections(old_lines, new_lines, regions) if with_lines else None)
+
+
+def _file_diff(
+    kind: str,
+    names: tuple[bytes | None, bytes | None],
+    counts: tuple[int, int, int],
+    lines: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    old, new = (None if name is None else decode(name) for name in names)
+    line_counts = dict(zip(("added", "deleted", "same"), counts, strict=True))
+    entry = {"type": kind, "old_filename": old, "new_filename": new, "line_counts": line_counts}
+    return entry if lines is None else {**entry, "lines": lines}
+
+
+def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[dict[str, Any]]:
+    """All lines in order, each region after a ``section``; deleted lines are numbered as in the old content."""
+    lines: list[dict[str, Any]] = []
+    done = 0
+    for index, region in enumerate(regions):
+        lines += _numbered("same", new, done, region.new_start)
+        lines.append({"type": "section", "index": index})
+        lines += _numbered("deleted", old, region.old_start, region.old_end)
+        lines += _numbered("added", new, region.new_start, region.new_end)
+        done = region.new_end
+    return lines + _numbered("same", new, done, len(new)) if regions else lines
+
+
+def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[dict[str, Any]]:
+    return [{"type": kind, "line": lines[at], "number": at + 1} for at in range(start, end)]
+
+
+def _same(lines: list[str]) -> list[dict[str, Any]]:
+    return _numbered("same", lines, 0, len(lines))
+
+
+def _saver_regions(before: bytes, after: bytes) -> list[Region]:
+    """What saver calls changed: nothing in binary contents, and no white space at the end of a line."""
+    if before == after or is_binary(before) or is_binary(after):
+        return []
+    return changed_regions(before, after, ignore_trailing_space=True)
+
+
+def _added(regions: list[Region]) -> int:
+    return sum(region.new_end - region.new_start for region in regions)
+
+
+def _deleted(regions: list[Region]) -> int:
+    return sum(region.old_end - region.old_start for region in regions)
+
+
+def _text_lines(data: bytes) -> list[str]:
+    """The lines of a content without their ``\\n``; a ``\\r`` stays."""
+    *lines, rest = decode(data).split("\n")
+    return [*lines, rest] if rest else lines
+
+
+def _ruby_lines(data: bytes) -> list[str]:
+    """The same as Ruby splits it, for files without a change: empty lines at the end are lost."""
+    return _text_lines(data.rstrip(b"\n"))

@@ -1,0 +1,133 @@
+"""The rows of a kata's events: parsing what is stored, and showing it in one shape.
+
+A row is a JSON object. Stored rows differ by era (FORMAT: row shapes); a *shown* row has the stored keys and, as its
+last key, ``type``. Times are ``[year, month, day, hour, minute, second, microsecond]`` in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from typing import Any
+
+from katafs.errors import DamagedError
+from katafs.text import pretty
+
+Row = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FILE_EVENTS = ("file_create", "file_delete", "file_rename", "file_edit")
+# Spellings that saver used for some weeks at the end of 2025; "switch-file" saved what had been edited.
+_OLD_SPELLINGS = {
+    **{f"{verb}-file": f"file_{verb}" for verb in ("create", "delete", "rename", "edit")},
+    **{f"file-{verb}": f"file_{verb}" for verb in ("create", "delete", "rename", "edit")},
+    "switch-file": "file_edit",
+    "file-switch": "file_edit",
+}
+
+
+def event_type(row: Row, index: int) -> str:
+    """``created | test | file_create | file_delete | file_rename | file_edit | reverted | checked_out | outage``."""
+    stored = row.get("type")
+    if isinstance(stored, str):
+        return stored
+    words = [word for word in (row.get("event"), row.get("colour")) if isinstance(word, str)]
+    for word in words:
+        if word in _FILE_EVENTS or word in _OLD_SPELLINGS:
+            return _OLD_SPELLINGS.get(word, word)
+    if index == 0 or "created" in words:
+        return "created"
+    if "outage" in words:
+        return "outage"
+    if "revert" in row:
+        return "reverted"
+    return "checked_out" if "checkout" in row else "test"
+
+
+def shown_row(row: Row, index: int) -> Row:
+    """The row with ``type`` as its last key."""
+    shown = {key: value for key, value in row.items() if key != "type"}
+    shown["type"] = event_type(row, index)
+    return shown
+
+
+def time_of(moment: datetime) -> list[int]:
+    """A moment as a row stores it."""
+    at = moment.astimezone(UTC)
+    return [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
+
+
+def time_ns(row: Row) -> int | None:
+    """The time of a row in nanoseconds since the epoch; None when it has none that makes sense."""
+    value = row.get("time")
+    if not isinstance(value, list) or len(value) != 7 or not all(type(part) is int for part in value):
+        return None
+    try:
+        moment = datetime(*value, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def parse_rows(data: bytes) -> list[Row]:
+    """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
+
+    Raises `DamagedError` when they are not objects.
+    """
+    text = data.decode("utf-8", errors="replace").strip()
+    if not text.startswith("["):
+        text = f"[{text}]"
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"the stored events are not JSON: {error}") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DamagedError("the stored events are not a list of objects")
+    return rows
+
+
+class Rows:
+    """All rows at one tip, and their text. ``stored[n]`` is event n.
+
+    The text of each row is kept, so that the summary of every event (rows 0..n) is joined, not rendered, and its size
+    is known without making it.
+    """
+
+    def __init__(self, stored: list[Row], earlier: Rows | None = None) -> None:
+        self.stored = stored
+        # A history only grows: what was rendered for an earlier tip is used again.
+        known = len(earlier.stored) if earlier is not None else 0
+        texts: list[bytes] = []
+        if earlier is not None and known <= len(stored) and stored[:known] == earlier.stored:
+            texts = earlier._texts.copy()
+        for index in range(len(texts), len(stored)):
+            texts.append(pretty(shown_row(stored[index], index), indent="  ").encode())
+        self._texts = texts
+        # the end of row n in "[\n  {…},\n  {…}": each row has two blanks before it and two bytes after it
+        self._ends = list(accumulate((len(text) + 4 for text in texts), initial=0))
+
+    @property
+    def last(self) -> int:
+        """The newest index."""
+        return len(self.stored) - 1
+
+    def shown(self, index: int) -> Row:
+        """Row ``index`` as a reader sees it."""
+        return shown_row(self.stored[index], index)
+
+    def is_outage(self, index: int) -> bool:
+        """Whether nothing happened at ``index`` but that it was skipped."""
+        return event_type(self.stored[index], index) == "outage"
+
+    def text(self, index: int) -> bytes:
+        """``event.json`` of an event."""
+        return self._texts[index].replace(b"\n  ", b"\n") + b"\n"
+
+    def summary(self, index: int) -> bytes:
+        """``events_summary.json`` of an event: rows 0..index."""
+        return b"[\n  " + b",\n  ".join(self._texts[: index + 1]) + b"\n]\n"
+
+    def summary_size(self, index: int) -> int:
+        """The length of `summary` in bytes."""
+        return self._ends[index + 1] + 3

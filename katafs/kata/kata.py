@@ -1,0 +1,200 @@
+"""One kata of a store, for reading: its tip, and the snapshot of each event.
+
+A `Kata` belongs to one thread (the daemon's event loop). Work for another thread takes the path and object ids, and
+opens its own `GitRepo`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cachetools
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.git import Commit, GitRepo, Oid
+from katafs.kata.events import Rows, time_ns
+from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
+from katafs.kata.listing import Listing
+from katafs.kata.snapshot import BlobId, Content, Snapshot
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Tip:
+    """The state of a kata at the tip of ``main``."""
+
+    commit: Commit
+    root: Root
+    layout: Layout
+    rows: Rows
+    time_ns: int
+
+    @property
+    def last(self) -> int:
+        """The newest event."""
+        return self.rows.last
+
+
+class ReadCaches:
+    """What was read from objects that never change; shared by all katas, bounded by the number of paths and bytes."""
+
+    def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
+        self.listings: cachetools.LRUCache[tuple[str, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        self.snapshots: cachetools.LRUCache[tuple[str, int], Snapshot] = cachetools.LRUCache(snapshots)
+        self.blobs: cachetools.LRUCache[tuple[str, Oid], bytes] = cachetools.LRUCache(
+            blob_bytes, getsizeof=lambda data: len(data) + 200
+        )
+
+    def forget(self, kata_id: str) -> None:
+        """Drop everything about a kata."""
+        for cache in (self.listings, self.snapshots, self.blobs):
+            for key in [key for key in cache if key[0] == kata_id]:  # type: ignore[attr-defined]
+                del cache[key]  # type: ignore[attr-defined]
+
+
+class Kata:
+    """A kata stored as a git repository at ``path``."""
+
+    def __init__(self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches) -> None:
+        self.kata_id = kata_id
+        self.path = path
+        self.owner = owner  # user and group id of the directory
+        self.repo = GitRepo(path)
+        self._caches = caches
+        self._tip: Tip | None = None
+        self._option_times: tuple[Oid, dict[str, int]] | None = None
+        self._manifest: tuple[Oid, dict[str, Any]] | None = None
+
+    # -- the tip
+
+    def tip(self) -> Tip:
+        """The tip as it is on disk at this moment: a commit by anybody shows at once.
+
+        Raises `DamagedError` when there is no ``main``, or it has no readable events.
+        """
+        oid = self.repo.main()
+        if oid is None:
+            raise DamagedError(f"{self.path} has no branch main")
+        if self._tip is None or self._tip.commit.oid != oid:
+            self._tip = self._read_tip(oid)
+        return self._tip
+
+    def _read_tip(self, oid: Oid) -> Tip:
+        commit = self.repo.commit(oid)
+        root = Root.read(self.repo, commit.tree)
+        layout = detect(root)
+        earlier = self._tip.rows if self._tip is not None else None
+        rows = Rows(read_rows(self.repo, root, layout), earlier)
+        return Tip(commit, root, layout, rows, _tip_time(commit, rows))
+
+    def manifest(self) -> dict[str, Any]:
+        """The stored manifest at the tip; empty when there is none that can be read."""
+        oid = self.tip().root.blob(b"manifest.json")
+        if oid is None:
+            return {}
+        if self._manifest is None or self._manifest[0] != oid:
+            self._manifest = (oid, read_object(self.repo, oid))
+        return self._manifest[1]
+
+    # -- events
+
+    def snapshot(self, index: int) -> Snapshot:
+        """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
+        key = (self.kata_id, index)
+        known = self._caches.snapshots.get(key)
+        if known is not None:
+            return known
+        tip = self.tip()
+        if not 0 <= index <= tip.last:
+            raise NotFoundError(f"kata {self.kata_id} has no event {index}")
+        commit = self.repo.commit_of_event(tip.commit.oid, index)
+        root = Root.read(self.repo, commit.tree)
+        is_outage = tip.rows.is_outage(index)
+        own = None if is_outage else time_ns(tip.rows.stored[index])
+        when = own if own is not None else commit.time * _SECOND
+        snapshot = Snapshot(index, commit, tip.layout, root, when, is_outage)
+        self._caches.snapshots[key] = snapshot
+        return snapshot
+
+    def listing(self, tree: Oid | None) -> Listing:
+        """All paths below a tree."""
+        key = (self.kata_id, tree)
+        listing = self._caches.listings.get(key)
+        if listing is None:
+            listing = Listing(self.repo, tree)
+            if len(listing) <= self._caches.listings.maxsize:
+                self._caches.listings[key] = listing
+        return listing
+
+    def files(self, index: int) -> Listing:
+        """The files of an event."""
+        return self.listing(self.snapshot(index).files_tree)
+
+    # -- contents
+
+    def size(self, content: Content) -> int:
+        """The size of a content in bytes, without reading it."""
+        return self.repo.blob_size(content.oid) if isinstance(content, BlobId) else len(content)
+
+    def read(self, content: Content, offset: int, size: int) -> bytes:
+        """Bytes of a content."""
+        if isinstance(content, bytes):
+            return content[offset : offset + size]
+        key = (self.kata_id, content.oid)
+        data = self._caches.blobs.get(key)
+        if data is None:
+            data = self.repo.blob(content.oid)
+            # what fits into one request will hardly be asked for again: the kernel has it now
+            if len(data) > size and len(data) < self._caches.blobs.maxsize // 2:
+                self._caches.blobs[key] = data
+        return data[offset : offset + size]
+
+    # -- options
+
+    def options(self) -> dict[str, str]:
+        """The six options at the tip."""
+        tip = self.tip()
+        return read_options(self.repo, tip.root, tip.layout)
+
+    def option_times(self) -> dict[str, int]:
+        """For each option the time, in ns, of the commit that set it to its present value."""
+        tip = self.tip()
+        if self._option_times is None or self._option_times[0] != tip.commit.oid:
+            self._option_times = (tip.commit.oid, self._find_option_times(tip))
+        return self._option_times[1]
+
+    def _find_option_times(self, tip: Tip) -> dict[str, int]:
+        known_at, known = self._option_times or (None, {})
+        values = read_options(self.repo, tip.root, tip.layout)
+        times: dict[str, int] = {}
+        newer, newer_values, newer_key = tip.commit, values, options_key(tip.root, tip.layout)
+        for commit in self.repo.history(tip.commit.oid):
+            root = Root.read(self.repo, commit.tree)
+            key = options_key(root, tip.layout)
+            if key != newer_key:
+                older_values = read_options(self.repo, root, tip.layout)
+                for name in values:
+                    if older_values[name] != newer_values[name]:
+                        times.setdefault(name, newer.time * _SECOND)
+                newer_key, newer_values = key, older_values
+            if commit.oid == known_at:
+                return {name: times.get(name, known[name]) for name in values}
+            newer = commit
+        return {name: times.get(name, newer.time * _SECOND) for name in values}
+
+
+def _tip_time(commit: Commit, rows: Rows) -> int:
+    """The time of the newest commit in ns, different for every tip, so that the kernel sees that a directory changed.
+
+    A commit has whole seconds. The row of an event commit has microseconds; a commit without one (an option) gets a
+    fraction made from its id.
+    """
+    subject = commit.subject.split(b" ", 1)[0]
+    if subject == str(rows.last).encode():
+        own = time_ns(rows.stored[rows.last])
+        if own is not None:
+            return own
+    return commit.time * _SECOND + int.from_bytes(commit.oid[:4]) % _SECOND

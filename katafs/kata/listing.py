@@ -1,0 +1,83 @@
+"""All paths below one git tree, in git order: the position of a path is part of its inode number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.git import GitRepo, Oid, TreeEntry
+
+# A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
+MAX_PATHS = 100_000
+MAX_DEPTH = 64
+
+
+class Listing:
+    """The files and directories below a tree. Position 0 is the tree itself, with the path ``b""``.
+
+    Submodules are left out; symbolic links are shown as plain files that hold their target.
+    """
+
+    def __init__(self, repo: GitRepo, tree: Oid | None) -> None:
+        self.paths: list[bytes] = [b""]
+        self.entries: list[TreeEntry] = [TreeEntry(b"", 0o040000, tree or b"")]
+        self._children: dict[int, list[int]] = {0: []}
+        self._positions: dict[bytes, int] | None = None
+        self._sizes: dict[Oid, int] = {}
+        if tree is not None:
+            self._add(repo, tree, 0, 1)
+
+    def _add(self, repo: GitRepo, tree: Oid, parent: int, depth: int) -> None:
+        prefix = self.paths[parent] + b"/" if parent else b""
+        children = self._children[parent]
+        for entry in repo.tree(tree):
+            if entry.is_submodule:
+                continue
+            position = len(self.paths)
+            if position > MAX_PATHS or depth > MAX_DEPTH:
+                raise DamagedError(f"{repo.git_dir}: tree {tree.hex()} is too large or too deep to be shown")
+            self.paths.append(prefix + entry.name)
+            self.entries.append(entry)
+            children.append(position)
+            if entry.is_tree:
+                self._children[position] = []
+                self._add(repo, entry.oid, position, depth + 1)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def position(self, path: bytes) -> int | None:
+        """The position of a path, or None."""
+        if self._positions is None:
+            self._positions = {path: position for position, path in enumerate(self.paths)}
+        return self._positions.get(path)
+
+    def child(self, parent: int, name: bytes) -> int:
+        """The position of ``name`` in the directory at ``parent``. Raises `NotFoundError`."""
+        position = self.position(self.paths[parent] + b"/" + name if parent else name)
+        if position is None or not name:
+            raise NotFoundError(f"no {name!r} there")
+        return position
+
+    def children(self, parent: int) -> list[int]:
+        """The positions of what is in the directory at ``parent``."""
+        return self._children[parent]
+
+    def is_directory(self, position: int) -> bool:
+        return position in self._children
+
+    def directories(self) -> Iterator[int]:
+        """The positions of all directories below the tree."""
+        return (position for position in self._children if position)
+
+    def files(self) -> Iterator[int]:
+        """The positions of all files."""
+        return (position for position in range(1, len(self.paths)) if position not in self._children)
+
+    def size(self, repo: GitRepo, position: int) -> int:
+        """The size of a file in bytes."""
+        oid = self.entries[position].oid
+        size = self._sizes.get(oid)
+        if size is None:
+            size = self._sizes[oid] = repo.blob_size(oid)
+        return size

@@ -1,0 +1,124 @@
+"""Everything at one event, in native shape whatever is stored. A snapshot never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from katafs.git import Commit, GitRepo, Oid
+from katafs.kata.events import Rows
+from katafs.kata.layouts import Layout, Root, read_options, read_truncations
+from katafs.kata.listing import Listing
+from katafs.text import decode, pretty_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobId:
+    """A blob of the kata's repository."""
+
+    oid: Oid
+
+
+# The content of a file: bytes made here, or a blob
+Content = bytes | BlobId
+
+OUTPUTS = {b"stdout": b"", b"stderr": b"", b"status": b"0"}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is stored at event ``index``."""
+
+    index: int
+    commit: Commit
+    layout: Layout
+    root: Root
+    time_ns: int
+    is_outage: bool
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the outputs stored in the commit are this event's: not at 0, and not of an outage, which shares the
+        commit of a later event."""
+        return self.index > 0 and not self.is_outage
+
+    @property
+    def files_tree(self) -> Oid | None:
+        """The ``files`` tree; None when there are no files."""
+        return self.root.subtree(b"files")
+
+    def output(self, name: bytes) -> Content:
+        """``stdout``, ``stderr`` or ``status``."""
+        oid = self.root.blob(name) if self.has_run else None
+        return BlobId(oid) if oid is not None else OUTPUTS[name]
+
+    def manifest(self) -> Content:
+        """``manifest.json`` as stored."""
+        oid = self.root.blob(b"manifest.json")
+        return BlobId(oid) if oid is not None else b"{}\n"
+
+    def truncations(self, repo: GitRepo) -> Content:
+        """``truncations.json`` in native shape."""
+        oid = self.root.blob(b"truncations.json")
+        if oid is not None and self.has_run and self.layout is Layout.NATIVE:
+            return BlobId(oid)
+        return pretty_bytes(self.truncation_flags(repo))
+
+    def truncation_flags(self, repo: GitRepo) -> Mapping[str, Any]:
+        """The flags of `truncations`; of an outage and of event 0 all are false."""
+        if self.has_run:
+            return read_truncations(repo, self.root)
+        return {"files": {}, "stdout": False, "stderr": False, "status": False}
+
+    def config(self, repo: GitRepo) -> dict[bytes, bytes]:
+        """``config/OPTION``: the value and one newline."""
+        options = read_options(repo, self.root, self.layout)
+        return {name.encode(): value.encode() + b"\n" for name, value in options.items()}
+
+    def stored_json(self, name: bytes) -> BlobId | None:
+        """``event.json`` or ``events_summary.json`` where the layout stores it for this very event."""
+        if self.layout is not Layout.NATIVE or self.is_outage:
+            return None
+        oid = self.root.blob(name)
+        return BlobId(oid) if oid is not None else None
+
+    def stored_events(self) -> BlobId | None:
+        """``events.json`` with the bytes that saver wrote."""
+        oid = self.root.blob(b"events.json")
+        return BlobId(oid) if oid is not None else None
+
+
+def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listing) -> bytes:
+    """``events/N.json``: files in git order, the row's keys, then the outputs."""
+    flags = snapshot.truncation_flags(repo)
+    files = {
+        decode(listing.paths[position]): {
+            "content": decode(repo.blob(listing.entries[position].oid)),
+            "truncated": flags["files"].get(decode(listing.paths[position]), False),
+        }
+        for position in listing.files()
+    }
+    row = rows.shown(snapshot.index)
+    if snapshot.index == 0:
+        row.setdefault("colour", "create")
+    document: dict[str, Any] = {"files": files, **row}
+
+    def text(name: bytes) -> str:
+        content = snapshot.output(name)
+        return decode(repo.blob(content.oid) if isinstance(content, BlobId) else content)
+
+    for name in ("stdout", "stderr"):
+        document[name] = {"content": text(name.encode()), "truncated": flags[name]}
+    document["status"] = text(b"status")
+    return pretty_bytes(document)
+
+
+def manifest_document(repo: GitRepo, snapshot: Snapshot, listing: Listing, manifest: Mapping[str, Any]) -> bytes:
+    """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``."""
+    files = {
+        decode(listing.paths[position]): {"content": decode(repo.blob(listing.entries[position].oid))}
+        for position in listing.files()
+    }
+    kept = {key: value for key, value in manifest.items() if key != "visible_files"}
+    return pretty_bytes({**kept, "visible_files": files})

@@ -1,0 +1,91 @@
+"""The store: a directory of katas, each in ``Ab/Cd/Ef``. It has no index; what is there is found by looking."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import cachetools
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.kata.ids import is_id_part, kata_path
+from katafs.kata.kata import Kata, ReadCaches
+
+_OPEN_KATAS = 512
+
+
+class Store:
+    """The katas below ``root``. Belongs to one thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._caches = ReadCaches()
+        # the kata, and the device and inode of its directory: another directory is another kata
+        self._open: cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]] = cachetools.LRUCache(_OPEN_KATAS)
+
+    def path(self, parts: str) -> Path:
+        """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
+        return self.root.joinpath(*(parts[at : at + 2] for at in range(0, len(parts), 2)))
+
+    def status(self, parts: str) -> os.stat_result:
+        """The status of such a directory. Raises `NotFoundError` if there is none; links are not followed."""
+        try:
+            status = os.lstat(self.path(parts))
+        except OSError as error:
+            raise NotFoundError(f"{self.path(parts)}: {error.strerror}") from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotFoundError(f"{self.path(parts)} is not a directory")
+        return status
+
+    def names(self, parts: str) -> list[str]:
+        """The two-character names below such a directory, sorted."""
+        try:
+            with os.scandir(self.path(parts)) as entries:
+                return sorted(
+                    entry.name for entry in entries if is_id_part(entry.name) and entry.is_dir(follow_symlinks=False)
+                )
+        except OSError as error:
+            raise NotFoundError(f"{self.path(parts)}: {error.strerror}") from error
+
+    def is_git(self, kata_id: str) -> bool:
+        """Whether the kata is stored as a git repository."""
+        try:
+            return stat.S_ISDIR(os.lstat(self.path(kata_id) / ".git").st_mode)
+        except OSError:
+            return False
+
+    def kata(self, kata_id: str) -> Kata:
+        """A git kata. Raises `NotFoundError`, or `DamagedError` when its repository cannot be opened."""
+        known = self._open.get(kata_id)
+        if known is not None:
+            return known[0]
+        status = self.status(kata_id)
+        if not self.is_git(kata_id):
+            raise NotFoundError(f"kata {kata_id} is not stored as git")
+        kata = Kata(kata_id, kata_path(self.root, kata_id), (status.st_uid, status.st_gid), self._caches)
+        self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
+        return kata
+
+    def refresh(self, kata_id: str) -> os.stat_result:
+        """The status of a kata's directory; drops what is known of a kata that was replaced or removed."""
+        known = self._open.get(kata_id)
+        try:
+            status = self.status(kata_id)
+        except NotFoundError:
+            self._open.pop(kata_id, None)
+            raise
+        if known is not None and known[1] != (status.st_dev, status.st_ino):
+            self._open.pop(kata_id, None)
+            self._caches.forget(kata_id)
+        elif known is not None:
+            known[0].owner = (status.st_uid, status.st_gid)
+        return status
+
+    def has_events(self, kata_id: str) -> bool:
+        """Whether the kata is a git repository whose events can be read."""
+        try:
+            self.kata(kata_id).tip()
+        except (NotFoundError, DamagedError):
+            return False
+        return True

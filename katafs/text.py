@@ -1,0 +1,98 @@
+"""JSON as katafs writes it: pretty, two spaces, non-ASCII as it is; strict when it reads what a client sent.
+
+`ruby=True` gives the bytes that cyber-dojo's saver writes (Ruby's ``JSON.pretty_generate``): the same but for floats
+(``1.0e-05`` where Python prints ``1e-05``) and for the final newline, which is never added.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from json.encoder import encode_basestring
+from typing import Any
+
+from katafs.errors import InvalidError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
+    """``value`` as pretty JSON, without a newline at the end; `indent` stands before every line but the first."""
+    deeper = indent + "  "
+    if isinstance(value, str):
+        return encode_basestring(_SURROGATE.sub("\ufffd", value))
+    if isinstance(value, dict) and value:
+        items = (
+            f"{deeper}{pretty(str(key))}: {pretty(item, ruby=ruby, indent=deeper)}" for key, item in value.items()
+        )
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, (list, tuple)) and value:
+        elements = (deeper + pretty(item, ruby=ruby, indent=deeper) for item in value)
+        return "[\n" + ",\n".join(elements) + f"\n{indent}]"
+    if isinstance(value, float) and ruby:
+        return re.sub(r"^(-?\d)e", r"\1.0e", repr(value))
+    return json.dumps(value)
+
+
+def pretty_bytes(value: Any) -> bytes:
+    """``value`` as the bytes of a text file: pretty JSON, UTF-8, one newline at the end."""
+    return pretty(value).encode() + b"\n"
+
+
+def decode(data: bytes) -> str:
+    """Text of a kata's file or output; bytes that are not UTF-8 become U+FFFD."""
+    return data.decode("utf-8", errors="replace")
+
+
+def parse_strict(data: bytes) -> Any:
+    """The JSON value in ``data``, as a client must write it.
+
+    Raises `InvalidError` (EINVAL) for anything that is not UTF-8 or not JSON, for a byte order mark, duplicate keys,
+    NaN and infinities, numbers out of range, and lone surrogates.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short_int
+        )
+        # An escape such as \ud800 alone is no character; encoding finds it wherever it hides.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except InvalidError:
+        raise
+    except RecursionError as error:
+        raise InvalidError("the message is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise InvalidError(f"the message is not UTF-8 (byte {error.start})") from error
+    except UnicodeEncodeError as error:
+        raise InvalidError("the message has a lone surrogate in a string") from error
+    except ValueError as error:
+        raise InvalidError(f"the message is not JSON: {error}") from error
+    return value
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise InvalidError(f"duplicate key {json.dumps(key)} in the message")
+        result[key] = value
+    return result
+
+
+def _refuse_constant(name: str) -> Any:
+    raise InvalidError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise InvalidError(f"the number {text[:40]} is out of range")
+    return value
+
+
+def _short_int(text: str) -> int:
+    if len(text) > 40:
+        raise InvalidError("an integer in the message is out of range")
+    return int(text)

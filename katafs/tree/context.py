@@ -1,0 +1,60 @@
+"""What all nodes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cachetools
+
+from katafs.git import Oid
+from katafs.kata.download import Download
+from katafs.kata.kata import Kata
+from katafs.kata.store import Store
+from katafs.tree.control import Controls
+from katafs.tree.made import MadeCache
+from katafs.tree.nodes import Owner
+
+_DOWNLOADS = 16
+
+
+class DownloadCache(cachetools.LRUCache[str, Download]):
+    """The newest download of some katas; their contents are in unlinked temporary files."""
+
+    def newest(self, kata_id: str, tip: Oid) -> Download | None:
+        """The download of a kata at that tip."""
+        known = super().get(kata_id)
+        return known if known is not None and known.tip == tip else None
+
+    def keep(self, kata_id: str, download: Download) -> Download:
+        """Keep a download instead of the one there is."""
+        if kata_id in self:
+            self.pop(kata_id).close()
+        self[kata_id] = download
+        return download
+
+    def popitem(self) -> tuple[str, Download]:
+        kata_id, download = super().popitem()
+        download.close()
+        return kata_id, download
+
+
+@dataclass
+class Context:
+    """The store, the caches of what was computed, and the options of the mount."""
+
+    store: Store
+    uid: int | None = None
+    gid: int | None = None
+    spool: Path | None = None
+    made: MadeCache = field(default_factory=MadeCache)
+    downloads: DownloadCache = field(default_factory=lambda: DownloadCache(_DOWNLOADS))
+    controls: Controls = field(default_factory=Controls)
+
+    def owner(self, kata: Kata) -> Owner:
+        """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""
+        return self.owner_of(*kata.owner)
+
+    def owner_of(self, uid: int, gid: int) -> Owner:
+        """The same for any directory of the store."""
+        return Owner(uid if self.uid is None else self.uid, gid if self.gid is None else self.gid)

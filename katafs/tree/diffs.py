@@ -1,0 +1,90 @@
+"""``diff/``: the difference of the files of any two events, as text, as JSON, and as a JSON summary."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from katafs.errors import NotFoundError
+from katafs.git import GitRepo, Oid
+from katafs.kata.diff import diff_lines, diff_summary, raw_diff
+from katafs.kata.kata import Kata
+from katafs.text import pretty_bytes
+from katafs.tree.context import Context
+from katafs.tree.events import parse_index
+from katafs.tree.made import MadeFile
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Link
+from katafs.tree.numbers import DIFF, FIXED, Key
+
+# fixed entries of a kata
+DIFFS, DIFF_LATEST = 4, 5
+
+
+def _lines_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
+    return pretty_bytes(diff_lines(repo, was, now))
+
+
+def _summary_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
+    return pretty_bytes(diff_summary(repo, was, now))
+
+
+# By view: the end of the name, and what makes the content
+_VIEWS: list[tuple[bytes, Callable[[GitRepo, Oid | None, Oid | None], bytes]]] = [
+    (b"", raw_diff),
+    (b".json", _lines_json),
+    (b".summary.json", _summary_json),
+]
+
+
+class DiffsDir(Directory):
+    """``diff/``: lists the neighbours ``0..1 1..2 …`` and ``latest``; every other pair, and JSON, opens by name."""
+
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, kata: Kata) -> None:
+        kata_id = kata.kata_id
+        self._tip = kata.tip()
+        super().__init__(Key(FIXED, kata_id, DIFFS), ctx.owner(kata), self._tip.time_ns, Key(FIXED, kata_id, 0))
+        self._ctx, self._kata = ctx, kata
+
+    def names(self) -> list[bytes]:
+        last = self._tip.last
+        return [*([b"latest"] if last else []), *(b"%d..%d" % (index, index + 1) for index in range(last))]
+
+    def child(self, name: bytes) -> Entry:
+        if name == b"latest" and self._tip.last:
+            return Entry(latest_diff(self._ctx, self._kata), MUTABLE)
+        for view in (2, 1, 0):
+            ending = _VIEWS[view][0]
+            was, dots, now = name.removesuffix(ending).partition(b"..")
+            indexes = parse_index(was), parse_index(now)
+            if name.endswith(ending) and dots and indexes[0] is not None and indexes[1] is not None:
+                return Entry(diff_file(self._ctx, self._kata, indexes[0], indexes[1], view), IMMUTABLE)
+        raise NotFoundError(f"no diff {name!r}")
+
+
+def latest_diff(ctx: Context, kata: Kata) -> Link:
+    """``diff/latest``. Raises `NotFoundError` while there is only event 0."""
+    tip = kata.tip()
+    if not tip.last:
+        raise NotFoundError("there is only event 0")
+    return Link(Key(FIXED, kata.kata_id, DIFF_LATEST), ctx.owner(kata), tip.time_ns, f"{tip.last - 1}..{tip.last}")
+
+
+def diff_file(ctx: Context, kata: Kata, was: int, now: int, view: int) -> MadeFile:
+    """One diff, dated as the newer of its events. Raises `NotFoundError`."""
+    if not 0 <= view < len(_VIEWS):
+        raise NotFoundError(f"no view {view} of a diff")
+    old, new = kata.snapshot(was), kata.snapshot(now)
+    key = Key(DIFF, kata.kata_id, was, now * 4 + view)
+    make = functools.partial(_make, kata.path, _VIEWS[view][1], old.files_tree, new.files_tree)
+    # Equal trees have equal diffs, whatever the events are called.
+    identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
+    return MadeFile(key, ctx.owner(kata), max(old.time_ns, new.time_ns), ctx.made, identity, make)
+
+
+def _make(
+    path: Path, make: Callable[[GitRepo, Oid | None, Oid | None], bytes], was: Oid | None, now: Oid | None
+) -> bytes:
+    return make(GitRepo(path), was, now)

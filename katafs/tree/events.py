@@ -1,0 +1,302 @@
+"""``events/`` and what is in it, ``files/`` and ``config/``: everything at one event, and the files at the tip."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from katafs.errors import NotFoundError
+from katafs.git import GitRepo
+from katafs.kata.events import Rows
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.listing import Listing
+from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
+from katafs.tree.context import Context
+from katafs.tree.made import MadeFile
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, Owner
+from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, Key, Numbers, path_hash
+
+# The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
+SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
+_NAMED_SLOTS = {
+    b"stdout": 5,
+    b"stderr": 6,
+    b"status": 7,
+    b"truncations.json": 8,
+    b"manifest.json": 9,
+    b"event.json": 10,
+    b"events_summary.json": 11,
+}
+_SLOT_NAMES = {slot: name for name, slot in _NAMED_SLOTS.items()}
+_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
+_FIRST_OPTION = 16
+FIRST_PATH = 32
+
+# The files of an event beside files/ and config/, which the tip shows too
+EVENT_FILES = tuple(_NAMED_SLOTS)
+_EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
+
+
+class ContentFile(File):
+    """A file that is a blob, or bytes made from one."""
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, content: Content) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self._kata = kata
+        self._content = content
+
+    def size(self) -> int:
+        return self._kata.size(self._content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._kata.read(self._content, offset, length)
+
+
+class PathFile(ContentFile):
+    """A file of ``files/``, whose size the listing may know already."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
+        key = Key(EVENT, kata.kata_id, snapshot.index, FIRST_PATH + position)
+        content = BlobId(listing.entries[position].oid)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+        self._listing = listing
+        self._position = position
+
+    def size(self) -> int:
+        return self._listing.size(self._kata.repo, self._position)
+
+
+class SummaryFile(File):
+    """``events_summary.json`` of an event, joined from the texts of its rows."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        slot = _NAMED_SLOTS[b"events_summary.json"]
+        super().__init__(Key(EVENT, kata.kata_id, snapshot.index, slot), ctx.owner(kata), snapshot.time_ns)
+        self._rows = kata.tip().rows
+        self._index = snapshot.index
+
+    def size(self) -> int:
+        return self._rows.summary_size(self._index)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._rows.summary(self._index)[offset : offset + length]
+
+
+class FilesDir(Directory):
+    """A directory of the files of one event, at one place: ``events/N/files/…``."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
+        slot = FIRST_PATH + position if position else FILES
+        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
+        parent = (FIRST_PATH + above if above else FILES) if position else SELF
+        kata_id, index = kata.kata_id, snapshot.index
+        key = Key(EVENT, kata_id, index, slot)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(EVENT, kata_id, index, parent))
+        self._ctx, self._kata, self._snapshot, self._listing, self._position = ctx, kata, snapshot, listing, position
+
+    def names(self) -> list[bytes]:
+        return [self._listing.entries[position].name for position in self._listing.children(self._position)]
+
+    def child(self, name: bytes) -> Entry:
+        position = self._listing.child(self._position, name)
+        node = path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
+        return Entry(node, IMMUTABLE)
+
+
+class TipFilesDir(FilesDir):
+    """``files/`` of the kata, or a directory below it: its files are those of the newest event, its directories not,
+    since a directory has one number only at one place."""
+
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, kata: Kata, position: int = 0) -> None:
+        tip = kata.tip()
+        snapshot = kata.snapshot(tip.last)
+        listing = kata.listing(snapshot.files_tree)
+        super().__init__(ctx, kata, snapshot, listing, position)
+        path = listing.paths[position]
+        above = path.rpartition(b"/")[0]
+        self.key = tip_directory_key(kata.kata_id, listing, path)
+        self.number = Numbers.number(self.key)
+        self.mtime_ns = tip.time_ns
+        if position:
+            self._parent = tip_directory_key(kata.kata_id, listing, above)
+        else:
+            self._parent = Key(FIXED, kata.kata_id, 0)
+
+    def child(self, name: bytes) -> Entry:
+        position = self._listing.child(self._position, name)
+        if self._listing.is_directory(position):
+            return Entry(TipFilesDir(self._ctx, self._kata, position), MUTABLE)
+        return Entry(PathFile(self._ctx, self._kata, self._snapshot, self._listing, position), MUTABLE)
+
+
+def tip_directory_key(kata_id: str, listing: Listing, path: bytes) -> Key:
+    """The key of a directory at the tip: by its path, so that it stays the same when files come and go.
+
+    Where two directories of a kata have the same hash, neither is numbered by it.
+    """
+    if not path:
+        return Key(FIXED, kata_id, TIP_FILES)
+    number = path_hash(path)
+    same = [position for position in listing.directories() if path_hash(listing.paths[position]) == number]
+    return Key(TIP_DIRECTORY, kata_id, number, 0) if len(same) == 1 else Key(TIP_DIRECTORY, kata_id, number, 1, path)
+
+
+def tip_directory(ctx: Context, kata: Kata, key: Key) -> TipFilesDir:
+    """The directory of a `TIP_DIRECTORY` key. Raises `NotFoundError`."""
+    listing = kata.listing(kata.snapshot(kata.tip().last).files_tree)
+    for position in listing.directories():
+        path = listing.paths[position]
+        if (path == key.path if key.path else path_hash(path) == key.a) and (
+            tip_directory_key(kata.kata_id, listing, path) == key
+        ):
+            return TipFilesDir(ctx, kata, position)
+    raise NotFoundError(f"kata {kata.kata_id} has no such directory now")
+
+
+class ConfigDir(Directory):
+    """``events/N/config/``: one file for each of the six options."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        kata_id, index = kata.kata_id, snapshot.index
+        parent = Key(EVENT, kata_id, index, SELF)
+        super().__init__(Key(EVENT, kata_id, index, CONFIG), ctx.owner(kata), snapshot.time_ns, parent)
+        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+
+    def names(self) -> list[bytes]:
+        return sorted(_OPTIONS)
+
+    def child(self, name: bytes) -> Entry:
+        if name not in _OPTIONS:
+            raise NotFoundError(f"no option {name!r}")
+        slot = _FIRST_OPTION + _OPTIONS.index(name)
+        return Entry(event_node(self._ctx, self._kata, self._snapshot.index, slot), IMMUTABLE)
+
+
+class EventDir(Directory):
+    """``events/N/``: everything at event N."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        kata_id = kata.kata_id
+        parent = Key(FIXED, kata_id, EVENTS)
+        super().__init__(Key(EVENT, kata_id, snapshot.index, SELF), ctx.owner(kata), snapshot.time_ns, parent)
+        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+
+    def names(self) -> list[bytes]:
+        return _EVENT_NAMES.copy()
+
+    def child(self, name: bytes) -> Entry:
+        slot = {b"files": FILES, b"config": CONFIG}.get(name) or _NAMED_SLOTS.get(name)
+        if slot is None:
+            raise NotFoundError(f"no {name!r} in an event")
+        return Entry(event_node(self._ctx, self._kata, self._snapshot.index, slot), IMMUTABLE)
+
+
+# fixed entries of a kata that this module makes (`katafs.tree.kata_dir` has the others)
+TIP_FILES, EVENTS, EVENTS_LATEST = 1, 2, 3
+
+
+class EventsDir(Directory):
+    """``events/``: ``0 1 2 …`` and ``latest``; ``N.json`` opens by name."""
+
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, kata: Kata) -> None:
+        kata_id = kata.kata_id
+        self._tip = kata.tip()
+        super().__init__(Key(FIXED, kata_id, EVENTS), ctx.owner(kata), self._tip.time_ns, Key(FIXED, kata_id, 0))
+        self._ctx, self._kata = ctx, kata
+
+    def names(self) -> list[bytes]:
+        # `latest` stands first, so that an event that comes during a listing moves nothing
+        return [b"latest", *(b"%d" % index for index in range(self._tip.last + 1))]
+
+    def child(self, name: bytes) -> Entry:
+        if name == b"latest":
+            return Entry(latest_event(self._ctx, self._kata), IMMUTABLE)
+        digits = name.removesuffix(b".json")
+        index = parse_index(digits)
+        if index is None or index > self._tip.last:
+            raise NotFoundError(f"no event {name!r}")
+        slot = SELF if digits == name else DOCUMENT
+        return Entry(event_node(self._ctx, self._kata, index, slot), IMMUTABLE)
+
+
+def latest_event(ctx: Context, kata: Kata) -> Link:
+    """``events/latest``."""
+    tip = kata.tip()
+    return Link(Key(FIXED, kata.kata_id, EVENTS_LATEST), ctx.owner(kata), tip.time_ns, str(tip.last))
+
+
+def parse_index(digits: bytes) -> int | None:
+    """An event number as it is written in names: no sign, no leading zeros; None for anything else."""
+    if not digits.isdigit() or len(digits) > 9 or (digits[:1] == b"0" and digits != b"0"):
+        return None
+    return int(digits)
+
+
+def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:
+    """The node of a path below ``events/N/files``."""
+    if listing.is_directory(position):
+        return FilesDir(ctx, kata, snapshot, listing, position)
+    return PathFile(ctx, kata, snapshot, listing, position)
+
+
+def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
+    """The node of a slot of an event. Raises `NotFoundError`."""
+    snapshot = kata.snapshot(index)
+    if slot >= FIRST_PATH or slot == FILES:
+        listing = kata.listing(snapshot.files_tree)
+        position = max(slot - FIRST_PATH, 0) if slot != FILES else 0
+        if position >= len(listing):
+            raise NotFoundError(f"event {index} has no path {position}")
+        return path_node(ctx, kata, snapshot, listing, position)
+    if slot == SELF:
+        return EventDir(ctx, kata, snapshot)
+    if slot == CONFIG:
+        return ConfigDir(ctx, kata, snapshot)
+    if slot == DOCUMENT:
+        return _document(ctx, kata, snapshot)
+    key = Key(EVENT, kata.kata_id, index, slot)
+    if _FIRST_OPTION <= slot < _FIRST_OPTION + len(_OPTIONS):
+        data = snapshot.config(kata.repo)[_OPTIONS[slot - _FIRST_OPTION]]
+        return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, data)
+    return _named_file(ctx, kata, snapshot, key)
+
+
+def _named_file(ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> Node:
+    name = b"events.json" if key.b == STORED_EVENTS else _SLOT_NAMES.get(key.b)
+    content: Content | None
+    if name in OUTPUTS:
+        content = snapshot.output(name)
+    elif name == b"manifest.json":
+        content = snapshot.manifest()
+    elif name == b"truncations.json":
+        content = snapshot.truncations(kata.repo)
+    elif name == b"events.json":
+        content = snapshot.stored_events()
+    elif name is not None:
+        content = snapshot.stored_json(name)
+        if content is None and name == b"events_summary.json":
+            return SummaryFile(ctx, kata, snapshot)
+        if content is None:
+            content = kata.tip().rows.text(snapshot.index)
+    else:
+        content = None
+    if content is None:
+        raise NotFoundError(f"event {snapshot.index} has no slot {key.b}")
+    return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+
+
+def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:
+    """``events/N.json``."""
+    key = Key(EVENT, kata.kata_id, snapshot.index, DOCUMENT)
+    make = functools.partial(_make_document, kata.path, snapshot, kata.tip().rows)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), make)
+
+
+def _make_document(path: Path, snapshot: Snapshot, rows: Rows) -> bytes:
+    repo = GitRepo(path)
+    return event_document(repo, snapshot, rows, Listing(repo, snapshot.files_tree))

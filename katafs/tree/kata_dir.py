@@ -1,0 +1,213 @@
+"""The directory of one kata, and what stands directly in it."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from katafs.errors import NotFoundError
+from katafs.git import GitRepo
+from katafs.kata import plain
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS, Layout
+from katafs.kata.listing import Listing
+from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
+from katafs.tree import downloads, events
+from katafs.tree.context import Context
+from katafs.tree.control import RAN_TESTS, RanTestsFile
+from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
+from katafs.tree.made import MadeFile
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Node
+from katafs.tree.numbers import FIXED, PREFIX, Key
+from katafs.tree.plain import GIT, PlainNode, plain_entry
+
+# fixed entries of a kata; others stand where their nodes are made
+KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
+_FIRST_OPTION = 32
+_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
+
+_Maker = Callable[[Context, Kata], Node]
+
+
+class KataDir(Directory):
+    """A kata: the same tree for every git layout, the plain files of a kata that is stored plain."""
+
+    mode = stat.S_IFDIR | 0o755
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, kata_id: str) -> None:
+        status = ctx.store.refresh(kata_id)
+        owner = ctx.owner_of(status.st_uid, status.st_gid)
+        super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
+        self._ctx, self._kata_id = ctx, kata_id
+        self._kata: Kata | None = None
+        self._is_git = ctx.store.is_git(kata_id)
+        if self._is_git and ctx.store.has_events(kata_id):
+            self._kata = ctx.store.kata(kata_id)
+            self.mtime_ns = self._kata.tip().time_ns
+
+    def names(self) -> list[bytes]:
+        if self._kata is not None:
+            return _names(self._kata)
+        if self._is_git:
+            return [b".git"]
+        names = plain.names(self._ctx.store.path(self._kata_id), b"")
+        return names if b"manifest.json" in names else []
+
+    def child(self, name: bytes) -> Entry:
+        if name not in self.names():
+            raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
+        if self._kata is None or name == b".git":
+            return plain_entry(self._ctx, self._kata_id, b"", name)
+        kata = self._kata
+        if name in events.EVENT_FILES and name != b"manifest.json":
+            last = events.EventDir(self._ctx, kata, kata.snapshot(kata.tip().last))
+            return Entry(last.child(name).node, MUTABLE)
+        if name == b"events.json":
+            return Entry(_events_json(self._ctx, kata), MUTABLE)
+        return Entry(_FIXED[_BY_NAME[name]](self._ctx, kata), IMMUTABLE)
+
+
+def _names(kata: Kata) -> list[bytes]:
+    names = [*_BY_NAME, *events.EVENT_FILES, b"events.json"]
+    if kata.tip().layout is not Layout.SAVER:
+        names = [name for name in names if name not in (b"README.md", b"options.json")]
+    elif kata.tip().root.blob(b"README.md") is None:
+        names.remove(b"README.md")
+    if not kata.tip().layout.is_writable:
+        names = [name for name in names if name not in (b"control", b"ran_tests")]
+    if kata.manifest().get("version") == 2:
+        names.append(b".git")
+    return sorted(set(names))
+
+
+def _events_json(ctx: Context, kata: Kata) -> Node:
+    """``events.json``: saver's bytes where they are stored, else the array of ``events_summary.json``."""
+    last = kata.tip().last
+    if kata.tip().layout is Layout.SAVER:
+        return events.event_node(ctx, kata, last, events.STORED_EVENTS)
+    return events.EventDir(ctx, kata, kata.snapshot(last)).child(b"events_summary.json").node
+
+
+def _manifest(ctx: Context, kata: Kata) -> Node:
+    key = Key(FIXED, kata.kata_id, MANIFEST)
+    first = kata.snapshot(0)
+    make = partial(_make_manifest, kata.path, first, dict(kata.manifest()))
+    return MadeFile(key, ctx.owner(kata), first.time_ns, ctx.made, (key, first.commit.oid), make)
+
+
+def _make_manifest(path: Path, first: Snapshot, manifest: dict[str, Any]) -> bytes:
+    repo = GitRepo(path)
+    return manifest_document(repo, first, Listing(repo, first.files_tree), manifest)
+
+
+class _TipBlob(events.ContentFile):
+    """A blob of the tip that is no event's, such as ``options.json``."""
+
+    attr_timeout = MUTABLE
+
+
+def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
+    oid = kata.tip().root.blob(name)
+    if oid is None:
+        raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
+    return _TipBlob(Key(FIXED, kata.kata_id, which), ctx.owner(kata), kata.tip().time_ns, kata, BlobId(oid))
+
+
+def _option(number: int, ctx: Context, kata: Kata) -> Node:
+    name = _OPTIONS[number].decode()
+    key = Key(FIXED, kata.kata_id, _FIRST_OPTION + number)
+    data = kata.options()[name].encode() + b"\n"
+    return _TipBlob(key, ctx.owner(kata), kata.option_times()[name], kata, data)
+
+
+class _ConfigDir(Directory):
+    """``config/`` at the tip: the options as they are now."""
+
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, kata: Kata) -> None:
+        key, parent = Key(FIXED, kata.kata_id, CONFIG), Key(FIXED, kata.kata_id, KATA)
+        super().__init__(key, ctx.owner(kata), max(kata.option_times().values()), parent)
+        self._ctx, self._kata = ctx, kata
+
+    def names(self) -> list[bytes]:
+        return sorted(_OPTIONS)
+
+    def child(self, name: bytes) -> Entry:
+        if name not in _OPTIONS:
+            raise NotFoundError(f"no option {name!r}")
+        return Entry(_option(_OPTIONS.index(name), self._ctx, self._kata), IMMUTABLE)
+
+
+def _ran_tests(ctx: Context, kata: Kata) -> Node:
+    if not kata.tip().layout.is_writable:
+        raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
+    return RanTestsFile(ctx.controls, kata, ctx.owner(kata))
+
+
+class _ControlDir(Directory):
+    """``control/``: the control files."""
+
+    def __init__(self, ctx: Context, kata: Kata) -> None:
+        key, parent = Key(FIXED, kata.kata_id, CONTROL), Key(FIXED, kata.kata_id, KATA)
+        super().__init__(key, ctx.owner(kata), kata.snapshot(0).time_ns, parent)
+        self._ctx, self._kata = ctx, kata
+
+    def names(self) -> list[bytes]:
+        return [b"ran_tests"]
+
+    def child(self, name: bytes) -> Entry:
+        if name not in self.names():
+            raise NotFoundError(f"no control file {name!r}")
+        return Entry(_ran_tests(self._ctx, self._kata), IMMUTABLE)
+
+
+_BY_NAME = {
+    b"README.md": README,
+    b"config": CONFIG,
+    b"control": CONTROL,
+    b"diff": DIFFS,
+    b"download": downloads.DOWNLOADS,
+    b"download.tgz": downloads.DOWNLOAD_LINK,
+    b"events": events.EVENTS,
+    b"files": events.TIP_FILES,
+    b"manifest.json": MANIFEST,
+    b"options.json": OPTIONS_JSON,
+    b"ran_tests": RAN_TESTS,
+}
+_FIXED: dict[int, _Maker] = {
+    events.TIP_FILES: events.TipFilesDir,
+    events.EVENTS: events.EventsDir,
+    events.EVENTS_LATEST: events.latest_event,
+    DIFFS: DiffsDir,
+    DIFF_LATEST: latest_diff,
+    downloads.DOWNLOADS: downloads.DownloadsDir,
+    downloads.DOWNLOAD_TGZ: downloads.TgzFile,
+    downloads.DOWNLOAD_LINK: downloads.download_link,
+    CONTROL: _ControlDir,
+    MANIFEST: _manifest,
+    CONFIG: _ConfigDir,
+    README: partial(_tip_blob, README, b"README.md"),
+    OPTIONS_JSON: partial(_tip_blob, OPTIONS_JSON, b"options.json"),
+    RAN_TESTS: _ran_tests,
+    **{_FIRST_OPTION + number: partial(_option, number) for number in range(len(_OPTIONS))},
+}
+
+
+def fixed_node(ctx: Context, key: Key) -> Node:
+    """The node of a `FIXED` key. Raises `NotFoundError`."""
+    if key.a == KATA:
+        return KataDir(ctx, key.kata)
+    if key.a == GIT:
+        return PlainNode(ctx, key.kata, b".git")
+    kata = ctx.store.kata(key.kata)
+    if key.a == downloads.DOWNLOAD_ROOT:
+        return downloads.Member(ctx, kata, key)
+    maker = _FIXED.get(key.a)
+    if maker is None:
+        raise NotFoundError(f"a kata has no entry {key.a}")
+    return maker(ctx, kata)

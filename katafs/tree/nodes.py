@@ -1,0 +1,138 @@
+"""The contract between the tree and the adapter: what a node must answer.
+
+A node is made for one request from a `Key` and then dropped; it keeps nothing. `Directory.names` and `Directory.child`
+are all that a directory says about its entries: a listing is the names, each looked up.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from katafs.errors import IsDirectoryError, NotDirectoryError, ReadOnlyError
+from katafs.tree.numbers import Key, Numbers
+
+# How long, in seconds, the kernel may keep what it was told.
+IMMUTABLE = 30 * 86400.0
+MUTABLE = 0.5  # a commit by somebody else shows within one second
+NEVER = 0.0
+
+Maker = Callable[[], object]
+
+
+class Owner(NamedTuple):
+    """Whose a node is."""
+
+    uid: int
+    gid: int
+
+
+class Node:
+    """Anything in the tree. ``attr_timeout`` says how long its attributes hold."""
+
+    mode = stat.S_IFREG | 0o444
+    attr_timeout = IMMUTABLE
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
+        self.key = key
+        self.number = Numbers.number(key)
+        self.owner = owner
+        self.mtime_ns = mtime_ns
+
+    def size(self) -> int | None:
+        """The size in bytes; None when it is not known before the content was made (see `to_make`)."""
+        return 0
+
+    def to_make(self) -> Maker | None:
+        """What must be called, in a worker thread, before the other questions can be answered; None when nothing.
+
+        Its result is handed to `made`.
+        """
+        return None
+
+    def made(self, result: object) -> None:
+        """Take the result of `to_make`, in the event loop."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of a file."""
+        raise IsDirectoryError("not a file")
+
+    def target(self) -> bytes:
+        """The target of a symbolic link."""
+        raise NotDirectoryError("not a symbolic link")
+
+    def child(self, name: bytes) -> Entry:
+        """The entry of that name. Raises `NotFoundError`."""
+        raise NotDirectoryError("not a directory")
+
+    def names(self) -> list[bytes]:
+        """The names that a listing shows, in its order; `child` may know more."""
+        raise NotDirectoryError("not a directory")
+
+    def parent(self) -> Key:
+        """The key of the directory above, for ``..``."""
+        raise NotDirectoryError("not a directory")
+
+
+class Entry(NamedTuple):
+    """A name in a directory; ``timeout`` says how long, in seconds, it stays this node's."""
+
+    node: Node
+    timeout: float
+
+
+class Directory(Node):
+    """A directory. Whether its entries ever change decides how long the kernel may keep its attributes."""
+
+    mode = stat.S_IFDIR | 0o555
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, parent: Key) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self._parent = parent
+
+    def parent(self) -> Key:
+        return self._parent
+
+
+class File(Node):
+    """A file whose bytes are at hand."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+
+class BytesFile(File):
+    """A file with bytes that are in memory."""
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, data: bytes) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self._data = data
+
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+
+class Link(Node):
+    """A symbolic link."""
+
+    mode = stat.S_IFLNK | 0o777
+    attr_timeout = MUTABLE
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, target: str) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self._target = target.encode()
+
+    def size(self) -> int:
+        return len(self._target)
+
+    def target(self) -> bytes:
+        return self._target
+
+
+def refuse_write() -> ReadOnlyError:
+    """What every write gets that is not to a control file (EROFS)."""
+    return ReadOnlyError("not a control file")

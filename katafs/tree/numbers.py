@@ -1,0 +1,156 @@
+"""Inode numbers that say what they name, so that nothing has to be remembered between requests or daemons.
+
+A number is below 2^63 (Node.js shows larger ones wrong). The layout::
+
+    1                                     the root
+    2 … 63                                .katafs and what is in it
+    2^16 + ab                             the directory Ab/ (ab: two characters in base 58)
+    2^24 + abcd                           the directory Ab/Cd/
+    (1 + abcdef) << 27 | code             something in a kata; the code has 27 bits:
+        00 index:12 slot:13                   in event ``index``: a fixed entry, or the k-th path of its files
+        01 00 fixed:23                        one of a kata, such as ``events/``
+        01 01 hash:23                         a directory below the tip's ``files/``, by its path
+        01 10 hash:23                         something in ``download/NAME/``, by its path
+        1 view:2 was:12 now:12                a diff
+    TABLE … 2^63 - 1                      a hash of the key: what fits nowhere above
+
+Keys in the table region cannot be turned back from the number alone: they are kept while the kernel holds them
+(`Numbers.keep`, `Numbers.forget`), and a daemon that never gave one out answers ESTALE, upon which the kernel looks
+the path up again. That concerns ``.git/**``, plain-stored katas, and what is absurdly large: events from 4096 on,
+paths from 8160 on.
+
+Things of a mutable directory are never numbered by position: a file at the tip *is* the file of the newest event.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from katafs.errors import StaleError
+from katafs.kata.ids import BASE, ID_COUNT, from_number, to_number
+
+ROOT = 1
+
+# kinds of keys
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN = range(8)
+
+_PART_1 = 1 << 16
+_PART_2 = 1 << 24
+_CODE_BITS = 27
+_INDEX_BITS = 12
+_SLOT_BITS = 13
+_HASH_BITS = 23
+_TABLE = (ID_COUNT + 1) << _CODE_BITS
+_TABLE_SIZE = (1 << 63) - _TABLE
+
+MAX_INDEX = 1 << _INDEX_BITS
+MAX_SLOT = 1 << _SLOT_BITS
+
+
+class Key(NamedTuple):
+    """What a number names.
+
+    ============== ============= ==================== ============ ====================
+    kind           kata          a                    b            path
+    ============== ============= ==================== ============ ====================
+    META                         which, 1 = the root
+    PREFIX         "Ab", "AbCd"
+    FIXED          id            which
+    EVENT          id            index                slot
+    TIP_DIRECTORY  id            hash of the path     0, or 1 when the path is given
+    DOWNLOAD       id            hash of the path     the same
+    DIFF           id            was                  now, view    (b = now * 4 + view)
+    PLAIN          id                                              path in the kata's directory
+    ============== ============= ==================== ============ ====================
+    """
+
+    kind: int
+    kata: str = ""
+    a: int = 0
+    b: int = 0
+    path: bytes = b""
+
+
+def path_hash(path: bytes) -> int:
+    """The hash of a path that a number has room for."""
+    return int.from_bytes(blake2b(path, digest_size=4).digest()) >> (32 - _HASH_BITS)
+
+
+class Numbers:
+    """Keys to numbers and back. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Key, int]] = {}
+
+    @staticmethod
+    def number(key: Key) -> int:
+        """The number of a key; the same in every run."""
+        kind = key.kind
+        if kind == META:
+            return key.a
+        if kind == PREFIX:
+            return (_PART_1 if len(key.kata) == 2 else _PART_2) + to_number(key.kata)
+        base = (to_number(key.kata) + 1) << _CODE_BITS
+        if kind == EVENT and key.a < MAX_INDEX and key.b < MAX_SLOT:
+            return base | key.a << _SLOT_BITS | key.b
+        if kind == FIXED:
+            return base | 1 << 25 | key.a
+        if kind == TIP_DIRECTORY and not key.path:
+            return base | 5 << 23 | key.a
+        if kind == DOWNLOAD and not key.path:
+            return base | 6 << 23 | key.a
+        if kind == DIFF and key.a < MAX_INDEX and key.b < MAX_INDEX * 4:
+            return base | 1 << 26 | (key.b & 3) << 24 | key.a << 12 | key.b >> 2
+        digest = blake2b(repr(tuple(key)).encode(), digest_size=16).digest()
+        return _TABLE + int.from_bytes(digest) % _TABLE_SIZE
+
+    def key(self, number: int) -> Key:
+        """The key of a number. Raises `StaleError` (ESTALE) for one that this daemon cannot resolve."""
+        code = number & ((1 << _CODE_BITS) - 1)
+        kata = (number >> _CODE_BITS) - 1
+        if kata < 0:
+            return self._small(number)
+        if kata >= ID_COUNT:
+            kept = self._kept.get(number)
+            if kept is None:
+                raise StaleError(f"inode {number} is not known")
+            return kept[0]
+        kata_id = from_number(kata)
+        if code >> 26:
+            return Key(DIFF, kata_id, code >> 12 & 0xFFF, (code & 0xFFF) << 2 | code >> 24 & 3)
+        if not code >> 25:
+            return Key(EVENT, kata_id, code >> _SLOT_BITS, code & (MAX_SLOT - 1))
+        kind = {0: FIXED, 1: TIP_DIRECTORY, 2: DOWNLOAD}.get(code >> 23 & 3)
+        if kind is None:
+            raise StaleError(f"inode {number} is not known")
+        return Key(kind, kata_id, code & ((1 << _HASH_BITS) - 1))
+
+    @staticmethod
+    def _small(number: int) -> Key:
+        if number < _PART_1:
+            return Key(META, "", number)
+        for start, length in ((_PART_1, 2), (_PART_2, 4)):
+            if start <= number < start + BASE**length:
+                return Key(PREFIX, from_number(number - start, length))
+        raise StaleError(f"inode {number} is not known")
+
+    def keep(self, number: int, key: Key) -> None:
+        """The kernel was told this number once more."""
+        if number >= _TABLE:
+            count = self._kept[number][1] if number in self._kept else 0
+            self._kept[number] = (key, count + 1)
+
+    def forget(self, number: int, count: int) -> None:
+        """The kernel has forgotten this number ``count`` times."""
+        kept = self._kept.get(number)
+        if kept is None:
+            return
+        if kept[1] <= count:
+            del self._kept[number]
+        else:
+            self._kept[number] = (kept[0], kept[1] - count)
+
+    def __len__(self) -> int:
+        """How many keys are kept."""
+        return len(self._kept)

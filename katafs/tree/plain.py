@@ -1,0 +1,56 @@
+"""Real files of a kata's directory: ``.git/``, and all of a kata that is still stored as plain files."""
+
+from __future__ import annotations
+
+import stat
+
+from katafs.errors import NotFoundError
+from katafs.kata import plain
+from katafs.tree.context import Context
+from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
+from katafs.tree.numbers import FIXED, PLAIN, Key
+
+GIT = 10  # the fixed entry of a kata
+
+
+class PlainNode(Node):
+    """A file or directory at a path in the kata's directory. Raises `NotFoundError`."""
+
+    def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
+        self._ctx, self._kata_id, self._path = ctx, kata_id, path
+        self._root = ctx.store.path(kata_id)
+        status = plain.status(self._root, path)
+        super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
+        self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
+        self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(status.st_mode) else stat.S_IFREG | 0o444
+        # Objects never change; a reference may, to another of the same size within one tick of the clock.
+        self.attr_timeout = MUTABLE if path.startswith(b".git/objects/") else NEVER
+
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return plain.read(self._root, self._path, offset, length)
+
+    def names(self) -> list[bytes]:
+        return plain.names(self._root, self._path)
+
+    def child(self, name: bytes) -> Entry:
+        return plain_entry(self._ctx, self._kata_id, self._path, name)
+
+    def parent(self) -> Key:
+        return plain_key(self._kata_id, self._path.rpartition(b"/")[0])
+
+
+def plain_key(kata_id: str, path: bytes) -> Key:
+    """The key of a path in the kata's directory; ``b""`` is the kata itself."""
+    if not path:
+        return Key(FIXED, kata_id, 0)
+    return Key(FIXED, kata_id, GIT) if path == b".git" else Key(PLAIN, kata_id, path=path)
+
+
+def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> Entry:
+    """The entry ``name`` of a real directory. Raises `NotFoundError`."""
+    if not name or b"/" in name:
+        raise NotFoundError(f"no {name!r}")
+    return Entry(PlainNode(ctx, kata_id, directory + b"/" + name if directory else name), NEVER)

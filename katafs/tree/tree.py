@@ -1,0 +1,97 @@
+"""The whole tree: from a number to its node, and what a commit makes stale."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from katafs.errors import NotFoundError, StaleError
+from katafs.kata.kata import Kata, Tip
+from katafs.tree import downloads, events
+from katafs.tree.context import Context
+from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
+from katafs.tree.downloads import Member
+from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_directory_key
+from katafs.tree.kata_dir import KATA, fixed_node
+from katafs.tree.nodes import Node
+from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
+from katafs.tree.plain import PlainNode
+from katafs.tree.root import PrefixDir, meta_node
+
+
+class Stale(NamedTuple):
+    """What the kernel must ask for again: inodes (attributes, listings), and names in directories."""
+
+    inodes: list[int]
+    entries: list[tuple[int, bytes]]
+
+
+class Tree:
+    """Nodes by number. Belongs to one thread, the event loop's."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.numbers = Numbers()
+
+    def node(self, number: int) -> Node:
+        """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
+        key = self.numbers.key(number)
+        try:
+            return self.node_of(key)
+        except NotFoundError as error:
+            raise StaleError(f"inode {number}: {error}") from error
+
+    def node_of(self, key: Key) -> Node:
+        """The node of a key. Raises `NotFoundError`."""
+        ctx = self.ctx
+        if key.kind == META:
+            return meta_node(ctx, key)
+        if key.kind == PREFIX:
+            return PrefixDir(ctx, key.kata)
+        if key.kind == FIXED:
+            return fixed_node(ctx, key)
+        if key.kind == PLAIN:
+            return PlainNode(ctx, key.kata, key.path)
+        kata = ctx.store.kata(key.kata)
+        if key.kind == EVENT:
+            return event_node(ctx, kata, key.a, key.b)
+        if key.kind == DIFF:
+            return diff_file(ctx, kata, key.a, key.b >> 2, key.b & 3)
+        if key.kind == TIP_DIRECTORY:
+            return tip_directory(ctx, kata, key)
+        assert key.kind == DOWNLOAD
+        return Member(ctx, kata, key)
+
+    def tip(self, kata_id: str) -> Tip:
+        """The tip of a kata as it is now."""
+        return self.ctx.store.kata(kata_id).tip()
+
+    def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
+        """What changed in the mount when a kata's tip moved."""
+        kata = self.ctx.store.kata(kata_id)
+        fixed = (KATA, events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
+        fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
+        inodes = [Numbers.number(Key(FIXED, kata_id, which)) for which in fixed]
+        inodes += [
+            Numbers.number(Key(PLAIN, kata_id, path=path)) for path in (b".git/refs/heads/main", b".git/refs/tags")
+        ]
+        here = Numbers.number(Key(FIXED, kata_id, KATA))
+        entries = [(here, name) for name in (*EVENT_FILES, b"events.json")]
+        for tip in (before, after):
+            inodes_below, entries_below = self._tip_files(kata, tip)
+            inodes += inodes_below
+            entries += entries_below
+        return Stale(list(dict.fromkeys(inodes)), list(dict.fromkeys(entries)))
+
+    @staticmethod
+    def _tip_files(kata: Kata, tip: Tip) -> tuple[list[int], list[tuple[int, bytes]]]:
+        listing = kata.listing(kata.snapshot(tip.last).files_tree)
+        directories = {
+            position: Numbers.number(tip_directory_key(kata.kata_id, listing, listing.paths[position]))
+            for position in (0, *listing.directories())
+        }
+        entries = [
+            (number, listing.entries[position].name)
+            for directory, number in directories.items()
+            for position in listing.children(directory)
+        ]
+        return list(directories.values()), entries

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# See usage below, or ./mount.sh --help.
+set -euo pipefail
+source "$(dirname "$0")/tests/setup-env.sh"
+
+usage() {
+    cat <<'END'
+Usage: ./mount.sh [OPTION]...
+
+Installs what katafs needs (Debian packages, and Python packages into .venv here),
+makes a store of demo katas if there is no store, mounts it, and says what to try.
+Run again, it does only what is left to do.
+
+  --store DIR       the store [/var/lib/katafs/demo]
+  --mountpoint DIR  where to mount it [/mnt/katafs]
+  --allow-other     let users other than root look
+  --umount          unmount, and nothing else
+  --setup-only      install, and nothing else
+  --help            this page
+END
+}
+
+store=/var/lib/katafs/demo
+mountpoint=/mnt/katafs
+action=mount
+mount_options=()
+while (($#)); do
+    case $1 in
+        --store=* | --mountpoint=*)
+            set -- "${1%%=*}" "${1#*=}" "${@:2}"
+            continue
+            ;;
+        --store | --mountpoint)
+            [[ ${2-} ]] || die "$1 needs a directory"
+            declare "${1#--}=$(realpath -ms -- "$2")"
+            shift
+            ;;
+        --allow-other) mount_options+=("$1") ;;
+        --umount) action=umount ;;
+        --setup-only) action=setup ;;
+        -h | --help)
+            usage
+            exit
+            ;;
+        *) die "there is no option $1; see ./mount.sh --help" ;;
+    esac
+    shift
+done
+
+# What is mounted on the mount point: its type, and what from; nothing if nothing is.
+mounted() { findmnt -nr -o FSTYPE,SOURCE -M "$mountpoint" | tail -n 1 || true; }
+
+((EUID == 0)) || die 'only root can install packages and mount; try: sudo ./mount.sh'
+katafs=$root/.venv/bin/katafs
+
+if [[ $action == umount ]]; then
+    if [[ $(mounted) == fuse.katafs* ]]; then
+        if [[ -x $katafs ]]; then "$katafs" umount "$mountpoint"; else umount "$mountpoint"; fi
+    fi
+    echo "Not mounted: $mountpoint."
+    exit
+fi
+
+setup_env .venv requirements.lock
+[[ $action == mount ]] || exit 0
+
+[[ -e /dev/fuse ]] || modprobe fuse 2>/dev/null ||
+    die 'there is no /dev/fuse; a container needs: --device /dev/fuse --cap-add SYS_ADMIN'
+
+if [[ $(mounted) == fuse.katafs* ]] && ! timeout 10 stat "$mountpoint" >/dev/null 2>&1; then
+    step "unmounting $mountpoint, which nobody serves any more" "$katafs" umount "$mountpoint"
+fi
+now=$(mounted)
+case $now in
+    fuse.katafs*) echo "Already mounted: ${now#* } on $mountpoint." ;;
+    ?*) die "$mountpoint is taken: ${now#* } (${now%% *}) is mounted there; choose another with --mountpoint" ;;
+    *)
+        if [[ ! -e $store ]]; then
+            mkdir -p "$(dirname "$store")"
+            step "making demo katas in $store" "$katafs" demo "$store"
+        fi
+        mkdir -p "$mountpoint"
+        "$katafs" mount "${mount_options[@]}" "$store" "$mountpoint"
+        echo "Mounted: $store on $mountpoint."
+        ;;
+esac
+
+kata=$(find "$mountpoint" -mindepth 3 -maxdepth 3 -path '*/??/??/??' -print -quit)
+cat <<END
+Try:
+  cat $mountpoint/.katafs/README.md
+  ls -l $kata
+  cat $kata/diff/latest
+  echo '{"summary": {"colour": "green"}}' > $kata/ran_tests   # records a test run as a new event
+  cat $kata/event.json
+  ./mount.sh --umount
+END
