@@ -86,6 +86,10 @@ case $now in
 esac
 
 kata=$(find "$mountpoint" -mindepth 3 -maxdepth 3 -path '*/??/??/??' -print -quit)
+if [[ ! $kata ]]; then
+    echo "There is no kata in it yet; see: $katafs create --help"
+    exit
+fi
 cat <<END
 Try:
   cat $mountpoint/.katafs/README.md
@@ -93,5 +97,5 @@ Try:
   cat $kata/diff/latest
   echo '{"summary": {"colour": "green"}}' > $kata/ran_tests   # records a test run as a new event
   cat $kata/event.json
-  ./mount.sh --umount
+  ./mount.sh --umount --mountpoint $mountpoint
 END

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from katafs.errors import LateError
 from katafs.kata.commit import append
 from katafs.kata.create import create_kata
+from katafs.kata.events import moment_of
 from katafs.kata.ids import kata_path
 from katafs.kata.message import parse_ran_tests
 
@@ -35,8 +35,8 @@ def _tell(store: Path, kata_id: str, story: dict[str, Any]) -> None:
     """Make what is missing of a kata: all of it, or the rest of one that was interrupted."""
     path = kata_path(store, kata_id)
     if not (path / ".git").exists():
-        create_kata(store, story["manifest"], kata_id, datetime(*story["created"], tzinfo=UTC))
+        create_kata(store, story["manifest"], kata_id, moment_of(story["created"]))
     for index, event in enumerate(story["events"], start=1):
         message = parse_ran_tests(json.dumps({**event["message"], "index": index}).encode())
         with contextlib.suppress(LateError):
-            append(path, kata_id, message, datetime(*event["time"], tzinfo=UTC))
+            append(path, kata_id, message, moment_of(event["time"]))

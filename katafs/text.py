@@ -24,9 +24,7 @@ def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
     if isinstance(value, str):
         return encode_basestring(_SURROGATE.sub("\ufffd", value))
     if isinstance(value, dict) and value:
-        items = (
-            f"{deeper}{pretty(str(key))}: {pretty(item, ruby=ruby, indent=deeper)}" for key, item in value.items()
-        )
+        items = (f"{deeper}{pretty(str(key))}: {pretty(item, ruby=ruby, indent=deeper)}" for key, item in value.items())
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     if isinstance(value, (list, tuple)) and value:
         elements = (deeper + pretty(item, ruby=ruby, indent=deeper) for item in value)

@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Never, TypeVar, cast
 
 import cachetools
 import pyfuse3
@@ -31,7 +31,6 @@ from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
-_Result = TypeVar("_Result")
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 _LISTINGS = 256
 
@@ -47,19 +46,26 @@ def _answers(handler: _Handler) -> _Handler:
         except pyfuse3.FUSEError:
             raise
         except KataError as error:
-            if error.errno == errno.EIO:
-                log.error("%s: %s", handler.__name__, error)
-            else:
-                log.debug("%s: %s", handler.__name__, error)
+            # an expected failure: the sentence says it all, a traceback nothing more
+            log.log(logging.ERROR if error.errno == errno.EIO else logging.DEBUG, "%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(error.errno) from error
         except Exception as error:
             log.exception("%s failed", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from error
 
-    return answer  # type: ignore[return-value]
+    return cast(_Handler, answer)
 
 
-class Operations(pyfuse3.Operations):  # type: ignore[misc]
+@_answers
+async def _refuse(*_args: object) -> Never:
+    raise refuse_write()
+
+
+# one handler for everything that would change the tree, whatever its arguments
+_REFUSED: Any = _refuse
+
+
+class Operations(pyfuse3.Operations):
     """The handlers of one mount."""
 
     supports_dot_lookup = True
@@ -240,12 +246,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[misc]
         answer.f_namemax = 255
         return answer
 
-    @_answers
-    async def _refuse(self, *args: Any) -> NoReturn:
-        raise refuse_write()
-
-    create = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
-    setxattr = removexattr = _refuse
+    create = mknod = mkdir = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 
 
 def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ class MountOptions:
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""
-        options = {"default_permissions", "fsname=katafs", "subtype=katafs", "nosuid", "nodev", "noatime"}
+        # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
+        source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
+        name = source if source.isascii() else "katafs"
+        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noatime"}
         options |= {"ro"} if self.read_only else set()
         return options | ({"allow_other"} if self.allow_other else set())
 
@@ -49,6 +53,8 @@ def serve(options: MountOptions, ready: Callable[[], None]) -> None:
 
     ``ready`` is called once the tree can be read. Raises `MountError`.
     """
+    # what is written to a kata is for the other services too, whatever the shell of the operator says
+    os.umask(0o022)
     fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
     import pyfuse3
@@ -104,5 +110,3 @@ async def _expire(tree: Tree) -> None:
             tree.ctx.controls.expire()
         except KataError:
             log.exception("expiring unfinished messages")
-
-

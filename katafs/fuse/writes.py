@@ -33,9 +33,7 @@ class Writes:
         if message is not None:
             await self._commit(node, message, (writer, offset) if message.in_pieces else None)
 
-    async def _commit(
-        self, node: RanTestsFile, message: Message, again_at: tuple[Hashable | None, int] | None
-    ) -> None:
+    async def _commit(self, node: RanTestsFile, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
         event: RanTests | None = None
         try:
             event = node.parse(message)

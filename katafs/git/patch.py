@@ -7,6 +7,9 @@ each path in ``.gitattributes``, ``.git/info/attributes`` and ``.git/config`` (s
 
 from __future__ import annotations
 
+import base64
+import string
+import zlib
 from collections import Counter
 from typing import NamedTuple
 
@@ -18,6 +21,12 @@ from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYM
 
 # git's diff.renameLimit: when more pairs than its square are left to compare, only exact renames are found.
 RENAME_LIMIT = 1000
+
+# More than this of a tree katafs does not show either (kata.listing)
+MAX_PATHS = 100_000
+MAX_DEPTH = 64
+
+_LENGTHS = b" " + string.ascii_letters.swapcase().encode()
 
 
 class Side(NamedTuple):
@@ -57,8 +66,12 @@ def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
         return []
     try:
         diff = _tree_diff(repo, was, now)
-        _find_renames(diff)
         deltas = [_delta(delta) for delta in diff.deltas]
+        flags = _rename_flags(deltas)
+        if flags is not None:
+            # libgit2's own limit counts something else, the candidates for one file: out of the way
+            diff.find_similar(flags, rename_limit=2**31)
+            deltas = [_delta(delta) for delta in diff.deltas]
     except (KeyError, ValueError, OSError, pygit2.GitError) as error:
         raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
     # Modes may differ in odd bits that git does not show
@@ -80,9 +93,10 @@ def changed_regions(old: bytes, new: bytes, *, ignore_trailing_space: bool) -> l
 
 
 def binary_body(old: bytes, new: bytes) -> bytes:
-    """The ``GIT binary patch`` that turns ``old`` into ``new`` and back. libgit2 does not deflate to git's bytes."""
+    """The ``GIT binary patch`` that turns ``old`` into ``new``, and back; libgit2 chooses between literal and delta."""
     patch = pygit2.Patch.create_from(old, new, flag=DiffOption.SHOW_BINARY | DiffOption.FORCE_BINARY)
-    return patch.data[patch.data.index(b"GIT binary patch\n") :]
+    _, body = patch.data.split(b"GIT binary patch\n", 1)
+    return b"GIT binary patch\n" + b"".join(map(_deflated_as_git, body.removesuffix(b"\n\n").split(b"\n\n")))
 
 
 def is_binary(data: bytes) -> bool:
@@ -126,30 +140,52 @@ def _by_number(pieces: Counter[bytes]) -> Counter[int]:
     return numbers
 
 
+def _deflated_as_git(part: bytes) -> bytes:
+    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise.
+
+    Each line is base 85 after a letter that tells its number of bytes, up to 52.
+    """
+    kind, *lines = part.split(b"\n")
+    packed = b"".join(base64.b85decode(line[1:])[: _LENGTHS.index(line[0])] for line in lines)
+    packed = zlib.compress(zlib.decompress(packed), 1)
+    pieces = (packed[start : start + 52] for start in range(0, len(packed), 52))
+    encoded = (b"%c%s\n" % (_LENGTHS[len(piece)], base64.b85encode(piece, pad=True)) for piece in pieces)
+    return b"%s\n%s\n" % (kind, b"".join(encoded))
+
+
 def _tree_diff(repo: GitRepo, was: Oid | None, now: Oid | None) -> pygit2.Diff:
+    trees = [repo.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now) if oid is not None]
+    known: dict[pygit2.Oid, int] = {}
+    if sum(_paths(tree, known, MAX_DEPTH) for tree in trees) > 2 * MAX_PATHS:
+        raise ValueError("too many paths")
     if was is None or now is None:
-        return _tree(repo, was or now or b"").diff_to_tree(swap=was is None)
-    return _tree(repo, was).diff_to_tree(_tree(repo, now))
+        return trees[0].diff_to_tree(swap=was is None)
+    return trees[0].diff_to_tree(trees[1])
 
 
-def _tree(repo: GitRepo, oid: Oid) -> pygit2.Tree:
-    return repo.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree)
+def _paths(tree: pygit2.Tree, known: dict[pygit2.Oid, int], depth: int) -> int:
+    """How many paths are below a tree. Each tree is visited once: ten small ones can stand for 10^10 paths."""
+    if depth == 0:
+        raise ValueError("trees too deep")
+    if tree.id not in known:
+        subtrees = (entry for entry in tree if isinstance(entry, pygit2.Tree))
+        known[tree.id] = len(tree) + sum(_paths(subtree, known, depth - 1) for subtree in subtrees)
+    return known[tree.id]
 
 
-def _find_renames(diff: pygit2.Diff) -> None:
-    """Pair deleted with created files that are at least half alike, as libgit2 reckons it, within git's limit."""
-    deleted = Counter(delta.old_file.id for delta in diff.deltas if delta.status == DeltaStatus.DELETED)
-    created = Counter(delta.new_file.id for delta in diff.deltas if delta.status == DeltaStatus.ADDED)
+def _rename_flags(deltas: list[Delta]) -> DiffFind | None:
+    """How libgit2 shall look for renames, of which it finds those that are at least half alike; None: not at all.
+
+    FIND_RENAMES is said because libgit2's default asks the repository's configuration.
+    """
+    deleted = Counter(delta.old.oid for delta in deltas if delta.old is not None and delta.new is None)
+    created = Counter(delta.new.oid for delta in deltas if delta.new is not None and delta.old is None)
     if not deleted or not created:
-        return
+        return None
     exact = (deleted & created).total()
-    pairs = (deleted.total() - exact) * (created.total() - exact)
-    # said explicitly, for libgit2's default asks the repository's configuration
-    flags = DiffFind.FIND_RENAMES
-    if pairs > RENAME_LIMIT**2:
-        flags |= DiffFind.FIND_EXACT_MATCH_ONLY
-    # libgit2's own limit counts something else, the candidates for one file: out of the way
-    diff.find_similar(flags, rename_limit=2**31)
+    if (deleted.total() - exact) * (created.total() - exact) > RENAME_LIMIT**2:
+        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
+    return DiffFind.FIND_RENAMES
 
 
 def _delta(delta: pygit2.DiffDelta) -> Delta:

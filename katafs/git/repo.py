@@ -193,13 +193,11 @@ class GitRepo:
     def commit(self, oid: Oid) -> Commit:
         """One commit."""
         try:
-            commit = self._repo[pygit2.Oid(raw=oid)]
+            commit = self._repo[pygit2.Oid(raw=oid)].peel(pygit2.Commit)
         except KeyError as error:
             raise DamagedError(f"{self.git_dir}: commit {oid.hex()} is missing") from error
         except (pygit2.GitError, ValueError) as error:
-            raise DamagedError(f"{self.git_dir}: commit {oid.hex()} is damaged: {error}") from error
-        if not isinstance(commit, pygit2.Commit):
-            raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit")
+            raise DamagedError(f"{self.git_dir}: commit {oid.hex()} is damaged, or no commit: {error}") from error
         parents = tuple(bytes(parent.raw) for parent in commit.parent_ids)
         return Commit(oid, bytes(commit.tree_id.raw), parents, commit.commit_time, commit.raw_message)
 

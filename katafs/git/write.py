@@ -72,8 +72,7 @@ class GitWriter:
     ) -> Oid:
         """Store ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
         with _storing("a tree"):
-            base_tree = self._raw[pygit2.Oid(raw=base)] if base is not None else None
-            builder = self._raw.TreeBuilder(base_tree) if base_tree is not None else self._raw.TreeBuilder()
+            builder = self._raw.TreeBuilder(pygit2.Oid(raw=base)) if base is not None else self._raw.TreeBuilder()
             for name, oid in blobs.items():
                 builder.insert(name.decode(), pygit2.Oid(raw=oid), FileMode.BLOB)
             for name, subtree in (subtrees or {}).items():
@@ -103,6 +102,15 @@ class GitWriter:
             who = pygit2.Signature(name, email, time, 0)
             ids: list[str | pygit2.Oid] = [pygit2.Oid(raw=parent) for parent in parents]
             return bytes(self._raw.create_commit(None, who, who, message, pygit2.Oid(raw=tree), ids).raw)
+
+    def sync_objects(self) -> None:
+        """Sync the directory of the object directories: libgit2 leaves out the parent of a new ``objects/xx``."""
+        with _storing("objects"):
+            fd = os.open(self.repo.git_dir / "objects", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def move_main(self, new: Oid, old: Oid | None) -> None:
         """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.

@@ -22,7 +22,7 @@ from katafs.kata.events import Row, parse_rows, time_of
 from katafs.kata.layouts import Layout, Root, detect, rows_blob
 from katafs.kata.message import RanTests, Text
 from katafs.owner import acting_as_owner
-from katafs.text import pretty
+from katafs.text import pretty, pretty_bytes
 
 _RACES = 40
 
@@ -66,7 +66,7 @@ def append(path: Path, kata_id: str, message: RanTests, now: datetime | None = N
                     # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
                     time.sleep(0.001 * min(attempt, 50))
     except OSError as error:
-        raise StorageError(f"kata {kata_id} cannot be written to: {error.strerror}", error.errno or errno.EIO) from error
+        raise StorageError(f"kata {kata_id} cannot be written: {error.strerror}", error.errno or errno.EIO) from error
     raise RaceLostError(f"kata {kata_id}: main is locked, or has too many writers at once")
 
 
@@ -78,6 +78,7 @@ def _append_once(repo: GitRepo, kata_id: str, message: RanTests, moment: datetim
     if repo.tag(base.last) is None:
         writer.set_tag(base.last, repo.commit_of_event(base.commit.oid, base.last).oid)
     commit = _write_event(repo, writer, base, message, index, moment, kata_id)
+    writer.sync_objects()
     writer.move_main(commit, base.commit.oid)
     writer.set_tag(index, commit)
     return Committed(index, commit)
@@ -149,9 +150,9 @@ def _event_blobs(base: _Base, message: RanTests, row: Row) -> Mapping[bytes, byt
         blobs[b"truncations.json"] = pretty(flags, ruby=True).encode()
         blobs[b"events.json"] = _with_row(base, row, ruby=True)
         return blobs
-    blobs[b"truncations.json"] = pretty({"files": _file_flags(message.files), **flags, "status": False}).encode() + b"\n"
+    blobs[b"truncations.json"] = pretty_bytes({"files": _file_flags(message.files), **flags, "status": False})
     blobs[b"events_summary.json"] = _with_row(base, row, ruby=False) + b"\n"
-    blobs[b"event.json"] = pretty(row).encode() + b"\n"
+    blobs[b"event.json"] = pretty_bytes(row)
     return blobs
 
 

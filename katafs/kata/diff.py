@@ -35,7 +35,7 @@ _NO_NEWLINE = b"\n\\ No newline at end of file\n"
 
 def raw_diff(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
     """What ``git diff -U<all> --find-renames --binary W N -- files/`` prints: ``git apply`` turns W into N."""
-    return b"".join(part for delta in sorted(_deltas(repo, was, now), key=_place) for part in _patch(repo, delta))
+    return b"".join(part for delta in sorted(tree_deltas(repo, was, now), key=_place) for part in _patch(repo, delta))
 
 
 def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
@@ -54,17 +54,8 @@ def diff_summary(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[s
 
 def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:
     """The ``diff_added_count`` and ``diff_deleted_count`` of a row, as saver reckons them (FORMAT §2.2)."""
-    regions = [region for delta in _deltas(repo, was, now) for region in _saver_regions(*_contents(repo, delta))]
+    regions = [region for delta in tree_deltas(repo, was, now) for region in _saver_regions(*_contents(repo, delta))]
     return _added(regions), _deleted(regions)
-
-
-def _deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
-    if was == now:
-        return []
-    # A listing has bounds; libgit2 would visit all of the 10^10 paths that ten small trees can stand for.
-    Listing(repo, was)
-    Listing(repo, now)
-    return tree_deltas(repo, was, now)
 
 
 def _contents(repo: GitRepo, delta: Delta) -> tuple[bytes, bytes]:
@@ -167,7 +158,7 @@ def _extent(lines: list[bytes]) -> bytes:
 
 
 def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
-    deltas = _deltas(repo, was, now)
+    deltas = tree_deltas(repo, was, now)
     for delta in deltas:
         yield _changed_file(repo, delta, with_lines=with_lines)
     changed = {delta.new.path for delta in deltas if delta.new is not None}

@@ -18,9 +18,10 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from katafs.errors import IsDirectoryError, NotDirectoryError, NotFoundError, StorageError, TooLargeError
 from katafs.git import GitRepo, Oid
@@ -41,8 +42,7 @@ _DOT_GIT = re.compile(r"\.git|git~[0-9]+")
 # characters that macOS does not look at in names, as in git's core.protectHFS
 _IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
-# The first line turns off what could make a fresh work tree look changed, or run a filter, whatever the kata's
-# .gitattributes and the user's settings say; the stat settings make git content with what our index knows.
+# Sizes and times are all that our index knows of a file (checkStat, trustctime); modes and links are not kept.
 _CONFIG = b"""\
 [core]
 \trepositoryformatversion = 0
@@ -53,6 +53,7 @@ _CONFIG = b"""\
 \tcheckStat = minimal
 \ttrustctime = false
 """
+# What is said here wins over .gitattributes and over the user's own settings (gitattributes(5)).
 _ATTRIBUTES = b"""\
 # Files are what the kata stored, byte by byte, and no .gitattributes in it chooses a program to run.
 # Remove this file to use your own .gitattributes.
@@ -108,110 +109,94 @@ def _utc_day(seconds: int) -> datetime.date:
 class Download:
     """One tip, ready to be read; made by `make_download`, given back by `close`.
 
-    Needs no repository and little memory: contents and archive are in temporary files without a name. Any thread may
+    Needs no repository and little memory: contents and archive are in a temporary file without a name. Any thread may
     read, one at a time. What the operating system refuses is a `StorageError`.
     """
 
-    def __init__(self, name: str, tip: Oid, mtime: int, contents: _Contents, archive: _Spool) -> None:
+    def __init__(
+        self, name: str, tip: Oid, members: Mapping[bytes, Member], files: Mapping[bytes, _Extent], spool: _Spool
+    ) -> None:
         self.name = name
         self.tip = tip
-        self.members = contents.members(mtime)
-        self._contents = contents
-        self._archive = archive
+        # by path below NAME/, which is b"" itself; a directory before what is in it
+        self.members = members
+        self._files = files
+        self._spool = spool
         self._children: dict[bytes, list[bytes]] = {}
-        for path, member in self.members.items():
+        for path, member in members.items():
             if member.mode == DIRECTORY:
                 self._children[path] = []
             if path:
                 parent, _, last = path.rpartition(b"/")
                 self._children[parent].append(last)
+        self._tgz = spool.add(_gzip(_tar(self)))
 
     @property
     def tgz_size(self) -> int:
         """The size of the archive in bytes."""
-        return self._archive.size
+        return self._tgz.size
 
-    def children(self, path: bytes) -> list[bytes]:
+    def children(self, path: bytes) -> Sequence[bytes]:
         """The names in the directory ``path``, sorted."""
-        if self._member(path).mode != DIRECTORY:
+        if path in self._files:
             raise NotDirectoryError(f"{path!r} in {self.name} is a file")
-        return self._children[path]
+        try:
+            return self._children[path]
+        except KeyError:
+            raise NotFoundError(f"no {path!r} in {self.name}") from None
 
     def read(self, path: bytes, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of the file ``path``; fewer only at its end."""
-        if self._member(path).mode == DIRECTORY:
+        if path in self._children:
             raise IsDirectoryError(f"{path!r} in {self.name} is a directory")
+        try:
+            extent = self._files[path]
+        except KeyError:
+            raise NotFoundError(f"no {path!r} in {self.name}") from None
         with _storage_errors():
-            return self._contents.read_file(path, offset, size)
+            return self._spool.read(extent, offset, size)
 
     def read_tgz(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of the archive; fewer only at its end."""
         with _storage_errors():
-            return self._archive.read(offset, size)
+            return self._spool.read(self._tgz, offset, size)
 
     def close(self) -> None:
         """Give the disk space back. May be called again."""
-        self._contents.close()
-        self._archive.close()
+        self._spool.close()
 
-    def _member(self, path: bytes) -> Member:
-        try:
-            return self.members[path]
-        except KeyError:
-            raise NotFoundError(f"no {path!r} in {self.name}") from None
+
+class _Extent(NamedTuple):
+    """Where something is in a `_Spool`: its first byte and its size."""
+
+    start: int
+    size: int
 
 
 class _Spool:
-    """A temporary file without a name: nobody has to clear it away. Written, flushed, then read."""
+    """A temporary file without a name: nobody has to clear it away."""
 
     def __init__(self, directory: Path | None) -> None:
-        self.file: IO[bytes] = tempfile.TemporaryFile(dir=directory)
+        self.file: BufferedRandom = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as the image
         self.size = 0
 
-    def write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.size += len(data)
+    def add(self, pieces: Iterable[bytes]) -> _Extent:
+        """Append something, which can be read at once."""
+        start = self.size
+        for piece in pieces:
+            self.file.write(piece)
+            self.size += len(piece)
+        self.file.flush()
+        return _Extent(start, self.size - start)
 
-    def read(self, offset: int, size: int) -> bytes:
-        # not the position nor the buffer of the file, which belong to the thread that writes
-        return os.pread(self.file.fileno(), size, offset)
+    def read(self, extent: _Extent, offset: int, size: int) -> bytes:
+        # not by the position of the file, which is the writing thread's
+        return os.pread(self.file.fileno(), max(0, min(size, extent.size - offset)), extent.start + offset)
 
     def close(self) -> None:
-        # what a full disk did not take is tried again here, and nobody needs it
+        # what a full disk did not take would be tried again here, and nobody needs it
         with contextlib.suppress(OSError):
             self.file.close()
-
-
-class _Contents(_Spool):
-    """The files of a download, one after the other."""
-
-    def __init__(self, directory: Path | None) -> None:
-        super().__init__(directory)
-        # offset and size by path
-        self._files: dict[bytes, tuple[int, int]] = {}
-
-    def add(self, path: bytes, data: bytes) -> None:
-        self._files[path] = (self.size, len(data))
-        self.write(data)
-
-    def add_written(self, path: bytes, size: int) -> None:
-        """A file that somebody else has just written to the end of `file`."""
-        self._files[path] = (self.size, size)
-        self.size += size
-
-    def read_file(self, path: bytes, offset: int, size: int) -> bytes:
-        start, length = self._files[path]
-        return self.read(start + offset, min(size, length - offset)) if offset < length else b""
-
-    def members(self, mtime: int) -> dict[bytes, Member]:
-        """All files and the directories they need, sorted by components: directories before what is in them."""
-        directories = {b"", *_EMPTY_DIRECTORIES}
-        for path in [*self._files, *_EMPTY_DIRECTORIES]:
-            while path := path.rpartition(b"/")[0]:
-                directories.add(path)
-        members = {path: Member(DIRECTORY, 0, mtime) for path in directories}
-        members |= {path: Member(FILE, size, mtime) for path, (_, size) in self._files.items()}
-        return dict(sorted(members.items(), key=lambda item: item[0].split(b"/")))
 
 
 @contextlib.contextmanager
@@ -229,51 +214,66 @@ def _storage_errors() -> Iterator[None]:
 def make_download(
     path: Path, tip: Oid, tags: Mapping[int, Oid], name: str, mtime: int, spool: Path | None = None
 ) -> Download:
-    """The image of commit ``tip`` of the repository ``path/.git``; takes 20 ms for 100 events, so call it in a thread.
+    """The image of commit ``tip`` of the repository ``path/.git``. 25 ms for 100 events, so call it in a thread.
 
-    Tags of commits that the tip does not reach are left out. `mtime` (seconds since the epoch) is everybody's. `spool`
-    is the directory for temporary files. Raises `DamagedError`, `StorageError`, `TooLargeError`; nothing is left then.
+    Tags of commits that the tip does not reach are left out. `mtime` (seconds since the epoch) is every member's.
+    `spool` is the directory for the temporary file, which holds twice the size of the packed history.
+    Raises `DamagedError`, `StorageError`, `TooLargeError`, and leaves nothing behind then.
     """
     repo = GitRepo(path)
-    with contextlib.ExitStack() as on_failure, _storage_errors():
-        contents = _Contents(spool)
-        on_failure.callback(contents.close)
-        _add_repository(contents, repo, tip, tags)
-        _add_work_tree(contents, repo, repo.commit(tip).tree, mtime)
-        contents.file.flush()
-        archive = _Spool(spool)
-        on_failure.callback(archive.close)
-        download = Download(name, tip, mtime, contents, archive)
-        _write_tgz(archive, download)
-        on_failure.pop_all()
-        return download
+    with _storage_errors():
+        space = _Spool(spool)
+        try:
+            files = _add_repository(space, repo, tip, tags)
+            files |= _add_work_tree(space, repo, repo.commit(tip).tree, mtime)
+            return Download(name, tip, _members(files, mtime), files, space)
+        except BaseException:
+            space.close()
+            raise
 
 
-def _add_repository(contents: _Contents, repo: GitRepo, tip: Oid, tags: Mapping[int, Oid]) -> None:
+def _add_repository(spool: _Spool, repo: GitRepo, tip: Oid, tags: Mapping[int, Oid]) -> dict[bytes, _Extent]:
     """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file."""
-    pack = write_pack(repo, tip, contents.file)
-    contents.add_written(f".git/objects/pack/pack-{pack.name}.pack".encode(), pack.size)
-    contents.add(f".git/objects/pack/pack-{pack.name}.idx".encode(), pack.idx)
+    pack = write_pack(repo, tip, spool.file)
+    spool.size = pack.size
+    pack_path = f".git/objects/pack/pack-{pack.name}".encode()
     refs = {f"refs/tags/{index}": oid for index, oid in tags.items() if oid in pack.commits}
     refs["refs/heads/main"] = tip
     lines = [f"{oid.hex()} {ref}\n".encode() for ref, oid in sorted(refs.items())]
-    contents.add(b".git/packed-refs", _PACKED_REFS_HEADER + b"".join(lines))
-    contents.add(b".git/HEAD", b"ref: refs/heads/main\n")
-    contents.add(b".git/config", _CONFIG)
-    contents.add(b".git/info/attributes", _ATTRIBUTES)
+    small = {
+        pack_path + b".idx": pack.idx,
+        b".git/packed-refs": _PACKED_REFS_HEADER + b"".join(lines),
+        b".git/HEAD": b"ref: refs/heads/main\n",
+        b".git/config": _CONFIG,
+        b".git/info/attributes": _ATTRIBUTES,
+    }
+    return {pack_path + b".pack": _Extent(0, pack.size)} | {path: spool.add([data]) for path, data in small.items()}
 
 
-def _add_work_tree(contents: _Contents, repo: GitRepo, tree: Oid, mtime: int) -> None:
+def _add_work_tree(spool: _Spool, repo: GitRepo, tree: Oid, mtime: int) -> dict[bytes, _Extent]:
     """The files of the tip, as they are stored, and the index that knows them."""
+    files = {}
     entries = []
-    limit = contents.size + _MOST_BYTES
+    limit = spool.size + _MOST_BYTES
     for path, mode, oid in _work_files(repo, tree):
         data = repo.blob(oid)
         entries.append(IndexEntry(path, mode, oid, len(data)))
-        contents.add(path, data)
-        if contents.size > limit:
+        files[path] = spool.add([data])
+        if spool.size > limit:
             raise TooLargeError(f"{repo.path}: too large to download")
-    contents.add(b".git/index", index_file(entries, mtime))
+    files[b".git/index"] = spool.add([index_file(entries, mtime)])
+    return files
+
+
+def _members(files: Mapping[bytes, _Extent], mtime: int) -> dict[bytes, Member]:
+    """All files and the directories they need, sorted by components, so that a directory comes first."""
+    directories = {b"", *_EMPTY_DIRECTORIES}
+    for path in [*files, *_EMPTY_DIRECTORIES]:
+        while path := path.rpartition(b"/")[0]:
+            directories.add(path)
+    members = {path: Member(DIRECTORY, 0, mtime) for path in directories}
+    members |= {path: Member(FILE, extent.size, mtime) for path, extent in files.items()}
+    return dict(sorted(members.items(), key=lambda item: item[0].split(b"/")))
 
 
 def _work_files(repo: GitRepo, root: Oid) -> Iterator[tuple[bytes, int, Oid]]:
@@ -322,23 +322,24 @@ def _folded(name: bytes) -> tuple[str, ...]:
 # -- the archive
 
 
-def _write_tgz(archive: _Spool, download: Download) -> None:
-    # level 1: most of it is a pack, which has been deflated already. No name and no time in the head (RFC 1952)
-    gzip = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    for piece in _tar(download):
-        archive.write(gzip.compress(piece))
-    archive.write(gzip.flush())
-    archive.file.flush()
+def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip stream (RFC 1952) without a name and a time in its head."""
+    # level 1, since most of what there is to do has been done in the pack
+    stream = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        yield stream.compress(piece)
+    yield stream.flush()
 
 
 def _tar(download: Download) -> Iterator[bytes]:
-    """The members below one directory NAME, in GNU tar's format, which has no limit on the bytes of a name."""
+    """The members below one directory NAME, as GNU tar writes them, which keeps names of any bytes and length."""
     for path, member in download.members.items():
-        info = tarfile.TarInfo("/".join(filter(None, (download.name, path.decode("utf-8", "surrogateescape")))))
+        name = path.decode("utf-8", "surrogateescape")
+        info = tarfile.TarInfo(f"{download.name}/{name}" if path else download.name)
         info.type = tarfile.DIRTYPE if member.mode == DIRECTORY else tarfile.REGTYPE
         info.mode, info.size, info.mtime = member.mode & 0o7777, member.size, member.mtime
         yield info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
         for offset in range(0, member.size, _CHUNK):
             yield download.read(path, offset, _CHUNK)
-        yield b"\0" * (-member.size % tarfile.BLOCKSIZE)
-    yield b"\0" * 2 * tarfile.BLOCKSIZE
+        yield bytes(-member.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)

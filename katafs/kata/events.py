@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 from typing import Any
 
 from katafs.errors import DamagedError
-from katafs.text import pretty
+from katafs.text import pretty, pretty_bytes
 
 Row = dict[str, Any]
 
@@ -58,13 +57,19 @@ def time_of(moment: datetime) -> list[int]:
     return [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
 
 
+def moment_of(time: list[int]) -> datetime:
+    """The inverse of `time_of`. Raises ValueError or OverflowError for what is no time."""
+    year, month, day, hour, minute, second, microsecond = time
+    return datetime(year, month, day, hour, minute, second, microsecond, tzinfo=UTC)
+
+
 def time_ns(row: Row) -> int | None:
     """The time of a row in nanoseconds since the epoch; None when it has none that makes sense."""
     value = row.get("time")
     if not isinstance(value, list) or len(value) != 7 or not all(type(part) is int for part in value):
         return None
     try:
-        moment = datetime(*value, tzinfo=UTC)
+        moment = moment_of(value)
     except (ValueError, OverflowError):
         return None
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
@@ -90,22 +95,18 @@ def parse_rows(data: bytes) -> list[Row]:
 class Rows:
     """All rows at one tip, and their text. ``stored[n]`` is event n.
 
-    The text of each row is kept, so that the summary of every event (rows 0..n) is joined, not rendered, and its size
-    is known without making it.
+    The text of each row is made once, when it is first asked for, so that the summary of an event (rows 0..n) is
+    joined, and its size known without joining.
     """
 
     def __init__(self, stored: list[Row], earlier: Rows | None = None) -> None:
         self.stored = stored
-        # A history only grows: what was rendered for an earlier tip is used again.
-        known = len(earlier.stored) if earlier is not None else 0
-        texts: list[bytes] = []
-        if earlier is not None and known <= len(stored) and stored[:known] == earlier.stored:
-            texts = earlier._texts.copy()
-        for index in range(len(texts), len(stored)):
-            texts.append(pretty(shown_row(stored[index], index), indent="  ").encode())
-        self._texts = texts
+        self._texts: list[bytes] = []
         # the end of row n in "[\n  {…},\n  {…}": each row has two blanks before it and two bytes after it
-        self._ends = list(accumulate((len(text) + 4 for text in texts), initial=0))
+        self._ends: list[int] = [0]
+        # A history only grows: what was rendered for an earlier tip is used again.
+        if earlier is not None and stored[: len(earlier.stored)] == earlier.stored:
+            self._texts, self._ends = earlier._texts.copy(), earlier._ends.copy()
 
     @property
     def last(self) -> int:
@@ -122,12 +123,20 @@ class Rows:
 
     def text(self, index: int) -> bytes:
         """``event.json`` of an event."""
-        return self._texts[index].replace(b"\n  ", b"\n") + b"\n"
+        return pretty_bytes(self.shown(index))
 
     def summary(self, index: int) -> bytes:
         """``events_summary.json`` of an event: rows 0..index."""
+        self._render(index)
         return b"[\n  " + b",\n  ".join(self._texts[: index + 1]) + b"\n]\n"
 
     def summary_size(self, index: int) -> int:
         """The length of `summary` in bytes."""
+        self._render(index)
         return self._ends[index + 1] + 3
+
+    def _render(self, last: int) -> None:
+        for index in range(len(self._texts), last + 1):
+            text = pretty(self.shown(index), indent="  ").encode()
+            self._texts.append(text)
+            self._ends.append(self._ends[-1] + len(text) + 4)

@@ -44,15 +44,17 @@ class ReadCaches:
     def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
         self.listings: cachetools.LRUCache[tuple[str, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
         self.snapshots: cachetools.LRUCache[tuple[str, int], Snapshot] = cachetools.LRUCache(snapshots)
+        self.options: cachetools.LRUCache[tuple[str, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
         self.blobs: cachetools.LRUCache[tuple[str, Oid], bytes] = cachetools.LRUCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
 
     def forget(self, kata_id: str) -> None:
         """Drop everything about a kata."""
-        for cache in (self.listings, self.snapshots, self.blobs):
-            for key in [key for key in cache if key[0] == kata_id]:  # type: ignore[attr-defined]
-                del cache[key]  # type: ignore[attr-defined]
+        caches: tuple[cachetools.LRUCache[Any, Any], ...] = (self.listings, self.snapshots, self.options, self.blobs)
+        for cache in caches:
+            for key in [key for key in cache if key[0] == kata_id]:
+                del cache[key]
 
 
 class Kata:
@@ -154,10 +156,13 @@ class Kata:
 
     # -- options
 
-    def options(self) -> dict[str, str]:
-        """The six options at the tip."""
-        tip = self.tip()
-        return read_options(self.repo, tip.root, tip.layout)
+    def options(self, at: Tip | Snapshot) -> dict[str, str]:
+        """The six options at a tip or an event."""
+        key = (self.kata_id, options_key(at.root, at.layout))
+        options = self._caches.options.get(key)
+        if options is None:
+            options = self._caches.options[key] = read_options(self.repo, at.root, at.layout)
+        return options
 
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""
@@ -167,23 +172,24 @@ class Kata:
         return self._option_times[1]
 
     def _find_option_times(self, tip: Tip) -> dict[str, int]:
+        """Walk back to what is known. Options are set by commits of their own, so only the trees of commits that are
+        no event's, and of the first, are read."""
         known_at, known = self._option_times or (None, {})
-        values = read_options(self.repo, tip.root, tip.layout)
+        now = self.options(tip)
         times: dict[str, int] = {}
-        newer, newer_values, newer_key = tip.commit, values, options_key(tip.root, tip.layout)
         for commit in self.repo.history(tip.commit.oid):
-            root = Root.read(self.repo, commit.tree)
-            key = options_key(root, tip.layout)
-            if key != newer_key:
-                older_values = read_options(self.repo, root, tip.layout)
-                for name in values:
-                    if older_values[name] != newer_values[name]:
-                        times.setdefault(name, newer.time * _SECOND)
-                newer_key, newer_values = key, older_values
             if commit.oid == known_at:
-                return {name: times.get(name, known[name]) for name in values}
-            newer = commit
-        return {name: times.get(name, newer.time * _SECOND) for name in values}
+                return {name: times.get(name, known[name]) for name in now}
+            if commit.parents and commit.subject.split(b" ", 1)[0].isdigit():
+                continue
+            before = self._options_in(commit.parents[0], tip.layout) if commit.parents else {}
+            for name, value in self._options_in(commit.oid, tip.layout).items():
+                if before.get(name) != value:
+                    times.setdefault(name, commit.time * _SECOND)
+        return times
+
+    def _options_in(self, commit: Oid, layout: Layout) -> dict[str, str]:
+        return read_options(self.repo, Root.read(self.repo, self.repo.commit(commit).tree), layout)
 
 
 def _tip_time(commit: Commit, rows: Rows) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows
-from katafs.kata.layouts import Layout, Root, read_options, read_truncations
+from katafs.kata.layouts import Layout, Root, read_truncations
 from katafs.kata.listing import Listing
 from katafs.text import decode, pretty_bytes
 
@@ -71,11 +71,6 @@ class Snapshot:
             return read_truncations(repo, self.root)
         return {"files": {}, "stdout": False, "stderr": False, "status": False}
 
-    def config(self, repo: GitRepo) -> dict[bytes, bytes]:
-        """``config/OPTION``: the value and one newline."""
-        options = read_options(repo, self.root, self.layout)
-        return {name.encode(): value.encode() + b"\n" for name, value in options.items()}
-
     def stored_json(self, name: bytes) -> BlobId | None:
         """``event.json`` or ``events_summary.json`` where the layout stores it for this very event."""
         if self.layout is not Layout.NATIVE or self.is_outage:
@@ -114,7 +109,7 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listi
     return pretty_bytes(document)
 
 
-def manifest_document(repo: GitRepo, snapshot: Snapshot, listing: Listing, manifest: Mapping[str, Any]) -> bytes:
+def manifest_document(repo: GitRepo, listing: Listing, manifest: Mapping[str, Any]) -> bytes:
     """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``."""
     files = {
         decode(listing.paths[position]): {"content": decode(repo.blob(listing.entries[position].oid))}

@@ -24,13 +24,13 @@ RAN_TESTS = 16  # the fixed entry of a kata
 
 _EXPLANATION = """\
 Write one JSON object to this file to record a test run. The write that completes it
-commits the event; read the file again for the outcome. Example:
+commits the event; read this file again for the outcome. For example:
 
-{{ "files": {{"{name}": {{"content": "…the whole file…"}}}},
-  "stdout": {{"content": "1 test passed"}}, "stderr": {{"content": ""}}, "status": "0",
+{{ "stdout": {{"content": "1 test passed"}}, "stderr": {{"content": ""}}, "status": "0",
   "summary": {{"colour": "green", "duration": 1.2, "predicted": "none"}} }}
 
-"files" is the complete new set of files (left out: they stay as they are).
+The files stay as they are, unless the object has the complete new set of them:
+  "files": {{ "{name}": {{"content": "…"}}, … }}
 """
 
 

@@ -261,7 +261,7 @@ def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
         return _document(ctx, kata, snapshot)
     key = Key(EVENT, kata.kata_id, index, slot)
     if _FIRST_OPTION <= slot < _FIRST_OPTION + len(_OPTIONS):
-        data = snapshot.config(kata.repo)[_OPTIONS[slot - _FIRST_OPTION]]
+        data = kata.options(snapshot)[_OPTIONS[slot - _FIRST_OPTION].decode()].encode() + b"\n"
         return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, data)
     return _named_file(ctx, kata, snapshot, key)
 

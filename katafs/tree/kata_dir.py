@@ -101,7 +101,7 @@ def _manifest(ctx: Context, kata: Kata) -> Node:
 
 def _make_manifest(path: Path, first: Snapshot, manifest: dict[str, Any]) -> bytes:
     repo = GitRepo(path)
-    return manifest_document(repo, first, Listing(repo, first.files_tree), manifest)
+    return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
 class _TipBlob(events.ContentFile):
@@ -120,7 +120,7 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
 def _option(number: int, ctx: Context, kata: Kata) -> Node:
     name = _OPTIONS[number].decode()
     key = Key(FIXED, kata.kata_id, _FIRST_OPTION + number)
-    data = kata.options()[name].encode() + b"\n"
+    data = kata.options(kata.tip())[name].encode() + b"\n"
     return _TipBlob(key, ctx.owner(kata), kata.option_times()[name], kata, data)
 
 
@@ -131,7 +131,7 @@ class _ConfigDir(Directory):
 
     def __init__(self, ctx: Context, kata: Kata) -> None:
         key, parent = Key(FIXED, kata.kata_id, CONFIG), Key(FIXED, kata.kata_id, KATA)
-        super().__init__(key, ctx.owner(kata), max(kata.option_times().values()), parent)
+        super().__init__(key, ctx.owner(kata), kata.tip().time_ns, parent)
         self._ctx, self._kata = ctx, kata
 
     def names(self) -> list[bytes]:

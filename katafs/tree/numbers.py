@@ -41,8 +41,8 @@ _CODE_BITS = 27
 _INDEX_BITS = 12
 _SLOT_BITS = 13
 _HASH_BITS = 23
-_TABLE = (ID_COUNT + 1) << _CODE_BITS
-_TABLE_SIZE = (1 << 63) - _TABLE
+_TABLE: int = (ID_COUNT + 1) << _CODE_BITS
+_TABLE_SIZE: int = (1 << 63) - _TABLE
 
 MAX_INDEX = 1 << _INDEX_BITS
 MAX_SLOT = 1 << _SLOT_BITS
@@ -102,8 +102,8 @@ class Numbers:
             return base | 6 << 23 | key.a
         if kind == DIFF and key.a < MAX_INDEX and key.b < MAX_INDEX * 4:
             return base | 1 << 26 | (key.b & 3) << 24 | key.a << 12 | key.b >> 2
-        digest = blake2b(repr(tuple(key)).encode(), digest_size=16).digest()
-        return _TABLE + int.from_bytes(digest) % _TABLE_SIZE
+        digest = int.from_bytes(blake2b(repr(tuple(key)).encode(), digest_size=16).digest())
+        return _TABLE + digest % _TABLE_SIZE
 
     def key(self, number: int) -> Key:
         """The key of a number. Raises `StaleError` (ESTALE) for one that this daemon cannot resolve."""

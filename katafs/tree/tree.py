@@ -68,7 +68,7 @@ class Tree:
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
         """What changed in the mount when a kata's tip moved."""
         kata = self.ctx.store.kata(kata_id)
-        fixed = (KATA, events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
+        fixed = [KATA, events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST]
         fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
         inodes = [Numbers.number(Key(FIXED, kata_id, which)) for which in fixed]
         inodes += [

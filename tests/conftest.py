@@ -1,0 +1,105 @@
+"""Fixtures: real stores, real katas, real mounts in processes of their own. See `tests.mounts`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.katas import unpack
+from tests.mounts import Mount
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
+MODES = ("fast", "slower")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the long tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test, or fail it where everything is meant to be there."""
+    if os.environ.get("KATAFS_CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_git() -> Iterator[None]:
+    """git as it is without anybody's configuration, and willing to read repositories of other users."""
+    settings = {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": "*",
+        "GIT_AUTHOR_NAME": "tester",
+        "GIT_AUTHOR_EMAIL": "tester@example.com",
+        "GIT_COMMITTER_NAME": "tester",
+        "GIT_COMMITTER_EMAIL": "tester@example.com",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_katas() -> Path:
+    """The directory of real katas, which is not part of the repository."""
+    if not SHARED.is_dir():
+        unavailable(f"the real katas are not there: {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def fuse() -> None:
+    """FUSE can be used here."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        unavailable("/dev/fuse cannot be used here")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """An empty store."""
+    path = tmp_path / "store"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def saver_kata(shared_katas: Path, store: Path) -> Path:
+    """The shared kata in saver's layout, rG63fy, unpacked into the store: its directory."""
+    unpack(shared_katas / "saver-v2-rG63fy.tgz", store)
+    return store / "rG" / "63" / "fy"
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each of the two ways to mount."""
+    return str(request.param)
+
+
+@pytest.fixture
+def mount(fuse: None, tmp_path: Path) -> Iterator[Callable[..., Mount]]:
+    """Mounts stores: ``mount(store, mode="fast", options=())``; all are ended with the test, however it ends."""
+    mounts: list[Mount] = []
+
+    def start(store: Path, mode: str = "fast", options: tuple[str, ...] = ()) -> Mount:
+        started = Mount(store, tmp_path / f"mnt{len(mounts)}", mode, options)
+        mounts.append(started)
+        started.start()
+        return started
+
+    yield start
+    errors = [error for one in reversed(mounts) if (error := one.stop())]
+    assert not errors, "\n".join(errors)

@@ -1,0 +1,373 @@
+"""Diffs: saver's as FORMAT.md has them, git's to the byte, and ``git apply`` takes them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pygit2
+import pytest
+from pygit2.enums import DeltaStatus, DiffFind, DiffOption, ObjectType
+
+from katafs.errors import DamagedError
+from katafs.git import GitRepo, Oid
+from katafs.kata.diff import diff_lines, diff_summary, line_counts, raw_diff
+from tests.diff_cases import (
+    COUNTS,
+    EDITED,
+    LINES,
+    ODD,
+    VECTORS,
+    Files,
+    git_diff,
+    new_repository,
+    put,
+    put_root,
+    random_trees,
+)
+from tests.katas import git
+
+GIT_VERSION = tuple(map(int, re.findall(rb"\d+", git(Path("/"), "version"))[:2]))
+Pairs = list[tuple[bytes, bytes]]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> GitRepo:
+    return new_repository(tmp_path / "kata")
+
+
+def both(repo: GitRepo, was: Files, now: Files) -> tuple[bytes, bytes]:
+    """What katafs and git say."""
+    old, new = put(repo, was), put(repo, now)
+    return raw_diff(repo, old, new), git_diff(repo, put_root(repo, old), put_root(repo, new))
+
+
+# -- as saver says it
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_vectors(repo: GitRepo, name: str) -> None:
+    was, now, kind, counts, brief = VECTORS[name]
+    entry = diff_lines(repo, put(repo, was), put(repo, now))[0]
+    assert entry["type"] == kind
+    assert entry["old_filename"] == (None if kind == "created" else min(was).decode())
+    assert entry["new_filename"] == (None if kind == "deleted" else min(now).decode())
+    assert tuple(entry["line_counts"].values()) == counts
+    signs = {"same": "=", "deleted": "-", "added": "+", "section": "§"}
+    assert (
+        " ".join(signs[line["type"]] + str(line.get("number", line.get("index"))) for line in entry["lines"]) == brief
+    )
+
+
+def test_the_json_example(repo: GitRepo) -> None:
+    was, now = put(repo, {b"m.c": b"k1\nk2\nk3\nk4"}), put(repo, {b"m.c": b"k1\nK2\nk3\nk4\nk5"})
+    # the keys in this order
+    expected = (
+        '{"type":"changed","old_filename":"m.c","new_filename":"m.c","line_counts":{"added":2,"deleted":1,"same":3},'
+        '"lines":[{"type":"same","line":"k1","number":1},{"type":"section","index":0},'
+        '{"type":"deleted","line":"k2","number":2},{"type":"added","line":"K2","number":2},'
+        '{"type":"same","line":"k3","number":3},{"type":"same","line":"k4","number":4},'
+        '{"type":"section","index":1},{"type":"added","line":"k5","number":5}]}'
+    )
+    (entry,) = diff_lines(repo, was, now)
+    assert json.dumps(entry, separators=(",", ":")) == expected
+    del entry["lines"]
+    assert json.dumps(diff_summary(repo, was, now)) == json.dumps([entry])
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_of_a_row(repo: GitRepo, name: str) -> None:
+    was, now, counts = COUNTS[name]
+    assert line_counts(repo, put(repo, was), put(repo, now)) == counts
+
+
+def test_unchanged_files_follow_in_path_order(repo: GitRepo) -> None:
+    same = {b"a-b": b"1\n", b"a/b": b"2\n", b"a.b": b"3\n", b"z": b"4\n"}
+    entries = diff_lines(
+        repo, put(repo, {**same, b"y": b"", b"b": LINES}), put(repo, {**same, b"x": LINES, b"c": b"\n"})
+    )
+    assert [(entry["type"], entry["new_filename"]) for entry in entries] == [
+        ("created", "c"),
+        ("renamed", "x"),
+        ("deleted", None),
+        *(("unchanged", name) for name in ("a-b", "a.b", "a/b", "z")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\n\n", []),
+        (b"a\n\n\n", ["a"]),
+        (b"\na", ["", "a"]),
+        (b"a\r\nb\rc\n", ["a\r", "b\rc"]),
+        ("a\u2028b\x0b\x85\n".encode(), ["a\u2028b\x0b\x85"]),
+        (b"\xff\n\xe2\x82\nx", ["\ufffd", "\ufffd", "x"]),
+    ],
+    ids=ascii,
+)
+def test_lines_of_unchanged_and_of_only_renamed_files(repo: GitRepo, content: bytes, lines: list[str]) -> None:
+    was, now = put(repo, {b"f": content, b"g": content + b"x"}), put(repo, {b"f": content, b"h\xff": content + b"x"})
+    renamed, unchanged = diff_lines(repo, was, now)
+    assert (renamed["type"], renamed["old_filename"], renamed["new_filename"]) == ("renamed", "g", "h\ufffd")
+    assert unchanged["lines"] == [{"type": "same", "line": line, "number": n + 1} for n, line in enumerate(lines)]
+    assert unchanged["line_counts"] == {"added": 0, "deleted": 0, "same": len(lines)}
+
+
+def test_a_rename_that_changes_only_blanks_shows_the_new_lines(repo: GitRepo) -> None:
+    (entry,) = diff_lines(repo, put(repo, {b"f": LINES}), put(repo, {b"g": LINES.replace(b"one", b"one ")}))
+    assert entry["line_counts"] == {"added": 0, "deleted": 0, "same": 10}
+    assert entry["lines"][0] == {"type": "same", "line": "one ", "number": 1}
+
+
+def saver_says(repo: GitRepo, was: Oid, now: Oid) -> list[tuple[Any, ...]]:
+    """The changed files by libgit2's own patches and line objects, asked as saver asks (FORMAT §2.3)."""
+    trees = [repo.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now)]
+    diff = trees[0].diff_to_tree(trees[1], DiffOption.IGNORE_WHITESPACE_EOL, context_lines=60000)
+    diff.find_similar()
+    kinds = {DeltaStatus.ADDED: "created", DeltaStatus.DELETED: "deleted", DeltaStatus.RENAMED: "renamed"}
+    signs = {" ": "same", "-": "deleted", "+": "added"}
+    result = []
+    for patch in diff:
+        assert patch is not None
+        lines = [
+            (signs[line.origin], line.raw_content.removesuffix(b"\n").decode(errors="replace"), number)
+            for hunk in patch.hunks
+            for line in hunk.lines
+            if line.origin in signs
+            for number in [line.old_lineno if line.origin == "-" else line.new_lineno]
+        ]
+        same, added, deleted = patch.line_stats
+        result.append((kinds.get(patch.delta.status, "changed"), added, deleted, same, lines))
+    return result
+
+
+def test_random_trees_are_as_saver_says(repo: GitRepo) -> None:
+    rnd = random.Random(5)
+    for _ in range(150):
+        was, now = (put(repo, files) for files in random_trees(rnd))
+        if was is None or now is None:
+            continue
+        entries = diff_lines(repo, was, now)
+        changed = [entry for entry in entries if entry["type"] != "unchanged"]
+        shown = []
+        for entry in changed:
+            lines = [tuple(line.values()) for line in entry["lines"] if line["type"] != "section"]
+            filled = entry["type"] == "renamed" and not entry["line_counts"]["added"] + entry["line_counts"]["deleted"]
+            counts = (0, 0, 0) if filled else tuple(entry["line_counts"].values())
+            shown.append((entry["type"], *counts, [] if filled else lines))
+        said = saver_says(repo, was, now)
+        assert shown == said
+        assert line_counts(repo, was, now) == (sum(one[1] for one in said), sum(one[2] for one in said))
+        without = [{key: value for key, value in entry.items() if key != "lines"} for entry in entries]
+        assert diff_summary(repo, was, now) == without
+
+
+# -- as git says it
+
+
+def test_all_pairs_of_a_real_kata(saver_kata: Path) -> None:
+    repo = GitRepo(saver_kata)
+    tags = repo.tags()
+    files = {}
+    for index, commit in tags.items():
+        entry = repo.entry(repo.commit(commit).tree, b"files")
+        assert entry is not None
+        files[index] = entry.oid
+    for was in tags:
+        for now in tags:
+            expected = git_diff(repo, f"refs/tags/{was}", f"refs/tags/{now}")
+            assert raw_diff(repo, files[was], files[now]) == expected
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_cases_are_gits_to_the_byte(repo: GitRepo, name: str) -> None:
+    was, now = ODD[name]
+    for one, other in ((was, now), (now, was)):
+        mine, theirs = both(repo, one, other)
+        assert mine == theirs
+        # nor do they stop the others
+        diff_lines(repo, put(repo, one), put(repo, other))
+
+
+def assert_applies(repo: GitRepo, was: Oid | None, now: Oid | None) -> None:
+    """``git apply`` makes the one tree out of the other, and the other out of the one."""
+    patch = raw_diff(repo, was, now)
+    roots = put_root(repo, was), put_root(repo, now)
+    for options, start, end in (((), *roots), (("-R",), *roots[::-1])):
+        git(repo.git_dir, "read-tree", start)
+        git(repo.git_dir, "apply", "--cached", "--allow-empty", *options, stdin=patch)
+        assert git(repo.git_dir, "write-tree").decode().strip() == end
+
+
+@pytest.mark.parametrize("name", set(ODD) - {"submodule", "C names", "control names"})
+def test_git_applies_the_cases(repo: GitRepo, name: str) -> None:
+    was, now = ODD[name]
+    assert_applies(repo, put(repo, was), put(repo, now))
+
+
+def comparable(patch: bytes) -> bytes:
+    """A patch without what may be otherwise in any: a delta in place of a binary literal; from git 2.44 the figures."""
+    patch = re.sub(rb"GIT binary patch\n(?:.+\n)+\n(?:.+\n)+\n", b"", patch)
+    return patch if GIT_VERSION < (2, 44) else re.sub(rb"similarity index \d+%", b"", patch)
+
+
+def test_random_trees_are_as_git_says(repo: GitRepo) -> None:
+    rnd = random.Random(7)
+    for number in range(120):
+        was, now = random_trees(rnd)
+        mine, theirs = both(repo, was, now)
+        assert comparable(mine) == comparable(theirs)
+        if number % 3 == 0:
+            assert_applies(repo, put(repo, was), put(repo, now))
+
+
+def test_a_rename_of_much_text(repo: GitRepo) -> None:
+    """So many lines that git takes different ones for equal, and so long that "all" is a number above 2^16."""
+    rnd = random.Random(3)
+    lines = [b"%d" % rnd.randrange(10**9) for _ in range(140_000)]
+    edited = [line if number % 5 else b"x" + line for number, line in enumerate(lines)]
+    old, new = b"\n".join(lines) + b"\n", b"\n".join(edited) + b"\n"
+    mine, theirs = both(repo, {b"f": old}, {b"g": new})
+    assert mine == theirs
+    assert b"similarity index" in mine
+    assert line_counts(repo, put(repo, {b"f": old}), put(repo, {b"f": b"first\n" + old + b"last\n"})) == (2, 0)
+
+
+# -- the differences from git that katafs.kata.diff lists
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "mine", "theirs"),
+    [
+        ({b"f": b"one\ntwo\n"}, {b"g": b"one\nzwei, but longer\n"}, [(b"f", b"g")], []),
+        ({b"a/x": LINES, b"b/y": LINES}, {b"c/y": LINES}, [(b"a/x", b"c/y")], [(b"b/y", b"c/y")]),
+        ({b"f": (0o120000, b"to")}, {b"g": (0o120000, b"to")}, [], [(b"f", b"g")]),
+        ({b"f": LINES}, {b"f": (0o120000, b"to"), b"g": EDITED}, [(b"f", b"g")], []),
+    ],
+    ids=["short", "alike", "links", "became a link"],
+)
+def test_renames_that_git_pairs_otherwise(repo: GitRepo, was: Files, now: Files, mine: Pairs, theirs: Pairs) -> None:
+    for patch, pairs in zip(both(repo, was, now), (mine, theirs), strict=True):
+        said = re.findall(rb"^rename from files/(.*)\nrename to files/(.*)$", patch, re.MULTILINE)
+        assert said == pairs
+    assert_applies(repo, put(repo, was), put(repo, now))
+
+
+def test_a_binary_content_that_git_has_as_a_delta(repo: GitRepo) -> None:
+    was, now = {b"f": bytes(550)}, {b"f": bytes(550) + b"x"}
+    mine, theirs = both(repo, was, now)
+    assert b"\nliteral 550\n" in mine
+    assert b"\ndelta 7\n" in theirs
+    assert comparable(mine) == comparable(theirs)
+    assert_applies(repo, put(repo, was), put(repo, now))
+
+
+def test_ids_have_7_digits_where_git_takes_more(repo: GitRepo) -> None:
+    seen: dict[str, bytes] = {}
+    content = b""
+    for number in range(10**6):
+        content = b"%d\n" % number
+        start = str(pygit2.hash(content))[:7]
+        if seen.setdefault(start, content) != content:
+            break
+    mine, theirs = both(repo, {b"f": seen[start]}, {b"f": content})
+    assert mine != theirs
+    assert mine == re.sub(rb"(index |\.\.)([0-9a-f]{7})[0-9a-f]+", rb"\1\2", theirs)
+
+
+def test_attributes_and_configuration_change_nothing(repo: GitRepo) -> None:
+    was: Files = {b".gitattributes": b"f binary\n", b"f": LINES, b"g": b"a \n", b"h": LINES}
+    now: Files = {b".gitattributes": b"f binary\n", b"f": EDITED, b"g": b"a\n", b"i": EDITED}
+    old, new = put(repo, was), put(repo, now)
+    said = [ask(repo, old, new) for ask in (raw_diff, diff_lines, line_counts)]
+    for path in (repo.git_dir / "info" / "attributes", repo.path / ".gitattributes", repo.path / "attributes"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("* binary\ni diff=evil\n")
+    with (repo.git_dir / "config").open("a") as config:
+        config.write(
+            '[diff "evil"]\ncommand = touch evil\ntextconv = touch evil;\nbinary = true\nxfuncname = .\n'
+            "[diff]\nrenames = false\nrenameLimit = 1\nnoprefix = true\ncontext = 0\nalgorithm = patience\n"
+            "indentHeuristic = false\n"
+            f"[core]\nabbrev = 12\nquotePath = false\nignoreCase = true\nattributesFile = {repo.path}/attributes\n"
+        )
+    hostile = GitRepo(repo.path)
+    # libgit2 does obey them, asked in the ordinary way
+    trees = [hostile.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (old, new) if oid]
+    assert "Binary files" in str(trees[0].diff_to_tree(trees[1]).patch)
+    assert [ask(hostile, old, new) for ask in (raw_diff, diff_lines, line_counts)] == said
+    assert not list(repo.path.rglob("evil"))
+
+
+# -- trouble
+
+
+def test_a_missing_or_damaged_object_is_said_so(repo: GitRepo) -> None:
+    was, now = put(repo, {b"f": LINES, b"d/g": LINES}), put(repo, {b"e": EDITED, b"d/g": b"b\n"})
+    for path in sorted((repo.git_dir / "objects").glob("??/*")):
+        kept = path.read_bytes()
+        path.chmod(0o644)
+        for damaged in (b"", b"damaged", kept[:10], None):
+            if damaged is None:
+                path.unlink()
+            else:
+                path.write_bytes(damaged)
+            for ask in (raw_diff, diff_lines, diff_summary, line_counts):
+                with pytest.raises(DamagedError):
+                    ask(GitRepo(repo.path), was, now)
+        path.write_bytes(kept)
+    raw_diff(GitRepo(repo.path), was, now)
+
+
+def test_what_is_not_a_tree(repo: GitRepo) -> None:
+    blob = bytes(repo.raw.create_blob(b"a").raw)
+    for was, now in ((blob, None), (None, blob), (b"\1" * 20, None)):
+        with pytest.raises(DamagedError):
+            raw_diff(repo, was, now)
+
+
+def test_trees_that_stand_for_very_many_files(repo: GitRepo) -> None:
+    tree = put(repo, {b"%d" % number: b"a\n" for number in range(10)})
+    for _ in range(9):
+        rows = (b"40000 %d\0%s" % (number, tree) for number in range(10))
+        tree = bytes(repo.raw.odb.write(ObjectType.TREE, b"".join(rows)).raw)
+    start = time.monotonic()
+    for ask in (raw_diff, diff_lines, diff_summary, line_counts):
+        with pytest.raises(DamagedError):
+            ask(repo, None, tree)
+    assert time.monotonic() - start < 1
+
+
+def test_trees_that_are_very_deep(repo: GitRepo) -> None:
+    tree = put(repo, {b"f": b"a\n"})
+    for _ in range(3000):
+        tree = bytes(repo.raw.odb.write(ObjectType.TREE, b"40000 d\0" + (tree or b"")).raw)
+    with pytest.raises(DamagedError):
+        raw_diff(repo, tree, None)
+
+
+def test_threads_with_repositories_of_their_own(repo: GitRepo) -> None:
+    was, now = put(repo, {b"f": LINES, b"g": LINES}), put(repo, {b"f": EDITED, b"h": EDITED})
+    expected = raw_diff(repo, was, now), diff_lines(repo, was, now)
+    wrong: list[object] = []
+
+    def work() -> None:
+        own = GitRepo(repo.path)
+        for _ in range(50):
+            said = raw_diff(own, was, now), diff_lines(own, was, now)
+            if said != expected:
+                wrong.append(said)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

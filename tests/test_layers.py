@@ -1,0 +1,73 @@
+"""The layers of the package hold: who imports what, and that files and functions stay small."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import katafs
+
+ROOT = Path(katafs.__file__).parent
+# A module may import from its own layer and from those before it.
+LAYERS = ("errors", "text", "owner", "background", "git", "kata", "tree", "fuse", "demo", "cli", "__main__")
+# The only packages (or modules) that may import a foreign library
+OWNERS = {"pyfuse3": {"fuse"}, "pygit2": {"git"}, "trio": {"fuse"}, "click": {"cli"}, "ctypes": {"fuse", "owner"}}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full names of the modules that a file imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(name: str) -> str | None:
+    """The layer of a full name such as ``katafs.git.repo``; None for what is not katafs, or is the package itself."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "katafs" and len(parts) > 1 and parts[1] in LAYERS else None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in LAYERS, f"{path} is in no layer"
+    for name in imports(path):
+        other = layer(name)
+        if other is not None:
+            assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_foreign_libraries_have_one_owner(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imports(path):
+        owners = OWNERS.get(name.split(".")[0])
+        assert owners is None or own in owners, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 320, f"{path} is too long"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 55, f"{path}: {node.name} has {length} lines"
+
+
+def test_the_rules_can_fail() -> None:
+    """The checks see imports inside functions, and know the layers of the real modules."""
+    assert "pyfuse3" in set(imports(ROOT / "fuse" / "session.py"))
+    assert "pygit2" in set(imports(ROOT / "git" / "repo.py"))
+    assert layer("katafs.git.repo") == "git"
+    assert layer("katafs.__version__") is None
