@@ -19,5 +19,8 @@ pygit2.settings.owner_validation = False
 pygit2.settings.enable_fsync_gitdir(True)
 # An object that the daemon writes must refer to objects that exist; checked by katafs itself, once a commit.
 pygit2.settings.enable_strict_object_creation(True)
+# Packs are mapped into memory; small windows keep a walk through a large history from looking like a leak.
+pygit2.settings.mwindow_size = 1 << 20
+pygit2.settings.mwindow_mapped_limit = 64 << 20
 for _level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA):
     pygit2.settings.search_path[_level] = ""

@@ -26,26 +26,27 @@ import pygit2
 from katafs.errors import DamagedError
 from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK, GitRepo, Oid
 
-# types of entries in a pack
 _COMMIT, _TREE, _BLOB, _OFS_DELTA = 1, 2, 3, 6
 _WORDS = {_COMMIT: b"commit", _TREE: b"tree", _BLOB: b"blob"}
 
-_COMMIT_HEAD = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)")
+_COMMIT_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
 _TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _OFFSET_AND_CRC = struct.Struct(">QI").pack
 
-# git's own packer makes no longer chains of differences, all of which are needed to read the last
+# of differences, all of which are needed to read the last; the same in git's own packer
 _LONGEST_CHAIN = 50
-_LONGEST_COPY = 0xFFFFFF
 _LONGEST_INSERT = 127
-# bytes of objects kept in memory, to make differences from
-_BASES_LIMIT = 16 << 20
+# bytes of objects kept in memory, to make differences from; also the most that one instruction copies
+_BASES_LIMIT = 0xFFFFFF
 # up to so many bytes, deflating takes more time than it is worth, and comparing as numbers is faster than halving
 _SMALL = 512
 # larger loose files, which may unfold to anything, are left to libgit2
 _LOOSE_LIMIT = 1 << 16
-# reading so many objects and then writing them is a fifth faster than taking turns (the caches of the processor)
-_BATCH = 32
+# to read so many bytes, then to write them, is a fifth faster than to take turns (the caches of the processor)
+_BATCH = 1 << 16
+
+# id, type, the path it was met at (a tree's ends in "/", a commit's is empty), data
+_Object = tuple[Oid, int, bytes, bytes]
 
 
 class Pack(NamedTuple):
@@ -57,15 +58,6 @@ class Pack(NamedTuple):
     ids: frozenset[Oid]
 
 
-class IndexEntry(NamedTuple):
-    """A file of a work tree: its path from the top, its mode, its id and its size in bytes."""
-
-    path: bytes
-    mode: int
-    oid: Oid
-    size: int
-
-
 def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
     """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end.
 
@@ -73,43 +65,45 @@ def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
     """
     writer = _PackWriter(file)
     objects = _reachable(repo, tip)
-    while batch := list(islice(objects, _BATCH)):
+    while batch := list(_some(objects)):
         for item in batch:
             writer.add(*item)
     return writer.finish()
 
 
-# -- which objects, in which order
+def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
+    size = 0
+    for item in objects:
+        yield item
+        size += len(item[3])
+        if size > _BATCH:
+            return
 
 
-def _reachable(repo: GitRepo, tip: Oid) -> Iterator[tuple[Oid, int, bytes, bytes]]:
-    """Every object once: newest commit first, each before what is new in its tree, in the order of the tree.
-
-    Gives id, type, the path it was met at (a tree's ends in ``/``, a commit's is empty) and data.
-    """
+def _reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
+    """Every object once: newest commit first, each before what is new in its tree, in the order of the tree."""
     read = _Reader(repo).read
     seen: set[Oid] = set()
-    commits = [tip]
-    while commits:
-        oid = commits.pop()
-        if oid in seen:
-            continue
-        seen.add(oid)
-        data = read(oid, _COMMIT)
-        head = _COMMIT_HEAD.match(data)
-        if head is None:
-            raise DamagedError(f"{repo.git_dir}: commit {oid.hex()} is damaged")
-        yield oid, _COMMIT, b"", data
-        commits += [bytes.fromhex(line[7:].decode()) for line in reversed(head[2].splitlines())]
-        below = [(bytes.fromhex(head[1].decode()), _TREE, b"/")]
-        while below:
-            oid, kind, path = below.pop()
-            if oid not in seen:
-                seen.add(oid)
-                data = read(oid, kind)
-                yield oid, kind, path, data
-                if kind == _TREE:
-                    below += reversed(_new_links(data, path, seen))
+    waiting = [(tip, _COMMIT, b"")]
+    while waiting:
+        oid, kind, path = waiting.pop()
+        if oid not in seen:
+            seen.add(oid)
+            data = read(oid, kind)
+            yield oid, kind, path, data
+            if kind == _TREE:
+                waiting += reversed(_new_links(data, path, seen))
+            elif kind == _COMMIT:
+                waiting += reversed(_commit_links(data))
+
+
+def _commit_links(commit: bytes) -> list[tuple[Oid, int, bytes]]:
+    """Id, type and path of the tree and of the parents of a commit."""
+    head = _COMMIT_HEAD.match(commit)
+    if head is None:
+        raise DamagedError("a commit has no tree")
+    tree, *parents = [bytes.fromhex(line.split(b" ")[1].decode()) for line in head[0].splitlines()]
+    return [(tree, _TREE, b"/"), *((parent, _COMMIT, b"") for parent in parents)]
 
 
 def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
@@ -133,9 +127,7 @@ class _Reader:
         self._repo = repo
         self._objects = os.fspath(repo.git_dir / "objects")
         # where nothing can be loose, looking for it would cost more than it saves
-        self._directories = {
-            name for name in map("{:02x}".format, range(256)) if os.path.isdir(f"{self._objects}/{name}")
-        }
+        self._directories = {name for _, names, _ in islice(os.walk(self._objects), 1) for name in names}
 
     def read(self, oid: Oid, expected: int) -> bytes:
         """The data of an object that must be of the type ``expected``."""
@@ -166,9 +158,6 @@ class _Reader:
             return b""
 
 
-# -- the pack
-
-
 class _PackWriter:
     """A version 2 pack, as it is written."""
 
@@ -196,12 +185,12 @@ class _PackWriter:
         self._file.write(entry)
         self._offset = offset + len(entry)
         self._records.append(oid + _OFFSET_AND_CRC(offset, zlib.crc32(entry)))
-        if path:
+        if path and len(data) <= _BASES_LIMIT:
             self._bases[path] = (kind, offset, data, chain)
             self._bases_size += len(data)
         while self._bases_size > _BASES_LIMIT:
-            # those that have waited longest
-            self._bases_size -= len(self._bases.pop(next(iter(self._bases)))[2])
+            oldest = next(iter(self._bases))
+            self._bases_size -= len(self._bases.pop(oldest)[2])
 
     def finish(self) -> Pack:
         """Fill in the head of the file, and append its checksum."""
@@ -212,8 +201,8 @@ class _PackWriter:
         self._file.write(checksum)
         self._records.sort()
         ids = [record[:20] for record in self._records]
-        name = hashlib.sha1(b"".join(ids)).hexdigest()
-        return Pack(name, self._offset + len(checksum), _idx(self._records, checksum), frozenset(ids))
+        idx = _idx(self._records, checksum)
+        return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), self._offset + 20, idx, frozenset(ids))
 
 
 def _type_and_size(kind: int, size: int) -> bytes:
@@ -250,11 +239,11 @@ def _deflate(data: bytes) -> bytes:
 
 
 def _delta(base: bytes, data: bytes) -> bytes:
-    """How to make ``data`` from what it has in common with ``base`` at both ends; empty when that is not half of it."""
+    """How to make ``data`` from what it has in common with ``base`` at both ends; empty when that would save little."""
     most = min(len(base), len(data))
     start = _common_start(base, data, most)
     end = _common_end(base, data, most - start)
-    if (start + end) * 2 < len(data):
+    if (start + end) * 2 < len(data) or len(data) < 64:
         return b""
     middle = data[start : len(data) - end]
     pieces = [middle[at : at + _LONGEST_INSERT] for at in range(0, len(middle), _LONGEST_INSERT)]
@@ -290,17 +279,8 @@ def _common_end(one: bytes, other: bytes, most: int) -> int:
 
 
 def _copy(offset: int, size: int) -> bytes:
-    """Instructions to copy a part of the base: a byte that says that all 4 + 3 bytes of offset and size follow."""
-    pieces = b""
-    while size:
-        step = min(size, _LONGEST_COPY)
-        pieces += struct.pack("<BIHB", 0xFF, offset, step & 0xFFFF, step >> 16)
-        offset += step
-        size -= step
-    return pieces
-
-
-# -- files that go with a pack
+    """The instruction to copy a part of the base: a byte that says that all 4 + 3 bytes of offset and size follow."""
+    return struct.pack("<BIHB", 0xFF, offset, size & 0xFFFF, size >> 16) if size else b""
 
 
 def _idx(records: list[bytes], checksum: bytes) -> bytes:
@@ -322,14 +302,15 @@ def _idx(records: list[bytes], checksum: bytes) -> bytes:
     return data + hashlib.sha1(data).digest()
 
 
-def index_file(entries: Iterable[IndexEntry], mtime: int) -> bytes:
+def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> bytes:
     """An index (version 2) that says: each file is in the work tree as it is in the tip, last changed at ``mtime``.
 
-    What git does not look at with ``core.checkStat=minimal`` and ``core.trustctime=false`` is zero.
+    Each has its path from the top, its mode in the tree, id and size. What git does not look at is zero, with
+    ``core.checkStat=minimal`` and ``core.trustctime=false``.
     """
     ordered = sorted(entries)
-    data = bytearray(struct.pack(">4sII", b"DIRC", 2, len(ordered)))
     seconds = mtime & 0xFFFFFFFF
+    data = bytearray(struct.pack(">4sII", b"DIRC", 2, len(ordered)))
     for path, mode, oid, size in ordered:
         kept = MODE_SYMLINK if stat.S_ISLNK(mode) else MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB
         data += struct.pack(">10I", seconds, 0, seconds, 0, 0, 0, kept, 0, 0, size & 0xFFFFFFFF)
