@@ -56,8 +56,10 @@ katafs=$root/.venv/bin/katafs
 if [[ $action == umount ]]; then
     if [[ $(mounted) == fuse.katafs* ]]; then
         if [[ -x $katafs ]]; then "$katafs" umount "$mountpoint"; else umount "$mountpoint"; fi
+        echo "Unmounted: $mountpoint."
+    else
+        echo "Not mounted: $mountpoint."
     fi
-    echo "Not mounted: $mountpoint."
     exit
 fi
 
