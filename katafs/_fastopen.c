@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ VISIBLE int katafs_fast_wanted = 0;  /* set before fuse_session_new() */
 VISIBLE int katafs_fast_wrapped = 0; /* fuse_session_new() was called here */
 VISIBLE int katafs_fast_active = 0;  /* the kernel can do without OPEN and OPENDIR */
 VISIBLE pid_t katafs_fast_pid = 0;   /* the thread that sent the last write or setattr; 0: not in our namespace */
+VISIBLE int katafs_fast_append = 0;  /* whether the last write was sent with O_APPEND */
 
 static struct fuse_lowlevel_ops real;
 
@@ -86,6 +88,7 @@ static void fast_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
 			   struct fuse_file_info *fi)
 {
 	note_sender(req);
+	katafs_fast_append = (fi->flags & O_APPEND) != 0;
 	if (katafs_fast_active)
 		fi->fh = ino;
 	real.write_buf(req, ino, bufv, off, fi);

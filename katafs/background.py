@@ -3,48 +3,85 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
 from collections.abc import Callable
+
+_READY = b"ready"
 
 
 def start(run: Callable[[Callable[[], None]], None]) -> str | None:
-    """Run ``run(ready)`` in a new session, detached from the terminal.
+    """Run ``run(ready)`` in a new session, detached from the terminal and from every file that is open.
 
-    Returns None, in the parent, when the child calls ``ready``; or what it said when it ended before that. The child
-    never returns. Must be called before any thread or event loop is started.
+    Returns None, in the parent, when the child calls ``ready``; or why it ended before that: the text of the exception
+    it ended with. The child never returns. ``ready`` raises BrokenPipeError when the parent has gone. Must be called
+    before any thread or event loop is started.
     """
+    open_standard_streams()
     reader, writer = os.pipe()
-    if os.fork():
+    child = os.fork()
+    if child:
         os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            told = pipe.read().decode("utf-8", "replace")
-        return None if told.startswith("ready") else told or "the daemon ended without a word"
-    os.close(reader)
-    os.setsid()
-    os.chdir("/")
-    _detach()
-
-    def tell(text: str) -> None:
-        nonlocal writer
-        if writer >= 0:
-            os.write(writer, text.encode())
-            os.close(writer)
-            writer = -1
-
+        return _outcome(reader, child)
     status = 1
+    parent = _Parent(writer)
     try:
-        run(lambda: tell("ready"))
+        os.setsid()
+        os.chdir("/")
+        _detach(writer)
+        run(lambda: parent.tell(_READY))
         status = 0
-    except BaseException as error:
-        tell(str(error) or type(error).__name__)
+    except BaseException as error:  # noqa: BLE001 - the process ends here; its parent is told why
+        parent.tell((str(error) or type(error).__name__).encode("utf-8", "surrogateescape"))
     finally:
         os._exit(status)
 
 
-def _detach() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+def open_standard_streams() -> None:
+    """Open /dev/null for each of 0, 1 and 2 that is closed: no other file may get a number that output goes to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+class _Parent:
+    """The process that started us, and waits to be told one thing."""
+
+    def __init__(self, writer: int) -> None:
+        self._writer: int | None = writer
+
+    def tell(self, what: bytes) -> None:
+        """Tell it; nothing happens when it has been told before."""
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            os.write(writer, what)
+        finally:
+            os.close(writer)
+
+
+def _outcome(reader: int, child: int) -> str | None:
+    """What the child says, or what became of it."""
+    with os.fdopen(reader, "rb") as pipe:
+        told = pipe.read()
+    if told == _READY:
+        return None
+    if told:
+        return told.decode("utf-8", "surrogateescape")
+    # the pipe is closed and nothing was said: it has ended
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return f"the daemon ended before it was ready ({cause})"
+
+
+def _detach(kept: int) -> None:
+    """Let go of what the caller has open, its pipes and locks as well; standard streams become /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.close(null)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd != kept:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the listing's own

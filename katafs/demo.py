@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import LateError
+from katafs.errors import StorageError
 from katafs.kata.commit import append
 from katafs.kata.create import create_kata
 from katafs.kata.events import moment_of
@@ -20,23 +22,35 @@ from katafs.kata.message import parse_ran_tests
 def make_demo(store: Path) -> Iterator[tuple[str, str]]:
     """Make the katas that are not there yet, one after the other; yields (id, what it is) of each.
 
-    Raises `KataError`.
+    A kata appears with all its history, or not at all. Raises `KataError`: EEXIST when another kata has the id.
     """
     folder = resources.files("katafs").joinpath("demo_data")
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         story = json.loads(file.read_text(encoding="utf-8"))
         kata_id = story["id"]
-        _tell(store, kata_id, story)
+        path = kata_path(store, kata_id)
+        # what is left when a process is killed between the last two steps of `create_kata`
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        if not path.exists():
+            create_kata(store, story["manifest"], kata_id, moment_of(story["created"]), partial(_tell, story))
+        elif not _is_ours(path, story):
+            raise StorageError(f"{path} is there already, and is not a demo kata; take another store", errno.EEXIST)
         manifest = story["manifest"]
         yield kata_id, f"{manifest['display_name']}, {manifest['exercise']}, {len(story['events'])} test runs"
 
 
-def _tell(store: Path, kata_id: str, story: dict[str, Any]) -> None:
-    """Make what is missing of a kata: all of it, or the rest of one that was interrupted."""
-    path = kata_path(store, kata_id)
-    if not (path / ".git").exists():
-        create_kata(store, story["manifest"], kata_id, moment_of(story["created"]))
-    for index, event in enumerate(story["events"], start=1):
-        message = parse_ran_tests(json.dumps({**event["message"], "index": index}).encode())
-        with contextlib.suppress(LateError):
-            append(path, kata_id, message, moment_of(event["time"]))
+def _tell(story: dict[str, Any], path: Path) -> None:
+    """Record all events of a story in the new kata at ``path``."""
+    for event in story["events"]:
+        message = parse_ran_tests(json.dumps(event["message"]).encode())
+        append(path, story["id"], message, moment_of(event["time"]))
+
+
+def _is_ours(path: Path, story: dict[str, Any]) -> bool:
+    """Whether the kata that is there was made from this story; its events may have gone on."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("created") == story["created"] and (path / ".git").is_dir()

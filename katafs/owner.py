@@ -2,7 +2,8 @@
 
 The daemon usually runs as root, and a kata's repository belongs to the service that made it. Objects that root made
 would be in that service's way: it could not add to an ``objects/xx`` directory of root's. So whoever writes to a kata
-does it with the file system identity of the kata's owner, which also keeps root's powers out of the write.
+does it with the file system identity of the kata's owner, which also keeps root's powers out of the write: all but
+the power to find the way, since a store may be in a directory that its owner may not search.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
+# <linux/capability.h>
+_VERSION_3 = 0x20080522
+_DAC_READ_SEARCH = 1 << 2
+
 
 @contextmanager
 def acting_as_owner(path: Path) -> Iterator[None]:
-    """Create and open files as the owner of ``path``, in this thread only; without root's powers, as oneself.
+    """Create and open files as the owner of ``path``, in this thread only; without root's powers, as oneself. Can be
+    nested.
 
     setfsuid(2) is per thread, also in glibc, and takes CAP_DAC_OVERRIDE and its kin out of the effective set.
     Raises OSError when ``path`` is not there.
@@ -28,10 +34,20 @@ def acting_as_owner(path: Path) -> Iterator[None]:
         return
     status = path.stat()
     # the group first: it is root who may set it
-    _LIBC.setfsgid(status.st_gid)
-    _LIBC.setfsuid(status.st_uid)
+    gid = _LIBC.setfsgid(status.st_gid)
+    uid = _LIBC.setfsuid(status.st_uid)
+    _keep_searching()
     try:
         yield
     finally:
-        _LIBC.setfsuid(0)
-        _LIBC.setfsgid(os.getegid())
+        _LIBC.setfsuid(uid)
+        _LIBC.setfsgid(gid)
+
+
+def _keep_searching() -> None:
+    """Put CAP_DAC_READ_SEARCH back into this thread's effective set, if it is permitted."""
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low halves, then the high ones
+    if _LIBC.capget(header, sets) == 0 and sets[1] & _DAC_READ_SEARCH:
+        sets[0] |= _DAC_READ_SEARCH
+        _LIBC.capset(header, sets)

@@ -15,6 +15,9 @@ from typing import Any
 
 from katafs.errors import InvalidError
 
+# Ruby's JSON, with which cyber-dojo's saver must read and write the rows, allows 100 levels.
+_MAX_DEPTH = 64
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -48,7 +51,7 @@ def parse_strict(data: bytes) -> Any:
     """The JSON value in ``data``, as a client must write it.
 
     Raises `InvalidError` (EINVAL) for anything that is not UTF-8 or not JSON, for a byte order mark, duplicate keys,
-    NaN and infinities, numbers out of range, and lone surrogates.
+    NaN and infinities, numbers out of range, lone surrogates, and more than 64 levels.
     """
     try:
         text = data.decode("utf-8")
@@ -67,7 +70,18 @@ def parse_strict(data: bytes) -> Any:
         raise InvalidError("the message has a lone surrogate in a string") from error
     except ValueError as error:
         raise InvalidError(f"the message is not JSON: {error}") from error
+    if _is_deeper(value, _MAX_DEPTH):
+        raise InvalidError("the message is nested too deeply")
     return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether there are more than that many objects and arrays inside one another."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(levels):
+        inner = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in inner if isinstance(child, (dict, list))]
+    return bool(level)
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.katas import unpack
-from tests.mounts import Mount
+from tests.mounts import MakeMount, Mount
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
 MODES = ("fast", "slower")
@@ -90,7 +90,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def mount(fuse: None, tmp_path: Path) -> Iterator[Callable[..., Mount]]:
+def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
     """Mounts stores: ``mount(store, mode="fast", options=())``; all are ended with the test, however it ends."""
     mounts: list[Mount] = []
 

@@ -1,8 +1,9 @@
-"""What the tests of diffs compare: FORMAT's vectors, files with something odd about them, random trees; and builders."""
+"""What the tests of diffs compare: FORMAT's vectors, files with something odd about them, random trees, builders."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ Files = Mapping[bytes, File]
 
 LINES = b"one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n"
 EDITED = LINES.replace(b"four", b"vier")
+LONG = b"".join(b"line %d of text\n" % (number * 7919 % 10007) for number in range(5000))
+LONG_EDITED = re.sub(rb"line (\d*[014]) of", rb"\1. line, not", LONG)
 
 # FORMAT §2.3: was → now | type | added deleted same | lines: = same, § section, each with its number
 VECTORS: dict[str, tuple[Files, Files, str, tuple[int, int, int], str]] = {
@@ -99,6 +102,12 @@ ODD: dict[str, tuple[Files, Files]] = {
     "odd modes": ({b"f": (0o100664, b"a\n"), b"g": (0o100600, b"a\n")}, {b"f": b"a\n", b"g": (0o100711, b"a\n")}),
     "symbolic link": ({b"f": (0o120000, b"a")}, {b"f": (0o120000, b"b"), b"g": (0o120000, b"x/y")}),
     "file to symbolic link": ({b"f": b"a\n", b"g": (0o120000, b"b")}, {b"f": (0o120000, b"a"), b"g": b"c\n"}),
+    "file to symbolic link, and a copy": ({b"f": LINES}, {b"f": (0o120000, b"to"), b"g": EDITED}),
+    "symbolic link to file, from another": ({b"f": (0o120000, b"to"), b"g": LINES}, {b"f": EDITED}),
+    "short, half edited": ({b"f": b"one\ntwo\n"}, {b"g": b"one\nzwei, but longer\n"}),
+    "two alike": ({b"a/x": LINES, b"b/y": LINES}, {b"c/y": LINES}),
+    "long, renamed": ({b"f": LONG}, {b"g": LONG_EDITED}),
+    "symbolic link, renamed": ({b"f": (0o120000, b"to")}, {b"g": (0o120000, b"to")}),
     "submodule": (
         {b"f": (0o160000, b"1" * 20), b"g": (0o160000, b"2" * 20)},
         {b"f": (0o160000, b"3" * 20), b"h": b"a\n"},
@@ -122,6 +131,11 @@ def new_repository(path: Path) -> GitRepo:
     return GitRepo(path)
 
 
+def raw(repo: GitRepo) -> pygit2.Repository:
+    """The repository as pygit2 opens it: katafs itself has no use for all that."""
+    return pygit2.Repository(str(repo.git_dir))
+
+
 def put(repo: GitRepo, files: Files) -> Oid | None:
     """Store a ``files`` tree, with any names and modes; None for no files."""
     return _put_tree(repo, files) if files else None
@@ -129,7 +143,7 @@ def put(repo: GitRepo, files: Files) -> Oid | None:
 
 def put_root(repo: GitRepo, files: Oid | None) -> str:
     """Store the tree above, for the git command: its id in hexadecimal."""
-    return str(repo.raw.odb.write(ObjectType.TREE, b"40000 files\0" + files if files else b""))
+    return str(raw(repo).odb.write(ObjectType.TREE, b"40000 files\0" + files if files else b""))
 
 
 def _put_tree(repo: GitRepo, files: Files) -> Oid:
@@ -141,10 +155,10 @@ def _put_tree(repo: GitRepo, files: Files) -> Oid:
             below.setdefault(name, {})[rest] = file
         else:
             mode, content = (0o100644, file) if isinstance(file, bytes) else file
-            oid = content if mode == 0o160000 else bytes(repo.raw.create_blob(content).raw)
+            oid = content if mode == 0o160000 else bytes(raw(repo).create_blob(content).raw)
             rows.append((name, b"%o %s\0%s" % (mode, name, oid)))
     rows += [(name + b"/", b"40000 %s\0%s" % (name, _put_tree(repo, inside))) for name, inside in below.items()]
-    return bytes(repo.raw.odb.write(ObjectType.TREE, b"".join(row for _, row in sorted(rows))).raw)
+    return bytes(raw(repo).odb.write(ObjectType.TREE, b"".join(row for _, row in sorted(rows))).raw)
 
 
 def git_diff(repo: GitRepo, was: str, now: str) -> bytes:

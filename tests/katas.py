@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import itertools
 import json
 import os
+import re
+import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +22,7 @@ from katafs.kata.commit import append
 from katafs.kata.create import create_kata
 from katafs.kata.ids import kata_path
 from katafs.kata.message import parse_ran_tests
+from tests.mounts import Mount
 
 START = datetime(2026, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 
@@ -47,7 +53,9 @@ def message(files: Mapping[str, str] | None = None, colour: str = "red", **more:
 
 def make_kata(store: Path, kata_id: str, files: Mapping[str, str] | None = None, exercise: str = "Fizz Buzz") -> Path:
     """A native kata with event 0 only: its directory."""
-    first = files if files is not None else {"hiker.py": "def answer():\n    return 6 * 9\n", "cyber-dojo.sh": "pytest\n"}
+    first = (
+        files if files is not None else {"hiker.py": "def answer():\n    return 6 * 9\n", "cyber-dojo.sh": "pytest\n"}
+    )
     manifest = {
         "display_name": "Python, pytest",
         "exercise": exercise,
@@ -93,6 +101,34 @@ def make_long_kata(store: Path, kata_id: str, events: int = 300) -> Path:
             stderr={"content": "" if index % 2 else "wärning\n"},
             status=str(index % 3),
         )
+    return path
+
+
+ODD_FILES = {
+    "with space.txt": "blank\n",
+    "grüße/日本.txt": "こんにちは",
+    "a/b/c/deep.txt": "deep\n",
+    "quo\"te'.txt": "quotes\n",
+    "new\nline.txt": "newline\n",
+    "back\\slash.txt": "backslash\n",
+    "*.txt": "star\n",
+    ".hidden/.file": "hidden\n",
+    "-dash": "dash\n",
+    "same/name.txt": "one of two\n",
+    "other/name.txt": "two of two\n",
+    "empty": "",
+    "large.txt": "0123456789abcdef\n" * 12_000,
+}
+
+
+def make_odd_kata(store: Path, kata_id: str) -> Path:
+    """A native kata of five events with odd names and sizes, two files swapped at each."""
+    path = make_kata(store, kata_id, ODD_FILES)
+    files = dict(ODD_FILES)
+    for index in range(1, 5):
+        files["empty"] = f"not empty at {index}\n" if index % 2 else ""
+        files["same/name.txt"], files["other/name.txt"] = files["other/name.txt"], files["same/name.txt"]
+        add_event(path, index, files=files, stdout={"content": f"run {index}\n"}, status=str(index))
     return path
 
 
@@ -170,7 +206,126 @@ def git_blobs(path: Path, ids: Iterable[str]) -> dict[str, bytes]:
 @functools.cache
 def long_store(base: Path) -> Path:
     """A store with the native kata ``LngKat`` of 300 events; made once for a ``base`` directory. Not to be changed."""
-    store = base / "long-store"
-    store.mkdir()
-    make_long_kata(store, "LngKat")
-    return store
+    # made in memory, where syncing costs nothing
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
+        make_long_kata(Path(directory), "LngKat")
+        shutil.copytree(directory, base / "long-store")
+    return base / "long-store"
+
+
+def stored_rows(path: Path, at: str = "main") -> list[dict[str, Any]]:
+    """The rows that a commit of a kata holds, in either layout."""
+    names = git(path, "ls-tree", "--name-only", at).decode().split()
+    name = "events_summary.json" if "events_summary.json" in names else "events.json"
+    rows: list[dict[str, Any]] = json.loads(git(path, "show", f"{at}:{name}"))
+    return rows
+
+
+def git_commit(path: Path, subject: str, changes: Mapping[str, bytes]) -> bool:
+    """Commit changed files on ``main`` as somebody else would, with the git command; whether nobody was faster."""
+    stream = [b"commit refs/heads/main\ncommitter other <other@example.com> now\n"]
+    stream.append(f"data {len(subject.encode())}\n{subject}\nfrom refs/heads/main^0\n".encode())
+    for name, data in changes.items():
+        stream.append(f"M 100644 inline {name}\ndata {len(data)}\n".encode() + data + b"\n")
+    command = ["git", "fast-import", "--quiet", "--date-format=now"]
+    result = subprocess.run(command, cwd=path, input=b"".join(stream), capture_output=True, check=False)
+    if result.returncode:
+        assert re.search(rb"Not updating refs/heads/main|[Ll]ock", result.stderr), result
+    return result.returncode == 0
+
+
+def git_event(path: Path, content: str, *, tag: bool = True) -> int:
+    """Record an event of a native kata with the git command: the content is that of ``files/other.txt``. Its index."""
+    rows = stored_rows(path)
+    row = {"colour": "amber", "index": len(rows), "time": row_time(60 * len(rows)), "type": "test"}
+    changes = {"event.json": pretty_json(row), "events_summary.json": pretty_json([*rows, row])}
+    changes |= {"stdout": content.encode(), "files/other.txt": content.encode()}
+    assert git_commit(path, f"{len(rows)} ran tests, no prediction, got amber", changes)
+    if tag:
+        git(path, "update-ref", f"refs/tags/{len(rows)}", "main")
+    return len(rows)
+
+
+def assert_sound(path: Path) -> int:
+    """git finds nothing wrong, and every event has its row, its one commit and its tag. The newest index."""
+    command = ["git", "fsck", "--strict", "--full", "--no-dangling"]
+    result = subprocess.run(command, cwd=path, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    indexes = [row["index"] for row in stored_rows(path)]
+    assert indexes == list(range(len(indexes)))
+    subjects = git(path, "log", "--first-parent", "--reverse", "--format=%H %s", "main").decode().splitlines()
+    commits = [line.split(" ", 2)[:2] for line in subjects]
+    tags = git(path, "for-each-ref", "--sort=version:refname", "--format=%(objectname) %(refname:strip=2)", "refs/tags")
+    assert [line.split(" ") for line in tags.decode().splitlines()] == [pair for pair in commits if pair[1].isdigit()]
+    assert [int(index) for _, index in commits if index.isdigit()] == indexes
+    return len(indexes) - 1
+
+
+def repository_state(path: Path) -> tuple[bytes, bytes]:
+    """All references, and how many objects there are: equal as long as nothing is written."""
+    return git(path, "for-each-ref"), git(path, "count-objects", "-v")
+
+
+class Served(NamedTuple):
+    """A kata in a store, and in a mount of it."""
+
+    stored: Path
+    shown: Path
+
+    @property
+    def ran_tests(self) -> Path:
+        return self.shown / "ran_tests"
+
+    def outcome(self) -> dict[str, Any]:
+        """What is read from ``ran_tests`` after a write."""
+        answer: dict[str, Any] = json.loads(self.ran_tests.read_bytes())
+        return answer
+
+    def accepted(self) -> int:
+        """The index of the event that the last write recorded, about which mount and repository agree."""
+        outcome = self.outcome()
+        assert outcome["ok"] is True, outcome
+        index = assert_sound(self.stored)
+        assert outcome["index"] == index
+        assert outcome["commit"] == git(self.stored, "rev-parse", f"refs/tags/{index}").decode().strip()
+        assert os.readlink(self.shown / "events" / "latest") == str(index)
+        assert set(os.listdir(self.shown / "events")) == {"latest", *map(str, range(index + 1))}
+        return index
+
+    def refused(self) -> str:
+        """The errno that the last write was refused with."""
+        outcome = self.outcome()
+        assert outcome["ok"] is False, outcome
+        assert outcome["message"]
+        return str(outcome["errno"])
+
+
+_NUMBERS = itertools.count(1)
+
+
+def serve_kata(mount: Mount, files: Mapping[str, str] | None = None) -> Served:
+    """A new native kata in the store of a mount."""
+    kata_id = f"{next(_NUMBERS):06}"
+    return Served(make_kata(mount.store, kata_id, files), mount.kata(kata_id))
+
+
+def fast_directory() -> Path | None:
+    """Where syncing costs nothing, if there is such a place with some room."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        return None
+    status = os.statvfs(memory)
+    return memory if status.f_bavail * status.f_frsize > 256 << 20 else None
+
+
+@contextlib.contextmanager
+def serving(directory: Path, mode: str, *options: str) -> Iterator[Mount]:
+    """A mount of an empty store, for a whole module of tests."""
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as store:
+        mount = Mount(Path(store), directory / "mnt", mode, options)
+        try:
+            mount.start()
+            yield mount
+        finally:
+            problems = mount.stop()
+        assert not problems, problems

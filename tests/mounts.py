@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import katafs as katafs_package
+
 DEADLINE = 20.0
+
+#: the fixture ``mount``: (store, mode="fast", options=()) → a mount that ends with the test
+MakeMount = Callable[..., "Mount"]
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
@@ -121,3 +128,162 @@ class Mount:
 
 def _is_mounted(path: Path) -> bool:
     return any(line.split(" ")[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+#: a user who owns nothing
+OTHER = 65534
+_AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
+# Python and katafs may be in a directory of root's: the other user may read all files, but write none.
+_KATAFS_AS_OTHER = [*_AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+#: root without the power to pass by owners and modes
+WEAK_ROOT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+# a start takes half as long with bytecode, which is not to be in the checkout
+_BYTECODE = tempfile.TemporaryDirectory(prefix="katafs-test-bytecode-")
+
+
+class CommandLine:
+    """The ``katafs`` command as a person uses it, in ``directory``; its mounts stay in the background.
+
+    All that it starts has the directory in its environment, by which a daemon is found, and ended if it is left over.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(katafs_package.__file__).parent.parent),
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": _BYTECODE.name,
+            "KATAFS_TEST": str(directory),
+        }
+        #: in front of every command: another user, another namespace
+        self.before: list[str] = []
+
+    def within_namespace(self, script: str, *, user: bool = False) -> None:
+        """From now on run commands, as another user if so wished, each in a mount namespace of its own after a script
+        in which ``$1`` is the directory."""
+        start = f'set -e; {script}; shift; exec "$@"'
+        self.before = ["unshare", "--mount", "sh", "-c", start, "sh", str(self.directory)]
+        self.before += _KATAFS_AS_OTHER if user else []
+
+    def as_other(self, *command: object) -> subprocess.CompletedProcess[str]:
+        """Run a program, not katafs, as a user who owns nothing."""
+        return self._run([*_AS_OTHER, *map(str, command)])
+
+    def command(self, *arguments: object) -> list[str]:
+        """The command line, for the operating system."""
+        return [*self.before, sys.executable, "-m", "katafs", *map(str, arguments)]
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell script that uses ``katafs``, to the end of what it and its children print."""
+        function = f'katafs() {{ {sys.executable} -m katafs "$@"; }}; '
+        return self._run([*self.before, "sh", "-c", function + script])
+
+    def python(self, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a Python script that uses the package."""
+        return self._run([*self.before, sys.executable, "-c", script, *map(str, arguments)])
+
+    def run(self, *arguments: object, stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the command, to the end of what it and its children print."""
+        return self._run(self.command(*arguments), stdin, **environment)
+
+    def _run(self, command: list[str], stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            command,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            cwd=self.directory,
+            env=self.environment,
+        )
+        return subprocess.CompletedProcess(
+            command, result.returncode, os.fsdecode(result.stdout), os.fsdecode(result.stderr)
+        )
+
+    def done(self, *arguments: object, stdin: str | bytes = "") -> str:
+        """Run the command; it must succeed, and say nothing on standard error. What it printed."""
+        result = self.run(*arguments, stdin=stdin)
+        assert (result.returncode, result.stderr) == (0, ""), result
+        return result.stdout
+
+    def refused(self, *arguments: object, stdin: str | bytes = "", status: int = 1, alive: int = 0) -> str:
+        """Run the command; it must fail in one sentence, which is returned. `alive` daemons are there afterwards."""
+        return self.one_sentence(self.run(*arguments, stdin=stdin), status, alive)
+
+    def one_sentence(self, result: subprocess.CompletedProcess[str], status: int = 1, alive: int = 0) -> str:
+        """The one sentence that a command failed with."""
+        assert (result.returncode, result.stdout) == (status, ""), result
+        assert re.fullmatch(r"katafs: [^\n]+\n", result.stderr), result.stderr
+        wait_until(lambda: len(self.daemons()) == alive, "the end of the daemon")
+        return result.stderr.removeprefix("katafs: ").rstrip("\n")
+
+    def mount(self, *arguments: object) -> int:
+        """``katafs mount ARGUMENT…`` in the background: the number of the daemon."""
+        before = set(self.daemons())
+        assert self.done("mount", *arguments) == ""
+        (pid,) = set(self.daemons()) - before
+        return pid
+
+    @contextlib.contextmanager
+    def foreground(self, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+        """``katafs mount --foreground ARGUMENT…``, once the tree is ready; killed at the end if it lives."""
+        command = self.command("mount", "--foreground", *arguments)
+        with subprocess.Popen(
+            command, cwd=self.directory, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                assert process.stderr is not None
+                assert any(b" is mounted on " in line for line in iter(process.stderr.readline, b""))
+                yield process
+            finally:
+                process.kill()
+
+    def kill(self, pid: int) -> None:
+        """End a daemon as a crash would."""
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.daemons(), "the end of the daemon")
+
+    def daemons(self) -> list[int]:
+        """The processes that are left of what was started here."""
+        marker = f"KATAFS_TEST={self.directory}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and marker in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it has ended
+        return found
+
+    def mounts(self) -> list[str]:
+        """The mount points below the directory, the newest first."""
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        paths = [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines]
+        return [path for path in reversed(paths) if path.startswith(f"{self.directory}/")]
+
+    def end(self) -> None:
+        """End what is left: the mounts, which ends their daemons, or else the daemons; then the test has failed."""
+        for path in self.mounts():
+            subprocess.run(["umount", "-l", "--", path], check=False, capture_output=True)
+        try:
+            wait_until(lambda: not self.daemons(), "the end of all daemons after the test", 10)
+        finally:
+            for pid in self.daemons():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        assert not self.mounts()
+
+
+@contextlib.contextmanager
+def command_line() -> Iterator[CommandLine]:
+    """The command line in a directory that every user can reach, with the empty directories ``store`` and ``mnt``."""
+    with tempfile.TemporaryDirectory(prefix="katafs-test-") as name:
+        started = CommandLine(Path(name).resolve())
+        started.directory.chmod(0o755)
+        for part in ("mnt", "store"):
+            (started.directory / part).mkdir()
+        try:
+            yield started
+        finally:
+            started.end()

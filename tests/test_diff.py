@@ -6,14 +6,13 @@ import json
 import random
 import re
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pygit2
 import pytest
-from pygit2.enums import DeltaStatus, DiffFind, DiffOption, ObjectType
+from pygit2.enums import DeltaStatus, DiffOption, ObjectType
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, Oid
@@ -30,16 +29,18 @@ from tests.diff_cases import (
     put,
     put_root,
     random_trees,
+    raw,
 )
-from tests.katas import git
+from tests.katas import git, tags_of
 
 GIT_VERSION = tuple(map(int, re.findall(rb"\d+", git(Path("/"), "version"))[:2]))
-Pairs = list[tuple[bytes, bytes]]
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> GitRepo:
-    return new_repository(tmp_path / "kata")
+def repo(tmp_path: Path) -> Iterator[GitRepo]:
+    pygit2.settings.enable_fsync_gitdir(False)  # which would be most of the time these tests take
+    yield new_repository(tmp_path / "kata")
+    pygit2.settings.enable_fsync_gitdir(True)
 
 
 def both(repo: GitRepo, was: Files, now: Files) -> tuple[bytes, bytes]:
@@ -129,7 +130,7 @@ def test_a_rename_that_changes_only_blanks_shows_the_new_lines(repo: GitRepo) ->
 
 def saver_says(repo: GitRepo, was: Oid, now: Oid) -> list[tuple[Any, ...]]:
     """The changed files by libgit2's own patches and line objects, asked as saver asks (FORMAT §2.3)."""
-    trees = [repo.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now)]
+    trees = [raw(repo)[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now)]
     diff = trees[0].diff_to_tree(trees[1], DiffOption.IGNORE_WHITESPACE_EOL, context_lines=60000)
     diff.find_similar()
     kinds = {DeltaStatus.ADDED: "created", DeltaStatus.DELETED: "deleted", DeltaStatus.RENAMED: "renamed"}
@@ -151,7 +152,7 @@ def saver_says(repo: GitRepo, was: Oid, now: Oid) -> list[tuple[Any, ...]]:
 
 def test_random_trees_are_as_saver_says(repo: GitRepo) -> None:
     rnd = random.Random(5)
-    for _ in range(150):
+    for _ in range(100):
         was, now = (put(repo, files) for files in random_trees(rnd))
         if was is None or now is None:
             continue
@@ -175,7 +176,7 @@ def test_random_trees_are_as_saver_says(repo: GitRepo) -> None:
 
 def test_all_pairs_of_a_real_kata(saver_kata: Path) -> None:
     repo = GitRepo(saver_kata)
-    tags = repo.tags()
+    tags = tags_of(saver_kata)
     files = {}
     for index, commit in tags.items():
         entry = repo.entry(repo.commit(commit).tree, b"files")
@@ -207,7 +208,8 @@ def assert_applies(repo: GitRepo, was: Oid | None, now: Oid | None) -> None:
         assert git(repo.git_dir, "write-tree").decode().strip() == end
 
 
-@pytest.mark.parametrize("name", set(ODD) - {"submodule", "C names", "control names"})
+# An index, which git applies to, keeps no odd modes.
+@pytest.mark.parametrize("name", [name for name in ODD if name != "odd modes"])
 def test_git_applies_the_cases(repo: GitRepo, name: str) -> None:
     was, now = ODD[name]
     assert_applies(repo, put(repo, was), put(repo, now))
@@ -221,7 +223,7 @@ def comparable(patch: bytes) -> bytes:
 
 def test_random_trees_are_as_git_says(repo: GitRepo) -> None:
     rnd = random.Random(7)
-    for number in range(120):
+    for number in range(60):
         was, now = random_trees(rnd)
         mine, theirs = both(repo, was, now)
         assert comparable(mine) == comparable(theirs)
@@ -233,10 +235,11 @@ def test_a_rename_of_much_text(repo: GitRepo) -> None:
     """So many lines that git takes different ones for equal, and so long that "all" is a number above 2^16."""
     rnd = random.Random(3)
     lines = [b"%d" % rnd.randrange(10**9) for _ in range(140_000)]
-    edited = [line if number % 5 else b"x" + line for number, line in enumerate(lines)]
+    edited = [line if number % 50 else b"x" + line for number, line in enumerate(lines)]
     old, new = b"\n".join(lines) + b"\n", b"\n".join(edited) + b"\n"
-    mine, theirs = both(repo, {b"f": old}, {b"g": new})
-    assert mine == theirs
+    mine, theirs = (comparable(patch) for patch in both(repo, {b"f": old}, {b"g": new}))
+    equal = mine == theirs
+    assert equal, "too long to be shown"
     assert b"similarity index" in mine
     assert line_counts(repo, put(repo, {b"f": old}), put(repo, {b"f": b"first\n" + old + b"last\n"})) == (2, 0)
 
@@ -244,21 +247,18 @@ def test_a_rename_of_much_text(repo: GitRepo) -> None:
 # -- the differences from git that katafs.kata.diff lists
 
 
-@pytest.mark.parametrize(
-    ("was", "now", "mine", "theirs"),
-    [
-        ({b"f": b"one\ntwo\n"}, {b"g": b"one\nzwei, but longer\n"}, [(b"f", b"g")], []),
-        ({b"a/x": LINES, b"b/y": LINES}, {b"c/y": LINES}, [(b"a/x", b"c/y")], [(b"b/y", b"c/y")]),
-        ({b"f": (0o120000, b"to")}, {b"g": (0o120000, b"to")}, [], [(b"f", b"g")]),
-        ({b"f": LINES}, {b"f": (0o120000, b"to"), b"g": EDITED}, [(b"f", b"g")], []),
-    ],
-    ids=["short", "alike", "links", "became a link"],
-)
-def test_renames_that_git_pairs_otherwise(repo: GitRepo, was: Files, now: Files, mine: Pairs, theirs: Pairs) -> None:
-    for patch, pairs in zip(both(repo, was, now), (mine, theirs), strict=True):
-        said = re.findall(rb"^rename from files/(.*)\nrename to files/(.*)$", patch, re.MULTILINE)
-        assert said == pairs
-    assert_applies(repo, put(repo, was), put(repo, now))
+def test_renames_where_git_has_a_choice(repo: GitRepo) -> None:
+    """Files of a few words, many of them alike, as git pairs them and libgit2 would not."""
+    rnd = random.Random(11)
+    for _ in range(60):
+        pool = [b"%d\n" % rnd.randrange(9) * rnd.randrange(4) + rnd.choice((b"", b"end", b"a\nb\n")) for _ in range(6)]
+        names = [rnd.choice((b"", b"a/", b"b/")) + name for name in (b"f", b"g", b"h", b"i", b"j", b"k")]
+        mine, theirs = both(
+            repo,
+            {name: rnd.choice(pool) for name in names},
+            {b"c/" + rnd.choice((name, name[-1:])): rnd.choice(pool) + rnd.choice((b"", b"x\n")) for name in names},
+        )
+        assert comparable(mine) == comparable(theirs)
 
 
 def test_a_binary_content_that_git_has_as_a_delta(repo: GitRepo) -> None:
@@ -271,14 +271,8 @@ def test_a_binary_content_that_git_has_as_a_delta(repo: GitRepo) -> None:
 
 
 def test_ids_have_7_digits_where_git_takes_more(repo: GitRepo) -> None:
-    seen: dict[str, bytes] = {}
-    content = b""
-    for number in range(10**6):
-        content = b"%d\n" % number
-        start = str(pygit2.hash(content))[:7]
-        if seen.setdefault(start, content) != content:
-            break
-    mine, theirs = both(repo, {b"f": seen[start]}, {b"f": content})
+    # the ids of both begin with 51d2738
+    mine, theirs = both(repo, {b"f": b"4827\n"}, {b"f": b"11742\n"})
     assert mine != theirs
     assert mine == re.sub(rb"(index |\.\.)([0-9a-f]{7})[0-9a-f]+", rb"\1\2", theirs)
 
@@ -300,7 +294,7 @@ def test_attributes_and_configuration_change_nothing(repo: GitRepo) -> None:
         )
     hostile = GitRepo(repo.path)
     # libgit2 does obey them, asked in the ordinary way
-    trees = [hostile.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (old, new) if oid]
+    trees = [raw(hostile)[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (old, new) if oid]
     assert "Binary files" in str(trees[0].diff_to_tree(trees[1]).patch)
     assert [ask(hostile, old, new) for ask in (raw_diff, diff_lines, line_counts)] == said
     assert not list(repo.path.rglob("evil"))
@@ -314,7 +308,8 @@ def test_a_missing_or_damaged_object_is_said_so(repo: GitRepo) -> None:
     for path in sorted((repo.git_dir / "objects").glob("??/*")):
         kept = path.read_bytes()
         path.chmod(0o644)
-        for damaged in (b"", b"damaged", kept[:10], None):
+        # libgit2 itself would never come back from one that was cut short
+        for damaged in (b"", b"damaged", kept[:2], kept[:10], kept[:-1], None):
             if damaged is None:
                 path.unlink()
             else:
@@ -327,7 +322,7 @@ def test_a_missing_or_damaged_object_is_said_so(repo: GitRepo) -> None:
 
 
 def test_what_is_not_a_tree(repo: GitRepo) -> None:
-    blob = bytes(repo.raw.create_blob(b"a").raw)
+    blob = bytes(raw(repo).create_blob(b"a").raw)
     for was, now in ((blob, None), (None, blob), (b"\1" * 20, None)):
         with pytest.raises(DamagedError):
             raw_diff(repo, was, now)
@@ -337,18 +332,16 @@ def test_trees_that_stand_for_very_many_files(repo: GitRepo) -> None:
     tree = put(repo, {b"%d" % number: b"a\n" for number in range(10)})
     for _ in range(9):
         rows = (b"40000 %d\0%s" % (number, tree) for number in range(10))
-        tree = bytes(repo.raw.odb.write(ObjectType.TREE, b"".join(rows)).raw)
-    start = time.monotonic()
-    for ask in (raw_diff, diff_lines, diff_summary, line_counts):
+        tree = bytes(raw(repo).odb.write(ObjectType.TREE, b"".join(rows)).raw)
+    for was, now in ((None, tree), (tree, put(repo, {b"0": b"a\n"}))):
         with pytest.raises(DamagedError):
-            ask(repo, None, tree)
-    assert time.monotonic() - start < 1
+            line_counts(repo, was, now)
 
 
 def test_trees_that_are_very_deep(repo: GitRepo) -> None:
     tree = put(repo, {b"f": b"a\n"})
-    for _ in range(3000):
-        tree = bytes(repo.raw.odb.write(ObjectType.TREE, b"40000 d\0" + (tree or b"")).raw)
+    for _ in range(500):
+        tree = bytes(raw(repo).odb.write(ObjectType.TREE, b"40000 d\0" + (tree or b"")).raw)
     with pytest.raises(DamagedError):
         raw_diff(repo, tree, None)
 

@@ -30,7 +30,7 @@ from katafs.errors import (
 from katafs.git import GitRepo, pack
 from katafs.kata import download
 from katafs.kata.download import DIRECTORY, FILE, Download, Member, download_name, make_download
-from tests.katas import git, make_long_kata
+from tests.katas import git, make_long_kata, tags_of
 
 NAME = "cyber-dojo-2026-02-03-AbCdEf-Fizz-Buzz"
 MTIME = 1_770_000_000
@@ -77,7 +77,7 @@ def make(path: Path, spool: Path | None = None, **changed: Any) -> Download:
     repo = GitRepo(path)
     tip = repo.main()
     assert tip is not None
-    arguments: dict[str, Any] = {"tip": tip, "tags": repo.tags(), "name": NAME, "mtime": MTIME, "spool": spool}
+    arguments: dict[str, Any] = {"tip": tip, "tags": tags_of(repo.path), "name": NAME, "mtime": MTIME, "spool": spool}
     return make_download(path, **(arguments | changed))
 
 

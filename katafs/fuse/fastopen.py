@@ -18,17 +18,26 @@ class FastOpen:
     """The state of the mode, read from the library's variables."""
 
     def __init__(self, library: ctypes.CDLL | None) -> None:
-        self._wrapped = self._active = self._pid = ctypes.c_int(0)
+        self._loaded = library is not None
+        self._wrapped = self._active = self._pid = self._append = ctypes.c_int(0)
         if library is not None:
             self._wrapped = ctypes.c_int.in_dll(library, "katafs_fast_wrapped")
             self._active = ctypes.c_int.in_dll(library, "katafs_fast_active")
             self._pid = ctypes.c_int.in_dll(library, "katafs_fast_pid")
+            self._append = ctypes.c_int.in_dll(library, "katafs_fast_append")
             ctypes.c_int.in_dll(library, "katafs_fast_wanted").value = 1
 
     @property
     def is_active(self) -> bool:
         """Whether the kernel opens by itself: known from the moment it has said hello (FUSE_INIT)."""
         return bool(self._active.value)
+
+    def warn(self) -> None:
+        """Log why the mode is not active although the library was loaded; known from the same moment."""
+        if self._loaded and not self._wrapped.value:
+            log.warning("no fast open: this libfuse makes its session in another way")
+        elif self._loaded and not self.is_active:
+            log.warning("no fast open: the kernel is too old for it")
 
     @property
     def sender(self) -> int:
@@ -37,6 +46,11 @@ class FastOpen:
         To be read before the handler waits for anything.
         """
         return int(self._pid.value)
+
+    @property
+    def appends(self) -> bool:
+        """Whether the write being handled was sent with O_APPEND. To be read as `sender` is."""
+        return bool(self._append.value)
 
 
 def load(*, wanted: bool = True) -> FastOpen:

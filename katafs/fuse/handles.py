@@ -19,14 +19,14 @@ class Handles:
 
     def __init__(self, fast: FastOpen) -> None:
         self._fast = fast
-        self._inodes: dict[int, int] = {}
+        self._inodes: dict[int, tuple[int, bool]] = {}
         self._next = _FIRST
 
-    def open_control(self, inode: int) -> int:
-        """A new handle for a control file."""
+    def open_control(self, inode: int, *, appends: bool) -> int:
+        """A new handle for a control file; ``appends`` if it was opened with O_APPEND."""
         handle = self._next
         self._next += 1
-        self._inodes[handle] = inode
+        self._inodes[handle] = (inode, appends)
         return handle
 
     def inode(self, handle: int) -> int:
@@ -34,7 +34,7 @@ class Handles:
         if handle < _FIRST:
             return handle
         try:
-            return self._inodes[handle]
+            return self._inodes[handle][0]
         except KeyError as error:
             raise StaleError(f"file handle {handle} is not known") from error
 
@@ -45,6 +45,10 @@ class Handles:
         sender = self._fast.sender
         return ("thread", sender) if sender else None
 
+    def appends(self, handle: int) -> bool:
+        """Whether the write being handled appends. To be asked before the handler waits."""
+        return self._inodes[handle][1] if handle in self._inodes else self._fast.appends
+
     def release(self, handle: int) -> int | None:
         """Forget a handle; its inode if it was a control file's."""
-        return self._inodes.pop(handle, None)
+        return self._inodes.pop(handle, (None, False))[0]

@@ -2,80 +2,152 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import re
+import stat
 import subprocess
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from katafs.fuse.session import MountError, MountOptions
+_TYPE = b"fuse.katafs"
+_DEVICE = Path("/dev/fuse")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_UMOUNT_NOFOLLOW = 8
 
-_TYPE = "fuse.katafs"
+
+class MountError(Exception):
+    """It cannot be mounted or unmounted; the message is a sentence for a person."""
+
+    #: what the command line ends with
+    exit_status = 1
+
+
+class WrongDirectoriesError(MountError):
+    """The two directories do not go together: the command line is wrong."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class MountOptions:
+    """How to mount."""
+
+    store: Path
+    mountpoint: Path
+    read_only: bool = False
+    allow_other: bool = False
+    fast_open: bool = True
+    uid: int | None = None
+    gid: int | None = None
+
+    def fuse_options(self) -> set[str]:
+        """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""
+        # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
+        source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
+        name = source if source.isascii() else "katafs"
+        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noatime"}
+        options |= {"ro"} if self.read_only else set()
+        return options | ({"allow_other"} if self.allow_other else set())
 
 
 def check(options: MountOptions) -> MountOptions:
-    """The options with absolute paths. Raises `MountError` with one clear sentence when the mount cannot be made."""
-    store, mountpoint = _existing(options.store, "store"), _existing(options.mountpoint, "mount point")
-    if mountpoint == store or store in mountpoint.parents or mountpoint in store.parents:
-        raise MountError(f"store {store} and mount point {mountpoint} must not contain one another")
+    """The options with real paths. Raises `MountError` with one clear sentence when the mount cannot be made."""
+    store = real_directory(options.store, "store")
+    mountpoint = real_directory(options.mountpoint, "mount point")
+    if _is_inside(store, mountpoint) or _is_inside(mountpoint, store):
+        raise WrongDirectoriesError(f"store {store} and mount point {mountpoint} must not contain one another")
     if is_mounted(mountpoint):
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
     if not os.access(store, os.R_OK | os.X_OK):
         raise MountError(f"store {store}: no permission to read it")
-    if any(mountpoint.iterdir()):
+    try:
+        is_empty = not os.listdir(mountpoint)
+    except OSError as error:
+        raise MountError(f"mount point {mountpoint}: {error.strerror}") from error
+    if not is_empty:
         raise MountError(f"mount point {mountpoint} is not empty; what is in it would be hidden")
     _check_device()
-    return MountOptions(**{**vars(options), "store": store, "mountpoint": mountpoint})
+    return replace(options, store=store, mountpoint=mountpoint)
 
 
-def _existing(path: Path, word: str) -> Path:
-    """The real path of a directory."""
+def real_directory(path: Path, word: str) -> Path:
+    """The real path of a directory, which a sentence calls ``word``. Raises `MountError` if it is none."""
     try:
-        if not path.is_dir():
-            what = "is not a directory" if path.exists() else "does not exist"
-            raise MountError(f"{word} {path} {what}")
-        os.stat(path)
-        return path.resolve()
+        # also where the kernel remembers the attributes of a dead mount, its file system does not answer
+        os.statvfs(path)
+        status = os.stat(path)
+        real = path.resolve(strict=True)
+    except FileNotFoundError as error:
+        raise MountError(f"{word} {path} does not exist") from error
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise MountError(
                 f"{word} {path} is a mount whose daemon has died; katafs umount {path} removes it"
             ) from error
         raise MountError(f"{word} {path}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise MountError(f"{word} {path} is not a directory")
+    return real
+
+
+def _is_inside(path: Path, directory: Path) -> bool:
+    """Whether ``path`` is ``directory`` or below it, by whatever name: also where one is bind-mounted."""
+    return any(os.path.samefile(parent, directory) for parent in (path, *path.parents))
 
 
 def _check_device() -> None:
-    """Whether FUSE can be used at all."""
-    device = Path("/dev/fuse")
-    if not device.exists():
-        raise MountError("/dev/fuse is not there: load the fuse module, or give the container --device /dev/fuse")
-    if not os.access(device, os.R_OK | os.W_OK):
-        raise MountError("/dev/fuse: no permission to use it; run as root")
+    """Whether FUSE can be used at all: what containers forbid is seen only by opening the device."""
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            hint = "load the fuse module, or give the container --device /dev/fuse"
+            raise MountError(f"there is no {_DEVICE}: {hint}") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise MountError(f"{_DEVICE}: no permission to use it; run as root") from error
+        raise MountError(f"{_DEVICE}: {error.strerror}") from error
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    """Whether a katafs is mounted there, dead or alive."""
-    text = os.fspath(mountpoint).encode("unicode_escape").decode().replace(" ", "\\040")
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+    """Whether a katafs is mounted at this real path, dead or alive, with nothing else on top of it."""
+    wanted = os.fsencode(mountpoint)
+    found = b""
+    with open("/proc/self/mountinfo", "rb") as table:
         for line in table:
-            fields = line.split(" ")
-            if fields[4] == text and fields[fields.index("-") + 1] == _TYPE:
-                return True
-    return False
+            fields = line.split(b" ")
+            # blanks and the like are written as \040
+            if re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields[4]) == wanted:
+                found = fields[fields.index(b"-") + 1]
+    return found == _TYPE
 
 
 def unmount(mountpoint: Path) -> None:
-    """Unmount. Raises `MountError`."""
-    path = Path(os.path.abspath(mountpoint))
-    if not is_mounted(path):
-        # not through the mount itself, whose daemon may be dead
-        path = Path(os.path.realpath(path.parent), path.name)
+    """Unmount, whatever has become of the daemon. Raises `MountError`."""
+    # not Path.resolve(), which stops at a dead mount
+    path = Path(os.path.realpath(mountpoint))
     if not is_mounted(path):
         raise MountError(f"{mountpoint}: no katafs is mounted here")
-    command = ["umount", "--", str(path)] if os.geteuid() == 0 else ["fusermount3", "-u", "--", str(path)]
+    reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
+    if reason == os.strerror(errno.EBUSY):
+        raise MountError(f"{path} is busy: some process works in it, or has a file of it open")
+    if reason:
+        raise MountError(f"{path} cannot be unmounted: {reason}")
+
+
+def _system_unmount(path: Path) -> str:
+    """umount2(2): what went wrong, or nothing."""
+    return os.strerror(ctypes.get_errno()) if _LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW) else ""
+
+
+def _user_unmount(path: Path) -> str:
+    """The same with FUSE's helper, which ends what the same user mounted."""
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = ["fusermount3", "-u", "--", os.fspath(path)]
+        result = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
     except OSError as error:
-        raise MountError(f"{command[0]} cannot be run: {error.strerror}") from error
-    if result.returncode:
-        reason = result.stderr.strip().splitlines()[-1:] or [f"{command[0]} failed"]
-        raise MountError(f"{mountpoint}: {reason[0]}")
+        return f"fusermount3: {error.strerror}"
+    said = result.stderr.decode("utf-8", "replace").strip() or "fusermount3 failed"
+    # "fusermount3: failed to unmount /mnt: Device or resource busy"
+    return said.splitlines()[-1].rpartition(": ")[2] if result.returncode else ""

@@ -169,11 +169,11 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
         node = self._tree.node(inode)
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
         if not isinstance(node, RanTestsFile):
             raise refuse_write()
-        return pyfuse3.FileInfo(fh=self._handles.open_control(inode))
+        return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -182,11 +182,11 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        writer = self._handles.writer(fh)
+        writer, appends = self._handles.writer(fh), self._handles.appends(fh)
         node = self._tree.node(self._handles.inode(fh))
         if not isinstance(node, RanTestsFile):
             raise refuse_write()
-        await self._writes.write(node, writer, off, buf)
+        await self._writes.write(node, writer, off, buf, appends=appends)
         return len(buf)
 
     @_answers
@@ -234,6 +234,10 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
+
+    async def stop(self) -> None:
+        """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
+        await self._writes.stop()
 
     # -- the file system
 

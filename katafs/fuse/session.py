@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedRandom
 
 import trio
 
 from katafs.errors import KataError
 from katafs.fuse import fastopen
+from katafs.fuse.mounting import MountError, MountOptions
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.tree import Tree
@@ -20,36 +21,14 @@ from katafs.tree.tree import Tree
 log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5.0
-
-
-class MountError(Exception):
-    """The mount cannot be made; the message is a sentence for a person."""
-
-
-@dataclass(frozen=True)
-class MountOptions:
-    """How to mount."""
-
-    store: Path
-    mountpoint: Path
-    read_only: bool = False
-    allow_other: bool = False
-    fast_open: bool = True
-    uid: int | None = None
-    gid: int | None = None
-
-    def fuse_options(self) -> set[str]:
-        """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""
-        # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
-        source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
-        name = source if source.isascii() else "katafs"
-        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noatime"}
-        options |= {"ro"} if self.read_only else set()
-        return options | ({"allow_other"} if self.allow_other else set())
+# SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
+_STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    _STOP_SIGNALS.append(signal.SIGHUP)
 
 
 def serve(options: MountOptions, ready: Callable[[], None]) -> None:
-    """Mount and serve until the file system is unmounted, or SIGTERM or SIGINT comes.
+    """Mount and serve until the file system is unmounted, or SIGTERM, SIGINT or SIGHUP comes.
 
     ``ready`` is called once the tree can be read. Raises `MountError`.
     """
@@ -62,16 +41,49 @@ def serve(options: MountOptions, ready: Callable[[], None]) -> None:
     from katafs.fuse.operations import Operations
 
     tree = Tree(Context(Store(options.store), options.uid, options.gid))
-    try:
-        pyfuse3.init(Operations(tree, fast), str(options.mountpoint), options.fuse_options())
-    except RuntimeError as error:
-        raise MountError(f"{options.mountpoint}: the kernel refused to mount here") from error
+    # a signal that comes before we can act on it waits: the mount must not outlive us
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    with _stderr() as said:
+        try:
+            pyfuse3.init(Operations(tree, fast), str(options.mountpoint), options.fuse_options())
+        except RuntimeError as error:
+            reason = _last_line(said) or str(error)
+            raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
     try:
         trio.run(_run, options, tree, fast, ready)
+    except BaseExceptionGroup as group:
+        if (failure := _mount_error(group)) is not None:
+            raise failure from group
+        raise
     finally:
         # What was acknowledged is on disk. Whoever still waits for an answer gets one: the connection ends.
         pyfuse3.close(unmount=True)
         log.info("%s is unmounted", options.mountpoint)
+
+
+def _mount_error(error: BaseException) -> MountError | None:
+    """The `MountError` in what trio's nurseries wrap."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_mount_error, error.exceptions)), None)
+    return error if isinstance(error, MountError) else None
+
+
+@contextmanager
+def _stderr() -> Iterator[BufferedRandom]:
+    """What is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere else."""
+    with open(os.memfd_create("stderr"), "w+b") as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _last_line(file: BufferedRandom) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
 
 
 async def _run(options: MountOptions, tree: Tree, fast: fastopen.FastOpen, ready: Callable[[], None]) -> None:
@@ -82,22 +94,32 @@ async def _run(options: MountOptions, tree: Tree, fast: fastopen.FastOpen, ready
         nursery.start_soon(_expire, tree)
         nursery.start_soon(_announce, options, fast, ready)
         await pyfuse3.main()
+        # a second signal must not keep us from unmounting
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         nursery.cancel_scope.cancel()
 
 
 async def _announce(options: MountOptions, fast: fastopen.FastOpen, ready: Callable[[], None]) -> None:
     """Say that the tree is ready, once the kernel has been answered: a first stat goes through it."""
-    await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
+    try:
+        await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
+    except OSError as error:
+        raise MountError(f"{options.mountpoint}: the tree cannot be read: {error.strerror}") from error
+    fast.warn()
     mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
     log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
-    ready()
+    try:
+        ready()
+    except BrokenPipeError as error:
+        raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
 
 
 async def _watch_signals() -> None:
-    """On SIGTERM or SIGINT: take no more requests, finish those under way, unmount."""
+    """On SIGTERM, SIGINT or SIGHUP: take no more requests, finish those under way, unmount."""
     import pyfuse3
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         async for number in signals:
             log.info("%s: finishing", signal.Signals(number).name)
             pyfuse3.terminate()

@@ -17,40 +17,75 @@ from katafs.tree.tree import Stale, Tree
 
 log = logging.getLogger(__name__)
 
+_LARGE = 64 << 10  # bytes of a message that takes longer to parse than a thread to start
+_TELLING = 100  # as many as pyfuse3 handles requests at a time
+
 
 class Writes:
     """Writes to control files. Belongs to the event loop."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
+        self._limiter = trio.CapacityLimiter(_TELLING)
+        self._telling = 0
+        self._told = trio.Event()
+        self._is_stopping = False
 
-    async def write(self, node: RanTestsFile, writer: Hashable | None, offset: int, data: bytes) -> None:
+    async def write(
+        self, node: RanTestsFile, writer: Hashable | None, offset: int, data: bytes, *, appends: bool
+    ) -> None:
         """Take one write. When this returns the event, if the write completed one, is durable and visible.
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
-        message = node.feed(writer, offset, data)
+        message = node.feed(writer, offset, data, appends=appends)
         if message is not None:
             await self._commit(node, message, (writer, offset) if message.in_pieces else None)
 
     async def _commit(self, node: RanTestsFile, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
         event: RanTests | None = None
         try:
-            event = node.parse(message)
+            large = len(message.data) > _LARGE
+            event = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)
             before = self._tree.tip(node.kata_id)
             committed = await trio.to_thread.run_sync(node.commit, node.path, node.kata_id, event)
         except KataError as error:
             node.refused(error, event, again_at)
+            raise
+        except Exception:
+            node.refused(KataError("katafs itself has failed, and its log says how"), event, again_at)
             raise
         # The event is recorded: whatever goes wrong from here on, the writer must hear of success.
         node.accepted(event, committed)
         log.info("kata %s: event %d", node.kata_id, committed.index)
         try:
             after = self._tree.tip(node.kata_id)
-            stale = self._tree.stale_after(node.kata_id, before, after)
-            await trio.to_thread.run_sync(invalidate, stale)
+            await self._tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of event %d", node.kata_id, committed.index)
+
+    async def _tell(self, stale: Stale) -> None:
+        """Tell the kernel what to forget; when this returns it has."""
+        if self._is_stopping:
+            return
+        self._telling += 1
+        try:
+            await trio.to_thread.run_sync(invalidate, stale, limiter=self._limiter)
+        finally:
+            self._telling -= 1
+            self._told.set()
+
+    async def stop(self) -> None:
+        """Tell the kernel nothing more, and wait until it has been told what it is being told now.
+
+        That may wait for the answer to a request which the kernel has yet to send: a daemon that takes no more
+        requests would wait for ever, and could not even be killed.
+        """
+        self._is_stopping = True
+        while self._telling:
+            self._told = trio.Event()
+            await self._told.wait()
 
     def is_unfinished(self, node: RanTestsFile, writer: Hashable | None) -> bool:
         """Whether that writer has begun a message and not finished it."""

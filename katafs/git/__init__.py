@@ -8,7 +8,8 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
-from katafs.git.repo import Commit, GitRepo, Oid, TreeEntry, is_component
+from katafs.git.objects import Oid
+from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
 from katafs.git.write import GitWriter, init_repository
 
 __all__ = ["Commit", "GitRepo", "GitWriter", "Oid", "TreeEntry", "init_repository", "is_component"]

@@ -10,7 +10,6 @@ Formats: git's Documentation/gitformat-pack, gitformat-index and gitrepository-l
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import stat
 import struct
@@ -18,18 +17,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BufferedRandom
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import NamedTuple
 
-import pygit2
+from katafs.git.objects import BLOB, COMMIT, TREE, Oid
+from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK, GitRepo, commit_links
 
-from katafs.errors import DamagedError
-from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK, GitRepo, Oid
+_OFS_DELTA = 6
 
-_COMMIT, _TREE, _BLOB, _OFS_DELTA = 1, 2, 3, 6
-_WORDS = {_COMMIT: b"commit", _TREE: b"tree", _BLOB: b"blob"}
-
-_COMMIT_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
 _TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _OFFSET_AND_CRC = struct.Struct(">QI").pack
 
@@ -40,8 +35,6 @@ _LONGEST_INSERT = 127
 _BASES_LIMIT = 0xFFFFFF
 # up to so many bytes, deflating takes more time than it is worth, and comparing as numbers is faster than halving
 _SMALL = 512
-# larger loose files, which may unfold to anything, are left to libgit2
-_LOOSE_LIMIT = 1 << 16
 # to read so many bytes, then to write them, is a fifth faster than to take turns (the caches of the processor)
 _BATCH = 1 << 16
 
@@ -82,28 +75,25 @@ def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
 
 def _reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
     """Every object once: newest commit first, each before what is new in its tree, in the order of the tree."""
-    read = _Reader(repo).read
+    read = repo.objects.read
     seen: set[Oid] = set()
-    waiting = [(tip, _COMMIT, b"")]
+    waiting = [(tip, COMMIT, b"")]
     while waiting:
         oid, kind, path = waiting.pop()
         if oid not in seen:
             seen.add(oid)
             data = read(oid, kind)
             yield oid, kind, path, data
-            if kind == _TREE:
+            if kind == TREE:
                 waiting += reversed(_new_links(data, path, seen))
-            elif kind == _COMMIT:
+            elif kind == COMMIT:
                 waiting += reversed(_commit_links(data))
 
 
 def _commit_links(commit: bytes) -> list[tuple[Oid, int, bytes]]:
     """Id, type and path of the tree and of the parents of a commit."""
-    head = _COMMIT_HEAD.match(commit)
-    if head is None:
-        raise DamagedError("a commit has no tree")
-    tree, *parents = [bytes.fromhex(line.split(b" ")[1].decode()) for line in head[0].splitlines()]
-    return [(tree, _TREE, b"/"), *((parent, _COMMIT, b"") for parent in parents)]
+    tree, parents = commit_links(commit)
+    return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
 
 
 def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
@@ -114,48 +104,10 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
             # to git, whatever is neither a tree nor a file is a submodule: nothing to follow
             bits = int(mode, 8)
             if stat.S_ISDIR(bits):
-                links.append((oid, _TREE, path + name + b"/"))
+                links.append((oid, TREE, path + name + b"/"))
             elif stat.S_ISREG(bits) or stat.S_ISLNK(bits):
-                links.append((oid, _BLOB, path + name))
+                links.append((oid, BLOB, path + name))
     return links
-
-
-class _Reader:
-    """Reads whole objects; a small loose one by itself, in half the time that libgit2 takes."""
-
-    def __init__(self, repo: GitRepo) -> None:
-        self._repo = repo
-        self._objects = os.fspath(repo.git_dir / "objects")
-        # where nothing can be loose, looking for it would cost more than it saves
-        self._directories = {name for _, names, _ in islice(os.walk(self._objects), 1) for name in names}
-
-    def read(self, oid: Oid, expected: int) -> bytes:
-        """The data of an object that must be of the type ``expected``."""
-        name = oid.hex()
-        whole = self._loose(name) if name[:2] in self._directories else b""
-        if whole.startswith(_WORDS[expected]) and hashlib.sha1(whole).digest() == oid:
-            return whole[whole.index(b"\0") + 1 :]
-        try:
-            kind, data = self._repo.raw.read(pygit2.Oid(raw=oid))
-        except KeyError as error:
-            raise DamagedError(f"{self._repo.git_dir}: object {name} is missing") from error
-        except (pygit2.GitError, OSError, ValueError) as error:
-            raise DamagedError(f"{self._repo.git_dir}: object {name} is damaged: {error}") from error
-        if kind != expected:
-            raise DamagedError(f"{self._repo.git_dir}: object {name} is not a {_WORDS[expected].decode()}")
-        return data
-
-    def _loose(self, name: str) -> bytes:
-        """The head and the data of a loose object; nothing when there is anything odd about it."""
-        try:
-            fd = os.open(f"{self._objects}/{name[:2]}/{name[2:]}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                stored = os.read(fd, _LOOSE_LIMIT + 1)
-            finally:
-                os.close(fd)
-            return zlib.decompress(stored) if len(stored) <= _LOOSE_LIMIT else b""
-        except (OSError, zlib.error):
-            return b""
 
 
 class _PackWriter:

@@ -1,6 +1,6 @@
-"""What differs between two trees, and between two contents, by libgit2; how alike two contents are, as git reckons it.
+"""What differs between two trees, and between two contents.
 
-Names, modes and ids come back as values, a change of text as numbers of lines: nothing here writes a patch. Contents
+Names, modes and ids come back as values, a change of text as numbers of lines: nothing here prints a patch. Contents
 are compared as byte strings that belong to no repository, because for those of one libgit2 looks up the diff driver of
 each path in ``.gitattributes``, ``.git/info/attributes`` and ``.git/config`` (seen; libgit2's diff_driver.c).
 """
@@ -17,15 +17,17 @@ import pygit2
 from pygit2.enums import DeltaStatus, DiffFind, DiffOption
 
 from katafs.errors import DamagedError
-from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, GitRepo, Oid
+from katafs.git.objects import Oid
+from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, GitRepo, TreeEntry
 
 # git's diff.renameLimit: when more pairs than its square are left to compare, only exact renames are found.
 RENAME_LIMIT = 1000
 
-# More than this of a tree katafs does not show either (kata.listing)
+# Larger or deeper trees katafs does not show either (kata.listing)
 MAX_PATHS = 100_000
 MAX_DEPTH = 64
 
+_KIND = 0o170000
 _LENGTHS = b" " + string.ascii_letters.swapcase().encode()
 
 
@@ -35,6 +37,19 @@ class Side(NamedTuple):
     path: bytes
     mode: int
     oid: Oid
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rpartition(b"/")[2]
+
+    @property
+    def kind(self) -> int:
+        """The mode without permissions."""
+        return self.mode & _KIND
+
+    @property
+    def is_regular(self) -> bool:
+        return self.kind == MODE_BLOB & _KIND
 
     @property
     def is_submodule(self) -> bool:
@@ -47,6 +62,12 @@ class Delta(NamedTuple):
     old: Side | None
     new: Side | None
 
+    @property
+    def path(self) -> bytes:
+        """The newer path."""
+        side = self.new or self.old
+        return side.path if side is not None else b""
+
 
 class Region(NamedTuple):
     """Lines of the old text that became lines of the new one; numbered from 0, the ends not included."""
@@ -58,24 +79,50 @@ class Region(NamedTuple):
 
 
 def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
-    """The files that differ between two trees (None: an empty one), renames paired, in order of the newer path.
+    """The files that differ between two trees (None: an empty one), renames paired by libgit2, in order of `path`.
 
-    Raises `DamagedError` when a tree, or the size of a blob that may have been renamed, cannot be read.
+    A file that became a symbolic link, or the like, is created and deleted. Raises `DamagedError` when an object that
+    is needed cannot be read, and for trees that are larger or deeper than katafs shows.
+    """
+    deltas = unpaired_deltas(repo, was, now)
+    created = [delta.new for delta in deltas if delta.new is not None and delta.old is None]
+    deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
+    if was is None or now is None or not created or not deleted:
+        return deltas
+    flags = _rename_flags(created, deleted)
+    if flags == DiffFind.FIND_RENAMES:
+        # libgit2 1.9.7 never returns from a truncated loose object: what it is going to read is read here first
+        for side in created + deleted:
+            if not side.is_submodule:
+                repo.blob(side.oid)
+    try:
+        return _paired(repo, was, now, flags)
+    except (KeyError, ValueError, OSError, pygit2.GitError) as error:
+        raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
+
+
+def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
+    """The files that differ between two trees, none renamed; in order of `path`, the created one of two first.
+
+    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does.
     """
     if was == now:
         return []
-    try:
-        diff = _tree_diff(repo, was, now)
-        deltas = [_delta(delta) for delta in diff.deltas]
-        flags = _rename_flags(deltas)
-        if flags is not None:
-            # libgit2's own limit counts something else, the candidates for one file: out of the way
-            diff.find_similar(flags, rename_limit=2**31)
-            deltas = [_delta(delta) for delta in diff.deltas]
-    except (KeyError, ValueError, OSError, pygit2.GitError) as error:
-        raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
-    # Modes may differ in odd bits that git does not show
-    return [delta for delta in deltas if delta.old != delta.new]
+    deltas: list[Delta] = []
+    todo = [(b"", was, now)]
+    for prefix, was_tree, now_tree in todo:
+        # Ten small trees can stand for 10^10 paths.
+        if len(todo) + len(deltas) > MAX_PATHS or prefix.count(b"/") > MAX_DEPTH:
+            raise DamagedError(f"{repo.git_dir}: the trees are too large or too deep to be compared")
+        old, new = _entries(repo, was_tree), _entries(repo, now_tree)
+        for name in old.keys() | new.keys():
+            one, other = old.get(name), new.get(name)
+            if one != other:
+                path = prefix + name
+                deltas += _file_deltas(_file(path, one), _file(path, other))
+                if _subtree(one) != _subtree(other):
+                    todo.append((path + b"/", _subtree(one), _subtree(other)))
+    return sorted(deltas, key=lambda delta: (delta.path, delta.new is None))
 
 
 def changed_regions(old: bytes, new: bytes, *, ignore_trailing_space: bool) -> list[Region]:
@@ -104,42 +151,6 @@ def is_binary(data: bytes) -> bool:
     return b"\0" in data[:8000]
 
 
-def similarity(old: bytes, new: bytes) -> int:
-    """How much of the larger content is in the other one, in per cent: the figure that git 2.39 prints for a rename.
-
-    git counts the bytes of equal pieces in any order. A piece is told by a number below 107927 made from it, so
-    different pieces may pass for equal: reckoned here for those only that have no true equal.
-    """
-    pieces, others = _pieces(old), _pieces(new)
-    equal = pieces & others
-    alike = _by_number(pieces - equal) & _by_number(others - equal)
-    return (equal.total() + alike.total()) * 100 // max(len(old), len(new), 1)
-
-
-def _pieces(data: bytes) -> Counter[bytes]:
-    """The pieces of a content, each with its bytes: a piece ends after a newline or 64 bytes. The rest is left out."""
-    if not is_binary(data):
-        data = data.replace(b"\r\n", b"\n")
-    pieces: Counter[bytes] = Counter()
-    start = 0
-    while True:
-        end = data.find(b"\n", start, start + 64) + 1 or start + 64
-        if end > len(data):
-            return pieces
-        pieces[data[start:end]] += end - start
-        start = end
-
-
-def _by_number(pieces: Counter[bytes]) -> Counter[int]:
-    numbers: Counter[int] = Counter()
-    for piece, count in pieces.items():
-        high = low = 0
-        for byte in piece:
-            high, low = ((high << 7 ^ low >> 25) + byte) & 0xFFFFFFFF, (low << 7 ^ high >> 25) & 0xFFFFFFFF
-        numbers[(high + low * 0x61 & 0xFFFFFFFF) % 107927] += count
-    return numbers
-
-
 def _deflated_as_git(part: bytes) -> bytes:
     """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise.
 
@@ -153,60 +164,64 @@ def _deflated_as_git(part: bytes) -> bytes:
     return b"%s\n%s\n" % (kind, b"".join(encoded))
 
 
-def _tree_diff(repo: GitRepo, was: Oid | None, now: Oid | None) -> pygit2.Diff:
-    trees = [repo.raw[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now) if oid is not None]
-    known: dict[pygit2.Oid, int] = {}
-    if sum(_paths(tree, known, MAX_DEPTH) for tree in trees) > 2 * MAX_PATHS:
-        raise ValueError("too many paths")
-    if was is None or now is None:
-        return trees[0].diff_to_tree(swap=was is None)
-    return trees[0].diff_to_tree(trees[1])
-
-
-def _paths(tree: pygit2.Tree, known: dict[pygit2.Oid, int], depth: int) -> int:
-    """How many paths are below a tree. Each tree is visited once: ten small ones can stand for 10^10 paths."""
-    if depth == 0:
-        raise ValueError("trees too deep")
-    if tree.id not in known:
-        subtrees = (entry for entry in tree if isinstance(entry, pygit2.Tree))
-        known[tree.id] = len(tree) + sum(_paths(subtree, known, depth - 1) for subtree in subtrees)
-    return known[tree.id]
-
-
-def _rename_flags(deltas: list[Delta]) -> DiffFind | None:
-    """How libgit2 shall look for renames, of which it finds those that are at least half alike; None: not at all.
-
-    FIND_RENAMES is said because libgit2's default asks the repository's configuration.
-    """
-    deleted = Counter(delta.old.oid for delta in deltas if delta.old is not None and delta.new is None)
-    created = Counter(delta.new.oid for delta in deltas if delta.new is not None and delta.old is None)
-    if not deleted or not created:
-        return None
-    exact = (deleted & created).total()
-    if (deleted.total() - exact) * (created.total() - exact) > RENAME_LIMIT**2:
-        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
-    return DiffFind.FIND_RENAMES
-
-
-def _delta(delta: pygit2.DiffDelta) -> Delta:
-    old = None if delta.status == DeltaStatus.ADDED else _side(delta.old_file)
-    new = None if delta.status == DeltaStatus.DELETED else _side(delta.new_file)
-    return Delta(old, new)
-
-
-def _side(file: pygit2.DiffFile) -> Side:
-    return Side(file.raw_path, _shown_mode(int(file.mode)), bytes(file.id.raw))
-
-
-def _shown_mode(mode: int) -> int:
-    """The mode that git shows for a stored one, whatever its odd bits."""
-    kind = mode & 0o170000
-    if kind == MODE_BLOB & 0o170000:
-        return MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB
-    return MODE_SYMLINK if kind == MODE_SYMLINK else MODE_SUBMODULE
-
-
 def _span(start: int, count: int) -> tuple[int, int]:
     """A hunk's range from 0. An empty one is given by the line before it."""
     first = start - 1 if count else start
     return first, first + count
+
+
+# -- trees
+
+
+def _entries(repo: GitRepo, tree: Oid | None) -> dict[bytes, TreeEntry]:
+    return {entry.name: entry for entry in repo.tree(tree)} if tree is not None else {}
+
+
+def _subtree(entry: TreeEntry | None) -> Oid | None:
+    return entry.oid if entry is not None and entry.is_tree else None
+
+
+def _file(path: bytes, entry: TreeEntry | None) -> Side | None:
+    return _side(path, entry.mode, entry.oid) if entry is not None and not entry.is_tree else None
+
+
+def _side(path: bytes, mode: int, oid: Oid) -> Side:
+    """A file with the mode that git shows for a stored one, whatever its odd bits."""
+    if mode & _KIND == MODE_BLOB & _KIND:
+        return Side(path, MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB, oid)
+    return Side(path, MODE_SYMLINK if mode & _KIND == MODE_SYMLINK else MODE_SUBMODULE, oid)
+
+
+def _file_deltas(old: Side | None, new: Side | None) -> list[Delta]:
+    """What became of the file at one path."""
+    if old == new:
+        return []
+    if old is not None and new is not None and old.kind != new.kind:
+        return [Delta(None, new), Delta(old, None)]
+    return [Delta(old, new)]
+
+
+def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:
+    """How libgit2 shall look for renames. It is told so because its default asks the repository's configuration."""
+    same = Counter(side.oid for side in created) & Counter(side.oid for side in deleted)
+    if (len(created) - same.total()) * (len(deleted) - same.total()) > RENAME_LIMIT**2:
+        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
+    return DiffFind.FIND_RENAMES
+
+
+def _paired(repo: GitRepo, was: Oid, now: Oid, flags: DiffFind) -> list[Delta]:
+    """All deltas by libgit2, which takes for renamed what is at least half alike, as it reckons."""
+    old, new = (repo.objects.repository[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now))
+    diff = old.diff_to_tree(new)
+    # libgit2's own limit counts something else, the candidates for one file: out of the way
+    diff.find_similar(flags, rename_limit=2**31)
+    deltas = []
+    for delta in diff.deltas:
+        sides = [_side(file.raw_path, int(file.mode), bytes(file.id.raw)) for file in (delta.old_file, delta.new_file)]
+        if delta.status == DeltaStatus.ADDED:
+            deltas.append(Delta(None, sides[1]))
+        elif delta.status == DeltaStatus.DELETED:
+            deltas.append(Delta(sides[0], None))
+        elif sides[0] != sides[1]:
+            deltas.append(Delta(*sides))
+    return deltas

@@ -6,16 +6,27 @@ Every call returns after what it wrote has been synced (``enable_fsync_gitdir``,
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode
+from pygit2.enums import FileMode, RepositoryOpenFlag
 
 from katafs.errors import DamagedError, RaceLostError, StorageError
-from katafs.git.repo import MAIN, GitRepo, Oid
+from katafs.git.objects import Oid
+from katafs.git.repo import MAIN, GitRepo
+
+log = logging.getLogger(__name__)
+
+# How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
+# git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
+_STALE_MAIN, _STALE_TAG = 10.0, 1.0
 
 # libgit2 gives the operating system's reason in words only
 _STORAGE_ERRNOS = {
@@ -25,18 +36,16 @@ _STORAGE_ERRNOS = {
 
 
 @contextmanager
-def _storing(what: str) -> Iterator[None]:
-    """Turn pygit2's exceptions into ours: a full disk is not a damaged repository."""
+def _storing(what: str, directory: Path, size: int = 4096) -> Iterator[None]:
+    """Turn pygit2's exceptions into ours: a full disk is not a damaged repository.
+
+    ``size`` is how much was to be written below ``directory``.
+    """
     try:
         yield
-    except OSError as error:
+    except (OSError, pygit2.GitError, KeyError, ValueError) as error:
         # pygit2 raises bare OSError(message) for some libgit2 errors
-        number = error.errno or _errno_in(str(error))
-        if number is None:
-            raise DamagedError(f"cannot write {what}: {error}") from error
-        raise StorageError(f"cannot write {what}: {os.strerror(number)}", number) from error
-    except (pygit2.GitError, KeyError, ValueError) as error:
-        number = _errno_in(str(error))
+        number = (isinstance(error, OSError) and error.errno) or _errno_in(str(error)) or _errno_of(directory, size)
         if number is not None:
             raise StorageError(f"cannot write {what}: {os.strerror(number)}", number) from error
         raise DamagedError(f"cannot write {what}: {error}") from error
@@ -46,9 +55,22 @@ def _errno_in(message: str) -> int | None:
     return next((number for text, number in _STORAGE_ERRNOS.items() if text in message), None)
 
 
+def _errno_of(directory: Path, size: int) -> int | None:
+    """What the operating system says to a file of that size: libgit2 may tell of the error before (seen: an object
+    that was not found, when the disk was full)."""
+    try:
+        with tempfile.TemporaryFile(dir=directory, prefix="tmp_obj_") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in _STORAGE_ERRNOS.values() else None
+    return None
+
+
 def init_repository(path: Path, name: str, email: str) -> GitRepo:
     """Make an empty, non-bare repository in ``path``: branch ``main``, that identity, no hooks or templates."""
-    with _storing("a new repository"):
+    with _storing("a new repository", path):
         repo = pygit2.init_repository(str(path), initial_head="main", template_path="")
         repo.config["user.name"] = name
         repo.config["user.email"] = email
@@ -60,18 +82,24 @@ class GitWriter:
 
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
-        self._raw = repo.raw
+        with _storing("to the repository", repo.git_dir):
+            # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
+            self._raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)
+        self._objects = repo.git_dir / "objects"
 
     def blob(self, data: bytes) -> Oid:
         """Store a blob."""
-        with _storing("a blob"):
+        with _storing("a blob", self._objects, len(data) + 4096):
             return bytes(self._raw.create_blob(data).raw)
 
     def tree(
         self, base: Oid | None, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid | None] | None = None
     ) -> Oid:
         """Store ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
-        with _storing("a tree"):
+        with _storing("a tree", self._objects):
+            if base is not None:
+                # libgit2 would never come back from one that was cut short
+                self.repo.tree(base)
             builder = self._raw.TreeBuilder(pygit2.Oid(raw=base)) if base is not None else self._raw.TreeBuilder()
             for name, oid in blobs.items():
                 builder.insert(name.decode(), pygit2.Oid(raw=oid), FileMode.BLOB)
@@ -98,15 +126,15 @@ class GitWriter:
 
     def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Store a commit whose author and committer are the same, in UTC; `message` gets no newline."""
-        with _storing("a commit"):
+        with _storing("a commit", self._objects):
             who = pygit2.Signature(name, email, time, 0)
             ids: list[str | pygit2.Oid] = [pygit2.Oid(raw=parent) for parent in parents]
             return bytes(self._raw.create_commit(None, who, who, message, pygit2.Oid(raw=tree), ids).raw)
 
     def sync_objects(self) -> None:
         """Sync the directory of the object directories: libgit2 leaves out the parent of a new ``objects/xx``."""
-        with _storing("objects"):
-            fd = os.open(self.repo.git_dir / "objects", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with _storing("objects", self._objects):
+            fd = os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
             finally:
@@ -134,9 +162,32 @@ class GitWriter:
 
     def set_tag(self, index: int, commit: Oid) -> None:
         """Make the lightweight tag of an event; one that exists is left as it is."""
+        if self.repo.tag(index) is not None:
+            return
+        self._unlock(f"refs/tags/{index}", _STALE_TAG)
         try:
-            with _storing(f"tag {index}"):
+            with _storing(f"tag {index}", self.repo.git_dir):
                 self._raw.references.create(f"refs/tags/{index}", pygit2.Oid(raw=commit))
         except DamagedError:
             if self.repo.tag(index) is None:
                 raise
+
+    def unlock_main(self) -> None:
+        """Remove a lock of ``main`` that somebody left behind who died."""
+        self._unlock(MAIN, _STALE_MAIN)
+
+    def _unlock(self, name: str, seconds: float) -> None:
+        lock = self.repo.git_dir / f"{name}.lock"
+        if not lock.exists():
+            return
+        directory = os.open(lock.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # one at a time, lest a second one remove what is a new lock by then
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if time.time() - os.lstat(lock).st_mtime > seconds:
+                os.unlink(lock)
+                log.warning("%s was left behind, and is removed", lock)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(directory)

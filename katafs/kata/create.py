@@ -1,96 +1,138 @@
-"""Making a new kata from the manifest that cyber-dojo's creator sends."""
+"""Making a new kata from the manifest that cyber-dojo's creator sends.
+
+A kata is made whole under a name that no reader looks at, ``.new-ID-…`` in the store, and moved to its place at the
+end. Whatever stops that leaves nothing where readers look; only a process that is killed leaves its ``.new-ID-…``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import InvalidError, KataError, StorageError
+from katafs.errors import InvalidError, StorageError
 from katafs.git import GitWriter, init_repository
 from katafs.kata.events import Row, time_of
 from katafs.kata.ids import is_kata_id, kata_path, random_id
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.message import parse_files
 from katafs.owner import acting_as_owner
-from katafs.text import parse_strict, pretty_bytes
+from katafs.text import parse_strict, pretty, pretty_bytes
 
 _TRIES = 256
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
     """The manifest, a JSON object with ``visible_files``. Raises `InvalidError` that says what is wrong."""
-    manifest = parse_strict(data)
+    try:
+        manifest = parse_strict(data)
+        pretty(manifest)
+    except InvalidError as error:
+        raise InvalidError(str(error).replace("the message", "the manifest")) from error
+    except RecursionError as error:
+        raise InvalidError("the manifest is nested too deeply") from error
     if not isinstance(manifest, dict):
         raise InvalidError("the manifest is not a JSON object")
     if "visible_files" not in manifest:
         raise InvalidError("the manifest has no visible_files")
-    parse_files(manifest["visible_files"])
+    try:
+        parse_files(manifest["visible_files"])
+    except InvalidError as error:
+        raise InvalidError(f"the manifest's visible_files: {error}") from error
     return manifest
 
 
 def create_kata(
-    store: Path, manifest: Mapping[str, Any], kata_id: str | None = None, now: datetime | None = None
+    store: Path,
+    manifest: Mapping[str, Any],
+    kata_id: str | None = None,
+    now: datetime | None = None,
+    history: Callable[[Path], None] | None = None,
 ) -> str:
     """Make a native kata in ``store`` and return its id; it is whole and durable when it appears.
 
+    ``history`` is called with the directory of the new repository and may add events, which then appear with it.
     Raises `InvalidError` for a manifest or an id that will not do, `StorageError` (EEXIST when ``kata_id`` is taken).
+    After an error nothing of it is left.
     """
     if kata_id is not None and not is_kata_id(kata_id):
         raise InvalidError(f"{kata_id!r} is not a kata id")
     moment = now or datetime.now(UTC)
+
+    def make(directory: Path, new_id: str) -> None:
+        _make(directory, new_id, manifest, moment)
+        if history is not None:
+            history(directory)
+
     try:
         with acting_as_owner(store):
-            claimed = _claim(store, kata_id)
-            _fill(store, claimed, manifest, moment)
+            for _ in range(_TRIES):
+                candidate = kata_id or _free_id(store)
+                try:
+                    _create(store, candidate, make)
+                except FileExistsError:
+                    if kata_id is not None:
+                        raise
+                else:
+                    return candidate
     except OSError as error:
         raise StorageError(f"cannot make a kata in {store}: {error.strerror}", error.errno or errno.EIO) from error
-    return claimed
-
-
-def _fill(store: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetime) -> None:
-    """Make the kata under a name that no reader looks at, then move it over the claimed, empty directory."""
-    path = kata_path(store, kata_id)
-    work = Path(tempfile.mkdtemp(prefix=".new-", dir=store))
-    try:
-        _make(work, kata_id, manifest, moment)
-        shutil.copystat(path, work)
-        work.rename(path)
-        _sync(path.parent)
-    except (OSError, KataError):
-        shutil.rmtree(work, ignore_errors=True)
-        path.rmdir()
-        raise
-
-
-def _claim(store: Path, kata_id: str | None) -> str:
-    """An id whose directory we made: ids are unique across katas, groups and clusters (FORMAT: Ids)."""
-    for _ in range(_TRIES if kata_id is None else 1):
-        candidate = kata_id or random_id()
-        if kata_id is None and _is_taken_elsewhere(store, candidate):
-            continue
-        path = kata_path(store, candidate)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            if kata_id is not None:
-                raise
-            continue
-        _sync(path.parent)
-        _sync(path.parent.parent)
-        _sync(store)
-        return candidate
     raise StorageError("no free kata id was found", errno.EEXIST)
 
 
-def _is_taken_elsewhere(store: Path, kata_id: str) -> bool:
-    return any(kata_path(store.parent / family, kata_id).exists() for family in ("groups", "clusters"))
+def _free_id(store: Path) -> str:
+    """An id that nobody has: ids are unique across katas, groups and clusters (FORMAT: Ids)."""
+    families = (store, store.parent / "groups", store.parent / "clusters")
+    for _ in range(_TRIES):
+        candidate = random_id()
+        if not any(os.path.lexists(kata_path(family, candidate)) for family in families):
+            return candidate
+    raise StorageError("no free kata id was found", errno.EEXIST)
+
+
+def _create(store: Path, kata_id: str, make: Callable[[Path, str], None]) -> None:
+    """Make a kata and move it to its place. Raises FileExistsError when somebody has the id."""
+    path = kata_path(store, kata_id)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    made = store / f".new-{kata_id}-{secrets.token_hex(4)}"
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, made, ignore_errors=True)
+        made.mkdir()
+        make(made, kata_id)
+        _claim(path, undo)
+        made.rename(path)
+        for directory in (path.parent, path.parent.parent, store):
+            _sync(directory)
+        undo.pop_all()
+
+
+def _claim(path: Path, undo: contextlib.ExitStack) -> None:
+    """Take an id: whoever makes its directory has it, saver too. A rename alone would take any empty directory."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            for directory in (path.parent.parent, path.parent):
+                with contextlib.suppress(FileExistsError):
+                    directory.mkdir()
+                    undo.callback(_remove_empty, directory)
+            path.mkdir()
+            break
+        except FileNotFoundError:
+            # somebody whose kata failed removed a directory that both were going to use
+            if not tries_left:
+                raise
+    undo.callback(shutil.rmtree, path, ignore_errors=True)
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetime) -> None:
@@ -136,4 +178,3 @@ def _sync_all(directory: Path) -> None:
         for name in names:
             _sync(Path(parent, name))
         _sync(Path(parent))
-

@@ -4,16 +4,15 @@
 may run in any thread, with a `GitRepo` of that thread's own. They raise `DamagedError` when an object that they need
 cannot be read, or when a tree has more paths than katafs shows.
 
-`raw_diff` gives the bytes of git 2.39 with its default configuration, except that
+`raw_diff` gives the bytes of git 2.39 in its default configuration, except that
 
-* libgit2 chooses the renames: it counts lines where git counts bytes, so files of a few lines and files near 50 % may
-  be paired by one and not by the other; when several files are alike the pairs may differ; symbolic links and
-  submodules are never renamed; a file that became a symbolic link may be the source of a rename;
-* a content that is binary is deflated otherwise, and may be a literal where git has a delta;
-* ids are cut to 7 digits, whatever else is in the repository, so that the same diff always has the same bytes: git
-  takes more in a repository of 2^14 packed objects, and where 7 are not unique;
-* attributes, such as ``*.txt binary``, and drivers in the configuration are not obeyed;
-* the similarity of renames is git 2.39's (since 2.44 git also counts an unfinished last line).
+* a binary content may be a literal where git has a delta, or the other way round;
+* ids are cut to 7 digits whatever else is stored, so that a diff never changes: git takes more where 7 are not unique,
+  and in a repository of 2^14 packed objects;
+* no attributes and no configuration are obeyed, such as ``*.txt binary`` or a diff driver;
+* since 2.44 git also counts an unfinished last line when it compares files for renames.
+
+The others pair renames as libgit2 does, which may differ from git's choice: it compares lines, not bytes.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from katafs.git import GitRepo, Oid
-from katafs.git.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, similarity, tree_deltas
+from katafs.git.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
+from katafs.git.renames import git_deltas, similarity
 from katafs.kata.listing import Listing
 from katafs.text import decode
 
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
 _LETTERS = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
-_NO_NEWLINE = b"\n\\ No newline at end of file\n"
 
 
 def raw_diff(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
     """What ``git diff -U<all> --find-renames --binary W N -- files/`` prints: ``git apply`` turns W into N."""
-    return b"".join(part for delta in sorted(tree_deltas(repo, was, now), key=_place) for part in _patch(repo, delta))
+    return b"".join(part for delta in git_deltas(repo, was, now) for part in _patch(repo, delta))
 
 
 def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
@@ -75,12 +74,6 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
 
 
 # -- as git says it
-
-
-def _place(delta: Delta) -> tuple[bytes, bool]:
-    """Where git puts a file: by its newer path; of a file that became a symbolic link the deletion comes first."""
-    side = delta.new or delta.old or _NO_FILE
-    return side.path, delta.new is not None
 
 
 def _patch(repo: GitRepo, delta: Delta) -> Iterator[bytes]:
@@ -136,18 +129,21 @@ def _hunk(before: bytes, after: bytes) -> Iterator[bytes]:
     yield b"@@ -%s +%s @@\n" % (_extent(old), _extent(new))
     done = 0
     for region in changed_regions(before, after, ignore_trailing_space=False):
-        yield from (b" " + line for line in new[done : region.new_start])
-        yield from (b"-" + line for line in old[region.old_start : region.old_end])
-        yield from (b"+" + line for line in new[region.new_start : region.new_end])
+        yield _signed(b" ", new[done : region.new_start])
+        yield _signed(b"-", old[region.old_start : region.old_end])
+        yield _signed(b"+", new[region.new_start : region.new_end])
         done = region.new_end
-    yield from (b" " + line for line in new[done:])
+    yield _signed(b" ", new[done:])
 
 
 def _printed_lines(data: bytes) -> list[bytes]:
-    """The lines of a content as a patch has them after the sign; the last one tells if it had no newline."""
+    """The lines of a content as a patch has them after the sign, without the newline at the end."""
     *lines, rest = data.split(b"\n")
-    printed = [line + b"\n" for line in lines]
-    return [*printed, rest + _NO_NEWLINE] if rest else printed
+    return [*lines, rest + b"\n\\ No newline at end of file"] if rest else lines
+
+
+def _signed(sign: bytes, lines: list[bytes]) -> bytes:
+    return sign + (b"\n" + sign).join(lines) + b"\n" if lines else b""
 
 
 def _extent(lines: list[bytes]) -> bytes:
@@ -215,7 +211,7 @@ def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[dic
 
 
 def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[dict[str, Any]]:
-    return [{"type": kind, "line": lines[at], "number": at + 1} for at in range(start, end)]
+    return [{"type": kind, "line": line, "number": at} for at, line in enumerate(lines[start:end], start + 1)]
 
 
 def _same(lines: list[str]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from katafs.errors import DamagedError
-from katafs.text import pretty, pretty_bytes
+from katafs.text import pretty
 
 Row = dict[str, Any]
 
@@ -123,7 +123,7 @@ class Rows:
 
     def text(self, index: int) -> bytes:
         """``event.json`` of an event."""
-        return pretty_bytes(self.shown(index))
+        return self._pretty(index).replace(b"\n  ", b"\n") + b"\n"
 
     def summary(self, index: int) -> bytes:
         """``events_summary.json`` of an event: rows 0..index."""
@@ -137,6 +137,12 @@ class Rows:
 
     def _render(self, last: int) -> None:
         for index in range(len(self._texts), last + 1):
-            text = pretty(self.shown(index), indent="  ").encode()
+            text = self._pretty(index)
             self._texts.append(text)
             self._ends.append(self._ends[-1] + len(text) + 4)
+
+    def _pretty(self, index: int) -> bytes:
+        try:
+            return pretty(self.shown(index), indent="  ").encode()
+        except RecursionError as error:
+            raise DamagedError(f"row {index} is nested too deeply to be shown") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 from katafs.errors import InvalidError, KataError, TooLargeError
@@ -18,50 +19,53 @@ TOTAL_LIMIT = 256 << 20  # bytes of all unfinished messages together
 UNFINISHED_SECONDS = 10.0
 
 _BLANK = b" \t\r\n"
-_TEXT = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
-_BETWEEN = re.compile(rb'[^"{}\[\]]*+')
+# the rest of a string: it ends at a quote, or the data ends first, perhaps within an escape
+_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?)\Z)', re.DOTALL)
+_STRINGS = re.compile(b'"' + _REST.pattern, re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_STEP = {byte: 1 if byte in b"{[" else -1 for byte in b"{}[]"}
 
 
 class ObjectScanner:
-    """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON."""
+    """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON.
+
+    All that looks at single bytes is done by C: a mebibyte takes some milliseconds, of brackets only some dozen.
+    """
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = False
         self._escaped = False
 
-    def feed(self, data: bytes) -> int | None:
-        """The position after the object's last byte in ``data``, or None while it goes on."""
-        at = 1 if self._escaped else 0
-        self._escaped = False
-        while at < len(data):
+    def feed(self, data: bytes) -> bool:
+        """Whether the object ends in ``data``. Raises `InvalidError` when there are brackets after its end."""
+        at = 0
+        if self._in_string:
+            at = self._end_of_string(data)
             if self._in_string:
-                at = self._skip(_TEXT, data, at)
-                if at < len(data):
-                    # a quote ends the string; a lone backslash waits for its partner in the next piece
-                    self._in_string = data[at] != 0x22
-                    self._escaped = self._in_string
-                    at += 1
-                continue
-            at = self._skip(_BETWEEN, data, at)
-            if at == len(data):
-                break
-            byte = data[at]
-            at += 1
-            if byte == 0x22:
-                self._in_string = True
-            elif byte in b"{[":
-                self._depth += 1
-            else:
-                self._depth -= 1
-                if self._depth <= 0:
-                    return at
-        return None
+                return False
+        # what stands between strings, and for each string in turn how it is cut off, if it is
+        parts = _STRINGS.split(data[at:])
+        if len(parts) > 1:
+            self._in_string, self._escaped = parts[-2] is not None, parts[-2] == b"\\"
+        brackets = b"".join(parts[::2]).translate(None, _NOT_BRACKETS)
+        depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
+        self._depth = depths[-1]
+        try:
+            end = depths.index(0, 1)
+        except ValueError:
+            return False
+        if end < len(depths) - 1 or self._in_string:
+            raise InvalidError("there is something after the JSON object")
+        return True
 
-    @staticmethod
-    def _skip(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
-        match = pattern.match(data, at)
-        return match.end() if match is not None else at
+    def _end_of_string(self, data: bytes) -> int:
+        """Go on with a string that was cut off; the position after it."""
+        match = _REST.match(data, 1 if self._escaped else 0)
+        if match is None:  # the pattern matches anything
+            raise AssertionError
+        self._in_string, self._escaped = match[1] is not None, match[1] == b"\\"
+        return match.end()
 
 
 @dataclass
@@ -72,7 +76,6 @@ class _Unfinished:
     scanner: ObjectScanner = field(default_factory=ObjectScanner)
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
-    next_offset: int = 0
     refused_at: int = -1
     refusal: KataError | None = None
 
@@ -96,16 +99,19 @@ class Inbox:
         self._unfinished: dict[tuple[Hashable, Hashable], _Unfinished] = {}
         self._size = 0
 
-    def feed(self, file: Hashable, writer: Hashable | None, offset: int, data: bytes, now: float) -> Message | None:
+    def feed(
+        self, file: Hashable, writer: Hashable | None, offset: int, data: bytes, now: float, *, appends: bool = False
+    ) -> Message | None:
         """Take one write. Returns the message that it completes, or None when more is to come or it was blank.
 
-        ``writer`` is None for one that the kernel cannot name: its message must be whole. Raises `InvalidError`
-        (EINVAL) or `TooLargeError` (EFBIG), and nothing of the message is kept: where earlier writes of it were
-        accepted, the same error comes again for a write at the same offset, since the kernel repeats the rest of a
-        write(2) that was accepted in part.
+        ``writer`` is None for one that the kernel cannot name: its message must be whole. With ``appends``
+        (O_APPEND) the kernel chose the offset. Raises `InvalidError` (EINVAL) or `TooLargeError` (EFBIG), and nothing
+        of the message is kept: where earlier writes of it were accepted, the same error comes again for a write at
+        the same offset, since the kernel repeats the rest of a write(2) that was accepted in part. (One whole object
+        is no such rest, which has the end of what was begun before; it is taken.)
         """
         key = (file, writer)
-        known = self._current(key, offset, now)
+        known = self._current(key, offset, data, now, appends=appends)
         if known is None:
             data = data.lstrip(_BLANK)
             if not data:
@@ -115,7 +121,7 @@ class Inbox:
             known = _Unfinished(now)
         is_first = not known.pieces
         try:
-            return self._add(key, known, offset, data, now)
+            return self._add(key, known, data, now)
         except KataError as error:
             self.drop(file, writer)
             if not is_first:
@@ -123,27 +129,28 @@ class Inbox:
                 self._unfinished[key] = refused
             raise
 
-    def _current(self, key: tuple[Hashable, Hashable], offset: int, now: float) -> _Unfinished | None:
+    def _current(
+        self, key: tuple[Hashable, Hashable], offset: int, data: bytes, now: float, *, appends: bool
+    ) -> _Unfinished | None:
         known = self._unfinished.get(key)
         if known is None:
             return None
-        if known.refusal is not None and known.refused_at == offset and now - known.touched <= UNFINISHED_SECONDS:
+        is_old = now - known.touched > UNFINISHED_SECONDS
+        if known.refusal is not None and known.refused_at == offset and not is_old and not _is_whole(data):
             known.touched = now
-            raise known.refusal
-        # A file position that is back at the start is a file opened again: without OPEN nothing else tells.
-        restarted = offset == 0 and known.next_offset > 0
-        if known.refusal is not None or restarted or now - known.touched > UNFINISHED_SECONDS:
+            raise known.refusal.with_traceback(None)
+        # A file position that is back at the start is a file opened again: without OPEN nothing else tells. But a
+        # writer with O_APPEND is sent back to the start whenever somebody else truncates the file.
+        restarted = offset == 0 and not appends
+        if known.refusal is not None or restarted or is_old:
             self.drop(*key)
             return None
         return known
 
-    def _add(
-        self, key: tuple[Hashable, Hashable], known: _Unfinished, offset: int, data: bytes, now: float
-    ) -> Message | None:
+    def _add(self, key: tuple[Hashable, Hashable], known: _Unfinished, data: bytes, now: float) -> Message | None:
         if known.size + len(data) > self._limit:
             raise TooLargeError(f"the message is larger than {self._limit} bytes")
-        end = known.scanner.feed(data)
-        if end is None:
+        if not known.scanner.feed(data):
             if key[1] is None:
                 raise InvalidError("a writer that has no process id here must send its message in one write")
             if self._size + len(data) > self._total_limit:
@@ -151,18 +158,21 @@ class Inbox:
             known.pieces.append(data)
             known.size += len(data)
             known.touched = now
-            known.next_offset = offset + len(data)
             self._size += len(data)
             self._unfinished[key] = known
             return None
-        if data[end:].strip(_BLANK):
-            raise InvalidError("there is something after the JSON object")
         self.drop(*key)
-        return Message(b"".join([*known.pieces, data[:end]]), bool(known.pieces))
+        return Message(b"".join([*known.pieces, data]), bool(known.pieces))
 
     def refuse(self, file: Hashable, writer: Hashable | None, offset: int, error: KataError, now: float) -> None:
         """Remember that the write at ``offset``, the last of several, was refused after it was complete."""
+        self.drop(file, writer)
         self._unfinished[(file, writer)] = _Unfinished(now, refused_at=offset, refusal=error)
+
+    def refusal(self, file: Hashable, writer: Hashable | None) -> KataError | None:
+        """What that writer would hear again."""
+        known = self._unfinished.get((file, writer))
+        return known.refusal if known is not None else None
 
     def is_unfinished(self, file: Hashable, writer: Hashable | None) -> bool:
         """Whether that writer has begun a message there."""
@@ -181,3 +191,11 @@ class Inbox:
         """Forget what has waited for more than 10 s; the control files whose messages were dropped."""
         old = [key for key, known in self._unfinished.items() if now - known.touched > UNFINISHED_SECONDS]
         return [key[0] for key in old if self.drop(*key)]
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether these bytes are one object from its start to its end."""
+    try:
+        return data.lstrip(_BLANK)[:1] == b"{" and ObjectScanner().feed(data)
+    except InvalidError:
+        return False

@@ -6,6 +6,7 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,19 +43,14 @@ class ReadCaches:
     """What was read from objects that never change; shared by all katas, bounded by the number of paths and bytes."""
 
     def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
-        self.listings: cachetools.LRUCache[tuple[str, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
-        self.snapshots: cachetools.LRUCache[tuple[str, int], Snapshot] = cachetools.LRUCache(snapshots)
-        self.options: cachetools.LRUCache[tuple[str, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
-        self.blobs: cachetools.LRUCache[tuple[str, Oid], bytes] = cachetools.LRUCache(
+        # the keys begin with the number of a history, see `Kata`
+        self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
+        self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
+        self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
-
-    def forget(self, kata_id: str) -> None:
-        """Drop everything about a kata."""
-        caches: tuple[cachetools.LRUCache[Any, Any], ...] = (self.listings, self.snapshots, self.options, self.blobs)
-        for cache in caches:
-            for key in [key for key in cache if key[0] == kata_id]:
-                del cache[key]
+        self.histories = itertools.count()
 
 
 class Kata:
@@ -66,6 +62,8 @@ class Kata:
         self.owner = owner  # user and group id of the directory
         self.repo = GitRepo(path)
         self._caches = caches
+        # another number when the history turns out to be another: then nothing that was read before holds
+        self._history = next(caches.histories)
         self._tip: Tip | None = None
         self._option_times: tuple[Oid, dict[str, int]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
@@ -75,22 +73,35 @@ class Kata:
     def tip(self) -> Tip:
         """The tip as it is on disk at this moment: a commit by anybody shows at once.
 
-        Raises `DamagedError` when there is no ``main``, or it has no readable events.
+        Raises `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata
+        was removed.
         """
         oid = self.repo.main()
         if oid is None:
-            raise DamagedError(f"{self.path} has no branch main")
+            raise self.repo.missing("branch main")
         if self._tip is None or self._tip.commit.oid != oid:
             self._tip = self._read_tip(oid)
         return self._tip
 
     def _read_tip(self, oid: Oid) -> Tip:
+        if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
+            self.repo = GitRepo(self.path)
+            self._history = next(self._caches.histories)
+            self._tip = self._option_times = None
         commit = self.repo.commit(oid)
         root = Root.read(self.repo, commit.tree)
         layout = detect(root)
         earlier = self._tip.rows if self._tip is not None else None
         rows = Rows(read_rows(self.repo, root, layout), earlier)
         return Tip(commit, root, layout, rows, _tip_time(commit, rows))
+
+    def generation(self) -> int:
+        """A number that is another for another kata of the same id, and the same in every daemon: it is made from the
+        first commit, which stays whatever is added."""
+        try:
+            return int.from_bytes(self.snapshot(0).commit.oid[:4])
+        except (DamagedError, NotFoundError):
+            return 0
 
     def manifest(self) -> dict[str, Any]:
         """The stored manifest at the tip; empty when there is none that can be read."""
@@ -105,7 +116,7 @@ class Kata:
 
     def snapshot(self, index: int) -> Snapshot:
         """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
-        key = (self.kata_id, index)
+        key = (self._history, index)
         known = self._caches.snapshots.get(key)
         if known is not None:
             return known
@@ -123,7 +134,7 @@ class Kata:
 
     def listing(self, tree: Oid | None) -> Listing:
         """All paths below a tree."""
-        key = (self.kata_id, tree)
+        key = (self._history, tree)
         listing = self._caches.listings.get(key)
         if listing is None:
             listing = Listing(self.repo, tree)
@@ -145,7 +156,7 @@ class Kata:
         """Bytes of a content."""
         if isinstance(content, bytes):
             return content[offset : offset + size]
-        key = (self.kata_id, content.oid)
+        key = (self._history, content.oid)
         data = self._caches.blobs.get(key)
         if data is None:
             data = self.repo.blob(content.oid)
@@ -158,7 +169,7 @@ class Kata:
 
     def options(self, at: Tip | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
-        key = (self.kata_id, options_key(at.root, at.layout))
+        key = (self._history, options_key(at.root, at.layout))
         options = self._caches.options.get(key)
         if options is None:
             options = self._caches.options[key] = read_options(self.repo, at.root, at.layout)

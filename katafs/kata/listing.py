@@ -15,7 +15,8 @@ MAX_DEPTH = 64
 class Listing:
     """The files and directories below a tree. Position 0 is the tree itself, with the path ``b""``.
 
-    Submodules are left out; symbolic links are shown as plain files that hold their target.
+    Submodules are left out, and anything called ``.git``: git writes no such tree, and would obey the configuration in
+    there when somebody who looks around calls it. Symbolic links are shown as plain files that hold their target.
     """
 
     def __init__(self, repo: GitRepo, tree: Oid | None) -> None:
@@ -31,7 +32,7 @@ class Listing:
         prefix = self.paths[parent] + b"/" if parent else b""
         children = self._children[parent]
         for entry in repo.tree(tree):
-            if entry.is_submodule:
+            if entry.is_submodule or entry.name == b".git":
                 continue
             position = len(self.paths)
             if position > MAX_PATHS or depth > MAX_DEPTH:

@@ -10,6 +10,7 @@ from typing import Any
 
 from katafs.errors import InvalidError
 from katafs.git import is_component
+from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
 from katafs.text import parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")
@@ -98,6 +99,8 @@ def parse_files(value: Any) -> Mapping[bytes, Text]:
         raise InvalidError("files is not an object")
     files = {check_path(name): _parse_text(f"file {name!r}")(item) for name, item in value.items()}
     directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+    if len(files) + len(directories) > MAX_PATHS:
+        raise InvalidError(f"there are more than {MAX_PATHS} files and directories")
     for path in files:
         if path in directories:
             raise InvalidError(f"{path.decode()!r} is both a file and a directory")
@@ -108,12 +111,14 @@ def check_path(name: str) -> bytes:
     """A file name of a message as a path below ``files/``. Raises `InvalidError`.
 
     Refused is what git or a file system could not hold, and what could reach outside: empty, absolute, ``.`` or
-    ``..``, NUL, names over 255 bytes, and everything that some file system takes for ``.git``.
+    ``..``, NUL, names over 255 bytes, everything that some file system takes for ``.git``, and what could not be
+    shown afterwards.
     """
     path = name.encode()
-    if len(path) > _MAX_PATH:
+    components = name.split("/")
+    if len(path) > _MAX_PATH or len(components) > MAX_DEPTH:
         raise InvalidError(f"the file name {name[:40]!r}… is too long")
-    for component in name.split("/"):
+    for component in components:
         if not is_component(component.encode()) or is_git_name(component):
             raise InvalidError(f"{name[:300]!r} is not a file name")
     return path
@@ -123,11 +128,14 @@ def is_git_name(component: str) -> bool:
     """Whether git, on any system, takes this name for ``.git`` or for a file it obeys at checkout (``.gitmodules``).
 
     HFS+ ignores some characters and case, NTFS trailing dots and blanks, streams (``:``) and has short names
-    (``git~1``): git's fsck refuses all of them (git's ``is_hfs_dotgit`` and ``is_ntfs_dotgit``).
+    (``git~1``), Windows separates names by ``\\``: git's fsck refuses all of them (git's ``is_hfs_dotgit`` and
+    ``is_ntfs_dotgit``).
     """
+    if component.isascii() and "gi" not in component.lower():
+        return False
     shown = "".join(c for c in component if unicodedata.category(c) != "Cf").casefold()
-    shown = re.split(r"[:\\]", shown, maxsplit=1)[0].rstrip(". ")
-    return shown in (".git", ".gitmodules") or _SHORT_GIT_NAME.fullmatch(shown) is not None
+    names = [part.partition(":")[0].rstrip(". ") for part in shown.split("\\")]
+    return any(name in (".git", ".gitmodules") or _SHORT_GIT_NAME.fullmatch(name) for name in names)
 
 
 def _parse_status(value: Any) -> str:

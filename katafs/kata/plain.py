@@ -12,9 +12,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, NotFoundError
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
-_GIT_SHOWN = frozenset(
-    b"HEAD ORIG_HEAD COMMIT_EDITMSG config description index logs objects packed-refs refs".split()
-)
+_GIT_SHOWN = frozenset(b"HEAD ORIG_HEAD COMMIT_EDITMSG config description index logs objects packed-refs refs".split())
 GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = false\n\tbare = false\n"
 
 

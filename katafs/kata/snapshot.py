@@ -61,15 +61,15 @@ class Snapshot:
     def truncations(self, repo: GitRepo) -> Content:
         """``truncations.json`` in native shape."""
         oid = self.root.blob(b"truncations.json")
-        if oid is not None and self.has_run and self.layout is Layout.NATIVE:
+        if oid is not None and self.layout is Layout.NATIVE and not self.is_outage:
             return BlobId(oid)
         return pretty_bytes(self.truncation_flags(repo))
 
     def truncation_flags(self, repo: GitRepo) -> Mapping[str, Any]:
-        """The flags of `truncations`; of an outage and of event 0 all are false."""
-        if self.has_run:
-            return read_truncations(repo, self.root)
-        return {"files": {}, "stdout": False, "stderr": False, "status": False}
+        """The flags of `truncations`; of an outage all are false."""
+        if self.is_outage:
+            return {"files": {}, "stdout": False, "stderr": False, "status": False}
+        return read_truncations(repo, self.root)
 
     def stored_json(self, name: bytes) -> BlobId | None:
         """``event.json`` or ``events_summary.json`` where the layout stores it for this very event."""
@@ -97,7 +97,10 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listi
     row = rows.shown(snapshot.index)
     if snapshot.index == 0:
         row.setdefault("colour", "create")
-    document: dict[str, Any] = {"files": files, **row}
+        row["type"] = row.pop("type")
+    # whatever a client called the further keys of a row, these four are the event's own
+    own = ("files", "stdout", "stderr", "status")
+    document: dict[str, Any] = {"files": files, **{key: value for key, value in row.items() if key not in own}}
 
     def text(name: bytes) -> str:
         content = snapshot.output(name)

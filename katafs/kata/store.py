@@ -77,7 +77,6 @@ class Store:
             raise
         if known is not None and known[1] != (status.st_dev, status.st_ino):
             self._open.pop(kata_id, None)
-            self._caches.forget(kata_id)
         elif known is not None:
             known[0].owner = (status.st_uid, status.st_gid)
         return status

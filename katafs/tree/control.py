@@ -39,16 +39,23 @@ class Controls:
 
     def __init__(self, outcomes: int = 10_000) -> None:
         self.inbox = Inbox()
-        self._outcomes: cachetools.LRUCache[Key, tuple[bytes, int]] = cachetools.LRUCache(outcomes)
+        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
 
-    def outcome(self, key: Key) -> tuple[bytes, int] | None:
-        """The outcome of the last write to a control file, and its time in ns."""
-        return self._outcomes.get(key)
+    def outcome(self, key: Key) -> tuple[bytes | None, int]:
+        """The outcome of the last write to a control file, None if there was none; and the file's time in ns, or 0."""
+        return self._outcomes.get(key, (None, 0))
 
     def tell(self, key: Key, outcome: dict[str, Any]) -> None:
-        """Set the outcome. Each has a time of its own, so that the kernel drops what it has of the one before."""
-        earlier = self._outcomes.get(key)
-        self._outcomes[key] = (pretty_bytes(outcome), max(time.time_ns(), earlier[1] + 1 if earlier else 0))
+        """Set the outcome."""
+        self._outcomes[key] = (pretty_bytes(outcome), self._later(key))
+
+    def touch(self, key: Key) -> None:
+        """Something was written: the kernel put it over the outcome in its pages, and must drop these."""
+        self._outcomes[key] = (self.outcome(key)[0], self._later(key))
+
+    def _later(self, key: Key) -> int:
+        """A new time for each change, by which the kernel sees that it has to read the file again."""
+        return max(time.time_ns(), self.outcome(key)[1] + 1)
 
     def expire(self) -> None:
         """Drop the messages that were not finished in time, and say so in their outcomes."""
@@ -69,10 +76,9 @@ class RanTestsFile(File):
     def __init__(self, controls: Controls, kata: Kata, owner: Owner) -> None:
         key = Key(FIXED, kata.kata_id, RAN_TESTS)
         tip = kata.tip()
-        outcome = controls.outcome(key)
-        super().__init__(key, owner, outcome[1] if outcome else tip.time_ns)
+        self._text, when = controls.outcome(key)
+        super().__init__(key, owner, when or tip.time_ns)
         self._controls, self._kata, self._tip = controls, kata, tip
-        self._text = outcome[0] if outcome else None
 
     @property
     def kata_id(self) -> str:
@@ -97,12 +103,17 @@ class RanTestsFile(File):
         if self._controls.inbox.drop(self.key, writer):
             self._controls.tell_dropped(self.key)
 
-    def feed(self, writer: Hashable | None, offset: int, data: bytes) -> Message | None:
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
         """Take one write; the message if it is complete. Raises what the writer is to hear."""
+        self._controls.touch(self.key)
+        inbox = self._controls.inbox
+        known = inbox.refusal(self.key, writer)
         try:
-            return self._controls.inbox.feed(self.key, writer, offset, data, time.monotonic())
+            return inbox.feed(self.key, writer, offset, data, time.monotonic(), appends=appends)
         except KataError as error:
-            self._tell_error(error, {})
+            # heard again, it is what the outcome says already
+            if error is not known:
+                self._tell_error(error, {})
             raise
 
     def parse(self, message: Message) -> RanTests:

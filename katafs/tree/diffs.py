@@ -14,7 +14,7 @@ from katafs.text import pretty_bytes
 from katafs.tree.context import Context
 from katafs.tree.events import parse_index
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Link
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Link, entry_or_damaged
 from katafs.tree.numbers import DIFF, FIXED, Key
 
 # fixed entries of a kata
@@ -60,8 +60,12 @@ class DiffsDir(Directory):
             was, dots, now = name.removesuffix(ending).partition(b"..")
             indexes = parse_index(was), parse_index(now)
             if name.endswith(ending) and dots and indexes[0] is not None and indexes[1] is not None:
-                return Entry(diff_file(self._ctx, self._kata, indexes[0], indexes[1], view), IMMUTABLE)
+                return self._entry(indexes[0], indexes[1], view)
         raise NotFoundError(f"no diff {name!r}")
+
+    def _entry(self, was: int, now: int, view: int) -> Entry:
+        make = functools.partial(diff_file, self._ctx, self._kata, was, now, view)
+        return entry_or_damaged(make, IMMUTABLE, Key(DIFF, self._kata.kata_id, was, now * 4 + view), self)
 
 
 def latest_diff(ctx: Context, kata: Kata) -> Link:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import stat
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError, StaleError
 from katafs.git import GitRepo, Oid
@@ -12,10 +13,13 @@ from katafs.kata.download import Download, download_name, make_download
 from katafs.kata.kata import Kata
 from katafs.tree.context import Context
 from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Link, Maker, Node
-from katafs.tree.numbers import DOWNLOAD, FIXED, Key, path_hash
+from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 
 # fixed entries of a kata
 DOWNLOADS, DOWNLOAD_ROOT, DOWNLOAD_TGZ, DOWNLOAD_LINK = 6, 7, 8, 9
+
+# of the images that are kept; their members never change
+_HASHED: WeakKeyDictionary[Download, HashedPaths] = WeakKeyDictionary()
 
 
 def name_of(kata: Kata) -> str:
@@ -93,7 +97,7 @@ class Member(_FromImage):
 
     def _resolve(self, image: Download) -> None:
         if self._path is None:
-            self._path = next((path for path in image.members if member_key(self._kata, image, path) == self.key), None)
+            self._path = _hashed(image).path(self.key)
         if self._path is None:
             raise StaleError("no such file in the download now")
         member = image.members[self._path]
@@ -117,7 +121,7 @@ class Member(_FromImage):
         assert self._path is not None
         image = self.image()
         path = self._path + b"/" + name if self._path else name
-        if path not in image.members:
+        if not name or path not in image.members:
             raise NotFoundError(f"no {name!r} in the download")
         return Entry(Member(self._ctx, self._kata, member_key(self._kata, image, path)), NEVER)
 
@@ -131,10 +135,14 @@ def member_key(kata: Kata, image: Download, path: bytes) -> Key:
     """The key of a path in ``download/NAME/``: a hash of it, where no other path has the same."""
     if not path:
         return Key(FIXED, kata.kata_id, DOWNLOAD_ROOT)
-    number = path_hash(path)
-    if sum(1 for other in image.members if other and path_hash(other) == number) == 1:
-        return Key(DOWNLOAD, kata.kata_id, number)
-    return Key(DOWNLOAD, kata.kata_id, number, 1, path)
+    return _hashed(image).key(DOWNLOAD, kata.kata_id, path)
+
+
+def _hashed(image: Download) -> HashedPaths:
+    hashed = _HASHED.get(image)
+    if hashed is None:
+        hashed = _HASHED[image] = HashedPaths(path for path in image.members if path)
+    return hashed
 
 
 class DownloadsDir(Directory):

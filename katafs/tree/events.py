@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError
 from katafs.git import GitRepo
@@ -14,12 +15,12 @@ from katafs.kata.listing import Listing
 from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, Owner
-from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, Key, Numbers, path_hash
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, Owner, entry_or_damaged
+from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
 SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
-_NAMED_SLOTS = {
+NAMED_SLOTS = {
     b"stdout": 5,
     b"stderr": 6,
     b"status": 7,
@@ -28,14 +29,17 @@ _NAMED_SLOTS = {
     b"event.json": 10,
     b"events_summary.json": 11,
 }
-_SLOT_NAMES = {slot: name for name, slot in _NAMED_SLOTS.items()}
+_SLOT_NAMES = {slot: name for name, slot in NAMED_SLOTS.items()}
 _OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 _FIRST_OPTION = 16
 FIRST_PATH = 32
 
 # The files of an event beside files/ and config/, which the tip shows too
-EVENT_FILES = tuple(_NAMED_SLOTS)
+EVENT_FILES = tuple(NAMED_SLOTS)
 _EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
+
+# the directories of the listings that are kept
+_HASHED: WeakKeyDictionary[Listing, HashedPaths] = WeakKeyDictionary()
 
 
 class ContentFile(File):
@@ -45,9 +49,12 @@ class ContentFile(File):
         super().__init__(key, owner, mtime_ns)
         self._kata = kata
         self._content = content
+        self._size: int | None = None
 
     def size(self) -> int:
-        return self._kata.size(self._content)
+        if self._size is None:
+            self._size = self._kata.size(self._content)
+        return self._size
 
     def read(self, offset: int, length: int) -> bytes:
         return self._kata.read(self._content, offset, length)
@@ -71,7 +78,7 @@ class SummaryFile(File):
     """``events_summary.json`` of an event, joined from the texts of its rows."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        slot = _NAMED_SLOTS[b"events_summary.json"]
+        slot = NAMED_SLOTS[b"events_summary.json"]
         super().__init__(Key(EVENT, kata.kata_id, snapshot.index, slot), ctx.owner(kata), snapshot.time_ns)
         self._rows = kata.tip().rows
         self._index = snapshot.index
@@ -100,8 +107,11 @@ class FilesDir(Directory):
 
     def child(self, name: bytes) -> Entry:
         position = self._listing.child(self._position, name)
+        return self._entry(position, IMMUTABLE)
+
+    def _entry(self, position: int, timeout: float) -> Entry:
         node = path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
-        return Entry(node, IMMUTABLE)
+        return entry_or_damaged(lambda: node, timeout, node.key, self, node.mode)
 
 
 class TipFilesDir(FilesDir):
@@ -129,31 +139,29 @@ class TipFilesDir(FilesDir):
         position = self._listing.child(self._position, name)
         if self._listing.is_directory(position):
             return Entry(TipFilesDir(self._ctx, self._kata, position), MUTABLE)
-        return Entry(PathFile(self._ctx, self._kata, self._snapshot, self._listing, position), MUTABLE)
+        return self._entry(position, MUTABLE)
 
 
 def tip_directory_key(kata_id: str, listing: Listing, path: bytes) -> Key:
-    """The key of a directory at the tip: by its path, so that it stays the same when files come and go.
+    """The key of a directory at the tip: by its path, so that it stays the same when files come and go."""
+    return _hashed(listing).key(TIP_DIRECTORY, kata_id, path) if path else Key(FIXED, kata_id, TIP_FILES)
 
-    Where two directories of a kata have the same hash, neither is numbered by it.
-    """
-    if not path:
-        return Key(FIXED, kata_id, TIP_FILES)
-    number = path_hash(path)
-    same = [position for position in listing.directories() if path_hash(listing.paths[position]) == number]
-    return Key(TIP_DIRECTORY, kata_id, number, 0) if len(same) == 1 else Key(TIP_DIRECTORY, kata_id, number, 1, path)
+
+def _hashed(listing: Listing) -> HashedPaths:
+    hashed = _HASHED.get(listing)
+    if hashed is None:
+        hashed = _HASHED[listing] = HashedPaths(listing.paths[position] for position in listing.directories())
+    return hashed
 
 
 def tip_directory(ctx: Context, kata: Kata, key: Key) -> TipFilesDir:
     """The directory of a `TIP_DIRECTORY` key. Raises `NotFoundError`."""
     listing = kata.listing(kata.snapshot(kata.tip().last).files_tree)
-    for position in listing.directories():
-        path = listing.paths[position]
-        if (path == key.path if key.path else path_hash(path) == key.a) and (
-            tip_directory_key(kata.kata_id, listing, path) == key
-        ):
-            return TipFilesDir(ctx, kata, position)
-    raise NotFoundError(f"kata {kata.kata_id} has no such directory now")
+    path = _hashed(listing).path(key)
+    position = listing.position(path) if path is not None else None
+    if position is None:
+        raise NotFoundError(f"kata {kata.kata_id} has no such directory now")
+    return TipFilesDir(ctx, kata, position)
 
 
 class ConfigDir(Directory):
@@ -172,7 +180,7 @@ class ConfigDir(Directory):
         if name not in _OPTIONS:
             raise NotFoundError(f"no option {name!r}")
         slot = _FIRST_OPTION + _OPTIONS.index(name)
-        return Entry(event_node(self._ctx, self._kata, self._snapshot.index, slot), IMMUTABLE)
+        return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot)
 
 
 class EventDir(Directory):
@@ -188,10 +196,12 @@ class EventDir(Directory):
         return _EVENT_NAMES.copy()
 
     def child(self, name: bytes) -> Entry:
-        slot = {b"files": FILES, b"config": CONFIG}.get(name) or _NAMED_SLOTS.get(name)
+        directory = {b"files": FILES, b"config": CONFIG}.get(name)
+        slot = directory or NAMED_SLOTS.get(name)
         if slot is None:
             raise NotFoundError(f"no {name!r} in an event")
-        return Entry(event_node(self._ctx, self._kata, self._snapshot.index, slot), IMMUTABLE)
+        index = self._snapshot.index
+        return event_entry(self, self._ctx, self._kata, index, slot, Directory.mode if directory else File.mode)
 
 
 # fixed entries of a kata that this module makes (`katafs.tree.kata_dir` has the others)
@@ -221,7 +231,7 @@ class EventsDir(Directory):
         if index is None or index > self._tip.last:
             raise NotFoundError(f"no event {name!r}")
         slot = SELF if digits == name else DOCUMENT
-        return Entry(event_node(self._ctx, self._kata, index, slot), IMMUTABLE)
+        return event_entry(self, self._ctx, self._kata, index, slot, File.mode if slot else Directory.mode)
 
 
 def latest_event(ctx: Context, kata: Kata) -> Link:
@@ -235,6 +245,12 @@ def parse_index(digits: bytes) -> int | None:
     if not digits.isdigit() or len(digits) > 9 or (digits[:1] == b"0" and digits != b"0"):
         return None
     return int(digits)
+
+
+def event_entry(directory: Directory, ctx: Context, kata: Kata, index: int, slot: int, mode: int = File.mode) -> Entry:
+    """The entry of a slot of an event."""
+    make = functools.partial(event_node, ctx, kata, index, slot)
+    return entry_or_damaged(make, IMMUTABLE, Key(EVENT, kata.kata_id, index, slot), directory, mode)
 
 
 def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import NotFoundError
+from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
@@ -20,7 +20,7 @@ from katafs.tree.context import Context
 from katafs.tree.control import RAN_TESTS, RanTestsFile
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Node
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.plain import GIT, PlainNode, plain_entry
 
@@ -48,6 +48,7 @@ class KataDir(Directory):
         if self._is_git and ctx.store.has_events(kata_id):
             self._kata = ctx.store.kata(kata_id)
             self.mtime_ns = self._kata.tip().time_ns
+            self.generation = self._kata.generation()
 
     def names(self) -> list[bytes]:
         if self._kata is not None:
@@ -62,13 +63,15 @@ class KataDir(Directory):
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         if self._kata is None or name == b".git":
             return plain_entry(self._ctx, self._kata_id, b"", name)
-        kata = self._kata
-        if name in events.EVENT_FILES and name != b"manifest.json":
-            last = events.EventDir(self._ctx, kata, kata.snapshot(kata.tip().last))
-            return Entry(last.child(name).node, MUTABLE)
-        if name == b"events.json":
-            return Entry(_events_json(self._ctx, kata), MUTABLE)
-        return Entry(_FIXED[_BY_NAME[name]](self._ctx, kata), IMMUTABLE)
+        kata, tip = self._kata, self._kata.tip()
+        if name not in _BY_NAME:
+            node, timeout = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
+            return Entry(node, min(timeout, MUTABLE))
+        which = _BY_NAME[name]
+        key = Key(FIXED, kata.kata_id, which)
+        return entry_or_damaged(
+            partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
+        )
 
 
 def _names(kata: Kata) -> list[bytes]:
@@ -79,17 +82,24 @@ def _names(kata: Kata) -> list[bytes]:
         names.remove(b"README.md")
     if not kata.tip().layout.is_writable:
         names = [name for name in names if name not in (b"control", b"ran_tests")]
-    if kata.manifest().get("version") == 2:
+    if _shows_git(kata):
         names.append(b".git")
     return sorted(set(names))
 
 
-def _events_json(ctx: Context, kata: Kata) -> Node:
-    """``events.json``: saver's bytes where they are stored, else the array of ``events_summary.json``."""
-    last = kata.tip().last
-    if kata.tip().layout is Layout.SAVER:
-        return events.event_node(ctx, kata, last, events.STORED_EVENTS)
-    return events.EventDir(ctx, kata, kata.snapshot(last)).child(b"events_summary.json").node
+def _shows_git(kata: Kata) -> bool:
+    try:
+        return kata.manifest().get("version") == 2
+    except DamagedError:
+        # nobody can tell, and the repository is what is left to be looked at
+        return True
+
+
+def _slot(name: bytes, layout: Layout) -> int:
+    """Which slot of the newest event is shown under a name. ``events.json`` has saver's bytes where they are stored."""
+    if name == b"events.json" and layout is Layout.SAVER:
+        return events.STORED_EVENTS
+    return events.NAMED_SLOTS[b"events_summary.json" if name == b"events.json" else name]
 
 
 def _manifest(ctx: Context, kata: Kata) -> Node:
@@ -140,7 +150,9 @@ class _ConfigDir(Directory):
     def child(self, name: bytes) -> Entry:
         if name not in _OPTIONS:
             raise NotFoundError(f"no option {name!r}")
-        return Entry(_option(_OPTIONS.index(name), self._ctx, self._kata), IMMUTABLE)
+        number = _OPTIONS.index(name)
+        key = Key(FIXED, self._kata.kata_id, _FIRST_OPTION + number)
+        return entry_or_damaged(partial(_option, number, self._ctx, self._kata), IMMUTABLE, key, self)
 
 
 def _ran_tests(ctx: Context, kata: Kata) -> Node:
@@ -179,6 +191,8 @@ _BY_NAME = {
     b"options.json": OPTIONS_JSON,
     b"ran_tests": RAN_TESTS,
 }
+_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES)
+_MODES = {**dict.fromkeys(_DIRECTORIES, Directory.mode), downloads.DOWNLOAD_LINK: Link.mode}
 _FIXED: dict[int, _Maker] = {
     events.TIP_FILES: events.TipFilesDir,
     events.EVENTS: events.EventsDir,

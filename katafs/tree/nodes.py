@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
-from katafs.errors import IsDirectoryError, NotDirectoryError, ReadOnlyError
+from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError
 from katafs.tree.numbers import Key, Numbers
 
 # How long, in seconds, the kernel may keep what it was told.
@@ -33,6 +33,8 @@ class Node:
 
     mode = stat.S_IFREG | 0o444
     attr_timeout = IMMUTABLE
+    # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
+    generation = 0
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
         self.key = key
@@ -131,6 +133,41 @@ class Link(Node):
 
     def target(self) -> bytes:
         return self._target
+
+
+class Damaged(Node):
+    """What stands for a node that cannot be made: it is listed, and every question about it fails (EIO)."""
+
+    attr_timeout = NEVER
+
+    def __init__(self, key: Key, directory: Node, mode: int, error: DamagedError) -> None:
+        super().__init__(key, directory.owner, directory.mtime_ns)
+        self.mode = mode
+        self._error = error
+
+    def size(self) -> int | None:
+        return None
+
+    def to_make(self) -> Maker:
+        return self._fail
+
+    def _fail(self) -> Never:
+        raise self._error
+
+
+def entry_or_damaged(
+    make: Callable[[], Node], timeout: float, key: Key, directory: Node, mode: int = File.mode
+) -> Entry:
+    """The entry of the node that ``make`` returns; a `Damaged` one when it, or its size, cannot be read.
+
+    So the directory can be listed, whatever is wrong with one of its entries.
+    """
+    try:
+        node = make()
+        node.size()
+    except DamagedError as error:
+        return Entry(Damaged(key, directory, mode, error), NEVER)
+    return Entry(node, timeout)
 
 
 def refuse_write() -> ReadOnlyError:

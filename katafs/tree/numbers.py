@@ -24,6 +24,7 @@ Things of a mutable directory are never numbered by position: a file at the tip 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -75,6 +76,27 @@ class Key(NamedTuple):
 def path_hash(path: bytes) -> int:
     """The hash of a path that a number has room for."""
     return int.from_bytes(blake2b(path, digest_size=4).digest()) >> (32 - _HASH_BITS)
+
+
+class HashedPaths:
+    """The paths of one tree, by their hashes: the keys of kinds that have room for a hash only.
+
+    Where two paths have the same hash, neither is numbered by it: their keys hold the path, and go into the table.
+    """
+
+    def __init__(self, paths: Iterable[bytes]) -> None:
+        self._paths: dict[int, list[bytes]] = {}
+        for path in paths:
+            self._paths.setdefault(path_hash(path), []).append(path)
+
+    def key(self, kind: int, kata: str, path: bytes) -> Key:
+        """The key of one of the paths."""
+        number = path_hash(path)
+        return Key(kind, kata, number) if len(self._paths[number]) == 1 else Key(kind, kata, number, 1, path)
+
+    def path(self, key: Key) -> bytes | None:
+        """The path of a key, or None when it has no such key (any more)."""
+        return next((path for path in self._paths.get(key.a, ()) if self.key(key.kind, key.kata, path) == key), None)
 
 
 class Numbers:

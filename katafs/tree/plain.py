@@ -51,6 +51,8 @@ def plain_key(kata_id: str, path: bytes) -> Key:
 
 def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> Entry:
     """The entry ``name`` of a real directory. Raises `NotFoundError`."""
-    if not name or b"/" in name:
+    if name in (b"", b".", b"..") or b"/" in name:
         raise NotFoundError(f"no {name!r}")
-    return Entry(PlainNode(ctx, kata_id, directory + b"/" + name if directory else name), NEVER)
+    node = PlainNode(ctx, kata_id, directory + b"/" + name if directory else name)
+    # A directory is a path and nothing else: what is looked up in one that is gone is not found.
+    return Entry(node, MUTABLE if stat.S_ISDIR(node.mode) else NEVER)

@@ -1,0 +1,183 @@
+"""``katafs demo``: a store that is the same every time, and never does harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from katafs.kata.ids import kata_path
+from tests.katas import add_event, git, make_kata
+from tests.mounts import CommandLine, command_line, wait_until
+
+STORIES: list[dict[str, Any]] = [
+    json.loads(file.read_text(encoding="utf-8")) for file in resources.files("katafs").joinpath("demo_data").iterdir()
+]
+IDS = sorted(story["id"] for story in STORIES)
+
+
+def in_memory(cli: CommandLine) -> None:
+    """Have the store in memory, if that can be done: a demo waits for the disk some hundred times."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", cli.directory / "store"], check=True)
+
+
+@pytest.fixture
+def cli() -> Iterator[CommandLine]:
+    """The command line in a directory with an empty ``store``."""
+    with command_line() as started:
+        in_memory(started)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Path]:
+    """A demo store, to look at."""
+    with command_line() as started:
+        in_memory(started)
+        started.done("demo", "store")
+        yield started.directory / "store"
+
+
+def references(store: Path) -> dict[str, bytes]:
+    """All references of all katas, with the objects that they name."""
+    return {kata_id: git(kata_path(store, kata_id), "for-each-ref") for kata_id in IDS}
+
+
+def snapshot(store: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything in a directory: inode, time and content."""
+    return {
+        str(path): (path.lstat().st_ino, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in store.rglob("*")
+    }
+
+
+def test_the_same_every_time(cli: CommandLine, demo: Path) -> None:
+    """Also in a store whose directory must be made first; what is there already stays as it is."""
+    printed = cli.done("demo", "store/new/deep")
+    assert [line[:8].replace("/", "") for line in printed.splitlines()] == IDS
+    made = cli.directory / "store/new/deep"
+    assert references(made) == references(demo)
+    before = snapshot(made)
+    assert cli.done("demo", "store/new/deep") == printed
+    assert snapshot(made) == before
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: str(story["id"]))
+def test_the_history_of_each_kata(demo: Path, story: dict[str, Any]) -> None:
+    path = kata_path(demo, story["id"])
+    last = len(story["events"])
+    assert last >= 15
+    assert git(path, "fsck", "--full", "--strict") == b""
+    assert sorted(map(int, git(path, "tag").split())) == list(range(last + 1))
+    assert git(path, "rev-parse", f"refs/tags/{last}") == git(path, "rev-parse", "HEAD")
+    rows = json.loads(git(path, "cat-file", "blob", "HEAD:events_summary.json"))
+    colours = [event["message"]["summary"]["colour"] for event in story["events"]]
+    assert [row.get("colour") for row in rows] == [None, *colours]
+    assert {"red", "amber", "green"} <= set(colours)
+    assert [row["time"] for row in rows] == [story["created"], *(event["time"] for event in story["events"])]
+    for index, event in enumerate(story["events"], start=1):
+        with_files = event["message"]["files"]
+        listed = git(path, "ls-tree", "-r", "-z", "--name-only", f"refs/tags/{index}:files").decode().split("\0")[:-1]
+        assert sorted(listed) == sorted(with_files)
+        name = listed[index % len(listed)]
+        stored = git(path, "cat-file", "blob", f"refs/tags/{index}:files/{name}")
+        assert stored == with_files[name]["content"].encode()
+
+
+def test_the_histories_have_what_a_demo_is_to_show(demo: Path) -> None:
+    """Renamed files, deleted and new ones, empty ones, CRLF, names with a space and non-ASCII letters."""
+    kinds: set[str] = set()
+    names: set[str] = set()
+    contents: list[bytes] = []
+    for kata_id in IDS:
+        path = kata_path(demo, kata_id)
+        told = git(path, "log", "-M", "--name-status", "--format=", "-z", "--", "files").decode().split("\0")
+        kinds |= {word[0] for word in told if re.fullmatch(r"[ACDMR]\d*", word)}
+        names |= {word.removeprefix("files/") for word in told if word.startswith("files/")}
+        contents += [file["content"].encode() for story in STORIES for event in story["events"]
+                     for file in event["message"]["files"].values()]  # fmt: skip
+    assert {"A", "D", "M", "R"} <= kinds
+    assert any(" " in name for name in names)
+    assert not all(name.isascii() for name in names)
+    assert b"" in contents
+    assert any(b"\r\n" in content for content in contents)
+
+
+def test_an_interrupted_demo_is_completed_by_the_next(cli: CommandLine, demo: Path) -> None:
+    """Killed when the first kata is there, in the middle of another; a kata is never there in part."""
+    store = cli.directory / "store"
+    with subprocess.Popen(cli.command("demo", "store"), cwd=cli.directory, env=cli.environment) as process:
+        try:
+            wait_until(lambda: len(list(store.glob("??/??/??/.git"))) >= 1, "the first kata")
+            wait_until(lambda: len(list(store.glob(".new-*/.git/refs/tags/3"))) >= 1, "the middle of another")
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert 1 <= len(list(store.glob("??/??/??"))) < len(IDS)
+    cli.done("demo", "store")
+    assert references(store) == references(demo)
+    for path in store.glob("??/??/??"):
+        assert git(path, "fsck", "--full", "--strict") == b""
+
+
+def test_a_killed_claim_does_not_stop_the_demo(cli: CommandLine, demo: Path) -> None:
+    kata_path(cli.directory / "store", IDS[0]).mkdir(parents=True)
+    cli.done("demo", "store")
+    assert references(cli.directory / "store") == references(demo)
+
+
+def test_what_is_in_the_store_already_is_left_alone(cli: CommandLine) -> None:
+    """Other katas and files, and a demo kata that somebody has gone on with."""
+    store = cli.directory / "store"
+    make_kata(store, "AbCdEf")
+    (store / "notes.txt").write_text("mine")
+    cli.done("demo", "store")
+    path = kata_path(store, IDS[0])
+    add_event(path, len(git(path, "tag").split()), colour="green")
+    before = snapshot(store)
+    cli.done("demo", "store")
+    assert snapshot(store) == before
+
+
+@pytest.mark.parametrize("kind", ["native", "plain"])
+def test_another_kata_of_the_same_id_is_left_alone(cli: CommandLine, kind: str) -> None:
+    store = cli.directory / "store"
+    path = kata_path(store, IDS[0])
+    if kind == "native":
+        make_kata(store, IDS[0])
+    else:
+        path.mkdir(parents=True)
+        (path / "manifest.json").write_text("{}")
+    before = snapshot(store)
+    said = cli.refused("demo", "store")
+    assert said == f"{path} is there already, and is not a demo kata; take another store"
+    assert snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("file", "store file is not a directory"),
+        ("file/store", "store file/store: Not a directory"),
+        ("/proc/store", "store /proc/store: No such file or directory"),
+        ("/proc", "cannot make a kata in /proc: "),
+    ],
+)
+def test_errors_are_one_sentence(cli: CommandLine, store: str, said: str) -> None:
+    (cli.directory / "file").touch()
+    assert cli.refused("demo", store).startswith(said)
+    assert os.listdir(cli.directory / "store") == []
+
+
+def test_it_does_not_matter_who_reads_what_it_prints(cli: CommandLine, demo: Path) -> None:
+    assert "Traceback" not in cli.shell("katafs demo store | true; katafs demo store >&-").stderr
+    assert references(cli.directory / "store") == references(demo)
