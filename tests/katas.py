@@ -329,3 +329,10 @@ def serving(directory: Path, mode: str, *options: str) -> Iterator[Mount]:
         finally:
             problems = mount.stop()
         assert not problems, problems
+
+
+def tags_of(path: Path) -> dict[int, bytes]:
+    """The event tags of a repository, with the ids that git gives for them."""
+    lines = git(path, "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/tags").decode().splitlines()
+    found = {int(name): bytes.fromhex(oid) for name, oid in (line.split(" ") for line in lines)}
+    return dict(sorted(found.items()))

@@ -154,6 +154,7 @@ class CommandLine:
             "PYTHONPATH": str(Path(katafs_package.__file__).parent.parent),
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": _BYTECODE.name,
+            "PYTHONUNBUFFERED": "",
             "KATAFS_TEST": str(directory),
         }
         #: in front of every command: another user, another namespace

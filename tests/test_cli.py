@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.katas import git, make_kata
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
+NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,20 @@ def test_log_level(cli: CommandLine) -> None:
     assert (cli.directory / "log").read_text() == ""
 
 
+def test_without_a_log_file_the_background_logs_to_syslog_if_there_is_one(cli: CommandLine) -> None:
+    cli.within_namespace(f'{NO_DEVICE}; mknod /dev/fuse c 10 229; ln -s "$1/syslog" /dev/log')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.settimeout(DEADLINE)
+        syslog.bind(str(cli.directory / "syslog"))
+        pid = cli.mount("store", "mnt")
+        said = syslog.recv(4096).decode()
+    assert re.match(rf"<30>katafs\[{pid}\]: INFO .* is mounted on .*; mode: ", said), said
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not cli.daemons(), "the end of the daemon")
+    # now nobody listens any more
+    os.kill(cli.mount("store", "mnt"), signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     "streams", ["<&-", ">&-", "2>&- --log-file=log", "<&- >&- 2>&-", "<&- >&- 2>&- --log-file=log"]
 )
@@ -281,7 +297,6 @@ def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(c
 
 # -- errors
 
-NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
 ERRORS = {
     "no store": ("", "nix mnt", "store nix does not exist"),
     "store is a file": ("touch file", "file mnt", "store file is not a directory"),

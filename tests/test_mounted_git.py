@@ -190,9 +190,9 @@ def test_nothing_called_git_is_shown_in_files(mount: MakeMount, store: Path) -> 
     assert not (kata / "files/.git").exists()
 
 
-def test_repacking_the_store_changes_nothing(mount: MakeMount, saver_kata: Path, mode: str) -> None:
+def test_repacking_the_store_changes_nothing(mount: MakeMount, saver_kata: Path) -> None:
     """``git gc`` while the repository is open: loose objects and references become packed ones."""
-    kata = mount(saver_kata.parents[2], mode).kata(SAVER)
+    kata = mount(saver_kata.parents[2]).kata(SAVER)
     names = [path.relative_to(kata) for path in (kata / "events").rglob("*") if path.is_file()]
     half = len(names) // 2
     stored = {name: (kata / name).read_bytes() for name in names[:half]}

@@ -67,14 +67,15 @@ test_row.__test__ = False  # type: ignore[attr-defined]
 
 
 def make_outage(path: Path) -> None:
-    """FORMAT §2.1: rows 1, 2, 3 were never heard of until 4 came; then an option; then 5."""
-    outages = [{"index": index, "event": "outage"} for index in (1, 2, 3)]
+    """FORMAT §2.1: rows 1, 2, 3 were never heard of until 4 came; then an option; then 5. Two tags are missing."""
+    outages: list[Any] = [{"index": index, "event": "outage"} for index in (1, 2, 3)]
+    outages[2]["time"] = row_time(7)
     rows = [created(), *outages, test_row(4), test_row(5)]
     file = [GitFile(f"files/{name}", name.encode()) for name in ("first", "fourth", "fifth")]
     dark = {"theme": "dark"}
     commits = [
         GitCommit("0 kata creation\n", saver_files(OUTAGE, rows[:1], file[0]), [0]),
-        GitCommit("4 ran tests, no prediction\n", saver_files(OUTAGE, rows[:5], file[1]), [1, 2, 3, 4], 41),
+        GitCommit("4 ran tests, no prediction\n", saver_files(OUTAGE, rows[:5], file[1]), [1, 4], 41),
         GitCommit("set option theme to dark\n", saver_files(OUTAGE, rows[:5], file[1], options=dark), seconds=45),
         GitCommit("5 ran tests, no prediction\n", saver_files(OUTAGE, rows, file[2], options=dark), [5], 51),
         GitCommit(
@@ -140,7 +141,9 @@ def katas(tmp_path_factory: pytest.TempPathFactory, shared_katas: Path) -> Path:
     truncated = {"content": "cut", "truncated": True}
     for index in (1, 2, 3):
         add_event(native, index, files={"hiker.py": f"{index}\n"}, stdout=truncated, status=str(index))
-    git(native, "tag", "-d", "2", "3")
+    (native / ".git/refs/tags/1").write_text("1" * 40 + "\n")
+    (native / ".git/refs/tags/2").write_text("")
+    (native / ".git/refs/tags/3").unlink()
     empty = kata_path(store, EMPTY)
     rows = [created(), test_row(1)]
     file = GitFile("files/hiker.py", b"x\n")
@@ -191,12 +194,14 @@ def test_outages(mounted: Mount) -> None:
         assert os.listdir(event / "files") == ["fourth"]
         assert read(event, "stdout", "stderr", "status", "files/fourth") == [b"", b"", b"0", b"fourth"]
         assert load(event / "truncations.json") == NO_FLAGS
-        assert load(event / "event.json") == {"index": index, "event": "outage", "type": "outage"}
+        row = load(event / "event.json")
+        time = {"time": row_time(7)} if index == 3 else {}
+        assert row == {"index": index, "event": "outage", **time, "type": "outage"}
         assert [row["index"] for row in load(event / "events_summary.json")] == list(range(index + 1))
         document = load(kata / f"events/{index}.json")
         output = {"content": "", "truncated": False}
-        row = {"index": index, "event": "outage", "type": "outage", "stdout": output, "stderr": output, "status": "0"}
-        assert document == {"files": {"fourth": {"content": "fourth", "truncated": False}}, **row}
+        files = {"fourth": {"content": "fourth", "truncated": False}}
+        assert document == {"files": files, **row, "stdout": output, "stderr": output, "status": "0"}
         assert {(event / name).stat().st_mtime for name in (".", "files/fourth", "event.json")} == {EPOCH + 41}
     fourth = kata / "events/4"
     assert read(fourth, "stdout", "stderr", "status") == [b"out 4", b"err", b"2"]
@@ -219,7 +224,7 @@ def test_an_option_is_no_event_and_dates_its_file(mounted: Mount) -> None:
     assert (kata / "stdout").stat().st_mtime_ns == (EPOCH + 50) * 10**9 + START.microsecond * 1000
 
 
-def test_a_missing_tag_takes_nothing_away(mounted: Mount) -> None:
+def test_a_tag_that_is_missing_or_wrong_takes_nothing_away(mounted: Mount) -> None:
     kata = mounted.kata(UNTAGGED)
     assert (kata / "events/latest").readlink() == Path("3")
     for index in (1, 2, 3):

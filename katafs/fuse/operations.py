@@ -185,6 +185,8 @@ class Operations(pyfuse3.Operations):
         writer, appends = self._handles.writer(fh), self._handles.appends(fh)
         node = self._tree.node(self._handles.inode(fh))
         if not isinstance(node, RanTestsFile):
+            # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
+            self._writes.forget_pages(node.number)
             raise refuse_write()
         await self._writes.write(node, writer, off, buf, appends=appends)
         return len(buf)
@@ -257,6 +259,7 @@ def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
     size = node.size()
     answer = pyfuse3.EntryAttributes()
     answer.st_ino = node.number
+    answer.generation = node.generation
     answer.st_mode = node.mode
     answer.st_nlink = 1
     answer.st_uid, answer.st_gid = node.owner

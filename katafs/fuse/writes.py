@@ -76,6 +76,18 @@ class Writes:
             self._telling -= 1
             self._told.set()
 
+    def forget_pages(self, inode: int) -> None:
+        """Have the kernel forget the pages of a file that somebody tried to write to: later, for it holds them now."""
+        trio.lowlevel.spawn_system_task(self._tell_later, Stale([inode], []))
+
+    async def _tell_later(self, stale: Stale) -> None:
+        # told before it has the answer, the kernel leaves them
+        await trio.sleep(0.05)
+        try:
+            await self._tell(stale)
+        except Exception:
+            log.exception("the kernel was not told to forget %s", stale)
+
     async def stop(self) -> None:
         """Tell the kernel nothing more, and wait until it has been told what it is being told now.
 

@@ -6,6 +6,7 @@ Nothing in a repository's configuration is obeyed: see `katafs.git.__init__`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -81,8 +82,14 @@ class GitRepo:
         return self._reference(MAIN)
 
     def tag(self, index: int) -> Oid | None:
-        """What the tag ``index`` refers to, or None. Never by rev-parse, where ``12`` may be the start of an id."""
-        return self._reference(f"refs/tags/{index}")
+        """What the tag ``index`` refers to, or None when there is none that can be read.
+
+        Never by rev-parse, where ``12`` may be the start of an id.
+        """
+        try:
+            return self._reference(f"refs/tags/{index}")
+        except DamagedError:
+            return None
 
     def _reference(self, name: str) -> Oid | None:
         """The id in a reference: its own file, else its line in ``packed-refs``. Raises `DamagedError`."""
@@ -195,9 +202,11 @@ class GitRepo:
 
         Raises `NotFoundError` when there is none.
         """
-        tagged = self.tag(index)
-        if tagged is not None:
-            return self.commit(tagged)
+        # a tag of a moment before a power cut may be an empty file
+        with contextlib.suppress(DamagedError):
+            tagged = self.tag(index)
+            if tagged is not None:
+                return self.commit(tagged)
         best: Commit | None = None
         for commit in self.history(tip):
             word = commit.subject.split(b" ", 1)[0]
