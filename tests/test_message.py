@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from katafs.errors import InvalidError
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
-from katafs.kata.message import RanTests, Text, check_path, is_git_name, parse_files, parse_ran_tests
+from katafs.kata.message import RanTests, Text, check_path, parse_files, parse_ran_tests
+from katafs.kata.names import is_git_name
 from katafs.text import decode, parse_strict, pretty, pretty_bytes
 from tests.katas import git
 

@@ -116,7 +116,7 @@ class GitRepo:
             status = os.stat(path, follow_symlinks=False)
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._packed[0] != version:
-                with open(path, "rb", opener=_open_plain) as file:
+                with open(path, "rb", opener=open_plain) as file:
                     found = _PACKED.findall(file.read())
                 self._packed = (version, {name: bytes.fromhex(oid.decode()) for oid, name in found})
         except FileNotFoundError:
@@ -232,7 +232,8 @@ def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:
     return tree, tuple(parents)
 
 
-def _open_plain(path: str, flags: int) -> int:
+def open_plain(path: str, flags: int) -> int:
+    """An opener for ``open`` that follows no link and waits for nothing."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 

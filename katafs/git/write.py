@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,16 @@ from pygit2.enums import FileMode, RepositoryOpenFlag
 
 from katafs.errors import DamagedError, RaceLostError, StorageError
 from katafs.git.objects import Oid
-from katafs.git.repo import MAIN, GitRepo
+from katafs.git.repo import MAIN, GitRepo, open_plain
 
 log = logging.getLogger(__name__)
 
 # How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
 # git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
 _STALE_MAIN, _STALE_TAG = 10.0, 1.0
+
+_CONFIG_LIMIT = 1 << 16  # bytes
+_INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
 
 # libgit2 gives the operating system's reason in words only
 _STORAGE_ERRNOS = {
@@ -77,11 +81,26 @@ def init_repository(path: Path, name: str, email: str) -> GitRepo:
     return GitRepo(path)
 
 
+def _check_config(path: Path) -> None:
+    """Refuse a configuration that sends libgit2 to other files: to one that never ends, for instance.
+
+    Raises `DamagedError`.
+    """
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            text = file.read(_CONFIG_LIMIT + 1)
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    if len(text) > _CONFIG_LIMIT or _INCLUDE.search(text):
+        raise DamagedError(f"{path} is not a configuration that is obeyed")
+
+
 class GitWriter:
     """Writes to the repository of a `GitRepo`, in the same thread."""
 
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
+        _check_config(repo.git_dir / "config")
         with _storing("to the repository", repo.git_dir):
             # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
             self._raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 from katafs.errors import IsDirectoryError, KataError, NotDirectoryError, NotFoundError, StorageError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.pack import index_file, write_pack
+from katafs.kata.names import folded, is_dot_git
+from katafs.text import decode
 
 DIRECTORY = 0o040755
 FILE = 0o100644
@@ -37,9 +39,6 @@ _MOST_BYTES = 1 << 30
 # in front of it come NAME and the place where it is unpacked, and Linux takes no path of 4,096 bytes
 _LONGEST_PATH = 3000
 
-_DOT_GIT = re.compile(r"\.git|git~[0-9]+")
-# characters that macOS does not look at in names, as in git's core.protectHFS
-_IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
 # Our index knows sizes and times only (checkStat, trustctime); there are no links, and no modes but one.
 _CONFIG = b"""\
@@ -278,22 +277,16 @@ def _hidden_names(names: Iterable[bytes]) -> set[bytes]:
     """Those names of one directory that some system takes for ``.git`` or for another directory; and ``HEAD`` where
     it makes a git directory of this one, whose configuration git would obey to anybody who goes there.
     """
-    folded = {name: _folded(name) for name in names}
-    found = set(folded.values())
+    seen = {name: folded(decode(name)) for name in names}
+    found = set(seen.values())
     is_git_directory = {("objects",), ("refs",)} <= found or ("commondir",) in found
     return {
         name
-        for name, parts in folded.items()
-        if any(_DOT_GIT.fullmatch(part) for part in parts)
+        for name, parts in seen.items()
+        if any(is_dot_git(part) for part in parts)
         or (len(parts) > 1 and "" in parts)
         or (is_git_directory and parts == ("head",))
     }
-
-
-def _folded(name: bytes) -> tuple[str, ...]:
-    """The components that macOS or Windows could see in ``name``: without case and what they ignore."""
-    text = name.decode("utf-8", "replace").translate(_IGNORED).lower()
-    return tuple(part.partition(":")[0].rstrip(" .") for part in text.split("\\"))
 
 
 def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:

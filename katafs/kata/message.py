@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from katafs.errors import InvalidError
 from katafs.git import is_component
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
+from katafs.kata.names import is_git_name
 from katafs.text import parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")
@@ -19,7 +19,6 @@ _NOT_TEST_COLOURS = ("create", "created", "outage", "file_create", "file_delete"
 _STATUS = re.compile(r"-?[0-9]{1,10}")
 _LAPTOP_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
-_SHORT_GIT_NAME = re.compile(r"(git|gitmod|gi7[0-9a-f]{3,4})~[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +121,6 @@ def check_path(name: str) -> bytes:
         if not is_component(component.encode()) or is_git_name(component):
             raise InvalidError(f"{name[:300]!r} is not a file name")
     return path
-
-
-def is_git_name(component: str) -> bool:
-    """Whether git, on any system, takes this name for ``.git`` or for a file it obeys at checkout (``.gitmodules``).
-
-    HFS+ ignores some characters and case, NTFS trailing dots and blanks, streams (``:``) and has short names
-    (``git~1``), Windows separates names by ``\\``: git's fsck refuses all of them (git's ``is_hfs_dotgit`` and
-    ``is_ntfs_dotgit``).
-    """
-    if component.isascii() and "gi" not in component.lower():
-        return False
-    shown = "".join(c for c in component if unicodedata.category(c) != "Cf").casefold()
-    names = [part.partition(":")[0].rstrip(". ") for part in shown.split("\\")]
-    return any(name in (".git", ".gitmodules") or _SHORT_GIT_NAME.fullmatch(name) for name in names)
 
 
 def _parse_status(value: Any) -> str:
