@@ -158,8 +158,8 @@ def test_two_mounts_of_one_store(served: Mount, kata: Served, mount: MakeMount) 
 
 CLIENT = """
 import json, os, sys
-path, name, count, size, indexes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "indexes"
-lost = 0
+path, name, indexes = sys.argv[1], sys.argv[2], sys.argv[5] == "indexes"
+count, size, lost = int(sys.argv[3]), int(sys.argv[4]), 0
 for turn in range(1, count + 1):
     text = {"content": f"{name} {turn}"}
     message = {"files": {f"{name}.txt": text}, "stdout": text, "summary": {"colour": "red", "by": f"{name} {turn}"}}

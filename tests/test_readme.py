@@ -42,7 +42,7 @@ def test_the_session_is_true(mount: MakeMount, store: Path, tmp_path: Path, monk
             assert os.path.isdir(directory)
             continue
         result = subprocess.run(
-            ["bash", "-c", here], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            ["bash", "-c", f"exec 2>&1; {here}"], cwd=directory, stdout=subprocess.PIPE, text=True, check=False
         )
         output = re.sub(r"^bash: line \d+: ", "bash: ", result.stdout, flags=re.MULTILINE)
         assert shown(command, output) == shown(command, expected), command

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,6 +18,9 @@ from katafs.fuse.mounting import MountError, MountOptions
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.tree import Tree
+
+if TYPE_CHECKING:
+    from katafs.fuse.operations import Operations
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +47,15 @@ def serve(options: MountOptions, ready: Callable[[], None]) -> None:
     tree = Tree(Context(Store(options.store), options.uid, options.gid))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    operations = Operations(tree, fast)
     with _stderr() as said:
         try:
-            pyfuse3.init(Operations(tree, fast), str(options.mountpoint), options.fuse_options())
+            pyfuse3.init(operations, str(options.mountpoint), options.fuse_options())
         except RuntimeError as error:
             reason = _last_line(said) or str(error)
             raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
     try:
-        trio.run(_run, options, tree, fast, ready)
+        trio.run(_run, options, operations, tree, fast, ready)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
@@ -86,11 +91,13 @@ def _last_line(file: BufferedRandom) -> str:
     return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
 
 
-async def _run(options: MountOptions, tree: Tree, fast: fastopen.FastOpen, ready: Callable[[], None]) -> None:
+async def _run(
+    options: MountOptions, operations: Operations, tree: Tree, fast: fastopen.FastOpen, ready: Callable[[], None]
+) -> None:
     import pyfuse3
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals)
+        nursery.start_soon(_watch_signals, operations)
         nursery.start_soon(_expire, tree)
         nursery.start_soon(_announce, options, fast, ready)
         await pyfuse3.main()
@@ -114,7 +121,7 @@ async def _announce(options: MountOptions, fast: fastopen.FastOpen, ready: Calla
         raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
 
 
-async def _watch_signals() -> None:
+async def _watch_signals(operations: Operations) -> None:
     """On SIGTERM, SIGINT or SIGHUP: take no more requests, finish those under way, unmount."""
     import pyfuse3
 
@@ -122,6 +129,7 @@ async def _watch_signals() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
         async for number in signals:
             log.info("%s: finishing", signal.Signals(number).name)
+            await operations.stop()
             pyfuse3.terminate()
 
 

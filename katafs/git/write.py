@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, RepositoryOpenFlag
+from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag
 
 from katafs.errors import DamagedError, RaceLostError, StorageError
 from katafs.git.objects import Oid
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
 # git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
 _STALE_MAIN, _STALE_TAG = 10.0, 1.0
+_TAG_TRIES = 40
 
 _CONFIG_LIMIT = 1 << 16  # bytes
 _INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
@@ -146,9 +147,11 @@ class GitWriter:
     def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Store a commit whose author and committer are the same, in UTC; `message` gets no newline."""
         with _storing("a commit", self._objects):
-            who = pygit2.Signature(name, email, time, 0)
-            ids: list[str | pygit2.Oid] = [pygit2.Oid(raw=parent) for parent in parents]
-            return bytes(self._raw.create_commit(None, who, who, message, pygit2.Oid(raw=tree), ids).raw)
+            links = [f"tree {tree.hex()}\n", *(f"parent {parent.hex()}\n" for parent in parents)]
+            who = f"{name} <{email}> {time} +0000\n"
+            text = f"{''.join(links)}author {who}committer {who}\n{message}"
+            # not create_commit(), which gives an id although the disk was full (libgit2 1.9.7)
+            return bytes(self._raw.write(ObjectType.COMMIT, text.encode()).raw)
 
     def sync_objects(self) -> None:
         """Sync the directory of the object directories: libgit2 leaves out the parent of a new ``objects/xx``."""
@@ -162,7 +165,8 @@ class GitWriter:
     def move_main(self, new: Oid, old: Oid | None) -> None:
         """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
 
-        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody.
+        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
+        try again.
         """
         try:
             if old is None:
@@ -174,22 +178,34 @@ class GitWriter:
             # libgit2 compares with the value loaded in this object while it holds main.lock
             reference.set_target(pygit2.Oid(raw=new))
         except (OSError, pygit2.GitError, KeyError, ValueError) as error:
+            now = self.repo.main()
+            if now == new:
+                # what failed came after: the event is recorded, and must not be recorded again
+                log.warning("%s: moving %s: %s", self.repo.git_dir, MAIN, error)
+                return
             number = _errno_in(str(error))
             if number is not None:
                 raise StorageError(f"cannot move {MAIN}: {os.strerror(number)}", number) from error
-            raise RaceLostError(f"{self.repo.git_dir}: {MAIN} could not be moved: {error}") from error
+            if now != old or "lock" in str(error):
+                raise RaceLostError(f"{self.repo.git_dir}: {MAIN} could not be moved: {error}") from error
+            raise DamagedError(f"{self.repo.git_dir}: {MAIN} cannot be moved: {error}") from error
 
     def set_tag(self, index: int, commit: Oid) -> None:
         """Make the lightweight tag of an event; one that exists is left as it is."""
-        if self.repo.tag(index) is not None:
-            return
-        self._unlock(f"refs/tags/{index}", _STALE_TAG)
-        try:
-            with _storing(f"tag {index}", self.repo.git_dir):
-                self._raw.references.create(f"refs/tags/{index}", pygit2.Oid(raw=commit))
-        except DamagedError:
-            if self.repo.tag(index) is None:
-                raise
+        name = f"refs/tags/{index}"
+        tries = 0
+        while self.repo.tag(index) is None:
+            self._unlock(name, _STALE_TAG)
+            try:
+                with _storing(f"tag {index}", self.repo.git_dir):
+                    self._raw.references.create(name, pygit2.Oid(raw=commit))
+            except DamagedError:
+                # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
+                is_being_made = (self.repo.git_dir / f"{name}.lock").exists() or self.repo.tag(index) is not None
+                if not is_being_made or tries == _TAG_TRIES:
+                    raise
+                tries += 1
+                time.sleep(0.005)
 
     def unlock_main(self) -> None:
         """Remove a lock of ``main`` that somebody left behind who died."""

@@ -54,9 +54,7 @@ class Bare(pyfuse3.Operations):
         answer.attr_timeout = answer.entry_timeout = _FOREVER
         return answer
 
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         number = self.children[parent_inode].get(name)
         if number is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
