@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.katas import unpack
 from tests.mounts import MakeMount, Mount
@@ -15,8 +16,17 @@ SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
 MODES = ("fast", "slower")
 
 
+# The quick suite tries the same examples every time; the long one looks for new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("searching", max_examples=1_000, deadline=None)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long tests too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("searching" if config.getoption("--slow") else "steady")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
-from importlib.util import find_spec
+from pathlib import Path
+
+import katafs
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,13 @@ def load(*, wanted: bool = True) -> FastOpen:
     if "pyfuse3" in sys.modules:
         log.warning("no fast open: pyfuse3 was imported too early")
         return FastOpen(None)
-    spec = find_spec("katafs._fastopen")
-    if spec is None or spec.origin is None:
+    # a shared library in the package, not a Python module: it is never imported
+    library = next(Path(katafs.__file__).parent.glob("_fastopen*.so"), None)
+    if library is None:
         log.warning("no fast open: katafs was installed without its C library")
         return FastOpen(None)
     try:
-        # the origin is a shared library, not a Python module: it is never imported
-        return FastOpen(ctypes.CDLL(spec.origin, ctypes.RTLD_GLOBAL))
+        return FastOpen(ctypes.CDLL(os.fspath(library), ctypes.RTLD_GLOBAL))
     except (OSError, ValueError) as error:
         log.warning("no fast open: %s", error)
         return FastOpen(None)
