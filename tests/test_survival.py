@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,20 @@ CONTEXT: Any = None  # no handler here looks at who asks
 
 
 @contextmanager
-def running(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that runs beside the test, and is ended with it."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def running(*programs: tuple[object, ...]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Python programs, each with its arguments, that run beside the test and are ended with it."""
+    processes: list[subprocess.Popen[str]] = []
     try:
-        yield process
+        for program in programs:
+            command = [sys.executable, "-c", *map(str, program)]
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        yield processes
     finally:
-        process.kill()
-        process.communicate()
+        # all of them, before one is waited for: one may wait for another in the kernel
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.communicate()
 
 
 # -- what a handler raises
@@ -294,7 +299,7 @@ def test_a_signal_during_a_write(store: Path, mount: MakeMount, mode: str, numbe
     """The write is finished and answered, and no other is begun."""
     path = make_kata(store, "AbCdEf")
     mounted = mount(store, mode)
-    with running(WRITER, mounted.kata("AbCdEf") / "ran_tests", MESSAGE.decode()) as writer:
+    with running((WRITER, mounted.kata("AbCdEf") / "ran_tests", MESSAGE.decode())) as [writer]:
         begin([writer], 5)
         os.kill(mounted.pid, number)
         assert mounted.process is not None
@@ -308,9 +313,9 @@ def test_a_signal_while_others_read(store: Path, mount: MakeMount, mode: str) ->
     path = make_kata(store, "AbCdEf")
     mounted = mount(store, mode)
     kata = mounted.kata("AbCdEf")
-    with ExitStack() as stack:
-        readers = [stack.enter_context(running(READER, kata)) for _ in range(4)]
-        writers = [stack.enter_context(running(WRITER, kata / "ran_tests", MESSAGE.decode())) for _ in range(3)]
+    programs = [(READER, kata)] * 4 + [(WRITER, kata / "ran_tests", MESSAGE.decode())] * 3
+    with running(*programs) as processes:
+        readers, writers = processes[:4], processes[4:]
         begin(readers, 1)
         begin(writers, 5)
         os.kill(mounted.pid, signal.SIGTERM)
@@ -325,10 +330,10 @@ def test_kill_and_mount_again(store: Path, mount: MakeMount, mode: str) -> None:
         before = len(stored_rows(path)) - 1
         mounted = mount(store, mode)
         target = mounted.kata("AbCdEf") / "ran_tests"
-        with running(WRITER, target, MESSAGE.decode()) as one, running(WRITER, target, MESSAGE.decode()) as two:
-            begin([one, two], 4)
+        with running(*[(WRITER, target, MESSAGE.decode())] * 2) as writers:
+            begin(writers, 4)
             mounted.kill()
-            count = recorded(one, 4) + recorded(two, 4)
+            count = sum(recorded(writer, 4) for writer in writers)
         katafs("umount", mounted.path)
         # at most one event more was recorded, whose writer was not told
         assert before + count <= len(stored_rows(path)) - 1 <= before + count + 1
@@ -388,13 +393,10 @@ print(count)
 @pytest.mark.parametrize("seconds", [2.5, pytest.param(60, marks=pytest.mark.slow)])
 def test_readers_and_writers_on_one_kata(served: Mount, seconds: float) -> None:
     kata = serve_kata(served)
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(running(CHECKED_WRITER, kata.ran_tests, name, seconds)) for name in ("one", "two")
-        ]
-        readers = [stack.enter_context(running(CHECKING_READER, kata.shown, seconds)) for _ in range(4)]
-        counts = []
-        for process in (*writers, *readers):
+    programs = [(CHECKED_WRITER, kata.ran_tests, name, seconds) for name in ("one", "two")]
+    counts = []
+    with running(*programs, *[(CHECKING_READER, kata.shown, seconds)] * 4) as processes:
+        for process in processes:
             out, err = process.communicate(timeout=seconds + 20)
             assert not err
             counts.append(int(out))

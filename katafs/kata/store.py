@@ -12,7 +12,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 
-_OPEN_KATAS = 512
+_OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
 class Store:
