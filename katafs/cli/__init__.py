@@ -1,0 +1,41 @@
+"""The command line. What needs pyfuse3 or pygit2 is imported by the command that does: ``--help`` is to be quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from katafs import __version__, background
+from katafs.cli import mounts, stores
+from katafs.cli.common import drop_output, fail
+
+
+class _Commands(click.Group):
+    """The commands; what the operating system refuses beside them, such as to print, is one sentence too."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            drop_output()
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="katafs")
+def main() -> None:
+    """Show cyber-dojo katas, stored as git repositories, as plain files.
+
+    \b
+    katafs demo /tmp/store                  a store to try
+    katafs mount /tmp/store /mnt/katas      then: ls /mnt/katas
+    katafs umount /mnt/katas
+
+    Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.
+    """
+    background.open_standard_streams()
+
+
+for _command in (mounts.mount, mounts.umount, stores.create, stores.demo):
+    main.add_command(_command)

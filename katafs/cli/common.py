@@ -1,0 +1,55 @@
+"""What the commands share: arguments, refusals, what is done before anything is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from katafs.fuse import mounting
+
+
+class PathType(click.Path):
+    """A path. The empty one, which a variable that is not set leaves, is not the current directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathType(path_type=Path, readable=False)
+
+
+def start_writing() -> None:
+    """Get ready to write to a store."""
+    # what is written to a store is for other services too, whatever the shell of the operator says
+    os.umask(0o022)
+    # SIGTERM cleans up, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def real_store(store: Path) -> Path:
+    """The real path of a store, or the end of the command."""
+    try:
+        path = mounting.real_directory(store, "store")
+    except mounting.MountError as error:
+        fail(str(error))
+    if mounting.is_mounted(path):
+        fail(f"{store} is a mount, not a store")
+    return path
+
+
+def drop_output() -> None:
+    """Forget what could not be printed; Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End the command with one sentence."""
+    click.echo(f"katafs: {message}", err=True)
+    sys.exit(status)

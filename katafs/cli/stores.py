@@ -1,0 +1,72 @@
+"""Commands for stores: ``create``, ``demo``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from katafs.cli.common import PATH, drop_output, fail, real_store, start_writing
+from katafs.errors import KataError
+
+_MAX_MANIFEST = 16 << 20
+
+
+@click.command()
+@click.argument("store", type=PATH)
+def create(store: Path) -> None:
+    """Make a kata in STORE from the manifest on standard input. Prints its id.
+
+    The manifest is a JSON object with visible_files, as cyber-dojo's creator sends it:
+
+    \b
+    {"display_name": "Python, unittest", "exercise": "Fizz Buzz",
+     "visible_files": {"hiker.py": {"content": "…"}, "cyber-dojo.sh": {…}}}
+    """
+    from katafs.kata.create import create_kata, parse_manifest
+
+    start_writing()
+    path = real_store(store)
+    try:
+        data = sys.stdin.buffer.read(_MAX_MANIFEST + 1) if sys.stdin is not None else b""
+        if not data:
+            fail("there is no manifest on standard input")
+        if len(data) > _MAX_MANIFEST:
+            fail(f"the manifest is larger than {_MAX_MANIFEST >> 20} MiB")
+        kata_id = create_kata(path, parse_manifest(data))
+    except KataError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"standard input: {error.strerror}")
+    if sys.stdout is None:
+        fail(f"kata {kata_id} is made, but standard output is closed")
+    try:
+        click.echo(kata_id)
+    except OSError as error:
+        drop_output()
+        fail(f"kata {kata_id} is made, but its id could not be printed: {error.strerror}")
+
+
+@click.command()
+@click.argument("store", type=PATH)
+def demo(store: Path) -> None:
+    """Make a store with a few katas to look at.
+
+    They are the same every time. STORE is made if it is not there; what is in it stays as it is.
+    """
+    from katafs.demo import make_demo
+
+    start_writing()
+    try:
+        store.mkdir(parents=True)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        fail(f"store {store}: {error.strerror}")
+    try:
+        made = list(make_demo(real_store(store)))
+    except KataError as error:
+        fail(str(error))
+    for kata_id, what in made:
+        click.echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")
