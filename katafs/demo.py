@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import StorageError
-from katafs.kata.commit import append
+from katafs.kata.commit import record
 from katafs.kata.create import create_kata
 from katafs.kata.events import moment_of
 from katafs.kata.ids import kata_path
-from katafs.kata.message import parse_ran_tests
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 
 
 def make_demo(store: Path) -> Iterator[tuple[str, str]]:
@@ -37,14 +38,17 @@ def make_demo(store: Path) -> Iterator[tuple[str, str]]:
         elif not _is_ours(path, story):
             raise StorageError(f"{path} is there already, and is not a demo kata; take another store", errno.EEXIST)
         manifest = story["manifest"]
-        yield kata_id, f"{manifest['display_name']}, {manifest['exercise']}, {len(story['events'])} test runs"
+        yield kata_id, f"{manifest['display_name']}, {manifest['exercise']}, {len(story['events'])} events"
 
 
 def _tell(story: dict[str, Any], path: Path) -> None:
-    """Record all events of a story in the new kata at ``path``."""
-    for event in story["events"]:
-        message = parse_ran_tests(json.dumps(event["message"]).encode())
-        append(path, story["id"], message, moment_of(event["time"]))
+    """Record all events of a story in the new kata at ``path``: each at its index, after those that were skipped."""
+    for index, event in enumerate(story["events"], start=1):
+        if event is None:
+            continue
+        message = json.dumps({"index": index, **event["message"]}).encode()
+        act = parse_act(Kind(event.get("control", Kind.RAN_TESTS.value)), message)
+        record(path, story["id"], act, moment_of(event["time"]))
 
 
 def _is_ours(path: Path, story: dict[str, Any]) -> bool:

@@ -18,10 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from katafs.kata.commit import append
+from katafs.kata.commit import record
 from katafs.kata.create import create_kata
 from katafs.kata.ids import kata_path
-from katafs.kata.message import parse_ran_tests
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from tests.mounts import Mount
 
 START = datetime(2026, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
@@ -68,8 +69,8 @@ def make_kata(store: Path, kata_id: str, files: Mapping[str, str] | None = None,
 def add_event(path: Path, index: int, **fields: Any) -> None:
     """Record a test run, a minute after the one before."""
     kata_id = "".join(path.parts[-3:])
-    data = json.dumps(message(**fields)).encode()
-    append(path, kata_id, parse_ran_tests(data), START + timedelta(minutes=index))
+    data = json.dumps(message(index=index, **fields)).encode()
+    record(path, kata_id, parse_act(Kind.RAN_TESTS, data), START + timedelta(minutes=index))
 
 
 ODD_NAMES = ("with space.txt", "grüße/日本.txt", "a/b/c/deep.txt", 'quote".txt', "back\\slash.txt", ".hidden", "-dash")

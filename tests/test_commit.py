@@ -18,8 +18,10 @@ import pytest
 from katafs.errors import DamagedError, InvalidError, KataError, LateError, ReadOnlyError, StorageError
 from katafs.git import GitRepo
 from katafs.kata import commit
-from katafs.kata.commit import Committed, append
-from katafs.kata.message import parse_ran_tests
+from katafs.kata.commit import Committed
+from katafs.kata.commit import record as record_act
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from tests.conftest import unavailable
 from tests.katas import (
     START,
@@ -44,7 +46,7 @@ FLOATS = {"colour": "red", "duration": 1e-05, "time": "then", "predicted": "none
 
 def record(path: Path, **fields: Any) -> Committed:
     """Record a test run in the kata at ``path``."""
-    return append(path, "".join(path.parts[-3:]), parse_ran_tests(json.dumps(message(**fields)).encode()))
+    return record_act(path, "".join(path.parts[-3:]), parse_act(Kind.RAN_TESTS, json.dumps(message(**fields)).encode()))
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_whose_the_new_files_are(saver_kata: Path) -> None:
 
 def test_files_left_out_stay_as_they_are(kata: Path) -> None:
     files = {"a.txt": {"content": "cut", "truncated": True}, "é.txt": {"content": "whole"}}
-    append(kata, "AbCdEf", parse_ran_tests(json.dumps({**message(), "files": files}).encode()))
+    record_act(kata, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps({**message(), "files": files}).encode()))
     tree, flags = git(kata, "rev-parse", "main:files"), show(kata, "truncations.json")
     assert json.loads(flags)["files"] == {"a.txt": True, "é.txt": False}
     record(kata)
@@ -333,5 +335,5 @@ def test_a_full_disk(small_store: Path) -> None:
 
 
 def test_times_of_a_row_are_utc(kata: Path) -> None:
-    append(kata, "AbCdEf", parse_ran_tests(json.dumps(message()).encode()), START)
+    record_act(kata, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps(message()).encode()), START)
     assert stored_rows(kata)[1]["time"] == row_time(0)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from katafs.errors import InvalidError
+from katafs.kata.kinds import Kind
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
-from katafs.kata.message import RanTests, Text, check_path, parse_files, parse_ran_tests
+from katafs.kata.message import Act, Text, check_path, parse_act, parse_files
 from katafs.kata.names import is_git_name
 from katafs.text import decode, parse_strict, pretty, pretty_bytes
 from tests.katas import git
@@ -22,9 +23,9 @@ LAPTOP = "0123456789abcdef" * 4
 SMALLEST: dict[str, Any] = {"summary": {"colour": "red"}}
 
 
-def parse(**fields: Any) -> RanTests:
+def parse(**fields: Any) -> Act:
     """The smallest message, with these fields put in."""
-    return parse_ran_tests(json.dumps({**SMALLEST, **fields}).encode())
+    return parse_act(Kind.RAN_TESTS, json.dumps({**SMALLEST, **fields}).encode())
 
 
 def test_the_smallest_message() -> None:
@@ -132,7 +133,7 @@ def test_the_deepest_message() -> None:
 @pytest.mark.parametrize("data", [b"{}", b'{"files": {}}', b"[]", b"1", b'"text"', b"null"])
 def test_a_message_is_an_object_with_a_summary(data: bytes) -> None:
     with pytest.raises(InvalidError):
-        parse_ran_tests(data)
+        parse_act(Kind.RAN_TESTS, data)
 
 
 # -- names of files

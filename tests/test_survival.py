@@ -135,7 +135,7 @@ def test_a_failure_of_katafs_itself_in_a_write(
     async def run(ops: Operations, number: int) -> None:
         handle = (await ops.open(number, os.O_WRONLY, CONTEXT)).fh
         with monkeypatch.context() as patch:
-            patch.setattr(control, "append", fail)
+            patch.setattr(control, "record", fail)
             await ops.write(handle, 0, MESSAGE[:9])
             for _ in range(2):
                 with pytest.raises(pyfuse3.FUSEError) as caught:

@@ -11,7 +11,7 @@ import trio
 
 from katafs.errors import KataError
 from katafs.kata.inbox import Message
-from katafs.kata.message import RanTests
+from katafs.kata.message import Act
 from katafs.tree.control import RanTestsFile
 from katafs.tree.tree import Stale, Tree
 
@@ -44,7 +44,7 @@ class Writes:
             await self._commit(node, message, (writer, offset) if message.in_pieces else None)
 
     async def _commit(self, node: RanTestsFile, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
-        event: RanTests | None = None
+        event: Act | None = None
         try:
             large = len(message.data) > _LARGE
             event = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)

@@ -8,11 +8,21 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from katafs.git.lock import repository_lock
 from katafs.git.objects import Oid
 from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
 from katafs.git.write import GitWriter, init_repository
 
-__all__ = ["Commit", "GitRepo", "GitWriter", "Oid", "TreeEntry", "init_repository", "is_component"]
+__all__ = [
+    "Commit",
+    "GitRepo",
+    "GitWriter",
+    "Oid",
+    "TreeEntry",
+    "init_repository",
+    "is_component",
+    "repository_lock",
+]
 
 # Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).
 pygit2.settings.owner_validation = False

@@ -222,6 +222,25 @@ class GitRepo:
             raise NotFoundError(f"{self.git_dir}: no commit for event {index}")
         return best
 
+    def commits_of_events(self, tip: Oid, first: int, last: int) -> dict[int, Oid]:
+        """The commits of the events ``first … last`` by their subjects alone, as `commit_of_event` finds them when they
+        have no tags: in one walk. Those that have none are left out.
+        """
+        found: dict[int, Oid] = {}
+        later: Oid | None = None
+        for commit in self.history(tip):
+            word = commit.subject.split(b" ", 1)[0]
+            if not word.isdigit() or len(word) > 9:
+                continue
+            # what was skipped has the commit of the event after it
+            while last > int(word) and last >= first:
+                found |= {last: later} if later is not None else {}
+                last -= 1
+            later = commit.oid
+            if last < first:
+                return found
+        return found | (dict.fromkeys(range(first, last + 1), later) if later is not None else {})
+
 
 def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:
     """The tree and the parents of a commit object. Raises `DamagedError`."""

@@ -1,8 +1,13 @@
-"""Recording an event: the one place where a kata is written to.
+"""Recording: the one place where a kata is written to.
 
-Order of durability: objects, then ``main`` by compare-and-swap, then the tag, each synced before the next; the caller
-hears of success after all three. A crash between any two leaves a repository that reads right: objects that nothing
-refers to, or a row whose tag is missing (`GitRepo.commit_of_event` finds its commit; the next event makes the tag).
+The order of durability: the objects, then ``main`` by compare-and-swap, then the tags in ascending order, each synced
+before the next; the caller hears of success after all three. A crash between any two leaves a repository that reads
+right at once, and is mended by the next write: objects that nothing refers to, or newest rows without their tags
+(`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
+
+Writers are told apart by the compare-and-swap, whoever they are: he who loses looks at the new tip and asks the three
+questions of `katafs.kata.placing` again. Katafs' own writers also wait for one another (`repository_lock`), lest they
+work in vain.
 """
 
 from __future__ import annotations
@@ -10,23 +15,27 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from katafs.errors import DamagedError, InvalidError, KataError, LateError, RaceLostError, ReadOnlyError, StorageError
-from katafs.git import Commit, GitRepo, GitWriter, Oid
-from katafs.kata.diff import line_counts
-from katafs.kata.events import Row, parse_rows, time_of
-from katafs.kata.layouts import Layout, Root, detect, read_truncations, rows_blob
+from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
+from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.kata.kinds import Kind
+from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
-from katafs.kata.message import RanTests, Text
+from katafs.kata.message import Act
+from katafs.kata.placing import edited_file, file_edit, place, repetition
+from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
-from katafs.text import decode, pretty, pretty_bytes
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+#: called with the new tip right before ``main`` is moved to it
+Announce = Callable[[Oid], None]
 
 # how long others may hold, or again and again move, the branch before a writer hears of it
 _PATIENCE_SECONDS = 15.0
@@ -41,159 +50,153 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class _Base:
-    """What an event is put on: the tip, read once."""
+class _Attempt:
+    """One try to put something on the tip."""
 
-    commit: Commit
-    root: Root
-    layout: Layout
-    rows_text: bytes
-    rows: list[Row]
+    repo: GitRepo
+    kata_id: str
+    moment: datetime
+    announce: Announce | None
 
-    @property
-    def last(self) -> int:
-        return len(self.rows) - 1
+    def head(self) -> Head:
+        """The tip, read once; the tags that a crash left out are made."""
+        tip = self.repo.main()
+        if tip is None:
+            raise DamagedError(f"{self.repo.path} has no branch main")
+        head = Head.read(self.repo, tip)
+        first = head.last
+        while first >= 0 and self.repo.tag(first) is None:
+            first -= 1
+        if first < head.last:
+            _set_tags(GitWriter(self.repo), self.repo.commits_of_events(tip, first + 1, head.last))
+        return head
+
+    def move(self, writer: GitWriter, new: Head, old: Head) -> None:
+        """Move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
+        writer.sync_objects()
+        if self.announce is not None:
+            self.announce(new.commit)
+        writer.refs.move_main(new.commit, old.commit)
 
 
-def append(path: Path, kata_id: str, message: RanTests, now: datetime | None = None) -> Committed:
-    """Record a test run in the kata at ``path``; durable when this returns.
+def record(
+    path: Path, kata_id: str, act: Act, now: datetime | None = None, *, announce: Announce | None = None
+) -> Committed:
+    """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
-    Raises `LateError` (EEXIST) when ``message.index`` is taken, `InvalidError`, `ReadOnlyError` for a layout that is
-    not written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
-    Called in a worker thread.
+    The answer to a repetition is the event that there is, and nothing is written; so is the answer to a ``file_edit``
+    that edits nothing, with the last event.
+
+    Raises `LateError` (EEXIST) when ``act.index`` is taken, `InvalidError`, `ReadOnlyError` for a layout that is not
+    written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
     """
+
+    def attempt(repo: GitRepo) -> Committed:
+        return _record(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), act)
+
+    return _until_won(path, kata_id, attempt)
+
+
+def set_option(
+    path: Path, kata_id: str, name: str, value: str, now: datetime | None = None, *, announce: Announce | None = None
+) -> Oid | None:
+    """Set an option of the kata at ``path``; the commit, or None when it had that value already.
+
+    Raises as `record` does: `InvalidError` for an option or a value that there is not.
+    """
+    if value not in OPTION_VALUES.get(name, ()):
+        raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
+
+    def attempt(repo: GitRepo) -> Oid | None:
+        return _set_option(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), name, value)
+
+    return _until_won(path, kata_id, attempt)
+
+
+def _until_won(path: Path, kata_id: str, attempt: Callable[[GitRepo], _Result]) -> _Result:
+    """Try as the owner of the kata, until nobody is faster."""
+    end = time.monotonic() + _PATIENCE_SECONDS
     try:
         with acting_as_owner(path):
-            return _append(GitRepo(path), kata_id, message, now)
+            repo = GitRepo(path)
+            with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+                return _again_and_again(repo, kata_id, attempt, end)
     except OSError as error:
         # pygit2 raises bare OSError(message)
         reason = error.strerror or str(error)
         raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
 
 
-def _append(repo: GitRepo, kata_id: str, message: RanTests, now: datetime | None) -> Committed:
-    """Try until nobody is faster."""
-    end = time.monotonic() + _PATIENCE_SECONDS
-    attempt = 0
+def _again_and_again(repo: GitRepo, kata_id: str, attempt: Callable[[GitRepo], _Result], end: float) -> _Result:
+    tries = 0
     while True:
         try:
-            return _append_once(repo, kata_id, message, now or datetime.now(UTC))
+            return attempt(repo)
         except RaceLostError as error:
             # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
             if time.monotonic() > end:
                 raise StorageError(f"kata {kata_id}: {error}", errno.EBUSY) from error
-        GitWriter(repo).unlock_main()
-        time.sleep(0.001 * min(attempt, 50))
-        attempt += 1
+        GitWriter(repo).refs.unlock_main()
+        time.sleep(0.001 * min(tries, 50))
+        tries += 1
 
 
-def _append_once(repo: GitRepo, kata_id: str, message: RanTests, moment: datetime) -> Committed:
-    """Put the event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
-    writer = GitWriter(repo)
-    base = _read_base(repo)
-    index = _next_index(base, message)
-    if repo.tag(base.last) is None:
-        _set_tag(writer, base.last, repo.commit_of_event(base.commit.oid, base.last).oid)
-    commit = _write_event(repo, writer, base, message, index, moment, kata_id)
-    writer.sync_objects()
-    writer.move_main(commit, base.commit.oid)
-    # The event is recorded: from here on its writer must hear of success.
-    _set_tag(writer, index, commit)
-    return Committed(index, commit)
+def _record(attempt: _Attempt, act: Act) -> Committed:
+    """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
+    head = attempt.head()
+    writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
+    index = repetition(head.rows, act)
+    if index is None:
+        index = place(head.last, act)
+        new, tags = _write(writer, head, act, index)
+        if new is not head:
+            attempt.move(writer.git, new, head)
+            # The event is recorded: from here on its writer must hear of success.
+            _set_tags(writer.git, tags)
+            return Committed(new.last, new.commit)
+        index = head.last
+    # what is answered for must be durable, whoever recorded it
+    writer.git.refs.sync_main()
+    return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid)
 
 
-def _set_tag(writer: GitWriter, index: int, commit: Oid) -> None:
-    """Make the tag of an event. Without it the event can be read as well, and the next one must not fail for it."""
+def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, dict[int, Oid]]:
+    """Store the objects of an act: one commit, two where edits are recorded first, none for an edit that is none.
+
+    Returns the new head and the tags of what was put on the old one.
+    """
+    files = writer.incoming(head, act)
+    tags: dict[int, Oid] = {}
+    new = head
+    if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
+        edited = edited_file(Listing(writer.repo, head.files), Listing(writer.repo, files))
+        if act.kind is Kind.FILE_EDIT:
+            if edited is None:
+                return head, {}
+            act = replace(act, summary={"filename": edited.decode(), **act.summary})
+        elif edited is not None:
+            new = writer.event(head, file_edit(act, edited), files, index)
+            tags[index] = new.commit
+            index += 1
+    earlier = new.last
+    new = writer.event(new, act, files, index)
+    return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit)
+
+
+def _set_option(attempt: _Attempt, name: str, value: str) -> Oid | None:
+    head = attempt.head()
+    writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
+    new = writer.option(head, name, value)
+    if new is None:
+        writer.git.refs.sync_main()
+        return None
+    attempt.move(writer.git, new, head)
+    return new.commit
+
+
+def _set_tags(writer: GitWriter, tags: dict[int, Oid]) -> None:
+    """Make the tags of events. Without them the events can be read as well, and the next one must not fail for it."""
     try:
-        writer.set_tag(index, commit)
+        writer.refs.set_tags(tags)
     except (KataError, OSError) as error:
-        log.warning("%s: event %d has no tag: %s", writer.repo.path, index, error)
-
-
-def _read_base(repo: GitRepo) -> _Base:
-    tip = repo.main()
-    if tip is None:
-        raise DamagedError(f"{repo.path} has no branch main")
-    commit = repo.commit(tip)
-    root = Root.read(repo, commit.tree)
-    layout = detect(root)
-    rows_oid = rows_blob(root, layout)
-    if not layout.is_writable or rows_oid is None:
-        raise ReadOnlyError(f"{repo.path} is stored in a layout that is read-only")
-    text = repo.blob(rows_oid)
-    return _Base(commit, root, layout, text, parse_rows(text))
-
-
-def _next_index(base: _Base, message: RanTests) -> int:
-    """The index of the new event: one after the last, if the client says nothing else."""
-    index = base.last + 1 if message.index is None else message.index
-    if index <= base.last:
-        raise LateError(f"event {index} is there already; the last is {base.last}")
-    if index > base.last + 1:
-        # Back-filling the gap with outages comes with the other kinds of events.
-        raise InvalidError(f"index {index} leaves a gap after the last event, {base.last}")
-    return index
-
-
-def _write_event(
-    repo: GitRepo, writer: GitWriter, base: _Base, message: RanTests, index: int, moment: datetime, kata_id: str
-) -> Oid:
-    """Store the objects of one event: blobs, trees and the commit, which nothing refers to yet."""
-    old_files = base.root.subtree(b"files")
-    files = message.files
-    new_files = old_files if files is None else writer.file_tree({path: text.content for path, text in files.items()})
-    row = _row(message, index, moment, line_counts(repo, old_files, new_files), base.layout)
-    blobs = _event_blobs(repo, base, message, row)
-    tree = writer.tree(base.root.tree, {name: writer.blob(data) for name, data in blobs.items()}, {b"files": new_files})
-    seconds = int(moment.timestamp())
-    email = f"{kata_id}@cyber-dojo.org"
-    return writer.commit(tree, [base.commit.oid], message.subject(index), kata_id, email, seconds)
-
-
-def _row(message: RanTests, index: int, moment: datetime, counts: tuple[int, int], layout: Layout) -> Row:
-    """The row, its keys in the order in which saver writes them; natively with ``type`` at the end."""
-    row: Row = {**message.summary, "index": index, "time": time_of(moment)}
-    row["diff_added_count"], row["diff_deleted_count"] = counts
-    if message.laptop_id is not None:
-        row["laptop_id"] = message.laptop_id
-    row.update(message.tab_seq)
-    if layout is Layout.NATIVE:
-        row["type"] = "test"
-    return row
-
-
-def _event_blobs(repo: GitRepo, base: _Base, message: RanTests, row: Row) -> Mapping[bytes, bytes]:
-    """What an event writes beside ``files/``, by name."""
-    blobs = {
-        b"stdout": message.stdout.content,
-        b"stderr": message.stderr.content,
-        b"status": message.status.encode(),
-    }
-    flags: dict[str, Any] = {"stdout": message.stdout.truncated, "stderr": message.stderr.truncated}
-    if base.layout is Layout.SAVER:
-        blobs[b"truncations.json"] = pretty(flags, ruby=True).encode()
-        blobs[b"events.json"] = _with_row(base, row, ruby=True)
-        return blobs
-    file_flags = _file_flags(repo, base, message.files)
-    blobs[b"truncations.json"] = pretty_bytes({"files": file_flags, **flags, "status": False})
-    blobs[b"events_summary.json"] = _with_row(base, row, ruby=False) + b"\n"
-    blobs[b"event.json"] = pretty_bytes(row)
-    return blobs
-
-
-def _file_flags(repo: GitRepo, base: _Base, files: Mapping[bytes, Text] | None) -> Mapping[str, bool]:
-    """Whether each file was cut short; files that stay as they are stay as short as they are."""
-    if files is not None:
-        return {path.decode(): text.truncated for path, text in sorted(files.items())}
-    listing = Listing(repo, base.root.subtree(b"files"))
-    known = read_truncations(repo, base.root)["files"]
-    names = (decode(path) for path in sorted(listing.paths[position] for position in listing.files()))
-    return {name: known.get(name, False) for name in names}
-
-
-def _with_row(base: _Base, row: Row, *, ruby: bool) -> bytes:
-    """The rows with one more at the end. Those that are there keep their very bytes, whoever wrote them."""
-    text = base.rows_text.rstrip()
-    if text.startswith(b"[\n") and text.endswith(b"\n]"):
-        return text[:-2] + b",\n  " + pretty(row, ruby=ruby, indent="  ").encode() + b"\n]"
-    return pretty([*base.rows, row], ruby=ruby).encode()
+        log.warning("%s: events %s have no tags: %s", writer.repo.path, sorted(tags), error)

@@ -154,8 +154,8 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     subtrees = {b"config": writer.tree(None, config), b"files": file_tree}
     tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
     commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
-    writer.move_main(commit, None)
-    writer.set_tag(0, commit)
+    writer.refs.move_main(commit, None)
+    writer.refs.set_tags({0: commit})
     # Services take the version of a kata from its working tree (FORMAT: version detection).
     (work / "manifest.json").write_bytes(stored)
     _sync_all(work)

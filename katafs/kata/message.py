@@ -1,7 +1,8 @@
-"""Control messages: the JSON object that a client writes to ``ran_tests``, checked into a value (INTERFACE §4)."""
+"""Control messages: the JSON object that a client writes to a control file, checked into an `Act` (INTERFACE §4)."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,16 +10,20 @@ from typing import Any
 
 from katafs.errors import InvalidError
 from katafs.git import is_component
+from katafs.kata.ids import is_kata_id
+from katafs.kata.kinds import Kind
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
 from katafs.kata.names import is_git_name
 from katafs.text import parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")
-_TEST_COLOUR = re.compile(r"[a-z]+(_[a-z]+)*")
+_COLOUR = re.compile(r"[a-z]+(_[a-z]+)*")
+_LONGEST_COLOUR = 40
 _NOT_TEST_COLOURS = ("create", "created", "outage", "file_create", "file_delete", "file_rename", "file_edit")
 _STATUS = re.compile(r"-?[0-9]{1,10}")
 _LAPTOP_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
+_MAX_SUBJECT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class RanTests:
-    """A test run. ``files`` is the complete new set, by path; None leaves the files as they are."""
+class Act:
+    """What somebody did, which becomes an event. ``files`` is the complete set by path; None leaves the files as they
+    are. Of a file event it is the set before the act: the created file is added to it, and so on."""
 
+    kind: Kind
+    # the row's own keys; of a file event those that the row begins with: its colour and the names
     summary: Mapping[str, Any]
     files: Mapping[bytes, Text] | None = None
     stdout: Text = Text(b"")
@@ -47,23 +55,109 @@ class RanTests:
     def colour(self) -> str:
         return str(self.summary["colour"])
 
+    def name(self, key: str) -> bytes:
+        """The path below ``files/`` that the row has as ``filename``, ``old_filename`` or ``new_filename``."""
+        return str(self.summary[key]).encode()
+
     def subject(self, index: int) -> str:
         """The subject of the commit (FORMAT: commit subjects)."""
-        return f"{index} ran tests, no prediction, got {self.colour}"
+        return f"{index} {_SUBJECTS[self.kind](self.summary)}"
 
 
-def parse_ran_tests(data: bytes) -> RanTests:
+def compact(value: Any) -> str:
+    """``value`` as JSON without blanks, as Ruby's ``to_json`` writes it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _ran(summary: Mapping[str, Any]) -> str:
+    return f"ran tests, no prediction, got {summary['colour']}"
+
+
+def _predicted(summary: Mapping[str, Any]) -> str:
+    return f"ran tests, predicted {summary.get('predicted', 'none')}, got {summary['colour']}"
+
+
+def _reverted(summary: Mapping[str, Any]) -> str:
+    kata_id, index = summary["revert"]
+    return f"reverted to {compact({'id': kata_id, 'index': index})}"
+
+
+_SUBJECTS: Mapping[Kind, Callable[[Mapping[str, Any]], str]] = {
+    Kind.RAN_TESTS: _ran,
+    Kind.PREDICTED_RIGHT: _predicted,
+    Kind.PREDICTED_WRONG: _predicted,
+    Kind.REVERTED: _reverted,
+    Kind.CHECKED_OUT: lambda summary: f"checked out {compact(summary['checkout'])}",
+    Kind.FILE_CREATE: lambda summary: f"created file {summary['filename']}",
+    Kind.FILE_DELETE: lambda summary: f"deleted file {summary['filename']}",
+    Kind.FILE_RENAME: lambda summary: f"renamed file {summary['old_filename']} to {summary['new_filename']}",
+    Kind.FILE_EDIT: lambda summary: f"edited file {summary['filename']}",
+}
+
+
+# -- a message as a whole
+
+
+def parse_act(kind: Kind, data: bytes) -> Act:
     """The message in ``data``. Raises `InvalidError` (EINVAL) that says what is wrong."""
     message = parse_strict(data)
     if not isinstance(message, dict):
         raise InvalidError("the message is not a JSON object")
-    unknown = set(message) - set(_FIELDS)
+    names = kind.file_names
+    known = [*_FOR_ALL, *(names if names is not None else _FOR_RUNS)]
+    unknown = set(message) - set(known)
     if unknown:
-        raise InvalidError(f"unknown key {min(unknown)!r} in the message")
-    if "summary" not in message:
-        raise InvalidError("the message has no summary")
+        raise InvalidError(f"unknown key {min(unknown)!r} in a message to {kind.value}")
+    needed = ("summary",) if names is None else names if kind is not Kind.FILE_EDIT else ()
+    for key in needed:
+        if key not in message:
+            raise InvalidError(f"the message has no {key}")
     fields = {name: _FIELDS[name](value) for name, value in message.items()}
-    return RanTests(**fields)
+    if names is not None:
+        fields["summary"] = {"colour": kind.value, **{name: fields.pop(name) for name in names if name in fields}}
+    act = Act(kind, **fields)
+    _check_kind(act)
+    return act
+
+
+def _check_kind(act: Act) -> None:
+    """What one kind of message needs more than the others. Raises `InvalidError`."""
+    summary = act.summary
+    if act.kind is Kind.REVERTED:
+        _check_source(summary, "revert", lambda value: len(value) == 2 and _is_place(*value), list)
+    elif act.kind is Kind.CHECKED_OUT:
+        _check_source(summary, "checkout", lambda value: _is_place(value.get("id"), value.get("index")), dict)
+    elif act.kind in (Kind.PREDICTED_RIGHT, Kind.PREDICTED_WRONG) and "predicted" in summary:
+        if not _is_colour(summary["predicted"]):
+            raise InvalidError("summary.predicted is not the colour of a traffic light")
+    elif act.kind is Kind.FILE_RENAME and act.name("old_filename") == act.name("new_filename"):
+        raise InvalidError("old_filename and new_filename are the same")
+
+
+def _check_source(summary: Mapping[str, Any], key: str, is_right: Callable[[Any], bool], shape: type) -> None:
+    value = summary.get(key)
+    if not isinstance(value, shape) or not is_right(value):
+        raise InvalidError(f"summary.{key} does not say which event of which kata")
+    if len(compact(value)) > _MAX_SUBJECT:
+        raise InvalidError(f"summary.{key} is too long")
+
+
+def _is_place(kata_id: Any, index: Any) -> bool:
+    """Whether these are the id of a kata and the index of an event, which a service may send as a string."""
+    digits = str(index) if type(index) is int else index
+    return (
+        isinstance(kata_id, str)
+        and is_kata_id(kata_id)
+        and isinstance(digits, str)
+        and re.fullmatch("[0-9]+", digits) is not None
+    )
+
+
+# -- its parts
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_COLOUR and _COLOUR.fullmatch(value) is not None
 
 
 def _parse_summary(value: Any) -> Mapping[str, Any]:
@@ -73,7 +167,7 @@ def _parse_summary(value: Any) -> Mapping[str, Any]:
         if key in value:
             raise InvalidError(f"summary may not hold {key!r}")
     colour = value.get("colour")
-    if not isinstance(colour, str) or len(colour) > 40 or not _TEST_COLOUR.fullmatch(colour):
+    if not _is_colour(colour):
         raise InvalidError("summary.colour is not the colour of a traffic light")
     if colour in _NOT_TEST_COLOURS:
         raise InvalidError(f"summary.colour {colour!r} is not the colour of a test run")
@@ -123,6 +217,13 @@ def check_path(name: str) -> bytes:
     return path
 
 
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidError("a file name is not a string")
+    check_path(value)
+    return value
+
+
 def _parse_status(value: Any) -> str:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or not _STATUS.fullmatch(text):
@@ -148,9 +249,14 @@ def _parse_tab_seq(value: Any) -> Mapping[str, int | str | None]:
     return {"tab_seq": value}
 
 
+_FOR_ALL = ("index", "files", "laptop_id", "tab_seq")
+_FOR_RUNS = ("summary", "stdout", "stderr", "status")
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "index": _parse_index,
     "files": parse_files,
+    "filename": _parse_name,
+    "old_filename": _parse_name,
+    "new_filename": _parse_name,
     "stdout": _parse_text("stdout"),
     "stderr": _parse_text("stderr"),
     "status": _parse_status,

@@ -12,10 +12,11 @@ from typing import Any
 import cachetools
 
 from katafs.errors import KataError
-from katafs.kata.commit import Committed, append
+from katafs.kata.commit import Committed, record
 from katafs.kata.inbox import Inbox, Message
 from katafs.kata.kata import Kata
-from katafs.kata.message import RanTests, parse_ran_tests
+from katafs.kata.kinds import Kind
+from katafs.kata.message import Act, parse_act
 from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner
 from katafs.tree.numbers import FIXED, Key
@@ -116,25 +117,25 @@ class RanTestsFile(File):
                 self._tell_error(error, {})
             raise
 
-    def parse(self, message: Message) -> RanTests:
+    def parse(self, message: Message) -> Act:
         """The message as a value. Raises `InvalidError`."""
-        return parse_ran_tests(message.data)
+        return parse_act(Kind.RAN_TESTS, message.data)
 
     @staticmethod
-    def commit(path: Path, kata_id: str, event: RanTests) -> Committed:
+    def commit(path: Path, kata_id: str, event: Act) -> Committed:
         """Record the event; called in a worker thread."""
-        return append(path, kata_id, event)
+        return record(path, kata_id, event)
 
     @property
     def path(self) -> Path:
         return self._kata.path
 
-    def accepted(self, event: RanTests, committed: Committed) -> None:
+    def accepted(self, event: Act, committed: Committed) -> None:
         """The outcome of a message that was committed."""
         outcome = {"ok": True, "index": committed.index, "commit": committed.commit.hex()}
         self._controls.tell(self.key, {**outcome, **_identity(event)})
 
-    def refused(self, error: KataError, event: RanTests | None, again_at: tuple[Hashable | None, int] | None) -> None:
+    def refused(self, error: KataError, event: Act | None, again_at: tuple[Hashable | None, int] | None) -> None:
         """The outcome of a message that was refused. ``again_at`` is the writer and offset of the last of its several
         writes, which will be repeated and is to hear the same."""
         if again_at is not None:
@@ -146,5 +147,5 @@ class RanTestsFile(File):
         self._controls.tell(self.key, outcome)
 
 
-def _identity(event: RanTests) -> dict[str, Any]:
+def _identity(event: Act) -> dict[str, Any]:
     return {"laptop_id": event.laptop_id, "tab_seq": event.tab_seq.get("tab_seq")}

@@ -1,0 +1,191 @@
+"""Writing references: ``main`` by compare-and-swap, and the tags of events.
+
+Every call returns after what it wrote has been synced. Locks are git's: ``<reference>.lock``, made with O_EXCL.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pygit2
+
+from katafs.errors import DamagedError, RaceLostError, StorageError
+from katafs.git.objects import Oid
+from katafs.git.repo import MAIN, GitRepo, open_plain
+from katafs.git.storing import errno_in, storing
+
+log = logging.getLogger(__name__)
+
+# How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
+# git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
+_STALE_MAIN, _STALE_TAG = 10.0, 1.0
+_LOCK_TRIES, _LOCK_PAUSE = 300, 0.005
+# a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
+_MOST_LOOSE = 8
+
+_PACKED_REFS = "packed-refs"
+_PACKED_LINE = re.compile(rb"^([0-9a-f]{40}) (\S+)(\n\^[0-9a-f]{40})?$", re.MULTILINE)
+_PACKED_HEADER = b"# pack-refs with:"
+
+
+class RefWriter:
+    """Writes the references of one repository, in the thread of its `GitWriter`."""
+
+    def __init__(self, repo: GitRepo, raw: pygit2.Repository) -> None:
+        self._repo = repo
+        self._raw = raw
+
+    def move_main(self, new: Oid, old: Oid | None) -> None:
+        """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
+
+        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
+        try again.
+        """
+        git_dir = self._repo.git_dir
+        try:
+            if old is None:
+                self._raw.references.create(MAIN, pygit2.Oid(raw=new))
+                return
+            reference = self._raw.lookup_reference(MAIN)
+            if bytes(pygit2.Oid(hex=str(reference.target)).raw) != old:
+                raise RaceLostError(f"{git_dir}: {MAIN} was moved by another writer")
+            # libgit2 compares with the value loaded in this object while it holds main.lock
+            reference.set_target(pygit2.Oid(raw=new))
+        except (OSError, pygit2.GitError, KeyError, ValueError) as error:
+            now = self._repo.main()
+            if now == new:
+                # what failed came after: the event is recorded, and must not be recorded again
+                log.warning("%s: moving %s: %s", git_dir, MAIN, error)
+                return
+            number = errno_in(str(error))
+            if number is not None:
+                raise StorageError(f"cannot move {MAIN}: {os.strerror(number)}", number) from error
+            if now != old or "lock" in str(error):
+                raise RaceLostError(f"{git_dir}: {MAIN} could not be moved: {error}") from error
+            raise DamagedError(f"{git_dir}: {MAIN} cannot be moved: {error}") from error
+
+    def sync_main(self) -> None:
+        """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
+        with storing(MAIN, self._repo.git_dir):
+            for name in (_PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
+                with suppress(FileNotFoundError):
+                    _sync(os.path.join(self._repo.git_dir, name))
+
+    def set_tags(self, tags: Mapping[int, Oid]) -> None:
+        """Make the lightweight tags of events, by index; those that exist are left as they are.
+
+        In ascending order, so that a crash in between leaves out the newest ones.
+        """
+        missing = {index: tags[index] for index in sorted(tags) if self._repo.tag(index) is None}
+        if len(missing) > _MOST_LOOSE:
+            self._pack_tags(missing)
+        else:
+            for index, commit in missing.items():
+                self._set_tag(index, commit)
+
+    def _set_tag(self, index: int, commit: Oid) -> None:
+        name = f"refs/tags/{index}"
+        tries = 0
+        while self._repo.tag(index) is None:
+            self.unlock(name, _STALE_TAG)
+            try:
+                with storing(f"tag {index}", self._repo.git_dir):
+                    self._raw.references.create(name, pygit2.Oid(raw=commit))
+            except DamagedError:
+                # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
+                is_being_made = (self._repo.git_dir / f"{name}.lock").exists() or self._repo.tag(index) is not None
+                if not is_being_made or tries == _LOCK_TRIES:
+                    raise
+                tries += 1
+                time.sleep(_LOCK_PAUSE)
+
+    def _pack_tags(self, tags: Mapping[int, Oid]) -> None:
+        """Add tags to ``packed-refs``: a line ``<id> SP <name>`` each, sorted by name (git's gitrepository-layout)."""
+        path = self._repo.git_dir / _PACKED_REFS
+        with storing("tags", self._repo.git_dir):
+            lock = self._lock(_PACKED_REFS)
+            try:
+                with open(lock, "wb") as file:
+                    file.write(self._with_tags(_read(path), tags))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(lock, path)
+            except BaseException:
+                os.unlink(lock)
+                raise
+            _sync(self._repo.git_dir)
+
+    @staticmethod
+    def _with_tags(text: bytes, tags: Mapping[int, Oid]) -> bytes:
+        # what the first line says of those that are there must stay true: that their tagged objects stand there too
+        first = text.partition(b"\n")[0]
+        header = first if first.startswith(_PACKED_HEADER) else _PACKED_HEADER + b" "
+        if not text:
+            header += b"peeled fully-peeled sorted "
+        elif b" sorted " not in header:
+            header += b"sorted "
+        lines = {found[2]: found[0] for found in _PACKED_LINE.finditer(text)}
+        for index, commit in tags.items():
+            name = b"refs/tags/%d" % index
+            lines.setdefault(name, b"%s %s" % (commit.hex().encode(), name))
+        return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
+
+    def _lock(self, name: str) -> str:
+        """Take git's lock of a file in ``.git``: the path of the lock, which is to be removed, or renamed to the file."""
+        lock = os.path.join(self._repo.git_dir, f"{name}.lock")
+        for _ in range(_LOCK_TRIES):
+            self.unlock(name, _STALE_TAG)
+            try:
+                os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            except FileExistsError:
+                time.sleep(_LOCK_PAUSE)
+            else:
+                return lock
+        raise StorageError(f"{lock} is held by another writer", errno.EBUSY)
+
+    def unlock_main(self) -> None:
+        """Remove a lock of ``main`` that somebody left behind who died."""
+        self.unlock(MAIN, _STALE_MAIN)
+
+    def unlock(self, name: str, seconds: float) -> None:
+        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``."""
+        lock = self._repo.git_dir / f"{name}.lock"
+        if not lock.exists():
+            return
+        # not ``.git``, whose lock this thread may hold
+        directory = os.open(self._repo.git_dir / "refs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # one at a time, lest a second one remove what is a new lock by then
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if time.time() - os.lstat(lock).st_mtime > seconds:
+                os.unlink(lock)
+                log.warning("%s was left behind, and is removed", lock)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(directory)
+
+
+def _read(path: Path) -> bytes:
+    """A file of the repository; empty when there is none."""
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,54 @@
+"""What goes wrong when something is written, as katafs' own errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pygit2
+
+from katafs.errors import DamagedError, StorageError
+
+# libgit2 gives the operating system's reason in words only
+_STORAGE_ERRNOS = {
+    os.strerror(number): number
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+}
+
+
+@contextmanager
+def storing(what: str, directory: Path, size: int = 4096) -> Iterator[None]:
+    """Turn pygit2's exceptions into ours: a full disk is not a damaged repository.
+
+    ``size`` is how much was to be written below ``directory``.
+    """
+    try:
+        yield
+    except (OSError, pygit2.GitError, KeyError, ValueError) as error:
+        # pygit2 raises bare OSError(message) for some libgit2 errors
+        number = (isinstance(error, OSError) and error.errno) or errno_in(str(error)) or _errno_of(directory, size)
+        if number is not None:
+            raise StorageError(f"cannot write {what}: {os.strerror(number)}", number) from error
+        raise DamagedError(f"cannot write {what}: {error}") from error
+
+
+def errno_in(message: str) -> int | None:
+    """The errno whose words are in a message of libgit2's."""
+    return next((number for text, number in _STORAGE_ERRNOS.items() if text in message), None)
+
+
+def _errno_of(directory: Path, size: int) -> int | None:
+    """What the operating system says to a file of that size: libgit2 may tell of the error before (seen: an object
+    that was not found, when the disk was full)."""
+    try:
+        with tempfile.TemporaryFile(dir=directory, prefix="tmp_obj_") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in _STORAGE_ERRNOS.values() else None
+    return None

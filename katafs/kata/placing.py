@@ -1,0 +1,79 @@
+"""Where an act goes in the row of events: the three questions of INTERFACE §4, in their order.
+
+1. Is it a repetition of what is recorded? (`repetition`)
+2. Which index does it get, and which were skipped? (`place`)
+3. Are there edits to be recorded first? (`edited_file`; only where no index was given)
+
+Nothing is read from or written to a repository here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from katafs.errors import InvalidError, LateError
+from katafs.kata.events import Row
+from katafs.kata.kinds import Kind
+from katafs.kata.listing import Listing
+from katafs.kata.message import Act, Text
+
+MOST_SKIPPED = 1_000
+
+
+def repetition(rows: Sequence[Row], act: Act) -> int | None:
+    """The index of the event that this act is already; None when it is new.
+
+    The same laptop_id, tab_seq and colour, of which the first two are not null. JSON values are compared, so ``"7"``
+    is not ``7``.
+    """
+    tab_seq = act.tab_seq.get("tab_seq")
+    if act.laptop_id is None or tab_seq is None:
+        return None
+    wanted = (act.laptop_id, tab_seq, act.colour)
+    for index in reversed(range(len(rows))):
+        row = rows[index]
+        if _same(row.get("tab_seq"), tab_seq) and (row.get("laptop_id"), tab_seq, row.get("colour")) == wanted:
+            return index
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same: in Python ``True == 1 == 1.0``."""
+    return type(one) is type(other) and one == other
+
+
+def place(last: int, act: Act) -> int:
+    """The index of a new event after event ``last``: the next one, if the act says nothing else.
+
+    Raises `LateError` (EEXIST) for one that is taken, `InvalidError` for one that would skip too many.
+    """
+    if act.index is None:
+        return last + 1
+    if act.index <= last:
+        raise LateError(f"event {act.index} is there already; the last is {last}")
+    if act.index - last - 1 > MOST_SKIPPED:
+        raise InvalidError(f"index {act.index} skips more than {MOST_SKIPPED} events after the last, {last}")
+    return act.index
+
+
+def edited_file(before: Listing, after: Listing) -> bytes | None:
+    """The first file, in git's order, that is in both listings with another content; None when there is none.
+
+    Files that were added or removed are no edit (FORMAT §2.2).
+    """
+    for position in after.files():
+        earlier = before.position(after.paths[position])
+        if earlier is None or before.is_directory(earlier):
+            continue
+        if before.entries[earlier].oid != after.entries[position].oid:
+            return after.paths[position]
+    return None
+
+
+def file_edit(act: Act, path: bytes) -> Act:
+    """The event that records edits: all files of the act as they are, but only this one is named. It has no output."""
+    summary = {"colour": Kind.FILE_EDIT.value, "filename": path.decode()}
+    empty = Text(b"")
+    return replace(act, kind=Kind.FILE_EDIT, summary=summary, stdout=empty, stderr=empty, status="0", index=None)
