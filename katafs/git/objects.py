@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
+from collections.abc import Iterator
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
@@ -28,6 +30,7 @@ LARGEST = 1 << 30  # bytes
 _SMALL = 1 << 16
 # A head has at most 30 bytes; the table of codes in front of it (RFC 1951) some 300.
 _HEAD, _HEAD_STORED = 64, 1024
+_LOOSE_NAME = re.compile(r"[0-9a-f]{38}")
 _DAMAGE = (pygit2.GitError, OSError, ValueError, zlib.error)
 
 
@@ -70,16 +73,69 @@ class Objects:
 
     def size(self, oid: Oid) -> int:
         """The size of an object in bytes, from its header. Raises as `read` does."""
+        return self._head(oid)[1]
+
+    def kind(self, oid: Oid) -> int:
+        """The kind of an object, from its header. Raises as `read` does."""
+        return self._head(oid)[0]
+
+    def _head(self, oid: Oid) -> tuple[int, int]:
+        """Kind and size of an object."""
         try:
             loose = self._open(oid)
             if loose is None:
-                return int(self._packs.read_header(pygit2.Oid(raw=oid))[1])
+                kind, size = self._packs.read_header(pygit2.Oid(raw=oid))
+                return int(kind), int(size)
             with loose:
-                return _parse_head(zlib.decompressobj().decompress(loose.read(_HEAD_STORED), _HEAD))[1]
+                word, size, _ = _parse_head(zlib.decompressobj().decompress(loose.read(_HEAD_STORED), _HEAD))
+                return _KINDS[word], size
         except KeyError as error:
             raise self.missing(f"object {oid.hex()}") from error
         except _DAMAGE as error:
             raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {error}") from error
+
+    def __contains__(self, oid: Oid) -> bool:
+        """Whether there is such an object, whole or not."""
+        return os.path.lexists(self._loose_path(oid)) or pygit2.Oid(raw=oid) in self._packs
+
+    def check(self, oid: Oid, expected: int) -> None:
+        """Read an object in pieces and forget it: a large one takes no memory if it is loose. Raises as `read` does."""
+        try:
+            file = self._open(oid)
+            if file is None:
+                self.read(oid, expected)
+                return
+            with file:
+                kind = _check_stored(file, oid)
+        except _DAMAGE as error:
+            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {error}") from error
+        if kind != expected:
+            raise DamagedError(f"{self._git_dir}: {oid.hex()} is a {_WORDS.get(kind)}, not a {_WORDS[expected]}")
+
+    def loose(self) -> Iterator[Oid]:
+        """The ids of all loose objects, by the names of their files."""
+        for first in range(256):
+            try:
+                names = os.listdir(f"{self._directory}/{first:02x}")
+            except OSError:
+                continue
+            yield from (bytes.fromhex(f"{first:02x}{name}") for name in names if _LOOSE_NAME.fullmatch(name))
+
+    def packed(self) -> Iterator[Oid]:
+        """The ids of all packed objects."""
+        yield from (bytes(oid.raw) for oid in self._packs)
+
+    def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
+        """The kind and the data of an object as a pack has it; None when no pack has it whole."""
+        try:
+            kind, data = self._packs.read(pygit2.Oid(raw=oid))
+        except (KeyError, *_DAMAGE):
+            return None
+        return int(kind), data
+
+    def loose_file(self, oid: Oid) -> Path:
+        """Where the file of a loose object is, or would be."""
+        return Path(self._loose_path(oid))
 
     @cached_property
     def repository(self) -> pygit2.Repository:
@@ -94,11 +150,14 @@ class Objects:
         repository.set_odb(odb)
         return repository
 
+    def _loose_path(self, oid: Oid) -> str:
+        name = oid.hex()
+        return f"{self._directory}/{name[:2]}/{name[2:]}"
+
     def _open(self, oid: Oid) -> FileIO | None:
         """The file of a loose object; None when there is none."""
-        name = oid.hex()
         try:
-            fd = os.open(f"{self._directory}/{name[:2]}/{name[2:]}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self._loose_path(oid), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return FileIO(fd)
@@ -123,6 +182,29 @@ class Objects:
         if hashlib.sha1(b"%b %d\0" % (word, size) + data).digest() != oid:
             raise ValueError("its bytes are not those of its id")
         return _KINDS[word], data
+
+
+def _check_stored(file: FileIO, oid: Oid) -> int:
+    """Compare the bytes of a loose object with its id, piece by piece: its kind. Raises what `_DAMAGE` names."""
+    inflater = zlib.decompressobj()
+    text = b""
+    while len(text) < _HEAD and (piece := inflater.unconsumed_tail or file.read(_SMALL)):
+        text += inflater.decompress(piece, _SMALL)
+    word, size, start = _parse_head(text)
+    if size > LARGEST:
+        raise ValueError(f"{size} bytes are too many")
+    digest = hashlib.sha1(b"%b %d\0" % (word, size))
+    digest.update(text[start:])
+    length = len(text) - start
+    while length <= size and not inflater.eof and (piece := inflater.unconsumed_tail or file.read(_SMALL)):
+        text = inflater.decompress(piece, _SMALL)
+        digest.update(text)
+        length += len(text)
+    if not inflater.eof or length != size:
+        raise ValueError("it is cut short, or longer than it says")
+    if digest.digest() != oid:
+        raise ValueError("its bytes are not those of its id")
+    return _KINDS[word]
 
 
 def _parse_head(text: bytes) -> tuple[bytes, int, int]:

@@ -138,11 +138,11 @@ class RefWriter:
             lines.setdefault(name, b"%s %s" % (commit.hex().encode(), name))
         return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
 
-    def _lock(self, name: str) -> str:
-        """Take git's lock of a file in ``.git``: the path of the lock, which is to be removed, or renamed to the file."""
+    def _lock(self, name: str, stale: float = _STALE_TAG) -> str:
+        """Take git's lock of a file in ``.git``: its path, which is to be removed, or renamed to the file."""
         lock = os.path.join(self._repo.git_dir, f"{name}.lock")
         for _ in range(_LOCK_TRIES):
-            self.unlock(name, _STALE_TAG)
+            self.unlock(name, stale)
             try:
                 os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
             except FileExistsError:

@@ -1,0 +1,268 @@
+"""What the checks of one kata look at; each thing is read once, when it is first asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from katafs.errors import DamagedError, KataError
+from katafs.git import GitRepo, Oid, Reference, RefMender, references
+from katafs.kata.events import Row, event_type, parse_rows
+from katafs.kata.fsck.findings import printable
+from katafs.kata.fsck.scan import Scan, scan
+from katafs.kata.layouts import Layout, Root, detect, rows_blob
+
+#: where what is put aside is kept, in ``.git``; and the references that keep commits
+ASIDE = "katafs-lost-found"
+LOST = "refs/katafs/lost"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One commit of ``main``: ``number`` is that of its subject, None for an option and the like."""
+
+    oid: Oid
+    tree: Oid
+    number: int | None
+    subject: bytes
+    parents: int
+    ends_with_newline: bool
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The commits of ``main`` by first parents, the newest first."""
+
+    steps: list[Step]
+    #: why the walk ended early, if it did
+    problem: str = ""
+
+    @cached_property
+    def commits(self) -> frozenset[Oid]:
+        return frozenset(step.oid for step in self.steps)
+
+
+@dataclass(frozen=True)
+class Tip:
+    """What the tip of ``main`` says."""
+
+    root: Root
+    layout: Layout
+    text: bytes
+    rows: list[Row]
+
+    @property
+    def last(self) -> int:
+        return len(self.rows) - 1
+
+    def is_outage(self, index: int) -> bool:
+        """Whether an index was only skipped."""
+        return event_type(self.rows[index], index) == "outage"
+
+
+class Examination:
+    """One look at a kata. Belongs to one thread, and holds nothing that is read later than it says."""
+
+    def __init__(self, path: Path, kata_id: str, *, is_quick: bool) -> None:
+        self.path = path
+        self.kata_id = kata_id
+        self.is_quick = is_quick
+        self.git_dir = path / ".git"
+        #: indexes that had no tag in an earlier look; None: there was none
+        self.untagged_before: frozenset[int] | None = None
+
+    @cached_property
+    def repo(self) -> GitRepo:
+        """Raises `DamagedError` when there is no directory of objects."""
+        return GitRepo(self.path)
+
+    @cached_property
+    def references(self) -> dict[str, Reference]:
+        """Read before ``main`` and its commits are, whose writer moves ``main`` first: no tag is ahead of it."""
+        return references(self.git_dir)
+
+    @cached_property
+    def main(self) -> Oid | None:
+        """The tip, None when it cannot be read or its commit is not there."""
+        _ = self.references
+        try:
+            oid = self.repo.main()
+            return oid if oid is not None and self.repo.commit(oid).oid == oid else None
+        except KataError:
+            return None
+
+    @cached_property
+    def scan(self) -> Scan:
+        return scan(self.path, with_objects=not self.is_quick)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The history of ``main``, as far as it can be read."""
+        return walk(self.repo, self.main) if self.main is not None else Chain([])
+
+    @cached_property
+    def tip_or_why(self) -> Tip | str:
+        """What the tip says, or why it says nothing that can be understood."""
+        if self.main is None:
+            return "there is no branch main"
+        try:
+            return read_tip(self.repo, self.main)
+        except KataError as error:
+            return reason(error)
+
+    @property
+    def tip(self) -> Tip | None:
+        return self.tip_or_why if isinstance(self.tip_or_why, Tip) else None
+
+    @cached_property
+    def expected(self) -> dict[int, Oid]:
+        """The commit of each event by subjects: a skipped index has that of the next event."""
+        found: dict[int, Oid] = {}
+        for step in self.chain.steps:
+            if step.number is not None:
+                found.setdefault(step.number, step.oid)
+        if self.tip is not None:
+            later: Oid | None = None
+            for index in reversed(range(self.tip.last + 1)):
+                if index not in found and later is not None and self.tip.is_outage(index):
+                    found[index] = later
+                later = found.get(index, later)
+        return found
+
+    @cached_property
+    def tags(self) -> dict[int, Reference]:
+        """The tags of events by index."""
+        start = len("refs/tags/")
+        return {
+            int(name[start:]): reference
+            for name, reference in self.references.items()
+            if name.startswith("refs/tags/") and is_index(name[start:])
+        }
+
+    # -- for those who mend
+
+    @property
+    def mender(self) -> RefMender:
+        return RefMender(self.repo)
+
+    def keep_commit(self, oid: Oid, name: str) -> None:
+        """Keep a commit that ``main`` does not contain, by a reference that git does not clone."""
+        if oid in self.chain.commits or oid not in self.repo.objects:
+            return
+        safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+        kept = f"{LOST}/{safe.strip('.')[:60] or 'unnamed'}-{oid.hex()[:12]}"
+        if kept not in self.references:
+            self.mender.replace(kept, oid, None)
+
+    def put_aside(self, name: str) -> None:
+        """Move a file or directory of the kata to where what is put aside is kept. Raises OSError."""
+        os.rename(self.path / name, _free_place(self.path, name))
+
+    def keep_bytes(self, name: str, data: bytes) -> None:
+        """Put aside what a file held."""
+        _free_place(self.path, name).write_bytes(data)
+
+
+def walk(repo: GitRepo, tip: Oid) -> Chain:
+    """The history of a commit."""
+    steps: list[Step] = []
+    try:
+        for commit in repo.history(tip):
+            word = commit.subject.split(b" ", 1)[0].decode("ascii", "replace")
+            number = int(word) if is_index(word) else None
+            ends = commit.message.endswith(b"\n")
+            steps.append(Step(commit.oid, commit.tree, number, commit.subject[:80], len(commit.parents), ends))
+    except KataError as error:
+        return Chain(steps, reason(error))
+    return Chain(steps)
+
+
+def read_tip(repo: GitRepo, oid: Oid) -> Tip:
+    """What a commit says of its kata. Raises `DamagedError`."""
+    root = Root.read(repo, repo.commit(oid).tree)
+    layout = detect(root)
+    blob = rows_blob(root, layout)
+    if blob is None:
+        raise DamagedError("it has no events.json or events_summary.json")
+    text = repo.blob(blob)
+    return Tip(root, layout, text, parse_rows(text))
+
+
+def _free_place(path: Path, name: str) -> Path:
+    """Where something of a kata can be put aside. Raises OSError."""
+    directory = path / ".git" / ASIDE
+    directory.mkdir(exist_ok=True)
+    flat = name.removeprefix(".git/").replace("/", "-")
+    for number in range(1, 10_000):
+        target = directory / (flat if number == 1 else f"{flat}.{number}")
+        if not os.path.lexists(target):
+            return target
+    raise FileExistsError(errno.EEXIST, "too much was put aside", directory)
+
+
+def is_index(text: str) -> bool:
+    """Whether ``text`` is the number of an event as git and saver write it."""
+    return text.isascii() and text.isdigit() and len(text) < 10 and (text == "0" or text[0] != "0")
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, without the path of the repository in front of it."""
+    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return printable(text.partition("/.git: ")[2] or text, 300)
+
+
+def newest_mtime(path: Path, most: int = 100_000) -> float:
+    """The time of the newest thing in a directory, itself included; links are not followed."""
+    newest = os.lstat(path).st_mtime
+    for parent, directories, names in os.walk(path):
+        for name in (*directories, *names):
+            try:
+                newest = max(newest, os.lstat(os.path.join(parent, name)).st_mtime)
+            except OSError:
+                continue
+            most -= 1
+            if not most:
+                return newest
+    return newest
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it. Raises OSError."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+
+
+def each(steps: list[Callable[[], object]]) -> Callable[[], object]:
+    """One mend that is several."""
+
+    def mend() -> None:
+        for step in steps:
+            step()
+
+    return mend
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, and sync it, before it gets its name. Raises OSError."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
