@@ -98,7 +98,7 @@ class _Report(ExitStack):
         if self._has_bar:
             self._bar = self.enter_context(
                 click.progressbar(
-                    length=_STEPS, file=sys.stderr, label="katas", item_show_func=lambda _: f"{self._katas} katas"
+                    range(_STEPS), file=sys.stderr, item_show_func=lambda _: _count(self._katas, "kata"), show_eta=False
                 )
             )
 
@@ -114,7 +114,7 @@ class _Report(ExitStack):
         self._katas += bool(result.kata_id)
         if self._has_bar:
             step = int(done * _STEPS)
-            self._bar.update(step - self._position, result.kata_id)
+            self._bar.update(step - self._position)
             self._position = step
 
     def _tell(self, finding: Finding) -> None:

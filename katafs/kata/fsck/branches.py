@@ -11,7 +11,7 @@ from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
 from katafs.git.objects import COMMIT
 from katafs.git.repo import MAIN
-from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, read_tip, walk
+from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
 
@@ -93,18 +93,10 @@ def main(exam: Examination) -> Iterator[Problem]:
 
 def _behind(exam: Examination) -> Iterator[Problem]:
     """Tags are made after ``main`` has moved. One that is ahead says that the disk forgot where main was."""
-    if exam.tip is None:
-        return
-    ahead = sorted((index for index in exam.tags if index > exam.tip.last), reverse=True)
-    for index in ahead:
-        oid = exam.tags[index].oid
-        if oid is None or oid in exam.chain.commits:
-            continue
-        chain = _whole(exam.repo, oid)
-        if chain is not None and exam.main in chain.commits:
-            message = f"main lacks events up to {index}: tag {index} is ahead of it, on the same line"
-            yield Problem("main-behind", message, partial(exam.mender.replace, MAIN, oid, exam.main), is_passing=True)
-            return
+    if exam.ahead is not None:
+        index, oid = exam.ahead
+        message = f"main lacks events up to {index}: tag {index} is ahead of it, on the same line"
+        yield Problem("main-behind", message, partial(exam.mender.replace, MAIN, oid, exam.main), is_passing=True)
 
 
 def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
@@ -113,7 +105,7 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
     newest_tag = max(((index, found.oid) for index, found in exam.tags.items() if found.oid), default=(-1, None))[1]
     logged = _last_logged(exam)
     if logged is not None:
-        chain = _whole(repo, logged)
+        chain = whole(repo, logged)
         if chain is not None and (newest_tag is None or newest_tag in chain.commits):
             return logged, "its log"
     heads = _heads(repo)
@@ -140,16 +132,6 @@ def _last_logged(exam: Examination) -> Oid | None:
     return None
 
 
-def _whole(repo: GitRepo, oid: Oid) -> Chain | None:
-    """The history of a commit that has all its commits, and events that can be read; else None."""
-    chain = walk(repo, oid)
-    try:
-        read_tip(repo, oid)
-    except KataError:
-        return None
-    return None if chain.problem else chain
-
-
 def _heads(repo: GitRepo) -> dict[Oid, Chain]:
     """All commits with events that no other such commit follows, in any pack or file."""
     parents: dict[Oid, tuple[Oid, ...]] = {}
@@ -162,7 +144,7 @@ def _heads(repo: GitRepo) -> dict[Oid, Chain]:
     followed = {parent for found in parents.values() for parent in found}
     heads = {}
     for oid in sorted(set(parents) - followed):
-        chain = _whole(repo, oid)
+        chain = whole(repo, oid)
         if chain is not None:
             heads[oid] = chain
     return heads

@@ -146,6 +146,18 @@ class Examination:
             if name.startswith("refs/tags/") and is_index(name[start:])
         }
 
+    @cached_property
+    def ahead(self) -> tuple[int, Oid] | None:
+        """The newest tag that is ahead of ``main`` on the same line: its index and commit."""
+        if self.tip is None:
+            return None
+        for index, tag in sorted(self.tags.items(), reverse=True):
+            if index > self.tip.last and tag.oid is not None and tag.oid not in self.chain.commits:
+                chain = whole(self.repo, tag.oid)
+                if chain is not None and self.main in chain.commits:
+                    return index, tag.oid
+        return None
+
     # -- for those who mend
 
     @property
@@ -182,6 +194,16 @@ def walk(repo: GitRepo, tip: Oid) -> Chain:
     except KataError as error:
         return Chain(steps, reason(error))
     return Chain(steps)
+
+
+def whole(repo: GitRepo, oid: Oid) -> Chain | None:
+    """The history of a commit that has all its commits, and events that can be read; else None."""
+    chain = walk(repo, oid)
+    try:
+        read_tip(repo, oid)
+    except KataError:
+        return None
+    return None if chain.problem else chain
 
 
 def read_tip(repo: GitRepo, oid: Oid) -> Tip:

@@ -20,6 +20,7 @@ from katafs.kata.fsck.scan import mend_owners_and_modes
 # and configuration for as long as a person's editor is open; objects are written for as long as a repack takes.
 _STALE_OTHER_LOCK = 600.0
 STALE_WORK = 3600.0
+_CHECKED_ELSEWHERE = re.compile(r"\.git/refs/|\.git/HEAD$|manifest\.json$")
 _REFERENCE_LOCK = re.compile(r"\.git/(?:refs/.+|HEAD|packed-refs)\.lock")
 
 
@@ -33,7 +34,8 @@ def owners_and_modes(exam: Examination) -> Iterator[Problem]:
     if modes := exam.scan.wrong_modes:
         message = f"{_some(modes)} closed to the owner of the kata, or open for everybody to write"
         yield Problem("wrong-mode", message, mend, needs_root=True)
-    if odd := exam.scan.odd:
+    # references, HEAD and the manifest have checks of their own
+    if odd := [name for name in exam.scan.odd if not _CHECKED_ELSEWHERE.match(name)]:
         message = f"{_some(odd)} no plain file: katafs does not follow or open such things"
         yield Problem("odd-file", message, advice="replace it by what it stands for, or remove it")
     if unreadable := exam.scan.unreadable:

@@ -52,7 +52,8 @@ CHECKS: tuple[Check, ...] = (
 
 _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0
-_APART = 1.0
+# when references were changed in the last 10 s, somebody may be at work
+_APART, _RECENT = 1.0, 10.0
 # a repository is being made as long as it has no references, and this many seconds after
 _BEING_MADE = 60.0
 _ROUNDS = 6
@@ -113,7 +114,7 @@ class _KataCheck:
             return self._findings(first)
         exam = self._wait_for_locks(exam)
         with repository_lock(self._path / ".git", _PATIENCE):
-            if any(problem.is_passing for problem in first):
+            if any(problem.is_passing for problem in first) and _was_written(exam):
                 time.sleep(max(0.0, _APART - (time.monotonic() - started)))
             return self._findings(self._again(first))
 
@@ -122,7 +123,7 @@ class _KataCheck:
 
     def _look(self, exam: Examination) -> list[Problem]:
         """Everything that the checks find."""
-        found = []
+        found: list[Problem] = []
         for check in CHECKS:
             try:
                 found += check(exam)
@@ -145,6 +146,7 @@ class _KataCheck:
         """Look, and mend, until nothing is left that can be mended."""
         passing = {problem.code for problem in first if problem.is_passing}
         untagged = frozenset[int]().union(*(problem.indexes for problem in first))
+        found: list[Problem] = []
         for _ in range(_ROUNDS):
             exam = self._exam()
             exam.untagged_before = untagged if not self._mended else None
@@ -153,9 +155,19 @@ class _KataCheck:
                 for problem in self._look(exam)
                 if self._mended or not problem.is_passing or problem.code in passing
             ]
-            if not self._repair or not any(self._mend(problem) for problem in found):
-                return found
+            if not self._repair or not self._mend_all(found):
+                break
         return found
+
+    def _mend_all(self, found: list[Problem]) -> bool:
+        """Whether something was tried. Where ``main`` moves, what was found before holds no longer."""
+        was_tried = False
+        for problem in found:
+            if self._mend(problem):
+                was_tried = True
+                if problem.code in ("main-lost", "main-behind"):
+                    break
+        return was_tried
 
     def _mend(self, problem: Problem) -> bool:
         """Try to mend something, once; whether it was tried."""
@@ -201,3 +213,14 @@ def _is_being_made(exam: Examination) -> bool:
         return False
     newest = max(os.lstat(exam.path).st_mtime, os.lstat(exam.git_dir).st_mtime)
     return 0 <= time.time() - newest < _BEING_MADE
+
+
+def _was_written(exam: Examination) -> bool:
+    """Whether somebody wrote references a moment ago."""
+    for name in ("refs/heads", "refs/heads/main", "refs/tags", "packed-refs"):
+        try:
+            if time.time() - os.lstat(exam.git_dir / name).st_mtime < _RECENT:
+                return True
+        except OSError:
+            continue
+    return False

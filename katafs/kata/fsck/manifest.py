@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -49,8 +50,11 @@ def _manifest_file(exam: Examination, stored: bytes, value: object) -> Iterator[
         yield Problem("manifest-missing", message, partial(replace_file, path, stored))
         return
     except OSError as error:
-        yield Problem("manifest-differs", f"manifest.json cannot be read: {error.strerror}", advice="see to the file")
-        return
+        if error.errno != errno.ELOOP:
+            message = f"manifest.json cannot be read: {error.strerror}"
+            yield Problem("manifest-differs", message, advice="see to the file")
+            return
+        # a link, which is put aside as what it is
     except (ValueError, RecursionError):
         pass  # then it differs
 

@@ -62,7 +62,8 @@ def config(exam: Examination) -> Iterator[Problem]:
         message = f".git/config sets {', '.join(map(printable, unusual[:5]))}: katafs does not obey it, git may"
         yield Problem("config-unusual", message, is_note=True)
     head = read_reference(exam.git_dir, "HEAD")
-    if head is not None and (head.oid or head.target):
+    # without these libgit2 sees no repository at all, of which other checks tell
+    if head is not None and (head.oid or head.target) and (exam.git_dir / "refs").is_dir():
         try:
             GitWriter(exam.repo)
         except KataError as error:

@@ -63,7 +63,7 @@ def _replace(exam: Examination, index: int, tag: Reference, expected: Oid) -> No
 
 def beyond(exam: Examination) -> Iterator[Problem]:
     """Tags of events that are not there: the event that comes would be read by the wrong commit."""
-    if exam.tip is None:
+    if exam.tip is None or exam.ahead is not None:
         return
     ahead = {index: tag for index, tag in exam.tags.items() if index > exam.tip.last}
     if not ahead:
