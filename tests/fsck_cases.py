@@ -14,7 +14,7 @@ from pathlib import Path
 
 from katafs.kata.commit import set_option
 from katafs.kata.fsck import Finding, State, check_ids, check_store
-from tests.katas import GitCommit, GitFile, add_event, git, import_commits, make_kata, row_time
+from tests.katas import GitCommit, GitFile, add_event, git, import_commits, make_kata, row_time, stored_rows
 
 KATA_ID = "FsckMe"
 LAYOUTS = ("native", "saver")
@@ -145,3 +145,23 @@ def assert_mended(path: Path, before: bytes, *expected: str, is_quick: bool = Fa
     assert references(path) == before
     assert_git_is_content(path)
     return mended
+
+
+def git_event_on(path: Path, tip: str) -> bool:
+    """Record an event of a native kata on a commit with the git command, as saver would; whether nobody was faster."""
+    rows = stored_rows(path, tip)
+    rows.append({"colour": "amber", "index": len(rows), "time": row_time(60 * len(rows)), "type": "test"})
+    subject = f"{len(rows) - 1} ran tests, no prediction, got amber"
+    stream = f"commit refs/heads/main\ncommitter o <o@example.com> now\ndata {len(subject)}\n{subject}\nfrom {tip}\n"
+    for name, value in {"event.json": rows[-1], "events_summary.json": rows}.items():
+        data = json.dumps(value)
+        stream += f"M 100644 inline {name}\ndata {len(data)}\n{data}\n"
+    command = ["git", "fast-import", "--quiet", "--date-format=now"]
+    result = subprocess.run(command, cwd=path, input=stream.encode(), capture_output=True, check=False)
+    if result.returncode:
+        return False
+    lines = git(path, "rev-list", "--first-parent", "--parents", "main").decode().splitlines()
+    (commit,) = (line.split()[0] for line in lines if line.endswith(f" {tip}"))
+    # katafs' next writer makes the tag too, when he sees none
+    subprocess.run(["git", "tag", str(len(rows) - 1), commit], cwd=path, capture_output=True, check=False)
+    return True

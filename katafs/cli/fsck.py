@@ -48,17 +48,18 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
     start_writing()
     path = real_store(store, _FAILED)
     _check_ids(path, store, ids)
-    from katafs.kata import fsck as checks
-
-    if ids:
-        results = checks.check_ids(path, list(dict.fromkeys(ids)), repair=repair, is_quick=quick)
-    else:
-        results = checks.check_store(path, repair=repair, is_quick=quick)
-    report = _Report(as_json, quiet, repair)
+    report = _Report(as_json, quiet)
     try:
+        from katafs.kata import fsck as checks
+
+        if ids:
+            results = checks.check_ids(path, list(dict.fromkeys(ids)), repair=repair, is_quick=quick)
+        else:
+            results = checks.check_store(path, repair=repair, is_quick=quick)
         with report:
             for done, result in results:
                 report.tell(done, result)
+            report.advance(1.0)
     except KeyboardInterrupt:
         report.status |= _STOPPED
         click.echo("katafs: stopped; what was not looked at yet is as it was", err=True)
@@ -86,9 +87,9 @@ def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
 class _Report(ExitStack):
     """Prints findings as they come, and counts them."""
 
-    def __init__(self, as_json: bool, is_quiet: bool, repair: bool) -> None:
+    def __init__(self, as_json: bool, is_quiet: bool) -> None:
         super().__init__()
-        self._as_json, self._is_quiet, self._repair = as_json, is_quiet, repair
+        self._as_json, self._is_quiet = as_json, is_quiet
         self._katas = 0
         self._counts: Counter[str] = Counter()
         self._failures = 0
@@ -112,6 +113,10 @@ class _Report(ExitStack):
             self._clear()
             click.echo(f"katafs: kata {result.kata_id} could not be checked: {result.failure}", err=True)
         self._katas += bool(result.kata_id)
+        self.advance(done)
+
+    def advance(self, done: float) -> None:
+        """Show how much is done, from 0 to 1."""
         if self._has_bar:
             step = int(done * _STEPS)
             self._bar.update(step - self._position)

@@ -63,8 +63,8 @@ class Tip:
         return len(self.rows) - 1
 
     def is_outage(self, index: int) -> bool:
-        """Whether an index was only skipped."""
-        return event_type(self.rows[index], index) == "outage"
+        """Whether an index was only skipped, by a row that is at its place."""
+        return self.rows[index].get("index") == index and event_type(self.rows[index], index) == "outage"
 
 
 class Examination:
@@ -123,17 +123,20 @@ class Examination:
 
     @cached_property
     def expected(self) -> dict[int, Oid]:
-        """The commit of each event by subjects: a skipped index has that of the next event."""
+        """The commit of each event by subjects: a skipped index has that of the next event that was not."""
         found: dict[int, Oid] = {}
         for step in self.chain.steps:
             if step.number is not None:
                 found.setdefault(step.number, step.oid)
-        if self.tip is not None:
-            later: Oid | None = None
-            for index in reversed(range(self.tip.last + 1)):
-                if index not in found and later is not None and self.tip.is_outage(index):
+        later: Oid | None = None
+        for index in reversed(range(self.tip.last + 1)) if self.tip is not None else ():
+            if self.tip is not None and self.tip.is_outage(index):
+                found.pop(index, None)
+                if later is not None:
                     found[index] = later
-                later = found.get(index, later)
+            else:
+                # none where the history is broken: whose outages came before it is not known then
+                later = found.get(index)
         return found
 
     @cached_property
@@ -145,6 +148,11 @@ class Examination:
             for name, reference in self.references.items()
             if name.startswith("refs/tags/") and is_index(name[start:])
         }
+
+    @cached_property
+    def numbers(self) -> dict[Oid, int]:
+        """The number of each commit of ``main`` that has one."""
+        return {step.oid: step.number for step in self.chain.steps if step.number is not None}
 
     @cached_property
     def ahead(self) -> tuple[int, Oid] | None:

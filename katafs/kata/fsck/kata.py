@@ -113,9 +113,9 @@ class _KataCheck:
         if all(problem.is_note for problem in first) and not self._damage:
             return self._findings(first)
         exam = self._wait_for_locks(exam)
+        if any(problem.is_passing for problem in first) and _was_written(exam):
+            time.sleep(max(0.0, _APART - (time.monotonic() - started)))
         with repository_lock(self._path / ".git", _PATIENCE):
-            if any(problem.is_passing for problem in first) and _was_written(exam):
-                time.sleep(max(0.0, _APART - (time.monotonic() - started)))
             return self._findings(self._again(first))
 
     def _exam(self) -> Examination:
