@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from katafs.errors import StorageError
 from katafs.kata.fsck import State
 from katafs.kata.fsck import kata as fsck_kata
 from tests.conftest import unavailable
-from tests.fsck_cases import (
+from tests.fsck.cases import (
     KATA_ID,
     LAST,
     assert_git_is_content,
@@ -32,8 +33,8 @@ from tests.fsck_cases import (
     git_event_on,
     make_old,
 )
-from tests.katas import assert_sound, git, long_store, make_kata, message, unpack
-from tests.mounts import OTHER, CommandLine, MakeMount, command_line, wait_until
+from tests.katas import assert_sound, git, long_store, make_kata, message, serving, unpack
+from tests.mounts import OTHER, CommandLine, command_line, katafs, wait_until
 
 
 @pytest.fixture
@@ -158,18 +159,18 @@ def test_what_is_mended_belongs_to_the_owner(owned: Path) -> None:
     assert {(path.stat().st_uid, path.stat().st_gid) for path in everything} == {(OTHER, OTHER)}
 
 
-def test_nothing_outside_is_given_away(owned: Path, tmp_path: Path) -> None:
+def test_nothing_outside_is_given_away(owned: Path, store: Path) -> None:
     """The owner of a kata cannot have root give him what is not his: by a link of either kind."""
-    secret, other = tmp_path / "secret", tmp_path / "other"
+    secret, other = store / "secret", store / "other"
     for file in (secret, other):
         file.write_text("root's")
     (owned / ".git" / "link").symlink_to(secret)
     os.link(other, owned / ".git" / "hard")
-    (owned / ".git" / "directory").symlink_to(tmp_path)
+    (owned / ".git" / "directory").symlink_to(store)
     os.chown(owned / ".git" / "HEAD", 0, 0)
     check(owned, repair=True)
     assert (owned / ".git" / "HEAD").stat().st_uid == OTHER
-    assert {file.stat().st_uid for file in (secret, other, tmp_path)} == {0}
+    assert {file.stat().st_uid for file in (secret, other, store)} == {0}
 
 
 # -- the command line
@@ -243,38 +244,36 @@ def test_progress(cli: CommandLine) -> None:
 # -- beside others
 
 
-def test_beside_a_daemon_that_is_written_to(mount: MakeMount, store: Path) -> None:
-    """Writers go on, hear of no error, and nothing is found or changed."""
-    path = make_kata(store, "AAAAAA")
-    shown = mount(store).kata("AAAAAA")
+def test_beside_a_daemon_that_is_written_to(fuse: None, tmp_path: Path) -> None:
+    """A daemon and git write, hear of no error, and nothing is found or changed."""
     stop = threading.Event()
-    written = 0
+    written: list[int] = []
 
-    def write() -> None:
-        nonlocal written
+    def write_to(shown: Path) -> None:
         while not stop.is_set():
-            (shown / "ran_tests").write_text(json.dumps(message({"hiker.py": f"{written}\n"})))
-            written += 1
+            (shown / "ran_tests").write_text(json.dumps(message({"hiker.py": f"{len(written)}\n"})))
+            written.append(1)
 
-    def write_by_git() -> None:
+    def write_by_git(path: Path) -> None:
         while not stop.is_set():
             git_event_on(path, git(path, "rev-parse", "main").decode().strip())
 
-    writers = [threading.Thread(target=target) for target in (write, write_by_git)]
-    for writer in writers:
-        writer.start()
-    try:
-        looks = 0
-        while written < 60:
-            assert check_all(store, repair=True) == []
-            looks += 1
-    finally:
-        stop.set()
+    with serving(tmp_path, "fast") as mount, ThreadPoolExecutor(2) as pool:
+        path = make_kata(mount.store, "AAAAAA")
+        try:
+            writers = [pool.submit(write_to, mount.kata("AAAAAA")), pool.submit(write_by_git, path)]
+            looks = 0
+            while len(written) < 40 and not any(writer.done() for writer in writers):
+                result = katafs("fsck", "--repair", mount.store, check=False)
+                assert (result.returncode, result.stdout) == (0, b"1 kata: 0 findings\n"), result
+                looks += 1
+        finally:
+            stop.set()
         for writer in writers:
-            writer.join()
-    assert looks
-    assert check_all(store) == []
-    assert assert_sound(path) >= written
+            writer.result()
+        assert looks
+        assert check_all(mount.store) == []
+        assert assert_sound(path) > len(written) >= 40
 
 
 def test_beside_saver(store: Path) -> None:

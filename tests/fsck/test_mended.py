@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.fsck import State
-from tests.fsck_cases import (
+from tests.fsck.cases import (
     KATA_ID,
     LAST,
-    LAYOUTS,
     LONG_AGO,
     assert_git_is_content,
     assert_mended,
     check,
-    copy_kata,
     make_old,
     references,
 )
@@ -27,12 +25,6 @@ from tests.katas import git
 
 Damage = Callable[[Path], object]
 NOWHERE = "1234567890123456789012345678901234567890"
-
-
-@pytest.fixture(params=LAYOUTS)
-def kata(request: pytest.FixtureRequest, store: Path) -> Path:
-    """A kata of six events in each layout."""
-    return copy_kata(request.param, store)
 
 
 def write(name: str, text: str | bytes = b"") -> Damage:

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from katafs.kata.fsck import Finding, State
-from tests.fsck_cases import (
+from tests.fsck.cases import (
     KATA_ID,
     LAST,
-    LAYOUTS,
     assert_git_is_content,
     assert_mended,
     check,
@@ -26,12 +25,6 @@ from tests.fsck_cases import (
     saver_commits,
 )
 from tests.katas import GitCommit, GitFile, git, git_commit, import_commits, stored_rows
-
-
-@pytest.fixture(params=LAYOUTS)
-def kata(request: pytest.FixtureRequest, store: Path) -> Path:
-    """A kata of six events in each layout."""
-    return copy_kata(request.param, store)
 
 
 def loose(path: Path, name: str) -> Path:
