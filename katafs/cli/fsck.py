@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import PATH, fail, real_store, start_writing
+from katafs.cli.common import PATH, drop_output, fail, real_store, start_writing
 
 if TYPE_CHECKING:
     from katafs.kata.fsck import Finding, Result
@@ -46,6 +47,8 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
     and 2 if the command line is wrong.
     """
     start_writing()
+    # what the writers log is in the findings
+    logging.getLogger().addHandler(logging.NullHandler())
     path = real_store(store, _FAILED)
     _check_ids(path, store, ids)
     report = _Report(as_json, quiet)
@@ -64,7 +67,8 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
         report.status |= _STOPPED
         click.echo("katafs: stopped; what was not looked at yet is as it was", err=True)
     except OSError as error:
-        fail(f"{error.filename or store}: {error.strerror}", report.status | _FAILED)
+        drop_output()
+        fail(f"{error.filename or 'standard output'}: {error.strerror}", report.status | _FAILED)
     report.summarize()
     sys.exit(report.status)
 

@@ -66,6 +66,8 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
             return None if stat.S_ISDIR(status.st_mode) else Reference(None)
         with open(path, "rb", opener=open_plain) as file:
             text = file.read(_MOST_BYTES)
+            # a directory on the way may be a link: what is not the owner's is not told
+            is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -74,7 +76,7 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
         return Reference(bytes.fromhex(found[1].decode()), text=text)
     if found := _SYMBOLIC.fullmatch(text):
         return Reference(None, os.fsdecode(found[1]), text)
-    return Reference(None, text=text)
+    return Reference(None, text=text if is_own else b"")
 
 
 def packed_references(git_dir: Path) -> tuple[dict[str, Oid], int]:

@@ -163,12 +163,13 @@ class RefWriter:
         # not ``.git``, whose lock this thread may hold
         directory = os.open(self._repo.git_dir / "refs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # one at a time, lest a second one remove what is a new lock by then
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            # one at a time, lest a second one remove what is a new lock by then; whoever holds this does it, or is the
+            # owner of the kata, for whom nobody waits
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - os.lstat(lock).st_mtime > seconds:
                 os.unlink(lock)
                 log.warning("%s was left behind, and is removed", lock)
-        except FileNotFoundError:
+        except (BlockingIOError, FileNotFoundError):
             pass
         finally:
             os.close(directory)

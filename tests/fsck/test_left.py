@@ -206,7 +206,7 @@ def test_a_row_without_a_commit(kata: Path) -> None:
 
 def test_a_subject_of_another_event(kata: Path) -> None:
     set_rows(kata, lambda rows: rows.append({"index": LAST + 1, "colour": "red", "type": "test"}), "3 ran tests")
-    assert f"of event 3 follows that of event {LAST}" in left(kata, "commit-misplaced").message
+    assert "of event 3 follows" in left(kata, "commit-misplaced").message
     assert f"event {LAST + 1} has no commit" in left(kata, "row-without-commit").message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from functools import partial
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
 from katafs.git.objects import COMMIT
-from katafs.git.repo import MAIN
+from katafs.git.repo import MAIN, open_plain
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
@@ -19,6 +20,8 @@ _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
 _STRAY = re.compile(r"refs/heads/[0-9A-Za-z]{8}")
 # the log of a reference: git's gitrepository-layout
+_MOST_HEADS = 100
+_LOG_END = 1 << 16  # bytes
 _REFLOG_LINE = re.compile(rb"[0-9a-f]{40} ([0-9a-f]{40}) ")
 
 
@@ -37,7 +40,7 @@ def packed(exam: Examination) -> Iterator[Problem]:
     if wrong:
 
         def mend() -> None:
-            exam.keep_bytes("packed-refs", (exam.git_dir / "packed-refs").read_bytes())
+            exam.keep(".git/packed-refs")
             exam.mender.clean_packed()
 
         message = f".git/packed-refs has {wrong} line{'s' if wrong > 1 else ''} that git does not understand"
@@ -85,7 +88,7 @@ def main(exam: Examination) -> Iterator[Problem]:
 
     def mend() -> None:
         if found is not None and found.oid is None:
-            exam.keep_bytes("refs-heads-main", found.text)
+            exam.keep(f".git/{MAIN}")
         exam.mender.replace(MAIN, tip, found.oid if found is not None else None)
 
     yield Problem("main-lost", f"{what}; its newest commit is {tip.hex()[:12]} by {why}", mend, is_passing=True)
@@ -122,8 +125,9 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
 def _last_logged(exam: Examination) -> Oid | None:
     """The last id that the log of ``main`` names (git: ``<old> SP <new> SP <who> TAB <why>``)."""
     try:
-        path = exam.git_dir / "logs" / MAIN
-        lines = path.read_bytes()[-65_536:].splitlines() if path.is_file() and not path.is_symlink() else []
+        with open(exam.git_dir / "logs" / MAIN, "rb", opener=open_plain) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_END))
+            lines = file.read(_LOG_END).splitlines()
     except OSError:
         return None
     for line in reversed(lines):
@@ -143,7 +147,7 @@ def _heads(repo: GitRepo) -> dict[Oid, Chain]:
             continue
     followed = {parent for found in parents.values() for parent in found}
     heads = {}
-    for oid in sorted(set(parents) - followed):
+    for oid in sorted(set(parents) - followed)[:_MOST_HEADS]:
         chain = whole(repo, oid)
         if chain is not None:
             heads[oid] = chain
@@ -176,7 +180,8 @@ def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:
         message = f"{printable(name)} names {oid.hex()}, which is not there"
         return Problem("reference-broken", message, partial(exam.mender.replace, name, None, oid))
     message = f"{printable(name)} cannot be understood"
-    return Problem("reference-broken", message, partial(exam.put_aside, f".git/{name}"))
+    steps = [partial(exam.keep, f".git/{name}"), partial(exam.mender.replace, name, None, None)]
+    return Problem("reference-broken", message, each([*steps]))
 
 
 def _stray(exam: Examination, name: str, oid: Oid) -> Problem:

@@ -58,13 +58,14 @@ def commits(exam: Examination) -> Iterator[Problem]:
         message = f"the history of main ends early ({chain.problem}); {events(lacking)} cannot be found by it"
         yield Problem("history-broken", message, advice=f"events that have tags can be read; {_BACKUP}")
     numbered = [step for step in chain.steps if step.number is not None]
-    for newer, older in pairwise(numbered):
-        if _number(older) >= _number(newer):
-            message = (
-                f"commit {newer.oid.hex()[:12]} of event {newer.number} follows that of event {older.number},"
-                f" {older.oid.hex()[:12]}"
-            )
-            yield Problem("commit-misplaced", message, advice="look at git log main")
+    misplaced = [(newer, older) for newer, older in pairwise(numbered) if _number(older) >= _number(newer)]
+    if misplaced:
+        newer, older = misplaced[0]
+        message = f"commit {newer.oid.hex()[:12]} of event {newer.number} follows"
+        message += f" {older.oid.hex()[:12]} of event {older.number}"
+        if len(misplaced) > 1:
+            message += f", and {len(misplaced) - 1} more are out of order"
+        yield Problem("commit-misplaced", message, advice="look at git log main")
     beyond = {_number(step) for step in numbered if _number(step) > tip.last}
     if beyond:
         message = f"there are commits of {events(beyond)}, the last row is {tip.last}"

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import secrets
-import shutil
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +11,15 @@ from katafs.errors import DamagedError, KataError
 from katafs.git import GitRepo, Oid, Reference, RefMender, references
 from katafs.kata.events import Row, event_type, parse_rows
 from katafs.kata.fsck.findings import printable
+from katafs.kata.fsck.keeping import keep
 from katafs.kata.fsck.scan import Scan, scan
 from katafs.kata.layouts import Layout, Root, detect, rows_blob
 
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"
 LOST = "refs/katafs/lost"
+# whoever makes many tags is not to keep us for long
+_MOST_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class Examination:
         """The newest tag that is ahead of ``main`` on the same line: its index and commit."""
         if self.tip is None:
             return None
-        for index, tag in sorted(self.tags.items(), reverse=True):
+        for index, tag in sorted(self.tags.items(), reverse=True)[:_MOST_TRIED]:
             if index > self.tip.last and tag.oid is not None and tag.oid not in self.chain.commits:
                 chain = whole(self.repo, tag.oid)
                 if chain is not None and self.main in chain.commits:
@@ -181,13 +179,9 @@ class Examination:
         if kept not in self.references:
             self.mender.replace(kept, oid, None)
 
-    def put_aside(self, name: str) -> None:
-        """Move a file or directory of the kata to where what is put aside is kept. Raises OSError."""
-        os.rename(self.path / name, _free_place(self.path, name))
-
-    def keep_bytes(self, name: str, data: bytes) -> None:
-        """Put aside what a file held."""
-        _free_place(self.path, name).write_bytes(data)
+    def keep(self, name: str, *, move: bool = False) -> None:
+        """Keep a file or link of the kata where what is put aside is; a directory can only be moved. Raises OSError."""
+        keep(self.path, self.git_dir / ASIDE, name, move=move)
 
 
 def walk(repo: GitRepo, tip: Oid) -> Chain:
@@ -225,18 +219,6 @@ def read_tip(repo: GitRepo, oid: Oid) -> Tip:
     return Tip(root, layout, text, parse_rows(text))
 
 
-def _free_place(path: Path, name: str) -> Path:
-    """Where something of a kata can be put aside. Raises OSError."""
-    directory = path / ".git" / ASIDE
-    directory.mkdir(exist_ok=True)
-    flat = name.removeprefix(".git/").replace("/", "-")
-    for number in range(1, 10_000):
-        target = directory / (flat if number == 1 else f"{flat}.{number}")
-        if not os.path.lexists(target):
-            return target
-    raise FileExistsError(errno.EEXIST, "too much was put aside", directory)
-
-
 def is_index(text: str) -> bool:
     """Whether ``text`` is the number of an event as git and saver write it."""
     return text.isascii() and text.isdigit() and len(text) < 10 and (text == "0" or text[0] != "0")
@@ -248,27 +230,6 @@ def reason(error: Exception) -> str:
     return printable(text.partition("/.git: ")[2] or text, 300)
 
 
-def newest_mtime(path: Path, most: int = 100_000) -> float:
-    """The time of the newest thing in a directory, itself included; links are not followed."""
-    newest = os.lstat(path).st_mtime
-    for parent, directories, names in os.walk(path):
-        for name in (*directories, *names):
-            try:
-                newest = max(newest, os.lstat(os.path.join(parent, name)).st_mtime)
-            except OSError:
-                continue
-            most -= 1
-            if not most:
-                return newest
-    return newest
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it. Raises OSError."""
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
-
-
 def each(steps: list[Callable[[], object]]) -> Callable[[], object]:
     """One mend that is several."""
 
@@ -277,22 +238,3 @@ def each(steps: list[Callable[[], object]]) -> Callable[[], object]:
             step()
 
     return mend
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file, and sync it, before it gets its name. Raises OSError."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

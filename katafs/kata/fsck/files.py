@@ -12,14 +12,16 @@ from pathlib import Path
 
 from katafs.git import STALE_LOCK, read_reference
 from katafs.git.repo import open_plain
-from katafs.kata.fsck.exam import Examination, newest_mtime, remove_tree
+from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import newest_mtime, remove_tree
 from katafs.kata.fsck.scan import mend_owners_and_modes
 
 # How old, in seconds, what a writer leaves behind must be. References are locked for some milliseconds; git's index
 # and configuration for as long as a person's editor is open; objects are written for as long as a repack takes.
 _STALE_OTHER_LOCK = 600.0
 STALE_WORK = 3600.0
+_LARGEST_INDEX = 64 << 20  # bytes
 _CHECKED_ELSEWHERE = re.compile(r"\.git/refs/|\.git/HEAD$|manifest\.json$")
 _REFERENCE_LOCK = re.compile(r"\.git/(?:refs/.+|HEAD|packed-refs)\.lock")
 
@@ -29,8 +31,11 @@ def owners_and_modes(exam: Examination) -> Iterator[Problem]:
     mend = partial(mend_owners_and_modes, exam.path)
     if foreign := exam.scan.foreign:
         owner = os.lstat(exam.path).st_uid
-        message = f"{_some(foreign)} not owned by the owner of the kata, user {owner}"
-        yield Problem("wrong-owner", message, mend, needs_root=True)
+        message = f"{_some(foreign)} not owned by the owner of the kata's directory, user {owner}"
+        # else it may be the directory that was given to the wrong one
+        is_clear = len(foreign) * 2 < exam.scan.count
+        advice = "" if is_clear else "chown -R the kata to the user whose it is"
+        yield Problem("wrong-owner", message, mend if is_clear else None, advice, needs_root=True)
     if modes := exam.scan.wrong_modes:
         message = f"{_some(modes)} closed to the owner of the kata, or open for everybody to write"
         yield Problem("wrong-mode", message, mend, needs_root=True)
@@ -115,7 +120,9 @@ def index_file(exam: Examination) -> Iterator[Problem]:
     """git's index ends with the SHA-1 of what stands before; git makes a new one when it is not there."""
     try:
         with open(exam.git_dir / "index", "rb", opener=open_plain) as file:
-            data = file.read()
+            if os.fstat(file.fileno()).st_size > _LARGEST_INDEX:
+                return
+            data = file.read(_LARGEST_INDEX)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -124,7 +131,7 @@ def index_file(exam: Examination) -> Iterator[Problem]:
     end = data[-20:]
     if data[:4] != b"DIRC" or end not in (hashlib.sha1(data[:-20]).digest(), bytes(20)):
         message = ".git/index is damaged; katafs does not use it, git makes a new one"
-        yield Problem("index-damaged", message, partial(exam.put_aside, ".git/index"))
+        yield Problem("index-damaged", message, partial(exam.keep, ".git/index", move=True))
 
 
 def borrowed_objects(exam: Examination) -> Iterator[Problem]:

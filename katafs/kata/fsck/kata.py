@@ -9,6 +9,7 @@ nothing new is found: only what is gone then is called mended.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -66,9 +67,11 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
     removed meanwhile has none.
     """
     try:
-        if not (path / ".git").is_dir():
-            return _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
-        return _KataCheck(path, kata_id, repair, is_quick).run()
+        if _is_directory(path / ".git"):
+            found = _KataCheck(path, kata_id, repair, is_quick).run()
+        else:
+            found = _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
+        return found if path.is_dir() or any(finding.state is State.MENDED for finding in found) else []
     except (KataError, OSError):
         if not path.is_dir():
             return []
@@ -80,9 +83,12 @@ def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> l
     for problem in plain.check(path, is_quick=is_quick):
         state, advice = State.FOUND if problem.mend else State.LEFT, problem.advice
         if repair and problem.mend:
-            with acting_as_owner(path.parent):
-                problem.mend()
-            state = State.MENDED
+            try:
+                with acting_as_owner(path.parent):
+                    problem.mend()
+                state = State.MENDED
+            except OSError as error:
+                state, advice = State.LEFT, f"it could not be mended: {reason(error)}"
         found.append(Finding(kata_id, problem.code, problem.message, state, advice))
     return found
 
@@ -110,7 +116,7 @@ class _KataCheck:
         first = self._look(exam)
         if not self._is_quick:
             self._damage = objects.look(exam)
-        if all(problem.is_note for problem in first) and not self._damage:
+        if all(problem.is_note for problem in first) and not self._damage and not files.young_locks(exam):
             return self._findings(first)
         exam = self._wait_for_locks(exam)
         if any(problem.is_passing for problem in first) and _was_written(exam):
@@ -127,7 +133,7 @@ class _KataCheck:
         for check in CHECKS:
             try:
                 found += check(exam)
-            except KataError as error:
+            except (KataError, OSError) as error:
                 # an object that cannot be read, of which the check of objects tells more
                 name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
                 message = f"{name} could not be checked: {reason(error)}"
@@ -205,6 +211,13 @@ class _KataCheck:
                 state = State.FOUND
             told.append(Finding(self._id, problem.code, problem.message, state, advice))
         return told
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _is_being_made(exam: Examination) -> bool:

@@ -9,8 +9,9 @@ from functools import partial
 
 from katafs.errors import DamagedError
 from katafs.git.repo import open_plain
-from katafs.kata.fsck.exam import Examination, replace_file
+from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import replace_file
 
 
 def check(exam: Examination) -> Iterator[Problem]:
@@ -54,12 +55,12 @@ def _manifest_file(exam: Examination, stored: bytes, value: object) -> Iterator[
             message = f"manifest.json cannot be read: {error.strerror}"
             yield Problem("manifest-differs", message, advice="see to the file")
             return
-        # a link, which is put aside as what it is
+        # a link, which is kept as what it is
     except (ValueError, RecursionError):
         pass  # then it differs
 
     def mend() -> None:
-        exam.put_aside("manifest.json")
+        exam.keep("manifest.json")
         replace_file(path, stored)
 
     message = "manifest.json is not what was committed; services take the version of the kata from it"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -48,19 +49,25 @@ def problems(exam: Examination, damage: list[Damage]) -> Iterator[Problem]:
         what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
         if not found.kind:
             message = f"{what}; nothing refers to it, but nobody could store the same again"
-            yield Problem("object-damaged", message, partial(exam.put_aside, _file(exam, found.oid)))
+            yield Problem("object-damaged", message, partial(exam.keep, _file(exam, found.oid), move=True))
             continue
         message = f"{what}: {where.get(found.oid) or 'no event of main needs it'}"
         packed = exam.repo.objects.read_packed(found.oid)
         mend = None
         if packed is not None and exam.repo.objects.loose_file(found.oid).exists():
             message += "; a pack has it whole"
-            mend = partial(exam.put_aside, _file(exam, found.oid))
+            mend = partial(exam.keep, _file(exam, found.oid), move=True)
         elif found.oid in copies:
             message += f"; {printable(copies[found.oid][0])} in the kata's directory has its bytes"
             mend = partial(put_object, exam.repo, found.oid, KIND_WORDS[BLOB], copies[found.oid][1])
-        advice = "" if mend else "no copy is in this kata; copy the file of the object from a backup"
+        advice = "" if mend else _advice(exam)
         yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
+
+
+def _advice(exam: Examination) -> str:
+    if (exam.git_dir / "objects/info/alternates").is_file():
+        return "it may be borrowed, which katafs does not do: as the owner, git repack -a -d copies what is borrowed"
+    return "no copy is in this kata; copy the file of the object from a backup"
 
 
 def _file(exam: Examination, oid: Oid) -> str:
@@ -121,11 +128,11 @@ def _sentence(indexes: set[int], paths: set[bytes]) -> str:
 def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]:
     """Files of the kata's directory, which saver kept up to date for years, that are the blobs that are wanted."""
     found: dict[Oid, tuple[str, bytes]] = {}
-    left = _MOST_FILES if wanted else 0
+    left, owner = _MOST_FILES, os.lstat(exam.path).st_uid
     for parent, directories, names in os.walk(exam.path) if wanted else ():
         directories[:] = [name for name in directories if name != ".git"]
         for name in names:
-            data = _plain_file(Path(parent, name))
+            data = _plain_file(Path(parent, name), owner)
             oid = hashlib.sha1(b"blob %d\0" % len(data) + data).digest() if data is not None else b""
             if data is not None and oid in wanted:
                 found[oid] = (os.fspath(Path(parent, name).relative_to(exam.path)), data)
@@ -135,11 +142,13 @@ def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]
     return found
 
 
-def _plain_file(path: Path) -> bytes | None:
+def _plain_file(path: Path, owner: int) -> bytes | None:
+    """The bytes of a file that is the owner's: he is not to be given what he could not read."""
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST_FILE:
-            return None
         with open(path, "rb", opener=open_plain) as file:
-            return file.read()
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size > _LARGEST_FILE:
+                return None
+            return file.read(_LARGEST_FILE)
     except OSError:
         return None

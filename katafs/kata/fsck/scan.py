@@ -19,6 +19,8 @@ _DEEPEST = 24
 class Scan:
     """What was found; paths are relative to the kata."""
 
+    #: how many files and directories were looked at
+    count: int = 0
     #: age in seconds by path, of lock files, and of temporary files among the objects
     locks: dict[str, float] = field(default_factory=dict)
     temporary: dict[str, float] = field(default_factory=dict)
@@ -71,6 +73,7 @@ def _look(found: Scan, name: str, status: os.stat_result, owner: int) -> None:
     if not is_directory and not stat.S_ISREG(mode):
         found.odd.append(name)
         return
+    found.count += 1
     if status.st_uid != owner:
         found.foreign.append(name)
     if is_wrong_mode(mode):
@@ -131,4 +134,4 @@ def _mend(fd: int, owner: os.stat_result) -> None:
         os.fchown(fd, owner.st_uid, owner.st_gid)
     if is_wrong_mode(status.st_mode):
         needed = stat.S_IRWXU if is_directory else stat.S_IRUSR
-        os.fchmod(fd, (stat.S_IMODE(status.st_mode) | needed) & 0o775)
+        os.fchmod(fd, (stat.S_IMODE(status.st_mode) | needed) & ~stat.S_IWOTH)

@@ -11,8 +11,9 @@ from functools import partial
 from katafs.errors import KataError
 from katafs.git import GitWriter, read_reference
 from katafs.git.repo import open_plain
-from katafs.kata.fsck.exam import Examination, reason, replace_file
+from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import replace_file
 
 # what git and libgit2 write when they make a repository; anything else was put there
 _USUAL_SETTINGS = re.compile(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from katafs.errors import KataError
-from katafs.kata.fsck.exam import newest_mtime, reason, remove_tree
+from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Finding, State, printable
 from katafs.kata.fsck.kata import check_kata
+from katafs.kata.fsck.keeping import newest_mtime, remove_tree
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.owner import acting_as_owner
 

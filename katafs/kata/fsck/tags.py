@@ -11,6 +11,7 @@ from katafs.kata.fsck.exam import LOST, Examination, each, is_index
 from katafs.kata.fsck.findings import Problem, events, printable
 
 _TAGS = "refs/tags/"
+_MOST_LINES = 10
 
 
 def missing(exam: Examination) -> Iterator[Problem]:
@@ -29,11 +30,8 @@ def missing(exam: Examination) -> Iterator[Problem]:
 
 def wrong(exam: Examination) -> Iterator[Problem]:
     """A tag that cannot be read, or names another commit than the event's own."""
-    if exam.tip is None:
-        return
+    found: dict[int, Problem] = {}
     for index, tag in sorted(exam.tags.items()):
-        if index > exam.tip.last:
-            continue
         oid = _commit(exam, tag)
         expected = exam.expected.get(index)
         # of two commits with one number, each may be the event's
@@ -43,7 +41,12 @@ def wrong(exam: Examination) -> Iterator[Problem]:
             message = f"tag {index} cannot be understood: {printable(repr(tag.text[:60]))}"
         else:
             message = f"tag {index} names {tag.oid.hex()[:12]}, not the commit of event {index}, {expected.hex()[:12]}"
-        yield Problem("tag-wrong", message, partial(_replace, exam, index, tag, expected))
+        found[index] = Problem("tag-wrong", message, partial(_replace, exam, index, tag, expected))
+    if len(found) <= _MOST_LINES:
+        yield from found.values()
+    else:
+        steps = [problem.mend for problem in found.values() if problem.mend is not None]
+        yield Problem("tag-wrong", f"the tags of {events(found)} name other commits than theirs", each(steps))
 
 
 def _commit(exam: Examination, tag: Reference) -> Oid | None:
