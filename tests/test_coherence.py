@@ -163,7 +163,8 @@ path, name, indexes = sys.argv[1], sys.argv[2], sys.argv[5] == "indexes"
 count, size, lost = int(sys.argv[3]), int(sys.argv[4]), 0
 for turn in range(1, count + 1):
     text = {"content": f"{name} {turn}"}
-    message = {"files": {f"{name} {turn}.txt": text}, "stdout": text, "summary": {"colour": "red", "by": f"{name} {turn}"}}
+    summary = {"colour": "red", "by": f"{name} {turn}"}
+    message = {"files": {f"{name} {turn}.txt": text}, "stdout": text, "summary": summary}
     data = json.dumps({**message, **({"index": turn} if indexes else {})}).encode()
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
