@@ -160,7 +160,7 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "fields"), WRONG)
 def test_file_events_that_do_not_go_with_the_files(kata: Path, kind: str, fields: Any) -> None:
     refs = git(kata, "for-each-ref")
-    with pytest.raises(InvalidError, match="there |is a file"):
+    with pytest.raises(InvalidError, match=r"there |is a file"):
         act(kata, kind, **fields)
     assert git(kata, "for-each-ref") == refs
 
