@@ -137,7 +137,7 @@ def write_with_git(path: Path, is_over: threading.Event, recorded: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("each", "count"), [(3, 10), pytest.param(8, 500, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("each", "count"), [(3, 10), pytest.param(8, 500, marks=pytest.mark.slow)]
 )
 def test_two_daemons_and_git(fuse: None, store: Path, mount: MakeMount, each: int, count: int) -> None:
     """On the same four katas, of both layouts. Each index is won once, and nothing that was acknowledged is lost."""
