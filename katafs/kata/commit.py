@@ -16,7 +16,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
-from katafs.kata.placing import edited_file, file_edit, place, repetition
+from katafs.kata.placing import edited_file, file_edit, named_edit, place, repetition
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -39,11 +39,14 @@ Announce = Callable[[Oid], None]
 
 # how long others may hold, or again and again move, the branch before a writer hears of it
 _PATIENCE_SECONDS = 15.0
+# How long somebody who has moved the branch has to make the tag. Saver fails when katafs is faster, though its event is
+# recorded; and looks for a tag in just this way (FORMAT §2.0).
+_TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
 
 
 @dataclass(frozen=True)
 class Committed:
-    """Where an event is: its index and its commit."""
+    """What was recorded: an event's index (of an option: that of the last event), and the commit."""
 
     index: int
     commit: Oid
@@ -65,6 +68,9 @@ class _Attempt:
             raise DamagedError(f"{self.repo.path} has no branch main")
         head = Head.read(self.repo, tip)
         first = head.last
+        end = time.monotonic() + _TAG_SECONDS
+        while self.repo.tag(first) is None and time.monotonic() < end:
+            time.sleep(_TAG_PAUSE)
         while first >= 0 and self.repo.tag(first) is None:
             first -= 1
         if first < head.last:
@@ -85,7 +91,7 @@ def record(
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
     The answer to a repetition is the event that there is, and nothing is written; so is the answer to a ``file_edit``
-    that edits nothing, with the last event.
+    whose files are those that there are, with the last event.
 
     Raises `LateError` (EEXIST) when ``act.index`` is taken, `InvalidError`, `ReadOnlyError` for a layout that is not
     written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
@@ -99,15 +105,15 @@ def record(
 
 def set_option(
     path: Path, kata_id: str, name: str, value: str, now: datetime | None = None, *, announce: Announce | None = None
-) -> Oid | None:
-    """Set an option of the kata at ``path``; the commit, or None when it had that value already.
+) -> Committed | None:
+    """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
 
     Raises as `record` does: `InvalidError` for an option or a value that there is not.
     """
     if value not in OPTION_VALUES.get(name, ()):
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
-    def attempt(repo: GitRepo) -> Oid | None:
+    def attempt(repo: GitRepo) -> Committed | None:
         return _set_option(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), name, value)
 
     return _until_won(path, kata_id, attempt)
@@ -169,12 +175,13 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
     tags: dict[int, Oid] = {}
     new = head
     if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
-        edited = edited_file(Listing(writer.repo, head.files), Listing(writer.repo, files))
+        before, after = Listing(writer.repo, head.files), Listing(writer.repo, files)
         if act.kind is Kind.FILE_EDIT:
-            if edited is None:
+            named = named_edit(act, before, after)
+            if named is None:
                 return head, {}
-            act = replace(act, summary={"filename": edited.decode(), **act.summary})
-        elif edited is not None:
+            act = named
+        elif (edited := edited_file(before, after)) is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
             tags[index] = new.commit
             index += 1
@@ -183,7 +190,7 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
     return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit)
 
 
-def _set_option(attempt: _Attempt, name: str, value: str) -> Oid | None:
+def _set_option(attempt: _Attempt, name: str, value: str) -> Committed | None:
     head = attempt.head()
     writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
     new = writer.option(head, name, value)
@@ -191,7 +198,7 @@ def _set_option(attempt: _Attempt, name: str, value: str) -> Oid | None:
         writer.git.refs.sync_main()
         return None
     attempt.move(writer.git, new, head)
-    return new.commit
+    return Committed(new.last, new.commit)
 
 
 def _set_tags(writer: GitWriter, tags: dict[int, Oid]) -> None:
