@@ -23,6 +23,7 @@ from katafs.git.storing import storing
 _PACKED_REFS = "packed-refs"
 #: how old the lock of ``main``, of ``HEAD`` or of a branch must be, in seconds, for its maker to be dead
 STALE_LOCK = 10.0
+_MOST_PACKED = 64 << 20  # bytes
 _HEAD_TEXT = f"ref: {MAIN}\n".encode()
 _PACKED_LINES = re.compile(rb"^([0-9a-f]{40}) (\S+)\n(?:\^[0-9a-f]{40}\n)?", re.MULTILINE)
 
@@ -84,7 +85,7 @@ class RefMender(RefWriter):
         path = self._git_dir / _PACKED_REFS
         with self._locked(_PACKED_REFS, STALE_LOCK) as lock:
             with open(path, "rb", opener=open_plain) as file:
-                text = file.read() + b"\n"
+                text = file.read(_MOST_PACKED) + b"\n"
             first = text.partition(b"\n")[0]
             header = first + b"\n" if first.startswith(b"# pack-refs with:") else b""
             lines = [found[0] for found in _PACKED_LINES.finditer(text) if found[2] != without]

@@ -168,6 +168,8 @@ class Objects:
         if file is None:
             return None
         with file:
+            if os.fstat(file.fileno()).st_size > LARGEST:
+                raise ValueError("its file is too large")
             stored = file.readall() or b""
         inflater = zlib.decompressobj()
         text = inflater.decompress(stored, 0 if len(stored) <= _SMALL else _SMALL)

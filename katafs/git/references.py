@@ -17,7 +17,7 @@ from katafs.git.repo import open_plain
 _ID = re.compile(rb"([0-9a-f]{40})\s*")
 _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 _PACKED_LINE = re.compile(rb"([0-9a-f]{40}) (refs/\S+)|#.*|\^[0-9a-f]{40}|")
-_MOST_BYTES = 4096
+_MOST_BYTES, _MOST_PACKED = 4096, 64 << 20
 _DEEPEST = 16
 
 
@@ -83,7 +83,9 @@ def packed_references(git_dir: Path) -> tuple[dict[str, Oid], int]:
     """What ``packed-refs`` says, and how many of its lines are none of git's."""
     try:
         with open(git_dir / "packed-refs", "rb", opener=open_plain) as file:
-            text = file.read()
+            if os.fstat(file.fileno()).st_size > _MOST_PACKED:
+                return {}, 1
+            text = file.read(_MOST_PACKED)
     except FileNotFoundError:
         return {}, 0
     except OSError:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.git.objects import BLOB, COMMIT, TAG, TREE, Objects, Oid
 
+_LARGEST_PACKED = 64 << 20  # bytes: some million references
 _PACKED = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 # git's object format: the lines of a commit before its author, and those of an annotated tag
 _COMMIT_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
@@ -114,6 +115,8 @@ class GitRepo:
         path = self._references + "packed-refs"
         try:
             status = os.stat(path, follow_symlinks=False)
+            if status.st_size > _LARGEST_PACKED:
+                raise DamagedError(f"{self.git_dir}: packed-refs is too large")
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._packed[0] != version:
                 with open(path, "rb", opener=open_plain) as file:

@@ -122,9 +122,6 @@ def test_a_kata_that_is_given_to_the_wrong_one(owned: Path) -> None:
 
 def test_large_and_deep_things(kata: Path) -> None:
     """Files of a terabyte that take no room, directories without end, a tree that names another many times."""
-    for name in ("index", "packed-refs.old", "objects/pack/tmp_pack_1", "refs/heads/large"):
-        with (kata / ".git" / name).open("wb") as file:
-            file.truncate(1 << 40)
     deep = kata / ".git" / "refs" / "heads"
     for _ in range(200):
         deep /= "d"
@@ -136,9 +133,13 @@ def test_large_and_deep_things(kata: Path) -> None:
         tree = git(kata, "mktree", stdin=entries.encode()).decode().strip()
     commit = git(kata, "commit-tree", tree, "-p", "main", "-m", "x").decode().strip()
     git(kata, "update-ref", "refs/heads/aB3dE6gH", commit)
+    for name in ("index", "packed-refs", "objects/pack/tmp_pack_1", "refs/heads/large"):
+        with (kata / ".git" / name).open("wb") as file:
+            file.truncate(1 << 40)
     make_old(kata)
     assert {code for code, _ in codes(check(kata, repair=True))} == {
         "branch-stray",
+        "packed-refs-damaged",
         "reference-broken",
         "temporary-file",
     }
