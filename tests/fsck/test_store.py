@@ -213,6 +213,14 @@ def test_json(cli: CommandLine) -> None:
     ]
 
 
+def test_a_reader_that_goes_away(cli: CommandLine) -> None:
+    for kata_id in ("AAAAAA", "BBBBBB"):
+        path = make_kata(cli.directory / "store", kata_id)
+        (path / ".git" / "refs" / "tags" / "0").write_bytes(b"")
+    result = cli.shell("katafs fsck store | true")
+    assert result.stderr in ("", "katafs: standard output: Broken pipe\n")
+
+
 def test_what_cannot_be_checked(cli: CommandLine) -> None:
     store = cli.directory / "store"
     make_kata(store, "AAAAAA")
