@@ -271,7 +271,7 @@ def test_beside_a_daemon_that_is_written_to(fuse: None, tmp_path: Path) -> None:
         try:
             writers = [pool.submit(write_to, mount.kata("AAAAAA")), pool.submit(write_by_git, path)]
             looks = 0
-            while len(written) < 40 and not any(writer.done() for writer in writers):
+            while len(written) < 25 and not any(writer.done() for writer in writers):
                 result = katafs("fsck", "--repair", mount.store, check=False)
                 assert (result.returncode, result.stdout) == (0, b"1 kata: 0 findings\n"), result
                 looks += 1
@@ -281,11 +281,11 @@ def test_beside_a_daemon_that_is_written_to(fuse: None, tmp_path: Path) -> None:
             writer.result()
         assert looks
         assert check_all(mount.store) == []
-        assert assert_sound(path) > len(written) >= 40
+        assert assert_sound(path) > len(written) >= 25
 
 
 def test_beside_saver(store: Path) -> None:
-    """Saver moves main, and makes the tag a moment later: that is no finding; a tag that never comes is."""
+    """Saver moves main, and makes the tag a moment later: that is no finding."""
     path = copy_kata("saver", store)
     tag = path / ".git" / "refs" / "tags" / str(LAST)
     text = tag.read_text()
@@ -294,7 +294,13 @@ def test_beside_saver(store: Path) -> None:
     with subprocess.Popen(["sh", "-c", script]) as process:
         assert check(path, repair=True, is_quick=True) == []
         assert process.wait() == 0
-    tag.unlink()
+
+
+@pytest.mark.slow
+def test_a_tag_that_never_comes(store: Path) -> None:
+    """Somebody wrote a moment ago, and is dead."""
+    path = copy_kata("saver", store)
+    (path / ".git" / "refs" / "tags" / str(LAST)).unlink()
     assert codes(check(path, is_quick=True)) == [("tag-missing", State.FOUND)]
 
 
