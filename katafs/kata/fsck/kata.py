@@ -38,8 +38,6 @@ CHECKS: tuple[Check, ...] = (
     events.readable,
     events.rows,
     events.commits,
-    events.own_rows,
-    events.historic,
     tags.wrong,
     tags.beyond,
     tags.missing,
@@ -50,6 +48,9 @@ CHECKS: tuple[Check, ...] = (
     files.worktrees,
     files.temporary_files,
 )
+
+#: What reads much, of what does not change: done while nobody waits, and again only where ``main`` was mended.
+LONG_CHECKS: tuple[Check, ...] = (events.own_rows, events.historic)
 
 _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0
@@ -98,7 +99,9 @@ class _KataCheck:
 
     def __init__(self, path: Path, kata_id: str, repair: bool, is_quick: bool) -> None:
         self._path, self._id, self._repair, self._is_quick = path, kata_id, repair, is_quick
+        # what was found while nobody waited
         self._damage: list[Damage] = []
+        self._long: list[Problem] = []
         #: mends that were tried, by what they were for, and why one failed
         self._mended: dict[tuple[str, str], Problem] = {}
         self._failed: dict[tuple[str, str], str] = {}
@@ -113,9 +116,10 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        first = self._look(exam)
         if not self._is_quick:
             self._damage = objects.look(exam)
+        self._long = list(self._found_by(LONG_CHECKS, exam))
+        first = self._look(exam)
         if all(problem.is_note for problem in first) and not self._damage and not files.young_locks(exam):
             return self._findings(first)
         exam = self._wait_for_locks(exam)
@@ -128,17 +132,18 @@ class _KataCheck:
         return Examination(self._path, self._id, is_quick=self._is_quick)
 
     def _look(self, exam: Examination) -> list[Problem]:
-        """Everything that the checks find."""
-        found: list[Problem] = []
-        for check in CHECKS:
+        """Everything that there is to find."""
+        return [*self._found_by(CHECKS, exam), *self._long, *objects.problems(exam, self._damage)]
+
+    def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
+        for check in checks:
             try:
-                found += check(exam)
+                yield from check(exam)
             except (KataError, OSError) as error:
                 # an object that cannot be read, of which the check of objects tells more
                 name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
                 message = f"{name} could not be checked: {reason(error)}"
-                found.append(Problem("unchecked", message, advice="see the other findings"))
-        return found + list(objects.problems(exam, self._damage))
+                yield Problem("unchecked", message, advice="see the other findings")
 
     def _wait_for_locks(self, exam: Examination) -> Examination:
         """Whoever holds a reference will have let go soon, or is dead."""
@@ -172,6 +177,7 @@ class _KataCheck:
             if self._mend(problem):
                 was_tried = True
                 if problem.code in ("main-lost", "main-behind"):
+                    self._long = list(self._found_by(LONG_CHECKS, self._exam()))
                     break
         return was_tried
 
