@@ -20,6 +20,7 @@ KATA_ID = "FsckMe"
 LAYOUTS = ("native", "saver")
 LAST = 5  # the newest event of both
 LONG_AGO = time.time() - 86_400
+_DIRECTORIES: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def saver_commits(last: int = LAST) -> list[GitCommit]:
@@ -54,7 +55,8 @@ def saver_commits(last: int = LAST) -> list[GitCommit]:
 def _made(layout: str) -> Path:
     """A kata that is made once for all tests."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    store = Path(_KEPT.enter(tempfile.TemporaryDirectory(prefix="katafs-fsck-", dir=memory)))
+    _DIRECTORIES.append(tempfile.TemporaryDirectory(prefix="katafs-fsck-", dir=memory))
+    store = Path(_DIRECTORIES[-1].name)
     if layout == "native":
         path = make_kata(store, KATA_ID)
         for index in range(1, LAST + 1):
@@ -70,18 +72,11 @@ def _made(layout: str) -> Path:
     return path
 
 
-class _Kept:
-    """Directories that go when the tests end."""
-
-    def __init__(self) -> None:
-        self.directories: list[tempfile.TemporaryDirectory[str]] = []
-
-    def enter(self, directory: tempfile.TemporaryDirectory[str]) -> str:
-        self.directories.append(directory)
-        return directory.name
-
-
-_KEPT = _Kept()
+def clean() -> None:
+    """Remove what was made for all tests."""
+    _made.cache_clear()
+    while _DIRECTORIES:
+        _DIRECTORIES.pop().cleanup()
 
 
 def copy_kata(layout: str, store: Path) -> Path:
@@ -90,6 +85,29 @@ def copy_kata(layout: str, store: Path) -> Path:
     shutil.copytree(_made(layout), path)
     make_old(path)
     return path
+
+
+def loose(path: Path, name: str) -> Path:
+    """The file of a loose object."""
+    oid = git(path, "rev-parse", name).decode().strip()
+    return path / ".git" / "objects" / oid[:2] / oid[2:]
+
+
+def left(path: Path, code: str) -> Finding:
+    """The one finding of a kind, which a repair leaves as it is."""
+    before = references(path)
+    (found,) = [finding for finding in check(path) if finding.code == code]
+    (again,) = [finding for finding in check(path, repair=True) if finding.code == code]
+    assert found == again
+    assert found.state is State.LEFT
+    assert found.advice
+    assert references(path) == before
+    return found
+
+
+def kept(path: Path) -> list[str]:
+    """The commits that were kept when a repair took away what held them."""
+    return git(path, "for-each-ref", "--format=%(objectname)", "refs/katafs/lost").decode().split()
 
 
 def make_old(path: Path) -> None:

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fsck.cases import LAYOUTS, copy_kata
+from tests.fsck.cases import LAYOUTS, clean, copy_kata
 from tests.katas import fast_directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """Remove the katas that all tests copy."""
+    yield
+    clean()
 
 
 @pytest.fixture

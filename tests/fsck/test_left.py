@@ -1,4 +1,4 @@
-"""``katafs fsck``: damaged objects, what only a person can mend, and what is told without being wrong."""
+"""``katafs fsck``: what only a person can mend, and what is told without being wrong."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from katafs.kata.fsck import Finding, State
 from tests.fsck.cases import (
     KATA_ID,
@@ -20,142 +18,12 @@ from tests.fsck.cases import (
     check,
     codes,
     copy_kata,
+    left,
     make_old,
     references,
     saver_commits,
 )
 from tests.katas import GitCommit, GitFile, git, git_commit, import_commits, stored_rows
-
-
-def loose(path: Path, name: str) -> Path:
-    """The file of a loose object."""
-    oid = git(path, "rev-parse", name).decode().strip()
-    return path / ".git" / "objects" / oid[:2] / oid[2:]
-
-
-def cut(file: Path) -> None:
-    """Cut a file to half its length, as a disk that was full does."""
-    file.chmod(0o644)
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def fill(file: Path, data: bytes) -> None:
-    """Write other bytes into a file that nobody may write to."""
-    file.chmod(0o644)
-    file.write_bytes(data)
-
-
-def left(path: Path, code: str) -> Finding:
-    """The one finding of a kind, which a repair leaves as it is."""
-    before = references(path)
-    (found,) = [finding for finding in check(path) if finding.code == code]
-    (again,) = [finding for finding in check(path, repair=True) if finding.code == code]
-    assert found == again
-    assert found.state is State.LEFT
-    assert found.advice
-    assert references(path) == before
-    return found
-
-
-# -- objects
-
-HARM: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "missing": ("object-missing", lambda file: file.unlink()),
-    "empty": ("object-damaged", lambda file: fill(file, b"")),
-    "cut": ("object-damaged", cut),
-    "rubbish": ("object-damaged", lambda file: fill(file, b"rubbish")),
-}
-
-
-@pytest.mark.parametrize("harm", HARM)
-def test_a_damaged_object_is_told_with_what_it_touches(kata: Path, harm: str) -> None:
-    code, damage = HARM[harm]
-    listed = git(kata, "ls-tree", "-r", "--name-only", "main").decode().split()
-    (name,) = (name for name in listed if name.startswith("files/hiker."))
-    file = loose(kata, f"refs/tags/4:{name}")
-    damage(file)
-    make_old(kata)
-    finding = left(kata, code)
-    skipped = name.endswith(".sh")
-    assert f": {name} of {'events 2-4' if skipped else 'event 4'} cannot be read" in finding.message
-    assert file.parent.name + file.name in finding.message
-    assert len(check(kata)) == 1
-    assert check(kata, is_quick=True) == []
-
-
-def test_a_damaged_tree(kata: Path) -> None:
-    cut(loose(kata, f"refs/tags/{LAST}:files"))
-    make_old(kata)
-    assert f": files/ of event {LAST} cannot be read" in left(kata, "object-damaged").message
-
-
-def test_a_damaged_root_tree(kata: Path) -> None:
-    cut(loose(kata, "refs/tags/1^{tree}"))
-    make_old(kata)
-    assert ": everything of event 1 cannot be read" in left(kata, "object-damaged").message
-
-
-def test_a_damaged_commit_breaks_the_history(kata: Path) -> None:
-    """The events before it have their tags: they can be read, and nothing is taken away from them."""
-    loose(kata, "refs/tags/4").unlink()
-    make_old(kata)
-    gone = "events 2-4" if "outage" in json.dumps(stored_rows(kata)) else "event 4"
-    assert "events 0-4 cannot be found by it" in left(kata, "history-broken").message
-    assert f": everything of {gone} cannot be read" in left(kata, "object-missing").message
-    assert {code for code, _ in codes(check(kata))} == {"history-broken", "object-missing"}
-
-
-def test_the_rows_of_the_tip(kata: Path) -> None:
-    rows = "events_summary.json" if "events_summary" in git(kata, "ls-tree", "main").decode() else "events.json"
-    cut(loose(kata, f"main:{rows}"))
-    make_old(kata)
-    assert "its events cannot be read" in left(kata, "events-unreadable").message
-    assert f"{rows} of event" in left(kata, "object-damaged").message
-
-
-def test_an_object_that_a_pack_has(kata: Path) -> None:
-    before = references(kata)
-    git(kata, "repack", "-a", "-q")
-    file = loose(kata, "refs/tags/1^{tree}")
-    cut(file)
-    make_old(kata)
-    assert_mended(kata, before, "object-damaged")
-    assert not file.exists()
-    assert len(os.listdir(kata / ".git" / "katafs-lost-found")) == 1
-
-
-@pytest.mark.parametrize("harm", HARM)
-def test_an_object_that_the_work_tree_has(kata: Path, harm: str) -> None:
-    before = references(kata)
-    code, damage = HARM[harm]
-    file = loose(kata, "main:manifest.json")
-    damage(file)
-    make_old(kata)
-    assert_mended(kata, before, code)
-    assert file.stat().st_mode & 0o777 == 0o444
-
-
-def test_a_damaged_pack(kata: Path) -> None:
-    git(kata, "gc", "-q")
-    (pack,) = (kata / ".git" / "objects" / "pack").glob("*.pack")
-    pack.chmod(0o644)
-    data = bytearray(pack.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
-    pack.write_bytes(data)
-    make_old(kata)
-    found = check(kata, repair=True)
-    assert {finding.code for finding in found} <= {"object-damaged", "object-missing", "history-broken"}
-    assert {finding.state for finding in found} == {State.LEFT}
-    assert "object-damaged" in {finding.code for finding in found}
-
-
-def test_a_pack_without_an_index(kata: Path) -> None:
-    git(kata, "gc", "-q")
-    (index,) = (kata / ".git" / "objects" / "pack").glob("*.idx")
-    index.unlink()
-    make_old(kata)
-    assert "git index-pack" in left(kata, "pack-without-index").advice
-
 
 # -- rows and commits
 
@@ -170,16 +38,6 @@ def set_rows(path: Path, change: Callable[[list[dict[str, Any]]], object], subje
         changes["event.json"] = json.dumps(rows[-1]).encode()
     assert git_commit(path, subject, changes)
     make_old(path)
-
-
-def test_a_tip_that_a_pack_has(kata: Path) -> None:
-    """Nothing of the events can be told before it is mended; all is well afterwards."""
-    git(kata, "repack", "-a", "-q")
-    for name in ("main", "main^{tree}"):
-        cut(loose(kata, name))
-    make_old(kata)
-    assert {finding.state for finding in check(kata, repair=True)} == {State.MENDED}
-    assert check(kata) == []
 
 
 def test_rows_that_leave_a_gap(kata: Path) -> None:
