@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError
@@ -13,9 +12,10 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
+from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, Owner, entry_or_damaged
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
 from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
@@ -42,31 +42,13 @@ _EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
 _HASHED: WeakKeyDictionary[Listing, HashedPaths] = WeakKeyDictionary()
 
 
-class ContentFile(File):
-    """A file that is a blob, or bytes made from one."""
-
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, content: Content) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self._kata = kata
-        self._content = content
-        self._size: int | None = None
-
-    def size(self) -> int:
-        if self._size is None:
-            self._size = self._kata.size(self._content)
-        return self._size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._kata.read(self._content, offset, length)
-
-
 class PathFile(ContentFile):
     """A file of ``files/``, whose size the listing may know already."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
         key = Key(EVENT, kata.kata_id, snapshot.index, FIRST_PATH + position)
         content = BlobId(listing.entries[position].oid)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+        super().__init__(key, ctx, snapshot.time_ns, kata, content)
         self._listing = listing
         self._position = position
 
@@ -278,7 +260,7 @@ def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
     key = Key(EVENT, kata.kata_id, index, slot)
     if _FIRST_OPTION <= slot < _FIRST_OPTION + len(_OPTIONS):
         data = kata.options(snapshot)[_OPTIONS[slot - _FIRST_OPTION].decode()].encode() + b"\n"
-        return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, data)
+        return ContentFile(key, ctx, snapshot.time_ns, kata, data)
     return _named_file(ctx, kata, snapshot, key)
 
 
@@ -303,16 +285,15 @@ def _named_file(ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> Node:
         content = None
     if content is None:
         raise NotFoundError(f"event {snapshot.index} has no slot {key.b}")
-    return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
 
 
 def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:
     """``events/N.json``."""
     key = Key(EVENT, kata.kata_id, snapshot.index, DOCUMENT)
-    make = functools.partial(_make_document, kata.path, snapshot, kata.tip().rows)
-    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), make)
+    make = functools.partial(_make_document, snapshot, kata.tip().rows)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
 
 
-def _make_document(path: Path, snapshot: Snapshot, rows: Rows) -> bytes:
-    repo = GitRepo(path)
+def _make_document(snapshot: Snapshot, rows: Rows, repo: GitRepo) -> bytes:
     return event_document(repo, snapshot, rows, Listing(repo, snapshot.files_tree))

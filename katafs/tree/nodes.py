@@ -21,6 +21,12 @@ NEVER = 0.0
 Maker = Callable[[], object]
 
 
+class Later(NamedTuple):
+    """What a `Maker` returns when most is to be done yet: ``make`` waits for a process, one of a few."""
+
+    make: Maker
+
+
 class Owner(NamedTuple):
     """Whose a node is."""
 
@@ -33,6 +39,8 @@ class Node:
 
     mode = stat.S_IFREG | 0o444
     attr_timeout = IMMUTABLE
+    #: what kind of work `to_make` is: one does not wait for another
+    slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
 
@@ -49,7 +57,7 @@ class Node:
     def to_make(self) -> Maker | None:
         """What must be called, in a worker thread, before the other questions can be answered; None when nothing.
 
-        Its result is handed to `made`.
+        Its result is handed to `made`, once it is no `Later`.
         """
         return None
 
