@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedRandom
 
 from katafs.errors import ExhaustedError, KataError, StorageError, TooLargeError
@@ -101,14 +102,16 @@ def _start(output: int) -> subprocess.Popen[bytes]:
 
 
 def _name(work: Work) -> str:
-    inner = getattr(work, "func", work)
-    return str(getattr(inner, "__name__", inner))
+    """The function that does the work, at the heart of all partials."""
+    while isinstance(work, partial):
+        inner = next((each for each in work.args if callable(each)), work.func)
+        work = inner
+    return str(getattr(work, "__name__", work))
 
 
 def _too_large(work: Work, arguments: tuple[object, ...], limit: str) -> TooLargeError:
-    inner: Work = next((each for each in arguments if callable(each)), work)
     where = [str(each) for each in arguments if isinstance(each, (str, os.PathLike))]
-    what = " ".join([_name(inner), *where])
+    what = " ".join([_name(work), *where])
     log.warning("%s takes more than %s, and is refused", what, limit)
     return TooLargeError(f"{what} takes more than {limit}")
 

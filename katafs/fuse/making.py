@@ -7,12 +7,11 @@ from collections import Counter
 import trio
 
 from katafs.errors import BusyError, KataError
-from katafs.tree.nodes import Later, Node
+from katafs.tree.nodes import Later, Maker, Node
 from katafs.tree.tree import Tree
 
-#: How many requests are answered at a time. pyfuse3 takes no more from the kernel, so not all may be slow ones.
-MOST_REQUESTS = 256
-_MOST_WAITING = 160
+#: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
+MOST_WAITING = 160
 # of one kind, for different things
 _MOST_OF_A_KIND = 48
 # threads, which share Python's lock; processes, with up to a GiB each
@@ -44,14 +43,14 @@ class Makers:
 
         Raises what its maker raises, and `BusyError` when too many wait already.
         """
-        while node.to_make() is not None:
-            if self._waiting >= _MOST_WAITING:
+        while (maker := node.to_make()) is not None:
+            if self._waiting >= MOST_WAITING:
                 raise BusyError(f"{self._waiting} slow requests wait already")
             self._waiting += 1
             try:
                 making = self._making.get(node.number)
                 if making is None:
-                    await self._make(node)
+                    await self._make(node, maker)
                     return node
                 await making.done.wait()
             finally:
@@ -61,14 +60,14 @@ class Makers:
             node = self._tree.node(node.number)
         return node
 
-    async def _make(self, node: Node) -> None:
+    async def _make(self, node: Node, maker: Maker) -> None:
         kind = node.slowness
         if self._kinds[kind] >= _MOST_OF_A_KIND:
             raise BusyError(f"{self._kinds[kind]} requests of the kind {kind!r} wait already")
         making = self._making[node.number] = _Making()
         self._kinds[kind] += 1
         try:
-            await self._run(node)
+            await self._run(node, maker)
         except KataError as error:
             making.failure = error
             raise
@@ -77,9 +76,7 @@ class Makers:
             del self._making[node.number]
             making.done.set()
 
-    async def _run(self, node: Node) -> None:
-        maker = node.to_make()
-        assert maker is not None
+    async def _run(self, node: Node, maker: Maker) -> None:
         self._tree.ctx.spool.make_room()
         # abandoned at the end of the daemon only, which does not wait for what nobody will read
         result = await trio.to_thread.run_sync(maker, limiter=self._threads[node.slowness], abandon_on_cancel=True)

@@ -134,7 +134,7 @@ class Objects:
             return None
 
     def _allow(self, size: int) -> None:
-        """Raises ValueError for an object that is too large; `HeavyError` where there is a budget, and it is used up."""
+        """Raises ValueError for an object that is too large; `HeavyError` where the budget is used up."""
         if self._budget is not None:
             self._budget -= size
             if self._budget < 0 or size > self._largest:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from katafs import process
 from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryError, NotFoundError
@@ -131,12 +131,10 @@ def make_download(path: Path, tip: Tip, spool: Spool) -> Download | Callable[[],
 def _make_elsewhere(path: Path, tip: Tip, spool: Spool) -> Download:
     file = spool.file()
     try:
-        image = file.run(_LIMITS, _write_elsewhere, path, tip)
+        return Download(tip, cast(Image, file.run(_LIMITS, _write_elsewhere, path, tip)), file)
     except BaseException:
         file.close()
         raise
-    assert isinstance(image, Image)
-    return Download(tip, image, file)
 
 
 def _write_elsewhere(file: BufferedRandom, path: Path, tip: Tip) -> Image:

@@ -78,7 +78,10 @@ class Tip(NamedTuple):
 
 
 def write_image(file: SpoolFile, repo: GitRepo, tip: Tip) -> Image:
-    """Write the image of a commit to an empty file. Raises `DamagedError`, `StorageError`, `TooLargeError`, `HeavyError`."""
+    """Write the image of a commit to an empty file.
+
+    Raises `DamagedError`, `StorageError`, `TooLargeError`, and `HeavyError` when the budget of ``repo`` is used up.
+    """
     with storage_errors():
         files = _add_repository(file, repo, tip)
         files |= _add_work_tree(file, repo, repo.commit(tip.oid).tree, tip.mtime)

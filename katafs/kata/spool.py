@@ -88,9 +88,9 @@ class Spool:
 class SpoolFile:
     """One file of a spool. Its disk space is free again when it is closed, or forgotten."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, file: BufferedRandom | None = None) -> None:
         self._spool = spool
-        self.file: BufferedRandom = tempfile.TemporaryFile(dir=spool.directory)  # noqa: SIM115 - lives as long as this
+        self.file = file or tempfile.TemporaryFile(dir=spool.directory)  # noqa: SIM115 - lives as long as this
         self.size = 0
         self._taken = 0
         #: finished, and in some cache: may be closed to make room

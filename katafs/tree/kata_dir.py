@@ -132,7 +132,7 @@ def _option(number: int, ctx: Context, kata: Kata) -> Node:
     name = OPTIONS[number].decode()
     key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
     data = kata.options(kata.tip())[name].encode() + b"\n"
-    return _TipBlob(key, ctx.owner(kata), kata.option_times()[name], kata, data)
+    return _TipBlob(key, ctx, kata.option_times()[name], kata, data)
 
 
 class _ConfigDir(Directory):
