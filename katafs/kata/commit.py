@@ -173,7 +173,7 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
         if act.kind is Kind.FILE_EDIT:
             if edited is None:
                 return head, {}
-            act = replace(act, summary={"filename": edited.decode(), **act.summary})
+            act = replace(act, summary={**act.summary, "filename": act.summary.get("filename", edited.decode())})
         elif edited is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
             tags[index] = new.commit
