@@ -24,7 +24,7 @@ from katafs.errors import ExhaustedError, KataError, StorageError, TooLargeError
 
 log = logging.getLogger(__name__)
 
-#: What a process calls: with the file for its result, then what it was given. What it returns is small.
+#: What a process calls: with the file for its result (or None), then what it was given. What it returns is small.
 Work = Callable[..., object]
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -54,13 +54,13 @@ class Limits:
             resource.setrlimit(kind, (lowest, lowest))
 
 
-def run(limits: Limits, file: BufferedRandom, work: Work, *arguments: object) -> object:
+def run(limits: Limits, file: BufferedRandom | None, work: Work, *arguments: object) -> object:
     """``work(file, *arguments)`` in a process of its own; returns what it returns, or raises the `KataError` it raises.
 
     To be called in a thread that lives until this returns: the process dies with it. Raises `TooLargeError` (EFBIG),
     with a line in the log, when the process takes more than its limits, and `ExhaustedError` when it cannot be started.
     """
-    end = _start(file.fileno())
+    end = _start(None if file is None else file.fileno())
     try:
         said = end.communicate(pickle.dumps((limits, work, arguments)), limits.seconds)[0]
     except subprocess.TimeoutExpired as error:
@@ -83,8 +83,15 @@ def run(limits: Limits, file: BufferedRandom, work: Work, *arguments: object) ->
     return result
 
 
-def _start(output: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "katafs.process", str(os.getpid()), str(output)]
+def _start(output: int | None) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "katafs.process",
+        str(os.getpid()),
+        *([] if output is None else [str(output)]),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
         return subprocess.Popen(
@@ -92,7 +99,7 @@ def _start(output: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            pass_fds=[output],
+            pass_fds=[] if output is None else [output],
             env=environment,
             # what the terminal sends is for the daemon, which ends this one
             start_new_session=True,
@@ -126,7 +133,7 @@ def _die_with(parent: int) -> None:
 
 
 def _main() -> None:
-    parent, output = map(int, sys.argv[1:])
+    parent, *output = map(int, sys.argv[1:])
     _die_with(parent)
     os.nice(_NICE)
     said = os.dup(1)
@@ -137,8 +144,11 @@ def _main() -> None:
     try:
         limits, work, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our parent
         limits.impose()
-        with open(output, "r+b") as file:
-            result = work(file, *arguments)
+        if output:
+            with open(output[0], "r+b") as file:
+                result = work(file, *arguments)
+        else:
+            result = work(None, *arguments)
     except (KataError, MemoryError) as error:
         failure = error
     except OSError as error:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import trio
 
-from katafs.errors import BusyError, KataError
+from katafs.errors import BusyError, KataError, TooLargeError
 from katafs.tree.nodes import Later, Maker, Node
 from katafs.tree.tree import Tree
 
@@ -70,6 +70,8 @@ class Makers:
             await self._run(node, maker)
         except KataError as error:
             making.failure = error
+            if isinstance(error, TooLargeError):
+                node.refused(error)
             raise
         finally:
             self._kinds[kind] -= 1

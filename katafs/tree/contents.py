@@ -6,6 +6,7 @@ from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 
+from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.objects import LARGEST
 from katafs.kata.kata import Kata
@@ -48,6 +49,7 @@ class ContentFile(File):
         if isinstance(known, SpoolFile):
             self._unfolded = known
             return None
+        self._cache.check((self._kata.kata_id, content.oid))
         return partial(_unfold_here, self._cache.spool, self._kata.path, content.oid)
 
     def made(self, result: object) -> None:
@@ -55,6 +57,10 @@ class ContentFile(File):
         assert not isinstance(self._content, bytes)
         self._unfolded = result
         self._cache.put((self._kata.kata_id, self._content.oid), result)
+
+    def refused(self, error: TooLargeError) -> None:
+        assert not isinstance(self._content, bytes)
+        self._cache.refuse((self._kata.kata_id, self._content.oid), error)
 
     def read(self, offset: int, length: int) -> bytes:
         if self._unfolded is not None:

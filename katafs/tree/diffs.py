@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from katafs.errors import NotFoundError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import diff_lines, diff_summary, raw_diff
+from katafs.kata.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.kata.kata import Kata
 from katafs.text import pretty_bytes
 from katafs.tree.context import Context
 from katafs.tree.events import parse_index
-from katafs.tree.made import DIFF_BUDGET, MadeFile
+from katafs.tree.made import MadeFile
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Link, entry_or_damaged
 from katafs.tree.numbers import DIFF, FIXED, Key
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from katafs.errors import NotFoundError, StaleError
+from katafs.errors import NotFoundError, StaleError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.kata.download import Download, download_name, make_download
 from katafs.kata.image import Tip
@@ -54,6 +54,7 @@ class _FromImage(Node):
         if self._image is not None:
             return None
         tip = self._tip
+        self._ctx.made.check((DOWNLOAD, self._kata.kata_id, tip.commit.oid))
         mtime = tip.time_ns // 1_000_000_000
         return functools.partial(
             _make, self._kata.path, tip.commit.oid, tip.last, name_of(self._kata), mtime, self._ctx.spool
@@ -63,6 +64,9 @@ class _FromImage(Node):
         assert isinstance(result, Download)
         self._image = self._ctx.downloads.keep(self._kata.kata_id, result)
         self._resolve(self._image)
+
+    def refused(self, error: TooLargeError) -> None:
+        self._ctx.made.refuse((DOWNLOAD, self._kata.kata_id, self._tip.commit.oid), error)
 
     def image(self) -> Download:
         assert self._image is not None, "to_make was not called"

@@ -14,7 +14,7 @@ from pathlib import Path
 import cachetools
 
 from katafs import process
-from katafs.errors import HeavyError
+from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.objects import LARGEST
 from katafs.kata.spool import FILE_LIMIT, Spool, SpoolFile
@@ -24,13 +24,12 @@ from katafs.tree.numbers import Key
 #: Makes a content from a repository. It is handed to another process: a function of a module, or a partial of one.
 Make = Callable[[GitRepo], bytes]
 
-# What is read, in bytes, for a content that is computed in the daemon itself. libgit2 holds Python's lock while it
-# compares: 2 x 128 KiB take it 15 ms, and 160 ms in the worst case that was found (random lines of one letter).
-DIFF_BUDGET = 256 << 10
+# What is read, in bytes, for a content that is computed in the daemon itself.
 TEXT_BUDGET = 4 << 20
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
+_REFUSED_SECONDS = 600.0
 
 
 class MadeCache:
@@ -40,6 +39,7 @@ class MadeCache:
         self.spool = spool or Spool()
         self._contents: cachetools.LRUCache[Hashable, bytes] = cachetools.LRUCache(limit, getsizeof=len)
         self._sizes: cachetools.LRUCache[Hashable, int] = cachetools.LRUCache(sizes)
+        self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(sizes, _REFUSED_SECONDS)
         self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
 
     def get(self, key: Hashable) -> bytes | SpoolFile | None:
@@ -56,6 +56,15 @@ class MadeCache:
     def remember_size(self, key: Hashable, size: int) -> None:
         """Keep a size only."""
         self._sizes[key] = size
+
+    def refuse(self, key: Hashable, error: TooLargeError) -> None:
+        """Remember for some minutes that it takes too much: finding that out took half a minute of a processor."""
+        self._refused[key] = str(error)
+
+    def check(self, key: Hashable) -> None:
+        """Raises `TooLargeError` for a content that was refused."""
+        if (known := self._refused.get(key)) is not None:
+            raise TooLargeError(known)
 
     def put(self, key: Hashable, content: bytes | SpoolFile) -> None:
         """Keep a content; a file of the spool is closed when its space is wanted for something else."""
@@ -93,6 +102,7 @@ class MadeFile(File):
     def to_make(self) -> Maker | None:
         if self._content is not None:
             return None
+        self._cache.check(self._identity)
         return partial(_make_here, self._cache.spool, self._path, self._make, self.budget)
 
     def made(self, result: object) -> None:
@@ -101,6 +111,9 @@ class MadeFile(File):
         self._cache.put(self._identity, result)
         self._size = self._cache.size(self._identity)
         self.attr_timeout = type(self).attr_timeout
+
+    def refused(self, error: TooLargeError) -> None:
+        self._cache.refuse(self._identity, error)
 
     def read(self, offset: int, length: int) -> bytes:
         assert self._content is not None

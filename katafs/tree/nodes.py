@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple, Never
 
-from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError
+from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
 from katafs.tree.numbers import Key, Numbers
 
 # How long, in seconds, the kernel may keep what it was told.
@@ -63,6 +63,9 @@ class Node:
 
     def made(self, result: object) -> None:
         """Take the result of `to_make`, in the event loop."""
+
+    def refused(self, error: TooLargeError) -> None:
+        """Take it that what `to_make` said takes too much, in the event loop."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of a file."""
