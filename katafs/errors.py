@@ -6,6 +6,7 @@ Anything that is not a `KataError` is a bug and becomes EIO with a traceback in 
 
 import errno
 import os
+from typing import Self
 
 
 class KataError(Exception):
@@ -43,6 +44,9 @@ class ExhaustedError(KataError):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.errno = number
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.errno)
 
 
 class HeavyError(KataError):
@@ -99,6 +103,9 @@ class StorageError(KataError):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.errno = number
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.errno)
 
 
 class RaceLostError(KataError):

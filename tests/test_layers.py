@@ -14,7 +14,13 @@ ROOT = Path(katafs.__file__).parent
 # A module may import from its own layer and from those before it.
 LAYERS = ("errors", "text", "owner", "background", "process", "git", "kata", "tree", "fuse", "demo", "cli", "__main__")
 # The only packages (or modules) that may import a foreign library
-OWNERS = {"pyfuse3": {"fuse"}, "pygit2": {"git"}, "trio": {"fuse"}, "click": {"cli"}, "ctypes": {"fuse", "owner", "process"}}
+OWNERS = {
+    "pyfuse3": {"fuse"},
+    "pygit2": {"git"},
+    "trio": {"fuse"},
+    "click": {"cli"},
+    "ctypes": {"fuse", "owner", "process"},
+}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -61,27 +61,28 @@ class Makers:
         return node
 
     async def _make(self, node: Node, maker: Maker) -> None:
-        kind = node.slowness
-        if self._kinds[kind] >= _MOST_OF_A_KIND:
-            raise BusyError(f"{self._kinds[kind]} requests of the kind {kind!r} wait already")
         making = self._making[node.number] = _Making()
-        self._kinds[kind] += 1
         try:
-            await self._run(node, maker)
+            result = await self._run(node.slowness, self._threads[node.slowness], maker)
+            if isinstance(result, Later):
+                result = await self._run("process", self._processes, result.make)
+            node.made(result)
         except KataError as error:
             making.failure = error
             if isinstance(error, TooLargeError):
-                node.refused(error)
+                node.too_large(error)
             raise
         finally:
-            self._kinds[kind] -= 1
             del self._making[node.number]
             making.done.set()
 
-    async def _run(self, node: Node, maker: Maker) -> None:
+    async def _run(self, kind: str, limiter: trio.CapacityLimiter, maker: Maker) -> object:
+        if self._kinds[kind] >= _MOST_OF_A_KIND:
+            raise BusyError(f"{self._kinds[kind]} requests of the kind {kind!r} wait already")
         self._tree.ctx.spool.make_room()
-        # abandoned at the end of the daemon only, which does not wait for what nobody will read
-        result = await trio.to_thread.run_sync(maker, limiter=self._threads[node.slowness], abandon_on_cancel=True)
-        if isinstance(result, Later):
-            result = await trio.to_thread.run_sync(result.make, limiter=self._processes, abandon_on_cancel=True)
-        node.made(result)
+        self._kinds[kind] += 1
+        try:
+            # abandoned at the end of the daemon only, which does not wait for what nobody will read
+            return await trio.to_thread.run_sync(maker, limiter=limiter, abandon_on_cancel=True)
+        finally:
+            self._kinds[kind] -= 1

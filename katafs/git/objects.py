@@ -82,17 +82,24 @@ class Objects:
             raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
 
     def size(self, oid: Oid) -> int:
-        """The size of an object in bytes, from its header. Raises as `read` does."""
+        """The size of an object in bytes, from its header. Raises as `read` does; also for a size that nobody can mean,
+        for which a reader would make room."""
         try:
-            loose = self._open(oid)
-            if loose is None:
-                return int(self._packs.read_header(pygit2.Oid(raw=oid))[1])
-            with loose:
-                return _parse_head(zlib.decompressobj().decompress(loose.read(_HEAD_STORED), _HEAD))[1]
+            size = self._size(oid)
         except KeyError as error:
             raise self.missing(f"object {oid.hex()}") from error
         except _DAMAGE as error:
             raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
+        if size > LARGEST:
+            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {size} bytes are too many")
+        return size
+
+    def _size(self, oid: Oid) -> int:
+        loose = self._open(oid)
+        if loose is None:
+            return int(self._packs.read_header(pygit2.Oid(raw=oid))[1])
+        with loose:
+            return _parse_head(zlib.decompressobj().decompress(loose.read(_HEAD_STORED), _HEAD))[1]
 
     def unfold_loose(self, oid: Oid, write: Callable[[bytes], object]) -> bool:
         """Hand the data of a loose blob to ``write`` in small pieces; False when it is not a loose one.

@@ -58,7 +58,7 @@ class ContentFile(File):
         self._unfolded = result
         self._cache.put((self._kata.kata_id, self._content.oid), result)
 
-    def refused(self, error: TooLargeError) -> None:
+    def too_large(self, error: TooLargeError) -> None:
         assert not isinstance(self._content, bytes)
         self._cache.refuse((self._kata.kata_id, self._content.oid), error)
 

@@ -65,7 +65,7 @@ class _FromImage(Node):
         self._image = self._ctx.downloads.keep(self._kata.kata_id, result)
         self._resolve(self._image)
 
-    def refused(self, error: TooLargeError) -> None:
+    def too_large(self, error: TooLargeError) -> None:
         self._ctx.made.refuse((DOWNLOAD, self._kata.kata_id, self._tip.commit.oid), error)
 
     def image(self) -> Download:

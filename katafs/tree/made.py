@@ -112,7 +112,7 @@ class MadeFile(File):
         self._size = self._cache.size(self._identity)
         self.attr_timeout = type(self).attr_timeout
 
-    def refused(self, error: TooLargeError) -> None:
+    def too_large(self, error: TooLargeError) -> None:
         self._cache.refuse(self._identity, error)
 
     def read(self, offset: int, length: int) -> bytes:

@@ -64,7 +64,7 @@ class Node:
     def made(self, result: object) -> None:
         """Take the result of `to_make`, in the event loop."""
 
-    def refused(self, error: TooLargeError) -> None:
+    def too_large(self, error: TooLargeError) -> None:
         """Take it that what `to_make` said takes too much, in the event loop."""
 
     def read(self, offset: int, length: int) -> bytes:
