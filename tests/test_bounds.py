@@ -334,7 +334,7 @@ def test_headers_that_lie(store: Path, mount: MakeMount) -> None:
     before = memory(mounted.pid)
     assert set(os.listdir(kata / "files")) == set(blobs)
     for name in [f"files/{name}" for name in blobs] + ["events/0.json", "diff/0..0.json", "download.tgz"]:
-        with pytest.raises(OSError, match="Input/output error|File too large"):
+        with pytest.raises(OSError, match=r"Input/output error|File too large"):
             (kata / name).read_bytes()
     assert memory(mounted.pid) - before < 16
     assert "Traceback" not in mounted.log_text()

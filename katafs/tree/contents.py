@@ -10,7 +10,7 @@ from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.objects import LARGEST
 from katafs.kata.kata import Kata
-from katafs.kata.snapshot import Content
+from katafs.kata.snapshot import Content, Snapshot
 from katafs.kata.spool import Spool, SpoolFile
 from katafs.tree.context import Context
 from katafs.tree.made import make_elsewhere
@@ -66,6 +66,21 @@ class ContentFile(File):
         if self._unfolded is not None:
             return self._unfolded.read(offset, length)
         return self._kata.read(self._content, offset, length)
+
+
+class SummaryFile(File):
+    """``events_summary.json`` of an event, joined from the texts of its rows."""
+
+    def __init__(self, key: Key, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns)
+        self._rows = kata.tip().rows
+        self._index = snapshot.index
+
+    def size(self) -> int:
+        return self._rows.summary_size(self._index)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._rows.summary(self._index)[offset : offset + length]
 
 
 def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:

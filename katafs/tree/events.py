@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError
@@ -12,7 +13,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
-from katafs.tree.contents import ContentFile
+from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
@@ -46,42 +47,31 @@ class PathFile(ContentFile):
     """A file of ``files/``, whose size the listing may know already."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
-        key = Key(EVENT, kata.kata_id, snapshot.index, FIRST_PATH + position)
+        key = _path_key(kata.kata_id, snapshot.index, listing, position)
         content = BlobId(listing.entries[position].oid)
         super().__init__(key, ctx, snapshot.time_ns, kata, content)
         self._listing = listing
         self._position = position
+        if key.path:
+            self.attr_timeout = MUTABLE
 
     def size(self) -> int:
         return self._listing.size(self._kata.repo, self._position)
-
-
-class SummaryFile(File):
-    """``events_summary.json`` of an event, joined from the texts of its rows."""
-
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        slot = NAMED_SLOTS[b"events_summary.json"]
-        super().__init__(Key(EVENT, kata.kata_id, snapshot.index, slot), ctx.owner(kata), snapshot.time_ns)
-        self._rows = kata.tip().rows
-        self._index = snapshot.index
-
-    def size(self) -> int:
-        return self._rows.summary_size(self._index)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._rows.summary(self._index)[offset : offset + length]
 
 
 class FilesDir(Directory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
-        slot = FIRST_PATH + position if position else FILES
-        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
-        parent = (FIRST_PATH + above if above else FILES) if position else SELF
+        if position in listing.damaged:
+            raise listing.damaged[position]
         kata_id, index = kata.kata_id, snapshot.index
-        key = Key(EVENT, kata_id, index, slot)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(EVENT, kata_id, index, parent))
+        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
+        key = _path_key(kata_id, index, listing, position)
+        parent = _path_key(kata_id, index, listing, above) if position else Key(EVENT, kata_id, index, SELF)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, parent)
+        if listing.damaged:
+            self.attr_timeout = MUTABLE
         self._ctx, self._kata, self._snapshot, self._listing, self._position = ctx, kata, snapshot, listing, position
 
     def names(self) -> list[bytes]:
@@ -92,8 +82,18 @@ class FilesDir(Directory):
         return self._entry(position, IMMUTABLE)
 
     def _entry(self, position: int, timeout: float) -> Entry:
-        node = path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
-        return entry_or_damaged(lambda: node, timeout, node.key, self, node.mode)
+        if not self._listing.is_settled(position):
+            timeout = min(timeout, MUTABLE)
+        return self._damageable(
+            functools.partial(path_node, self._ctx, self._kata, self._snapshot, self._listing, position),
+            timeout,
+            position,
+        )
+
+    def _damageable(self, make: Callable[[], Node], timeout: float, position: int) -> Entry:
+        key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
+        mode = Directory.mode if self._listing.is_directory(position) else File.mode
+        return entry_or_damaged(make, timeout, key, self, mode)
 
 
 class TipFilesDir(FilesDir):
@@ -120,7 +120,7 @@ class TipFilesDir(FilesDir):
     def child(self, name: bytes) -> Entry:
         position = self._listing.child(self._position, name)
         if self._listing.is_directory(position):
-            return Entry(TipFilesDir(self._ctx, self._kata, position), MUTABLE)
+            return self._damageable(functools.partial(TipFilesDir, self._ctx, self._kata, position), MUTABLE, position)
         return self._entry(position, MUTABLE)
 
 
@@ -242,14 +242,25 @@ def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, po
     return PathFile(ctx, kata, snapshot, listing, position)
 
 
-def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
-    """The node of a slot of an event. Raises `NotFoundError`."""
+def _path_key(kata_id: str, index: int, listing: Listing, position: int) -> Key:
+    """The key of a path of an event: its position, where that is known."""
+    if not position:
+        return Key(EVENT, kata_id, index, FILES)
+    if listing.is_settled(position):
+        return Key(EVENT, kata_id, index, FIRST_PATH + position)
+    return Key(EVENT, kata_id, index, FIRST_PATH, listing.paths[position])
+
+
+def event_node(ctx: Context, kata: Kata, index: int, slot: int, path: bytes = b"") -> Node:
+    """The node of a slot of an event, or of a path. Raises `NotFoundError`."""
     snapshot = kata.snapshot(index)
     if slot >= FIRST_PATH or slot == FILES:
         listing = kata.listing(snapshot.files_tree)
         position = max(slot - FIRST_PATH, 0) if slot != FILES else 0
-        if position >= len(listing):
-            raise NotFoundError(f"event {index} has no path {position}")
+        if path:
+            position = listing.position(path) or 0
+        if position >= len(listing) or listing.is_settled(position) == bool(path):
+            raise NotFoundError(f"event {index} has no path {position} {path!r} now")
         return path_node(ctx, kata, snapshot, listing, position)
     if slot == SELF:
         return EventDir(ctx, kata, snapshot)
@@ -278,7 +289,7 @@ def _named_file(ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> Node:
     elif name is not None:
         content = snapshot.stored_json(name)
         if content is None and name == b"events_summary.json":
-            return SummaryFile(ctx, kata, snapshot)
+            return SummaryFile(key, ctx, kata, snapshot)
         if content is None:
             content = kata.tip().rows.text(snapshot.index)
     else:
