@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
 from io import BufferedRandom
 from pathlib import Path
@@ -42,7 +43,9 @@ class Spool:
     def __init__(self, directory: Path | None = None, limit: int = LIMIT) -> None:
         self.directory, self.limit = directory, limit
         self._taken = 0
+        # never held by `give`: what collects garbage may call that anywhere, here too
         self._lock = threading.Lock()
+        self._given: deque[int] = deque()
         self._files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
 
     def file(self) -> SpoolFile:
@@ -56,12 +59,18 @@ class Spool:
     @property
     def taken(self) -> int:
         """The bytes of all files that are open."""
+        with self._lock:
+            return self._settle()
+
+    def _settle(self) -> int:
+        while self._given:
+            self._taken -= self._given.popleft()
         return self._taken
 
     def take(self, size: int, least: int | None = None) -> int:
         """Take so many bytes, or what is left if that is at least ``least``. Raises `StorageError` (ENOSPC)."""
         with self._lock:
-            got = min(size, self.limit - self._taken)
+            got = min(size, self.limit - self._settle())
             if got < (size if least is None else least):
                 raise StorageError(f"the {self.limit >> 20} MiB for temporary files are full", errno.ENOSPC)
             self._taken += got
@@ -69,17 +78,17 @@ class Spool:
 
     def give(self, size: int) -> None:
         """Give bytes back."""
-        with self._lock:
-            self._taken -= size
+        self._given.append(size)
 
     def make_room(self) -> None:
         """Close files that nobody has read from for some time, until half the space is free. For the thread that reads
         them."""
         with self._lock:
-            files = sorted((file for file in self._files if file.is_kept), key=lambda file: file.last_used)
+            files = list(self._files)
+        files = sorted((file for file in files if file.is_kept), key=lambda file: file.last_used)
         idle = time.monotonic() - _IDLE_SECONDS
         for number, file in enumerate(files):
-            if self._taken <= self.limit // 2 and len(files) - number <= _MOST_FILES:
+            if self.taken <= self.limit // 2 and len(files) - number <= _MOST_FILES:
                 return
             if file.last_used < idle or len(files) - number > _MOST_FILES:
                 file.close()
