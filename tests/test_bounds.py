@@ -24,6 +24,7 @@ from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
 from katafs.git import GitRepo
 from katafs.kata import diff
 from katafs.kata.spool import Spool
+from tests.benchmarks import hostile
 from tests.katas import add_event, git, git_commit, make_kata, pretty_json, row_time, stored_rows
 from tests.mounts import MakeMount, Mount, wait_until
 
@@ -395,3 +396,9 @@ def test_no_room_for_temporary_files(
 
 def _stays_mounted(mounted: Mount) -> bool:
     return mounted.process is not None and mounted.process.poll() is None
+
+
+@pytest.mark.parametrize("count", [4_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_hostile_requests(fuse: None, tmp_path: Path, mode: str, count: int) -> None:
+    told = hostile.run(tmp_path, count, mode)
+    assert " ok " in told[1]
