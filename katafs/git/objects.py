@@ -19,6 +19,7 @@ from pathlib import Path
 import pygit2
 
 from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
+from katafs.git.chains import Chains
 from katafs.git.inside import open_inside, real_path
 
 Oid = bytes
@@ -53,6 +54,7 @@ class Objects:
             #: without symbolic links on the way
             self.real_git_dir = real_path(git_dir.parent) + "/.git"
             self._directory = self.real_git_dir + "/objects"
+            self._chains = Chains(self._directory + "/pack")
             self._check_packs(real_path(self._directory))
             self._packs.add_backend(pygit2.OdbBackendPack(self._directory), 1)
         except (pygit2.GitError, OSError, ValueError) as error:
@@ -166,12 +168,14 @@ class Objects:
         with os.scandir(directory) as entries:
             if any(entry.is_symlink() for entry in entries):
                 raise ValueError("a symbolic link leads to another pack")
+        self._chains.refresh()
         self._packs_seen = seen
 
     def _read_packed(self, oid: Oid) -> tuple[int, bytes]:
         """The kind and the data of a packed object. Raises KeyError, and what `_DAMAGE` names."""
         self._check_packs()
-        # libgit2 makes room for what the header says before it looks any further
+        # libgit2 makes room for what the headers say before it looks any further
+        self._chains.check(oid, self._largest)
         self._allow(self._packs.read_header(pygit2.Oid(raw=oid))[1])
         kind, data = self._packs.read(pygit2.Oid(raw=oid))
         return int(kind), data
