@@ -185,8 +185,8 @@ def test_what_is_compared_elsewhere(store: Path) -> None:
 def test_huge_diffs(store: Path, mount: MakeMount) -> None:
     """While they are made everybody else is answered, and the daemon's memory stays as it is."""
     path, other = make_kata(store, "AbCdEf"), make_kata(store, "GhJkLm")
-    first = big_event(path, text=lines(400_000))
-    big_event(path, text=lines(400_000, 2))
+    first = big_event(path, text=lines(250_000))
+    big_event(path, text=lines(250_000, 2))
     mounted = mount(store)
     before = memory(mounted.pid)
     with asking(mounted.kata("GhJkLm")) as taken:
@@ -199,6 +199,7 @@ def test_huge_diffs(store: Path, mount: MakeMount) -> None:
     assert not children(mounted.pid)
 
 
+@pytest.mark.slow
 def test_a_diff_that_takes_too_much(store: Path, mount: MakeMount) -> None:
     """EFBIG, and at once when it is asked for again; everything else goes on."""
     path = make_kata(store, "AbCdEf")
@@ -217,6 +218,7 @@ def test_a_diff_that_takes_too_much(store: Path, mount: MakeMount) -> None:
     assert (kata / "events/2/status").read_bytes() == b"0"
 
 
+@pytest.mark.slow
 def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None:
     path = make_kata(store, "AbCdEf")
     big_event(path, text=letters(1_000_000, 1))
@@ -315,7 +317,7 @@ def loose(path: Path, size: int, data: bytes) -> str:
     return oid
 
 
-LIES = {"TiB": (1 << 40, b"x"), "GiB": (1 << 30, b"x"), "10": (10, bytes(200 * MIB)), "5 MiB": (5 * MIB, b"x" * MIB)}
+LIES = {"TiB": (1 << 40, b"x"), "GiB": (1 << 30, b"x"), "10": (10, bytes(60 * MIB)), "5 MiB": (5 * MIB, b"x" * MIB)}
 
 
 def test_headers_that_lie(store: Path, mount: MakeMount) -> None:
@@ -375,6 +377,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", path], check=True)
 
 
+@pytest.mark.slow
 def test_no_room_for_temporary_files(
     store: Path, mount: MakeMount, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,7 +401,7 @@ def _stays_mounted(mounted: Mount) -> bool:
     return mounted.process is not None and mounted.process.poll() is None
 
 
-@pytest.mark.parametrize("count", [4_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_hostile_requests(fuse: None, tmp_path: Path, mode: str, count: int) -> None:
     told = hostile.run(tmp_path, count, mode)
     assert " ok " in told[1]

@@ -67,9 +67,9 @@ def test_every_object_of_a_real_pack_is_good(store: Path, options: tuple[str, ..
 
 
 def test_a_small_object_made_of_a_huge_one(store: Path) -> None:
-    """The difference is a few bytes; the base would take 300 MiB of memory."""
+    """The difference is a few bytes; the base would take 100 MiB of memory."""
     path = make_kata(store, "AbCdEf")
-    huge = bytes(300 * MIB)
+    huge = bytes(100 * MIB)
     base, small = blob(path, huge), blob(path, bytes(10) + b"end")
     # git never makes it, so the difference is put together here: copy 10 bytes, insert 3
     make_thin(path, base, small)

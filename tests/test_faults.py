@@ -157,7 +157,7 @@ def test_a_clock_that_jumps(store: Path, monkeypatch: pytest.MonkeyPatch, jump: 
 
 def test_few_descriptors(store: Path, mount: MakeMount) -> None:
     """EMFILE for a request that needs one, and nothing that stays: no kata is taken for a damaged one."""
-    for number in range(30):
+    for number in range(16):
         path = make_kata(store, f"AbCdE{number % 10}" if number < 10 else f"AbCd{number}", {"a.txt": f"{number}\n"})
         git(path, "gc", "-q")
     mounted = mount(store)
@@ -179,6 +179,7 @@ def test_few_descriptors(store: Path, mount: MakeMount) -> None:
         (kata / "ran_tests").write_bytes(MESSAGE)
 
 
+@pytest.mark.slow
 def test_little_memory(store: Path, mount: MakeMount) -> None:
     """400 MB of address space, and a huge diff, file and download wanted: answers or errors, and the daemon goes on."""
     path = make_kata(store, "AbCdEf")
