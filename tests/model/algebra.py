@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import errno
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -91,16 +91,25 @@ class Model:
 
     def record(self, kind: str, message: Json, now: datetime) -> int:
         """The index of the event that a message of the right shape is; raises `Refused`."""
-        summary = copy.deepcopy(message["summary"]) if kind in LIGHTS else file_summary(kind, message, self.files)
+        refuse_conflicts(message.get("files", ()))
+        if kind == "file_rename" and message["old_filename"] == message["new_filename"]:
+            raise Refused(errno.EINVAL)
+        summary = summary_of(kind, message)
         who = identity(message)
         repeated = self._repeated(summary["colour"], who)
         if repeated is not None:
             return repeated
         index = self._place(message)
         incoming = self._incoming(message)
-        if index is None and kind in AFTER_EDIT:
-            self._record_pending(incoming, who, now)
         files = after(kind, message, incoming)
+        edited = self._edited(incoming)
+        if kind == "file_edit":
+            if edited is None:
+                return len(self.rows) - 1
+            summary["filename"] = edited
+        if index is None and kind in AFTER_EDIT and edited is not None:
+            pending = {"colour": "file_edit", "filename": edited}
+            self._append("file_edit", pending, who, incoming, Outputs(), now, None)
         self._append(kind, summary, who, files, outputs_of(message), now, index)
         return len(self.rows) - 1
 
@@ -134,13 +143,10 @@ class Model:
         content = {name: entry["content"].encode() for name, entry in given.items()}
         return Files(content, {name: entry.get("truncated", False) for name, entry in given.items()})
 
-    def _record_pending(self, incoming: Files, who: Json, now: datetime) -> None:
+    def _edited(self, incoming: Files) -> str | None:
         """Question 3: the first file, in the order of git, that is there before and after and differs."""
         both = sorted(set(self.files.content) & set(incoming.content), key=str.encode)
-        edited = [name for name in both if self.files.content[name] != incoming.content[name]]
-        if edited:
-            summary = {"colour": "file_edit", "filename": edited[0]}
-            self._append("file_edit", summary, who, copy.deepcopy(incoming), Outputs(), now, None)
+        return next((name for name in both if self.files.content[name] != incoming.content[name]), None)
 
     def _append(
         self, kind: str, summary: Json, who: Json, files: Files, outputs: Outputs, now: datetime, index: int | None
@@ -228,26 +234,37 @@ def outputs_of(message: Json) -> Outputs:
     return Outputs(stdout, stderr, str(message.get("status", "0")).encode())
 
 
-def file_summary(kind: str, message: Json, now: Files) -> Json:
-    """The row of a file event begins with these."""
-    if kind == "file_rename":
-        return {"colour": kind, "old_filename": message["old_filename"], "new_filename": message["new_filename"]}
-    return {"colour": kind, "filename": message["filename"]}
+def summary_of(kind: str, message: Json) -> Json:
+    """What the row begins with."""
+    if kind in LIGHTS:
+        return copy.deepcopy(dict(message["summary"]))
+    names = ("old_filename", "new_filename") if kind == "file_rename" else ("filename",)
+    return {"colour": kind} | {name: message.get(name) for name in names}
 
 
-def after(kind: str, message: Json, files: Files) -> Files:
-    """The files once a file was created (empty), deleted or renamed."""
-    files = copy.deepcopy(files)
-    if kind == "file_create":
-        files.content.setdefault(message["filename"], b"")
-        files.truncated.setdefault(message["filename"], False)
-    if kind == "file_delete":
-        files.content.pop(message["filename"], None)
-        files.truncated.pop(message["filename"], None)
-    if kind == "file_rename" and message["old_filename"] in files.content:
-        old, new = message["old_filename"], message["new_filename"]
-        files.content[new], files.truncated[new] = files.content.pop(old), files.truncated.pop(old)
+def after(kind: str, message: Json, incoming: Files) -> Files:
+    """The files once a file was created (empty), deleted or renamed; raises `Refused` where that cannot be."""
+    files = copy.deepcopy(incoming)
+    old = message.get("old_filename" if kind == "file_rename" else "filename")
+    new = message.get("new_filename" if kind == "file_rename" else "filename")
+    moved = (b"", False)
+    if kind in ("file_delete", "file_rename"):
+        if old not in files.content:
+            raise Refused(errno.EINVAL)
+        moved = files.content.pop(old), files.truncated.pop(old)
+    if kind in ("file_create", "file_rename"):
+        if new in incoming.content:
+            raise Refused(errno.EINVAL)
+        files.content[new], files.truncated[new] = moved
+    refuse_conflicts(files.content)
     return files
+
+
+def refuse_conflicts(names: Iterable[str]) -> None:
+    """No name is a file and a directory."""
+    for name in names:
+        if any(other.startswith(f"{name}/") for other in names):
+            raise Refused(errno.EINVAL)
 
 
 def subject(kind: str, summary: Json) -> str:

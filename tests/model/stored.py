@@ -27,20 +27,27 @@ class Stored:
     def compare(self, model: Model) -> None:
         """Every commit that is new, and every tag, is as the model has it."""
         repo = pygit2.Repository(str(self.path))
-        new = self._new_commits(repo)
+        new, known = self._new_commits(repo), len(self.commits)
         expected = model.commits[len(self.commits) :]
         assert [commit.message for commit in new] == [commit.subject for commit in expected]
         for commit, wanted in zip(new, expected, strict=True):
             self._compare_commit(repo, commit, wanted)
             self.commits.append(commit.id)
         tags = {int(name[10:]): repo.references[name].target for name in repo.references if name[:10] == "refs/tags/"}
-        if expected and model.tags and expected[-1].ours and max(model.tags.values()) == len(model.commits) - 1:
-            self.untagged = set()
+        if expected and expected[-1].ours and not expected[-1].subject.startswith("set option "):
+            self._mended({index for index, at in model.tags.items() if at < known})
         wanted_tags = {index: self.commits[at] for index, at in model.tags.items()}
         assert tags == {n: oid for n, oid in wanted_tags.items() if n in tags or n not in self.untagged}
         assert set(repo.references) == {"refs/heads/main", *(f"refs/tags/{index}" for index in tags)}
         assert repo.references["HEAD"].target == "refs/heads/main"
         repo.free()
+
+    def _mended(self, before: set[int]) -> None:
+        """An event of katafs has set the tags that were missing just before it; older ones it may leave to others."""
+        index = max(before, default=0)
+        while index in self.untagged:
+            self.untagged.discard(index)
+            index -= 1
 
     def _new_commits(self, repo: pygit2.Repository) -> list[pygit2.Commit]:
         """The commits after those that are known: a straight line from the newest of them."""

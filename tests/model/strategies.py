@@ -43,7 +43,6 @@ class Recipe(NamedTuple):
     extra: Json
     who: Json
     where: int | None
-    flaw: str | None = None
 
     def message(self, files: Files, following: int) -> Json:
         """The message, for a kata with these files whose next event is `following`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import KataMachine
@@ -18,7 +18,12 @@ def run(steps_each: int, runs: int) -> None:
     run_state_machine_as_test(
         KataMachine,
         settings=settings(
-            max_examples=runs, stateful_step_count=steps_each, deadline=None, suppress_health_check=checks
+            max_examples=runs,
+            stateful_step_count=steps_each,
+            deadline=None,
+            suppress_health_check=checks,
+            # explaining a failure traces every line: minutes, for what the steps already tell
+            phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
         ),
     )
 
