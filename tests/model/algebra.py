@@ -104,10 +104,11 @@ class Model:
         files = after(kind, message, incoming)
         edited = self._edited(incoming)
         if kind == "file_edit":
-            if edited is None:
+            name = self._named(message.get("filename"), edited, incoming)
+            if name is None:
                 return len(self.rows) - 1
-            summary["filename"] = edited
-        if index is None and kind in AFTER_EDIT and edited is not None:
+            summary["filename"] = name
+        elif index is None and kind in AFTER_EDIT and edited is not None:
             pending = {"colour": "file_edit", "filename": edited}
             self._append("file_edit", pending, who, incoming, Outputs(), now, None)
         self._append(kind, summary, who, files, outputs_of(message), now, index)
@@ -147,6 +148,14 @@ class Model:
         """Question 3: the first file, in the order of git, that is there before and after and differs."""
         both = sorted(set(self.files.content) & set(incoming.content), key=str.encode)
         return next((name for name in both if self.files.content[name] != incoming.content[name]), None)
+
+    def _named(self, told: str | None, edited: str | None, incoming: Files) -> str | None:
+        """The file that a ``file_edit`` names; None where no file is another: then there is nothing to record."""
+        before, now = set(self.files.content), set(incoming.content)
+        if told is not None and told not in before | now:
+            raise Refused(errno.EINVAL)
+        first = edited or min(before ^ now, key=str.encode, default=None)
+        return first and (told or first)
 
     def _append(
         self, kind: str, summary: Json, who: Json, files: Files, outputs: Outputs, now: datetime, index: int | None
