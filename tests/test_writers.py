@@ -136,9 +136,7 @@ def write_with_git(path: Path, is_over: threading.Event, recorded: list[str]) ->
         is_over.wait(0.1)
 
 
-@pytest.mark.parametrize(
-    ("each", "count"), [(3, 10), pytest.param(8, 500, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("each", "count"), [(3, 10), pytest.param(8, 500, marks=pytest.mark.slow)])
 def test_two_daemons_and_git(fuse: None, store: Path, mount: MakeMount, each: int, count: int) -> None:
     """On the same four katas, of both layouts. Each index is won once, and nothing that was acknowledged is lost."""
     ids = ["AbCdE1", "AbCdE2", "AbCdE3", "AbCdE4"]

@@ -31,7 +31,7 @@ LONGEST_GAP = 1_000
 Json = dict[str, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The errno by which a message is refused."""
 
     def __init__(self, number: int) -> None:
@@ -90,10 +90,10 @@ class Model:
     # -- events
 
     def record(self, kind: str, message: Json, now: datetime) -> int:
-        """The index of the event that a message of the right shape is; raises `Refused`."""
+        """The index of the event that a message of the right shape is; raises `RefusedError`."""
         refuse_conflicts(message.get("files", ()))
         if kind == "file_rename" and message["old_filename"] == message["new_filename"]:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         summary = summary_of(kind, message)
         who = identity(message)
         repeated = self._repeated(summary["colour"], who)
@@ -131,9 +131,9 @@ class Model:
             return None
         last = len(self.rows) - 1
         if index < 0 or index - last - 1 > LONGEST_GAP:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         if index <= last:
-            raise Refused(errno.EEXIST)
+            raise RefusedError(errno.EEXIST)
         return index
 
     def _incoming(self, message: Json) -> Files:
@@ -153,7 +153,7 @@ class Model:
         """The file that a ``file_edit`` names; None where no file is another: then there is nothing to record."""
         before, now = set(self.files.content), set(incoming.content)
         if told is not None and told not in before | now:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         first = edited or min(before ^ now, key=str.encode, default=None)
         return first and (told or first)
 
@@ -174,9 +174,9 @@ class Model:
     # -- options, and what others write
 
     def set_option(self, name: str, value: str, now: datetime) -> bool:
-        """Whether there was anything to change; raises `Refused`."""
+        """Whether there was anything to change; raises `RefusedError`."""
         if name not in OPTIONS or value not in (("dark", "light") if name == "theme" else ("on", "off")):
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         if self.options[name] == value:
             return False
         self.options[name] = value
@@ -252,18 +252,18 @@ def summary_of(kind: str, message: Json) -> Json:
 
 
 def after(kind: str, message: Json, incoming: Files) -> Files:
-    """The files once a file was created (empty), deleted or renamed; raises `Refused` where that cannot be."""
+    """The files once a file was created (empty), deleted or renamed; raises `RefusedError` where that cannot be."""
     files = copy.deepcopy(incoming)
-    old = message.get("old_filename" if kind == "file_rename" else "filename")
-    new = message.get("new_filename" if kind == "file_rename" else "filename")
+    old = str(message.get("old_filename" if kind == "file_rename" else "filename"))
+    new = str(message.get("new_filename" if kind == "file_rename" else "filename"))
     moved = (b"", False)
     if kind in ("file_delete", "file_rename"):
         if old not in files.content:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         moved = files.content.pop(old), files.truncated.pop(old)
     if kind in ("file_create", "file_rename"):
         if new in incoming.content:
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
         files.content[new], files.truncated[new] = moved
     refuse_conflicts(files.content)
     return files
@@ -273,7 +273,7 @@ def refuse_conflicts(names: Iterable[str]) -> None:
     """No name is a file and a directory."""
     for name in names:
         if any(other.startswith(f"{name}/") for other in names):
-            raise Refused(errno.EINVAL)
+            raise RefusedError(errno.EINVAL)
 
 
 def subject(kind: str, summary: Json) -> str:

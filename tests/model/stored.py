@@ -51,16 +51,15 @@ class Stored:
 
     def _new_commits(self, repo: pygit2.Repository) -> list[pygit2.Commit]:
         """The commits after those that are known: a straight line from the newest of them."""
-        commit = repo[repo.references["refs/heads/main"].target]
-        new = []
+        commit = repo.references["refs/heads/main"].peel(pygit2.Commit)
+        new: list[pygit2.Commit] = []
         while commit.id not in self.commits[-1:]:
-            assert isinstance(commit, pygit2.Commit)
             new.append(commit)
             parents = commit.parent_ids
             if not parents and not self.commits:
                 break
             assert len(parents) == 1
-            commit = repo[parents[0]]
+            commit = repo[parents[0]].peel(pygit2.Commit)
         return new[::-1]
 
     def _compare_commit(self, repo: pygit2.Repository, commit: pygit2.Commit, wanted: Commit) -> None:

@@ -17,7 +17,19 @@ NAMES = (
     *("hiker.py", "cyber-dojo.sh", "with space.txt", "grüße/日本.txt", "a", "a/b", "a/b/c.txt", "a.txt", "a-b", "Z"),
     *(".hidden/x", 'quote".txt', "back\\slash.txt", "new\nline", "report/coverage.txt", "-dash", "é", "z" * 200),
 )
-LINES = ("", "one", "two", "three", "  indented", "blank ", "tab\t", "größer ☃", "dos\r", "def f():", "    return 6 * 9")
+LINES = (
+    "",
+    "one",
+    "two",
+    "three",
+    "  indented",
+    "blank ",
+    "tab\t",
+    "größer ☃",
+    "dos\r",
+    "def f():",
+    "    return 6 * 9",
+)
 LAPTOPS = ("0123456789abcdef" * 4, "f" * 64)
 TAB_SEQS = (1, "1", 2, "2", 3, 4, 5, 6, 7, 8, 9, 10, 0, -1, "", "é")
 COLOURS = ("red", "amber", "green", "timed_out", "faulty", "pulling", "red_special")
@@ -83,7 +95,7 @@ def edited(files: Files, edits: list[tuple[str, Any, Any]]) -> Json:
     content = {name: data.decode() for name, data in files.content.items()}
     truncated = {name: {"truncated": True} for name, flag in files.truncated.items() if flag}
     for what, which, value in edits:
-        name = chosen(Files({key: b"" for key in content}), which)
+        name = chosen(Files(dict.fromkeys(content, b"")), which)
         if what == "put":
             content[name] = value
         elif what == "append":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -33,8 +34,8 @@ def test_some_steps() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_steps() -> None:
+def test_ten_thousand_steps(record_property: Callable[[str, object], None]) -> None:
     KataMachine.steps = 0
     while KataMachine.steps < LONG:
         run(50, 100)
-    print(f"{KataMachine.steps} steps")
+    record_property("steps", KataMachine.steps)
