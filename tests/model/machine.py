@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hypothesis import note
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from katafs.errors import KataError
 from katafs.kata.commit import record, set_option
+from katafs.kata.ids import kata_path
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from tests.katas import START, fast_directory, git, make_kata
@@ -25,17 +26,16 @@ from tests.model.algebra import Files, Json, Model, RefusedError
 from tests.model.stored import Stored, commit_as_another, new_saver_kata
 from tests.model.strategies import CONTENT, FLAWS, LAPTOPS, RECIPES, Recipe, encoded
 
-KATA_ID = "AbCdEf"
 FIRST_FILES = {"hiker.py": "def answer():\n    return 6 * 9\n", "cyber-dojo.sh": "pytest\n", "a/b": "one\ntwo\n"}
 MANIFEST = b'{\n  "display_name": "Python, pytest",\n  "version": 2,\n  "id": "AbCdEf"\n}'
-VALUES = ("light", "dark", "on", "off", "", "ON", "on ", "\n")
+VALUES = ("light", "dark", "on", "off", "ON", "maybe")
 STEPS = st.sampled_from((0, 1, 1, 60, 3600, 86_400, -7))
 
 
-def new_model(layout: str, fixed: dict[str, bytes]) -> Model:
-    """The model of a kata that was just created."""
+def new_model(kata_id: str, layout: str, fixed: dict[str, bytes]) -> Model:
+    """The model of a kata that is about to be created."""
     content = {name: text.encode() for name, text in FIRST_FILES.items()}
-    return Model(KATA_ID, layout, fixed, Files(content, dict.fromkeys(content, False)))
+    return Model(kata_id, layout, fixed, Files(content, dict.fromkeys(content, False)))
 
 
 class KataMachine(RuleBasedStateMachine):
@@ -46,10 +46,14 @@ class KataMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Path(tempfile.mkdtemp(prefix="katafs-model-", dir=fast_directory()))
-        self.path = self.store / "Ab" / "Cd" / "Ef"
+        self.store, self.kata_id = self.place()
+        self.path = kata_path(self.store, self.kata_id)
         self.now = START
         self.last: tuple[str, Json] | None = None
+
+    def place(self) -> tuple[Path, str]:
+        """A store, and the id of a kata that is not in it."""
+        return Path(tempfile.mkdtemp(prefix="katafs-model-", dir=fast_directory())), "AbCdEf"
 
     def teardown(self) -> None:
         try:
@@ -58,18 +62,23 @@ class KataMachine(RuleBasedStateMachine):
                 result = subprocess.run(command, cwd=self.path, capture_output=True, check=False)
                 assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
         finally:
-            shutil.rmtree(self.store)
+            self.remove()
+
+    def remove(self) -> None:
+        shutil.rmtree(self.store)
 
     @initialize(layout=st.sampled_from(("native", "saver")))
     def create(self, layout: str) -> None:
         if layout == "native":
-            make_kata(self.store, KATA_ID, FIRST_FILES)
-            self.model = new_model(layout, {"manifest.json": git(self.path, "show", "main:manifest.json")})
+            make_kata(self.store, self.kata_id, FIRST_FILES)
+            self.model = new_model(
+                self.kata_id, layout, {"manifest.json": git(self.path, "show", "main:manifest.json")}
+            )
             self.model.create(START)
         else:
-            self.model = new_model(layout, {"manifest.json": MANIFEST, "README.md": b"README"})
+            self.model = new_model(self.kata_id, layout, {"manifest.json": MANIFEST, "README.md": b"README"})
             new_saver_kata(self.path, self.model, START)
-        self.stored = Stored(self.path, KATA_ID)
+        self.stored = Stored(self.path, self.kata_id)
         self.stored.compare(self.model)
 
     # -- steps
@@ -150,13 +159,13 @@ class KataMachine(RuleBasedStateMachine):
 
     def send(self, kind: str, data: bytes, now: datetime) -> int:
         """Record an event: its index."""
-        committed = record(self.path, KATA_ID, parse_act(Kind(kind), data), now)
+        committed = record(self.path, self.kata_id, parse_act(Kind(kind), data), now)
         assert git_tag(self.path, committed.index) == committed.commit.hex()
         return committed.index
 
     def send_option(self, name: str, value: str, now: datetime) -> bool:
         """Set an option: whether it was another value."""
-        return set_option(self.path, KATA_ID, name, value, now) is not None
+        return set_option(self.path, self.kata_id, name, value, now) is not None
 
 
 def git_tag(path: Path, index: int) -> str:
@@ -178,3 +187,14 @@ def outcome(action: Callable[[], Any]) -> Any:
         return action()
     except (KataError, OSError, RefusedError) as error:
         return errno.errorcode[error.errno or 0]
+
+
+def settings_of(steps_each: int, runs: int) -> settings:
+    """So many runs of at most so many steps; a failure is shortened, but not explained: that would take minutes, and
+    the steps tell."""
+    return settings(
+        max_examples=runs,
+        stateful_step_count=steps_each,
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example),
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    )

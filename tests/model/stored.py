@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode
 
-from tests.model.algebra import Commit, Model
+from tests.model.algebra import Commit, Json, Model
 
 
 class Stored:
@@ -73,6 +74,16 @@ class Stored:
             who = (self.kata_id, f"{self.kata_id}@cyber-dojo.org", int(wanted.now.timestamp()), 0)
             for person in (commit.author, commit.committer):
                 assert (person.name, person.email, person.time, person.offset) == who
+
+    def newest_commit(self) -> pygit2.Commit:
+        return pygit2.Repository(str(self.path)).references["refs/heads/main"].peel(pygit2.Commit)
+
+    def newest_rows(self) -> list[Json]:
+        tree = self.newest_commit().tree
+        blob = tree["events_summary.json" if "events_summary.json" in tree else "events.json"]
+        assert isinstance(blob, pygit2.Blob)
+        rows: list[Json] = json.loads(blob.data)
+        return rows
 
     def objects(self) -> set[str]:
         """The names of all files in which objects are."""
