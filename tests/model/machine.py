@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,7 +22,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from tests.katas import START, fast_directory, git, make_kata
 from tests.model.algebra import Files, Json, Model, RefusedError
-from tests.model.stored import Stored, commit_as_another, new_saver_kata
+from tests.model.stored import Stored, assert_clean, commit_as_another, new_saver_kata
 from tests.model.strategies import CONTENT, FLAWS, LAPTOPS, RECIPES, Recipe, encoded
 
 FIRST_FILES = {"hiker.py": "def answer():\n    return 6 * 9\n", "cyber-dojo.sh": "pytest\n", "a/b": "one\ntwo\n"}
@@ -58,9 +57,7 @@ class KataMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "stored"):
-                command = ["git", "fsck", "--strict", "--full", "--no-dangling"]
-                result = subprocess.run(command, cwd=self.path, capture_output=True, check=False)
-                assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+                assert_clean(self.path)
         finally:
             self.remove()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +100,13 @@ def _walk(tree: pygit2.Tree, above: str) -> Iterator[tuple[str, pygit2.Blob]]:
             assert isinstance(entry, pygit2.Blob)
             assert entry.filemode == FileMode.BLOB
             yield name, entry
+
+
+def assert_clean(path: Path) -> None:
+    """git finds nothing wrong with a repository."""
+    command = ["git", "fsck", "--strict", "--full", "--no-dangling"]
+    result = subprocess.run(command, cwd=path, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
 def commit_as_another(path: Path, wanted: Commit, tags: list[int]) -> None:
