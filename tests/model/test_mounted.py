@@ -82,10 +82,9 @@ class MountedMachine(KataMachine):
         last = len(self.model.rows) - 1
         # What this mount commits is there at once; what others do takes a moment, for each file its own.
         if not self.model.commits[-1].ours:
-            wait_until(lambda: self._tip() == self._expected_tip(), "the tip", 1.0)
+            wait_until(lambda: self._tip() == self._expected_tip() and self._listing() == self._events(), "the tip")
         assert self._tip() == self._expected_tip()
-        assert os.readlink(self.shown / "events" / "latest") == str(last)
-        assert set(os.listdir(self.shown / "events")) == {"latest", *map(str, range(last + 1))}
+        assert self._listing() == self._events()
         for index in {*range(self.compared, min(last + 1, self.compared + 4)), last // 2, last}:
             found = read_tree(self.shown / "events" / str(index))
             assert found.pop("manifest.json")
@@ -93,6 +92,13 @@ class MountedMachine(KataMachine):
             if index > 0:
                 assert (self.shown / "events" / f"{index}.json").read_bytes() == shown_document(self.model, index)
         self.compared = last + 1
+
+    def _listing(self) -> tuple[str, set[str]]:
+        return os.readlink(self.shown / "events" / "latest"), set(os.listdir(self.shown / "events"))
+
+    def _events(self) -> tuple[str, set[str]]:
+        last = len(self.model.rows) - 1
+        return str(last), {"latest", *map(str, range(last + 1))}
 
     def _expected_tip(self) -> dict[str, bytes]:
         rows = [shown_row(row) for row in self.model.rows]
