@@ -116,7 +116,7 @@ class KataMachine(RuleBasedStateMachine):
     @rule(content=CONTENT, tagged=st.booleans(), pause=STEPS)
     def foreign(self, content: str, tagged: bool, pause: int) -> None:
         """Another service records an event; it may die before its tag."""
-        self.now += timedelta(seconds=pause)
+        self.now += timedelta(seconds=pause, microseconds=1)
         index = len(self.model.rows)
         self.model.foreign(content.encode(), self.now)
         self.model.commits[-1] = self.model.commits[-1]._replace(ours=False)

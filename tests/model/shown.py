@@ -24,8 +24,14 @@ def shown_row(row: Json) -> Json:
 def shown_event(model: Model, index: int) -> dict[str, bytes]:
     """Every file of ``events/N/`` but the manifest."""
     rows = [shown_row(row) for row in model.rows[: index + 1]]
-    shown = shown_tree(model.commits[model.tags[index]].tree, without_run=index == 0 or rows[-1]["type"] == "outage")
+    tree = model.commits[model.tags[index]].tree
+    shown = shown_tree(tree, without_run=has_no_run(tree, rows[-1]))
     return shown | {"event.json": native_json(rows[-1]), "events_summary.json": native_json(rows)}
+
+
+def has_no_run(tree: Mapping[str, bytes], row: Json) -> bool:
+    """Whether an event has no output of its own: an outage, and what saver creates."""
+    return row["type"] == "outage" or "stdout" not in tree
 
 
 def shown_tree(tree: Mapping[str, bytes], *, without_run: bool) -> dict[str, bytes]:
@@ -37,9 +43,9 @@ def shown_tree(tree: Mapping[str, bytes], *, without_run: bool) -> dict[str, byt
     outputs = {"stdout": b"", "stderr": b"", "status": b"0"}
     shown |= outputs if without_run else {name: tree[name] for name in outputs}
     names = sorted((name[6:] for name in shown if name.startswith("files/")), key=str.encode)
-    known = {} if without_run else json.loads(tree["truncations.json"])
-    # saver keeps no flags of files, and those that no event told of are not listed
-    files = {} if "options.json" in tree else {name: known.get("files", {}).get(name, False) for name in names}
+    known = json.loads(tree["truncations.json"]) if "truncations.json" in tree and not without_run else {}
+    # a file is listed if its event told of it: saver keeps no flags of files, and nobody has told of an outage's
+    files = {name: known["files"][name] for name in names if name in known.get("files", {})}
     flags = {name: known.get(name, False) for name in outputs}
     return shown | {"truncations.json": native_json({"files": files, **flags})}
 

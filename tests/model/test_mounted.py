@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.katas import serving, time_ns
 from tests.model.machine import KataMachine, git_tag, settings_of
 from tests.model.pretty import native_json
-from tests.model.shown import read_tree, shown_document, shown_event, shown_row, shown_tree
+from tests.model.shown import has_no_run, read_tree, shown_document, shown_event, shown_row, shown_tree
 from tests.mounts import Mount, wait_until
 
 _NUMBERS = itertools.count(1)
@@ -83,12 +83,12 @@ class MountedMachine(KataMachine):
         # What this mount commits is there at once; what others do takes a moment, for each file its own.
         if not self.model.commits[-1].ours:
             wait_until(lambda: self._tip() == self._expected_tip() and self._listing() == self._events(), "the tip")
-        assert self._tip() == self._expected_tip()
+        assert differing(self._tip(), self._expected_tip()) == {}
         assert self._listing() == self._events()
         for index in {*range(self.compared, min(last + 1, self.compared + 4)), last // 2, last}:
             found = read_tree(self.shown / "events" / str(index))
             assert found.pop("manifest.json")
-            assert found == shown_event(self.model, index)
+            assert differing(found, shown_event(self.model, index)) == {}
             if index > 0:
                 assert (self.shown / "events" / f"{index}.json").read_bytes() == shown_document(self.model, index)
         self.compared = last + 1
@@ -102,13 +102,20 @@ class MountedMachine(KataMachine):
 
     def _expected_tip(self) -> dict[str, bytes]:
         rows = [shown_row(row) for row in self.model.rows]
-        tip = shown_tree(self.model.commits[-1].tree, without_run=len(rows) == 1)
+        tree = self.model.commits[-1].tree
+        tip = shown_tree(tree, without_run=has_no_run(tree, rows[-1]))
         return tip | {"event.json": native_json(rows[-1]), "events_summary.json": native_json(rows)}
 
     def _tip(self) -> dict[str, bytes]:
         files = {f"files/{name}": data for name, data in read_tree(self.shown / "files").items()}
         names = [name for name in self._expected_tip() if not name.startswith("files/")]
         return files | {name: (self.shown / name).read_bytes() for name in names}
+
+
+def differing(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> dict[str, tuple[bytes | None, ...]]:
+    """The files that differ, as found and as expected."""
+    names = found.keys() | expected.keys()
+    return {name: (found.get(name), expected.get(name)) for name in names if found.get(name) != expected.get(name)}
 
 
 def write(path: Path, data: bytes) -> OSError | None:
