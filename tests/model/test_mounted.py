@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -142,5 +142,6 @@ def test_some_steps(mounted: None) -> None:
 
 
 @pytest.mark.slow
-def test_many_steps(mounted: None) -> None:
-    run_state_machine_as_test(MountedMachine, settings=settings_of(40, 50))
+@pytest.mark.parametrize("part", range(4))
+def test_many_steps(mounted: None, part: int) -> None:
+    run_state_machine_as_test(MountedMachine, settings=settings_of(40, 12))
