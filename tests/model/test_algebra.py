@@ -9,7 +9,7 @@ from tests.model.machine import KataMachine, settings_of
 
 
 def test_some_steps() -> None:
-    run_state_machine_as_test(KataMachine, settings=settings_of(30, 12))
+    run_state_machine_as_test(KataMachine, settings=settings_of(25, 10))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from tests.katas import Served, repository_state, serve_kata, serving
 from tests.model.hostile import is_plausible, is_unfinished, messages
-from tests.model.stored import assert_clean
+from tests.model.stored import Stored, assert_clean
 from tests.mounts import Mount
 
 MEGABYTE = 1 << 20
@@ -87,10 +87,18 @@ def send(control: Path, data: bytes) -> int:
     return number
 
 
+def stored_state(path: Path) -> tuple[bytes, set[str], set[str]]:
+    """The branch, the tags and the objects of a repository that nobody packs: read without a process, thousands of
+    times."""
+    git_dir = path / ".git"
+    main = (git_dir / "refs" / "heads" / "main").read_bytes()
+    return main, set(os.listdir(git_dir / "refs" / "tags")), Stored(path, "").objects()
+
+
 def write_many(kata: Served, seed: int, count: int) -> Counter[str]:
     """Write messages to the control files: each is recorded as a new event or a known one, or changes nothing."""
     outcomes: Counter[str] = Counter()
-    state = repository_state(kata.stored)
+    state = stored_state(kata.stored)
     for kind, data in messages(seed, count):
         control, begun = kata.shown / "control" / kind, time.monotonic()
         number = send(control, data)
@@ -104,18 +112,17 @@ def write_many(kata: Served, seed: int, count: int) -> Counter[str]:
             outcomes[outcome.get("errno", "ok")] += 1
         if number == 0 and data.strip() and not is_unfinished(data):
             assert is_plausible(kind, data), data
-            state = repository_state(kata.stored)
-        elif sum(outcomes.values()) % 20 == 0 or is_plausible(kind, data):
-            assert repository_state(kata.stored) == state, data
-    assert repository_state(kata.stored) == state
+            state = stored_state(kata.stored)
+        else:
+            assert stored_state(kata.stored) == state, data
     assert_clean(kata.stored)
     return outcomes
 
 
 def test_some_messages_are_written(served: Mount) -> None:
-    outcomes = write_many(serve_kata(served), 4, 300)
+    outcomes = write_many(serve_kata(served), 4, 250)
     assert outcomes["ok"] > 10
-    assert outcomes["EINVAL"] > 150
+    assert outcomes["EINVAL"] > 100
 
 
 @pytest.fixture(scope="module")
