@@ -94,6 +94,10 @@ class Listing:
         """The positions of all files."""
         return (position for position in range(1, len(self.paths)) if position not in self._children)
 
+    def file_paths(self) -> set[bytes]:
+        """The paths of all files."""
+        return {self.paths[position] for position in self.files()}
+
     def size(self, repo: GitRepo, position: int) -> int:
         """The size of a file in bytes."""
         oid = self.entries[position].oid
