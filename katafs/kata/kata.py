@@ -211,12 +211,12 @@ class Kata:
 def _tip_time(commit: Commit, rows: Rows) -> int:
     """The time of the newest commit in ns, different for every tip, so that the kernel sees that a directory changed.
 
-    A commit has whole seconds. The row of an event commit has microseconds; a commit without one (an option) gets a
-    fraction made from its id.
+    A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id, as
+    two events of one microsecond would leave the kernel with the listing that it has.
     """
     subject = commit.subject.split(b" ", 1)[0]
     if subject == str(rows.last).encode():
         own = time_ns(rows.stored[rows.last])
         if own is not None:
-            return own
+            return own + int.from_bytes(commit.oid[:4]) % 1000
     return commit.time * _SECOND + int.from_bytes(commit.oid[:4]) % _SECOND
