@@ -41,7 +41,8 @@ def kata(served: Mount) -> Served:
 
 
 def record(kata: Served, text: str, **more: object) -> None:
-    """A test run: all that it writes has the text in it."""
+    """A test run: all that it writes has the text in it. With its index, so that it is one event."""
+    more = {"index": len(stored_rows(kata.stored)), **more}
     files = {"changing.txt": text, "same.txt": "same\n", f"in {text}/new.txt": text}
     kata.ran_tests.write_text(json.dumps({**message(files), "stdout": {"content": text}, **more}))
 
@@ -162,7 +163,8 @@ path, name, indexes = sys.argv[1], sys.argv[2], sys.argv[5] == "indexes"
 count, size, lost = int(sys.argv[3]), int(sys.argv[4]), 0
 for turn in range(1, count + 1):
     text = {"content": f"{name} {turn}"}
-    message = {"files": {f"{name}.txt": text}, "stdout": text, "summary": {"colour": "red", "by": f"{name} {turn}"}}
+    summary = {"colour": "red", "by": f"{name} {turn}"}
+    message = {"files": {f"{name} {turn}.txt": text}, "stdout": text, "summary": summary}
     data = json.dumps({**message, **({"index": turn} if indexes else {})}).encode()
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
@@ -204,7 +206,7 @@ def assert_all_recorded(kata: Served, clients: int, count: int) -> None:
     for index, by in enumerate(told, 1):
         event = kata.shown / "events" / str(index)
         assert (event / "stdout").read_text() == by
-        assert {path.name: path.read_text() for path in (event / "files").iterdir()} == {f"{by.split()[0]}.txt": by}
+        assert {path.name: path.read_text() for path in (event / "files").iterdir()} == {f"{by}.txt": by}
 
 
 def test_eight_clients_at_once(kata: Served) -> None:
@@ -228,7 +230,7 @@ def test_threads_with_a_descriptor_each(kata: Served) -> None:
             for turn in range(1, 9):
                 by = f"p{number} {turn}"
                 text, summary = {"content": by}, {"colour": "red", "by": by}
-                data = json.dumps({"files": {f"p{number}.txt": text}, "stdout": text, "summary": summary}).encode()
+                data = json.dumps({"files": {f"{by}.txt": text}, "stdout": text, "summary": summary}).encode()
                 try:
                     for at in range(0, len(data), 37):
                         file.write(data[at : at + 37])

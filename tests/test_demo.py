@@ -81,11 +81,20 @@ def test_the_history_of_each_kata(demo: Path, story: dict[str, Any]) -> None:
     assert sorted(map(int, git(path, "tag").split())) == list(range(last + 1))
     assert git(path, "rev-parse", f"refs/tags/{last}") == git(path, "rev-parse", "HEAD")
     rows = json.loads(git(path, "cat-file", "blob", "HEAD:events_summary.json"))
-    colours = [event["message"]["summary"]["colour"] for event in story["events"]]
-    assert [row.get("colour") for row in rows] == [None, *colours]
+    # what is null was skipped
+    events = {index: event for index, event in enumerate(story["events"], start=1) if event is not None}
+    summaries = {index: event["message"].get("summary", {}) for index, event in events.items()}
+    colours = [summaries[index].get("colour", events[index].get("control")) for index in events]
+    assert [rows[index]["colour"] for index in events] == colours
+    assert [row["type"] for row in rows if row["index"] not in events] == [
+        "created",
+        *["outage"] * (last - len(events)),
+    ]
     assert {"red", "amber", "green"} <= set(colours)
-    assert [row["time"] for row in rows] == [story["created"], *(event["time"] for event in story["events"])]
-    for index, event in enumerate(story["events"], start=1):
+    assert [rows[index]["time"] for index in (0, *events)] == [story["created"], *(e["time"] for e in events.values())]
+    for index, event in events.items():
+        if "files" not in event["message"]:
+            continue
         with_files = event["message"]["files"]
         listed = git(path, "ls-tree", "-r", "-z", "--name-only", f"refs/tags/{index}:files").decode().split("\0")[:-1]
         assert sorted(listed) == sorted(with_files)
@@ -95,18 +104,26 @@ def test_the_history_of_each_kata(demo: Path, story: dict[str, Any]) -> None:
 
 
 def test_the_histories_have_what_a_demo_is_to_show(demo: Path) -> None:
-    """Renamed files, deleted and new ones, empty ones, CRLF, names with a space and non-ASCII letters."""
+    """Renamed files, deleted and new ones, empty ones, CRLF, names with a space and non-ASCII letters; predictions,
+    a revert, file events and an outage."""
     kinds: set[str] = set()
+    types: set[str] = set()
     names: set[str] = set()
     contents: list[bytes] = []
+    subjects = ""
     for kata_id in IDS:
         path = kata_path(demo, kata_id)
         told = git(path, "log", "-M", "--name-status", "--format=", "-z", "--", "files").decode().split("\0")
         kinds |= {word[0] for word in told if re.fullmatch(r"[ACDMR]\d*", word)}
+        types |= {row["type"] for row in json.loads(git(path, "cat-file", "blob", "HEAD:events_summary.json"))}
+        subjects += git(path, "log", "--format=%s").decode()
         names |= {word.removeprefix("files/") for word in told if word.startswith("files/")}
-        contents += [file["content"].encode() for story in STORIES for event in story["events"]
-                     for file in event["message"]["files"].values()]  # fmt: skip
+        contents += [file["content"].encode() for story in STORIES for event in filter(None, story["events"])
+                     for file in event["message"].get("files", {}).values()]  # fmt: skip
     assert {"A", "D", "M", "R"} <= kinds
+    assert types == {"created", "test", "reverted", "outage", "file_delete", "file_rename"}
+    assert re.search(r"predicted red, got red\n", subjects)
+    assert re.search(r"predicted green, got red\n", subjects)
     assert any(" " in name for name in names)
     assert not all(name.isascii() for name in names)
     assert b"" in contents

@@ -38,6 +38,18 @@ from tests.mounts import Mount
 SAVER, NATIVE, LONG = "rG63fy", "Nt1veK", "LngKat"
 OPTIONS = ("theme", "colour", "predict", "revert_red", "revert_amber", "revert_green")
 GIT_SHOWN = ("COMMIT_EDITMSG", "HEAD", "ORIG_HEAD", "config", "description", "index", "logs", "objects", "refs")
+CONTROLS = (
+    b"ran_tests",
+    b"control/ran_tests",
+    b"control/predicted_right",
+    b"control/predicted_wrong",
+    b"control/reverted",
+    b"control/checked_out",
+    b"control/file_create",
+    b"control/file_delete",
+    b"control/file_rename",
+    b"control/file_edit",
+)
 
 
 class Shown(NamedTuple):
@@ -104,7 +116,7 @@ def _expected_tip(stored: dict[bytes, bytes], shown: dict[bytes, Shown], last: i
     for name in (b"README.md", b"options.json", b"events.json"):
         if name in stored:
             tip[name] = Shown(stored[name], tip[b"event.json"].mtime_ns)
-    return {**tip, b"ran_tests": Shown(None), b"control/ran_tests": Shown(None)}
+    return {**tip, **dict.fromkeys(CONTROLS, Shown(None))}
 
 
 def _expected_git(path: Path) -> dict[bytes, Shown]:
@@ -175,9 +187,8 @@ def test_every_file_is_there_with_its_bytes_and_attributes(mounted: Mount, kata_
 
 
 def check_file(name: bytes, status: os.stat_result, data: bytes, wanted: Shown) -> None:
-    if not name.startswith(b"config/"):  # writing them comes with another issue
-        is_control = name in (b"ran_tests", b"control/ran_tests")
-        assert stat.S_IMODE(status.st_mode) == (0o644 if is_control else 0o444), name
+    is_writable = name in CONTROLS or name.startswith(b"config/")
+    assert stat.S_IMODE(status.st_mode) == (0o644 if is_writable else 0o444), name
     assert status.st_size == len(data), name
     assert status.st_blocks == -(-len(data) // 512), name
     assert wanted.data in (None, data), name

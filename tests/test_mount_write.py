@@ -39,10 +39,10 @@ def kata(served: Mount) -> Served:
 
 
 def document(size: int = 0, **more: Any) -> bytes:
-    """A message like no other, at least that large, with a newline at the end."""
+    """A message like no other, at least that large, with a newline at the end. No file of it is an edited one."""
     number = next(COUNT)
     text = f"run {number}: 'quotes', \"more\", $HOME, \\n and \t, grüße\n"
-    files = {"hiker.py": f"answer = {number}\n", "a b/größe.txt": "x" * size + text}
+    files = {f"hiker {number}.py": "answer = 42\n", f"a b/größe {number}.txt": "x" * size + text}
     return json.dumps(message(files, stdout={"content": text}, **more), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
@@ -341,6 +341,7 @@ def test_an_appending_writer_while_others_truncate(kata: Served, tmp_path: Path)
 
 
 def test_the_explanation(served: Mount) -> None:
+    """What it says can be written as it stands there, with files or without."""
     kata = serve_kata(served, {'odd "name".txt': "odd\n", "other.txt": "other\n"})
     text = kata.ran_tests.read_text()
     assert kata.ran_tests.stat().st_size == len(text.encode())
@@ -352,7 +353,8 @@ def test_the_explanation(served: Mount) -> None:
     assert json.loads((kata.shown / "event.json").read_bytes())["colour"] == "green"
     assert sorted(os.listdir(kata.shown / "files")) == ['odd "name".txt', "other.txt"]
     kata.ran_tests.write_text(example.rstrip()[:-1] + ", " + files.replace(", …", "") + "}")
-    assert kata.accepted() == 2
+    # the files are edited, too
+    assert kata.accepted() == 3
     assert os.listdir(kata.shown / "files") == ['odd "name".txt']
 
 

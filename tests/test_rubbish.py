@@ -77,7 +77,7 @@ RUBBISH = {
     "control character": b'{"summary": {"colour": "red\n"}}',
     "deep arrays": b'{"summary": {"colour": "red", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}}",
     "deep objects": b'{"x": ' * 900 + b"1" + b"}" * 900,
-    "a gap": whole(index=2),
+    "a gap of 1001": whole(index=1002),
 }
 
 
@@ -164,7 +164,7 @@ def test_the_largest_message(kata: Served) -> None:
 ELSEWHERE = """
 echo x > files/hiker.py       : > files/hiker.py            echo x >> stdout              echo x 1<> status
 echo x > events/0/stdout      echo x > events/0.json        echo x > events/new           echo x > new
-echo x > manifest.json        echo x > diff/0..0            echo x > config/theme         echo x > .git/HEAD
+echo x > manifest.json        echo x > diff/0..0            echo x > events/0/config/theme  echo x > .git/HEAD
 echo x > .git/refs/tags/9     echo x > control/new          : > download.tgz              echo x > "$root/new"
 echo x > "$root/.katafs/version"
 mkdir new                     mkdir files/new               mkdir events/1                mkdir -p "$root/Ab/Cd/Ef"

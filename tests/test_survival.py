@@ -129,7 +129,7 @@ def test_a_failure_of_katafs_itself_in_a_write(
 ) -> None:
     """The writer hears EIO, the rest of his message too, and the outcome says so; the next message is recorded."""
 
-    def fail(*_: object) -> Committed:
+    def fail(*_: object, **__: object) -> Committed:
         raise RuntimeError("odd")
 
     async def run(ops: Operations, number: int) -> None:
@@ -360,7 +360,7 @@ while time.monotonic() < end:
     if index:
         text = open(f"{path}/events/{index}/stdout").read()
         assert os.stat(f"{path}/events/{index}/stdout").st_size == len(text) > 0
-        assert open(f"{path}/events/{index}/files/{text.split()[0]}.txt").read() == text * 500
+        assert open(f"{path}/events/{index}/files/{text}.txt").read() == text * 500
     rows = json.load(open(f"{path}/events_summary.json"))
     assert [row["index"] for row in rows] == list(range(len(rows)))
     assert open(f"{path}/events/{len(rows) - 1}/status").read() == "0", "a row that is seen can be read"
@@ -380,7 +380,7 @@ import json, os, sys, time
 path, name, end, count = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3]), 0
 while time.monotonic() < end:
     text = f"{name} {count}"
-    files = {f"{name}.txt": {"content": text * 500}}
+    files = {f"{text}.txt": {"content": text * 500}}
     data = json.dumps({"files": files, "stdout": {"content": text}, "summary": {"colour": "red"}}).encode()
     with open(path, "wb", buffering=0) as file:
         for at in range(0, len(data), 3000):

@@ -25,9 +25,9 @@ from katafs.errors import InvalidError, KataError, NotFoundError
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.writes import Writes
-from katafs.tree.control import RanTestsFile
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
 from katafs.tree.tree import Tree
+from katafs.tree.writable import Writable
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(inode)
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
-        if not isinstance(node, RanTestsFile):
+        if not isinstance(node, Writable):
             raise refuse_write()
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
@@ -184,7 +184,7 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends = self._handles.writer(fh), self._handles.appends(fh)
         node = self._tree.node(self._handles.inode(fh))
-        if not isinstance(node, RanTestsFile):
+        if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self._writes.forget_pages(node.number)
             raise refuse_write()
@@ -202,10 +202,10 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
         others = fields.update_mode or fields.update_uid or fields.update_gid
-        if not isinstance(node, RanTestsFile) or others or not fields.update_size:
+        if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
         if attr.st_size != 0:
-            raise InvalidError("a control file can only be truncated to 0")
+            raise InvalidError("it can only be truncated to 0")
         node.truncate(self._handles.writer(inode if fh is None else fh))
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
         answer = _attributes(self._tree.node(inode), 0)
@@ -219,7 +219,7 @@ class Operations(pyfuse3.Operations):
         Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
         """
         node = self._tree.node(self._handles.inode(fh))
-        if isinstance(node, RanTestsFile) and self._writes.is_unfinished(node, self._handles.writer(fh)):
+        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
             raise InvalidError("the message is not finished")
 
     @_answers
@@ -230,7 +230,7 @@ class Operations(pyfuse3.Operations):
             return
         with contextlib.suppress(KataError):
             node = self._tree.node(inode)
-            if isinstance(node, RanTestsFile):
+            if isinstance(node, Writable):
                 node.truncate(writer)
 
     @_answers

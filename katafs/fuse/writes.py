@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from weakref import WeakValueDictionary
 
 import pyfuse3
 import trio
 
-from katafs.errors import KataError
+from katafs.errors import KataError, StorageError
+from katafs.kata.commit import Committed
 from katafs.kata.inbox import Message
-from katafs.kata.message import Act
-from katafs.tree.control import RanTestsFile
+from katafs.kata.kata import Tip
 from katafs.tree.tree import Stale, Tree
+from katafs.tree.writable import Job, Writable
 
 log = logging.getLogger(__name__)
 
 _LARGE = 64 << 10  # bytes of a message that takes longer to parse than a thread to start
-_TELLING = 100  # as many as pyfuse3 handles requests at a time
+_TELLING = 100  # threads
+_RECORDING = 8  # threads; writers of one kata wait for one another anyway
+# Messages that are complete and not yet answered for. Those beyond are refused rather than left waiting: every one
+# that waits holds one of the requests that are handled at a time, and readers need some too.
+MOST_WAITING = 200
+_MOST_BYTES = 256 << 20
 
 
 class Writes:
-    """Writes to control files. Belongs to the event loop."""
+    """Writes to control files and options. Belongs to the event loop."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -31,11 +39,13 @@ class Writes:
         self._telling = 0
         self._told = trio.Event()
         self._is_stopping = False
+        self._recording = trio.CapacityLimiter(_RECORDING)
+        # in the order of arrival: a lock that is only tried again and again could leave one out for long
+        self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
+        self._waiting = self._bytes = 0
 
-    async def write(
-        self, node: RanTestsFile, writer: Hashable | None, offset: int, data: bytes, *, appends: bool
-    ) -> None:
-        """Take one write. When this returns the event, if the write completed one, is durable and visible.
+    async def write(self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> None:
+        """Take one write. When this returns what it completed, if it did, is durable and visible.
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
@@ -43,27 +53,49 @@ class Writes:
         if message is not None:
             await self._commit(node, message, (writer, offset) if message.in_pieces else None)
 
-    async def _commit(self, node: RanTestsFile, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
-        event: Act | None = None
+    async def _commit(self, node: Writable, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
         try:
-            large = len(message.data) > _LARGE
-            event = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)
-            before = self._tree.tip(node.kata_id)
-            committed = await trio.to_thread.run_sync(node.commit, node.path, node.kata_id, event)
+            with self._place_for(message):
+                large = len(message.data) > _LARGE
+                job = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)
+                committed, before = await self._record(node.kata_id, job)
         except KataError as error:
-            node.refused(error, event, again_at)
+            node.refused(error, again_at)
             raise
         except Exception:
-            node.refused(KataError("katafs itself has failed, and its log says how"), event, again_at)
+            node.refused(KataError("katafs itself has failed, and its log says how"), again_at)
             raise
-        # The event is recorded: whatever goes wrong from here on, the writer must hear of success.
-        node.accepted(event, committed)
-        log.info("kata %s: event %d", node.kata_id, committed.index)
+        # It is recorded: whatever goes wrong from here on, the writer must hear of success.
+        node.accepted(committed)
+        if committed is None:
+            return
+        log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
         try:
             after = self._tree.tip(node.kata_id)
             await self._tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of event %d", node.kata_id, committed.index)
+
+    @contextlib.contextmanager
+    def _place_for(self, message: Message) -> Iterator[None]:
+        """Count a message as long as it waits. Raises `StorageError` (EBUSY) when too many do."""
+        size = len(message.data)
+        if self._waiting >= MOST_WAITING or self._bytes + size > _MOST_BYTES:
+            raise StorageError("too many messages are waiting to be recorded", errno.EBUSY)
+        self._waiting += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._bytes -= size
+
+    async def _record(self, kata_id: str, job: Job) -> tuple[Committed | None, Tip]:
+        """Call a job when it is its turn. Returns its result, and the tip before it."""
+        queue = self._queues.setdefault(kata_id, trio.Lock())
+        async with queue:
+            before = self._tree.tip(kata_id)
+            return await trio.to_thread.run_sync(job, None, limiter=self._recording), before
 
     async def _tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""
@@ -98,10 +130,6 @@ class Writes:
         while self._telling:
             self._told = trio.Event()
             await self._told.wait()
-
-    def is_unfinished(self, node: RanTestsFile, writer: Hashable | None) -> bool:
-        """Whether that writer has begun a message and not finished it."""
-        return self._tree.ctx.controls.inbox.is_unfinished(node.key, writer)
 
 
 def invalidate(stale: Stale) -> None:

@@ -139,7 +139,7 @@ class RefWriter:
         return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
 
     def _lock(self, name: str) -> str:
-        """Take git's lock of a file in ``.git``: the path of the lock, which is to be removed, or renamed to the file."""
+        """Take git's lock of a file in ``.git``: the path of the lock, to be removed, or renamed to the file."""
         lock = os.path.join(self._repo.git_dir, f"{name}.lock")
         for _ in range(_LOCK_TRIES):
             self.unlock(name, _STALE_TAG)

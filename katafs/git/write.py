@@ -95,22 +95,36 @@ class GitWriter:
                 blobs[first] = self.blob(content)
         return self.tree(None, blobs, {name: self.file_tree(inside) for name, inside in below.items()})
 
-    def with_file(self, tree: Oid | None, path: bytes, blob: Oid | None) -> Oid | None:
-        """Store ``tree`` with a blob put at ``path``, or with what is there taken out; None when nothing is left.
+    def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
+        """Store ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
 
-        Directories come and go as they are needed. Raises `InvalidError` when part of the path is a file.
+        Directories come and go as they are needed. Raises `InvalidError` where a path leads through a file, or a blob
+        would take the place of a directory.
         """
-        first, slash, rest = path.partition(b"/")
-        known = next((entry for entry in self.repo.tree(tree) if entry.name == first), None) if tree else None
-        if not slash:
-            if known is not None and known.is_tree and blob is not None:
-                raise InvalidError(f"{path.decode()!r} is a directory")
-            result = self.tree(tree, {first: blob}) if blob is not None else self.tree(tree, {}, {first: None})
-        elif known is not None and not known.is_tree:
-            raise InvalidError(f"{first.decode()!r} is a file, not a directory")
-        else:
-            result = self.tree(tree, {}, {first: self.with_file(known.oid if known else None, rest, blob)})
-        return result if self.repo.tree(result) else None
+        known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
+        here = {path: blob for path, blob in changes.items() if b"/" not in path}
+        below: dict[bytes, dict[bytes, Oid | None]] = {}
+        for path, blob in changes.items():
+            first, slash, rest = path.partition(b"/")
+            if slash:
+                below.setdefault(first, {})[rest] = blob
+        taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
+        subtrees: dict[bytes, Oid | None] = {}
+        for name, inside in below.items():
+            entry = known.get(name)
+            if entry is not None and not entry.is_tree and name not in taken_out:
+                raise InvalidError(f"{name.decode()!r} is a file, not a directory")
+            subtrees[name] = self.with_files(entry.oid if entry is not None and entry.is_tree else None, inside)
+        blobs = {path: blob for path, blob in here.items() if blob is not None}
+        for name in blobs:
+            is_directory = name in known and known[name].is_tree
+            if subtrees.get(name) is not None or (is_directory and name not in subtrees):
+                raise InvalidError(f"{name.decode()!r} is a directory")
+        left = (known.keys() - taken_out.keys() - subtrees.keys()) | blobs.keys()
+        if not left and not any(subtrees.values()):
+            return None
+        emptied = {name: subtree for name, subtree in subtrees.items() if name not in blobs}
+        return self.tree(tree, blobs, {**taken_out, **emptied})
 
     def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Store a commit whose author and committer are the same, in UTC; `message` gets no newline."""

@@ -43,7 +43,7 @@ _PATIENCE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Committed:
-    """Where an event is: its index and its commit."""
+    """What was recorded: an event's index (of an option: that of the last event), and the commit."""
 
     index: int
     commit: Oid
@@ -99,15 +99,15 @@ def record(
 
 def set_option(
     path: Path, kata_id: str, name: str, value: str, now: datetime | None = None, *, announce: Announce | None = None
-) -> Oid | None:
-    """Set an option of the kata at ``path``; the commit, or None when it had that value already.
+) -> Committed | None:
+    """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
 
     Raises as `record` does: `InvalidError` for an option or a value that there is not.
     """
     if value not in OPTION_VALUES.get(name, ()):
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
-    def attempt(repo: GitRepo) -> Oid | None:
+    def attempt(repo: GitRepo) -> Committed | None:
         return _set_option(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), name, value)
 
     return _until_won(path, kata_id, attempt)
@@ -173,7 +173,7 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
         if act.kind is Kind.FILE_EDIT:
             if edited is None:
                 return head, {}
-            act = replace(act, summary={"filename": edited.decode(), **act.summary})
+            act = replace(act, summary={**act.summary, "filename": act.summary.get("filename", edited.decode())})
         elif edited is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
             tags[index] = new.commit
@@ -183,7 +183,7 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
     return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit)
 
 
-def _set_option(attempt: _Attempt, name: str, value: str) -> Oid | None:
+def _set_option(attempt: _Attempt, name: str, value: str) -> Committed | None:
     head = attempt.head()
     writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
     new = writer.option(head, name, value)
@@ -191,7 +191,7 @@ def _set_option(attempt: _Attempt, name: str, value: str) -> Oid | None:
         writer.git.refs.sync_main()
         return None
     attempt.move(writer.git, new, head)
-    return new.commit
+    return Committed(new.last, new.commit)
 
 
 def _set_tags(writer: GitWriter, tags: dict[int, Oid]) -> None:

@@ -88,18 +88,18 @@ class KataWriter:
         if act.kind is Kind.FILE_CREATE:
             path = act.name("filename")
             self._check_new(files, path)
-            return self.git.with_file(files, path, self.git.blob(b"")), {**flags, path.decode(): False}
+            return self.git.with_files(files, {path: self.git.blob(b"")}), {**flags, path.decode(): False}
         if act.kind is Kind.FILE_DELETE:
             path = act.name("filename")
             self._existing(files, path)
             flags.pop(path.decode(), None)
-            return self.git.with_file(files, path, None), flags
+            return self.git.with_files(files, {path: None}), flags
         if act.kind is Kind.FILE_RENAME:
             old, new = act.name("old_filename"), act.name("new_filename")
             blob = self._existing(files, old)
             self._check_new(files, new)
             flags[new.decode()] = flags.pop(old.decode(), False)
-            return self.git.with_file(self.git.with_file(files, old, None), new, blob), flags
+            return self.git.with_files(files, {old: None, new: blob}), flags
         if act.kind is Kind.FILE_EDIT:
             self._existing(files, act.name("filename"))
         return files, flags

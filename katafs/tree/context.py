@@ -11,9 +11,9 @@ from katafs.git import Oid
 from katafs.kata.download import Download
 from katafs.kata.kata import Kata
 from katafs.kata.store import Store
-from katafs.tree.control import Controls
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
+from katafs.tree.writable import Controls
 
 _DOWNLOADS = 16
 

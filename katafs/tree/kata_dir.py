@@ -12,22 +12,22 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import OPTION_DEFAULTS, Layout
+from katafs.kata.kinds import Kind
+from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
 from katafs.tree.context import Context
-from katafs.tree.control import RAN_TESTS, RanTestsFile
+from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
 from katafs.tree.numbers import FIXED, PREFIX, Key
+from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
 from katafs.tree.plain import GIT, PlainNode, plain_entry
 
 # fixed entries of a kata; others stand where their nodes are made
 KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
-_FIRST_OPTION = 32
-_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 
 _Maker = Callable[[Context, Kata], Node]
 
@@ -128,8 +128,10 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
 
 
 def _option(number: int, ctx: Context, kata: Kata) -> Node:
-    name = _OPTIONS[number].decode()
-    key = Key(FIXED, kata.kata_id, _FIRST_OPTION + number)
+    if kata.tip().layout.is_writable:
+        return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
+    name = OPTIONS[number].decode()
+    key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
     data = kata.options(kata.tip())[name].encode() + b"\n"
     return _TipBlob(key, ctx.owner(kata), kata.option_times()[name], kata, data)
 
@@ -145,20 +147,23 @@ class _ConfigDir(Directory):
         self._ctx, self._kata = ctx, kata
 
     def names(self) -> list[bytes]:
-        return sorted(_OPTIONS)
+        return sorted(OPTIONS)
 
     def child(self, name: bytes) -> Entry:
-        if name not in _OPTIONS:
+        if name not in OPTIONS:
             raise NotFoundError(f"no option {name!r}")
-        number = _OPTIONS.index(name)
-        key = Key(FIXED, self._kata.kata_id, _FIRST_OPTION + number)
+        number = OPTIONS.index(name)
+        key = Key(FIXED, self._kata.kata_id, FIRST_OPTION + number)
         return entry_or_damaged(partial(_option, number, self._ctx, self._kata), IMMUTABLE, key, self)
 
 
-def _ran_tests(ctx: Context, kata: Kata) -> Node:
+def _control(kind: Kind, ctx: Context, kata: Kata) -> Node:
     if not kata.tip().layout.is_writable:
         raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
-    return RanTestsFile(ctx.controls, kata, ctx.owner(kata))
+    return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
+
+
+_CONTROL_NAMES = {kind.value.encode(): kind for kind in Kind}
 
 
 class _ControlDir(Directory):
@@ -170,12 +175,13 @@ class _ControlDir(Directory):
         self._ctx, self._kata = ctx, kata
 
     def names(self) -> list[bytes]:
-        return [b"ran_tests"]
+        return sorted(_CONTROL_NAMES)
 
     def child(self, name: bytes) -> Entry:
-        if name not in self.names():
+        kind = _CONTROL_NAMES.get(name)
+        if kind is None:
             raise NotFoundError(f"no control file {name!r}")
-        return Entry(_ran_tests(self._ctx, self._kata), IMMUTABLE)
+        return Entry(_control(kind, self._ctx, self._kata), IMMUTABLE)
 
 
 _BY_NAME = {
@@ -207,8 +213,8 @@ _FIXED: dict[int, _Maker] = {
     CONFIG: _ConfigDir,
     README: partial(_tip_blob, README, b"README.md"),
     OPTIONS_JSON: partial(_tip_blob, OPTIONS_JSON, b"options.json"),
-    RAN_TESTS: _ran_tests,
-    **{_FIRST_OPTION + number: partial(_option, number) for number in range(len(_OPTIONS))},
+    **{number: partial(_control, kind) for number, kind in CONTROL_FILES.items()},
+    **{FIRST_OPTION + number: partial(_option, number) for number in range(len(OPTIONS))},
 }
 
 

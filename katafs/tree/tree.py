@@ -11,7 +11,7 @@ from katafs.tree.context import Context
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
 from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_directory_key
-from katafs.tree.kata_dir import KATA, fixed_node
+from katafs.tree.kata_dir import CONFIG, KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
 from katafs.tree.plain import PlainNode
@@ -66,21 +66,26 @@ class Tree:
         return self.ctx.store.kata(kata_id).tip()
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
-        """What changed in the mount when a kata's tip moved."""
+        """What changed in the mount when a kata's tip moved. The files that are written to are not in it: the kernel
+        asks for their attributes each time anyway, and would wait for the write."""
         kata = self.ctx.store.kata(kata_id)
-        fixed = [KATA, events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST]
+        fixed = [KATA, CONFIG, OPTIONS_JSON]
         fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
+        plain = [b".git/refs/heads/main"]
+        entries: list[tuple[int, bytes]] = []
+        below: list[int] = []
+        if before.last != after.last:
+            fixed += (events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
+            plain.append(b".git/refs/tags")
+            here = Numbers.number(Key(FIXED, kata_id, KATA))
+            entries += [(here, name) for name in (*EVENT_FILES, b"events.json")]
+            for tip in (before, after):
+                inodes_below, entries_below = self._tip_files(kata, tip)
+                below += inodes_below
+                entries += entries_below
         inodes = [Numbers.number(Key(FIXED, kata_id, which)) for which in fixed]
-        inodes += [
-            Numbers.number(Key(PLAIN, kata_id, path=path)) for path in (b".git/refs/heads/main", b".git/refs/tags")
-        ]
-        here = Numbers.number(Key(FIXED, kata_id, KATA))
-        entries = [(here, name) for name in (*EVENT_FILES, b"events.json")]
-        for tip in (before, after):
-            inodes_below, entries_below = self._tip_files(kata, tip)
-            inodes += inodes_below
-            entries += entries_below
-        return Stale(list(dict.fromkeys(inodes)), list(dict.fromkeys(entries)))
+        inodes += [Numbers.number(Key(PLAIN, kata_id, path=path)) for path in plain]
+        return Stale(list(dict.fromkeys([*inodes, *below])), list(dict.fromkeys(entries)))
 
     @staticmethod
     def _tip_files(kata: Kata, tip: Tip) -> tuple[list[int], list[tuple[int, bytes]]]:

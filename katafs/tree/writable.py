@@ -1,0 +1,101 @@
+"""Files that can be written to: what is written becomes a commit, and its writer hears of the outcome."""
+
+from __future__ import annotations
+
+import stat
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import cachetools
+
+from katafs.errors import KataError
+from katafs.kata.commit import Announce, Committed
+from katafs.kata.inbox import Inbox, Message
+from katafs.kata.kata import Kata
+from katafs.text import pretty_bytes
+from katafs.tree.nodes import NEVER, File, Owner
+from katafs.tree.numbers import Key
+
+#: What is to be called in a worker thread: it records something, and returns when that is durable. None when there was
+#: nothing to be recorded.
+Job = Callable[[Announce | None], Committed | None]
+
+
+class Controls:
+    """Unfinished messages and outcomes of all writable files, bounded. Belongs to one thread."""
+
+    def __init__(self, outcomes: int = 10_000) -> None:
+        self.inbox = Inbox()
+        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
+
+    def outcome(self, key: Key) -> tuple[bytes | None, int]:
+        """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
+        return self._outcomes.get(key, (None, 0))
+
+    def tell(self, key: Key, outcome: dict[str, Any]) -> None:
+        """Set the outcome."""
+        self._outcomes[key] = (pretty_bytes(outcome), self._later(key))
+
+    def touch(self, key: Key) -> None:
+        """Something was written: the kernel put it over the outcome in its pages, and must drop these."""
+        self._outcomes[key] = (self.outcome(key)[0], self._later(key))
+
+    def _later(self, key: Key) -> int:
+        """A new time for each change, by which the kernel sees that it has to read the file again."""
+        return max(time.time_ns(), self.outcome(key)[1] + 1)
+
+    def expire(self) -> None:
+        """Drop the messages that were not finished in time, and say so in their outcomes."""
+        for key in self.inbox.expire(time.monotonic()):
+            self.tell_dropped(key)
+
+    def tell_dropped(self, key: Hashable) -> None:
+        assert isinstance(key, Key)
+        self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
+
+
+class Writable(File):
+    """A file that can be written to. Its size is that of what can be read from it, at any moment."""
+
+    mode = stat.S_IFREG | 0o644
+    attr_timeout = NEVER
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self.kata_id = kata.kata_id
+        self._path = kata.path
+        self._controls = controls
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """What can be read."""
+
+    def size(self) -> int:
+        return len(self.content())
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.content()[offset : offset + length]
+
+    @abstractmethod
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
+        """Take one write; the message if it is complete. Raises what the writer is to hear."""
+
+    @abstractmethod
+    def parse(self, message: Message) -> Job:
+        """What the message says is to be done. Raises `InvalidError`."""
+
+    def accepted(self, committed: Committed | None) -> None:
+        """The message was recorded."""
+
+    def refused(self, error: KataError, again_at: tuple[Hashable | None, int] | None) -> None:
+        """The message was refused. ``again_at`` is the writer and offset of the last of its several writes, which will
+        be repeated and is to hear the same."""
+
+    def truncate(self, writer: Hashable | None) -> None:
+        """The file was opened with O_TRUNC, or truncated to 0: the writer starts afresh; nothing is committed."""
+
+    def is_unfinished(self, writer: Hashable | None) -> bool:
+        """Whether that writer has begun a message and not finished it."""
+        return False
