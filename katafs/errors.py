@@ -80,6 +80,12 @@ class StorageError(KataError):
         self.errno = number
 
 
+class DiedError(KataError):
+    """The daemon died while it had a part of what is needed; nothing was written."""
+
+    errno = errno.EIO
+
+
 class RaceLostError(KataError):
     """Somebody else moved the branch between our read and our compare-and-swap; the caller starts again."""
 
