@@ -222,10 +222,13 @@ def stored_rows(path: Path, at: str = "main") -> list[dict[str, Any]]:
     return rows
 
 
-def git_commit(path: Path, subject: str, changes: Mapping[str, bytes]) -> bool:
-    """Commit changed files on ``main`` as somebody else would, with the git command; whether nobody was faster."""
+def git_commit(path: Path, subject: str, changes: Mapping[str, bytes], base: str = "refs/heads/main") -> bool:
+    """Commit changed files on ``main`` as somebody else would, with the git command; whether nobody was faster.
+
+    ``base`` is what ``main`` must still be.
+    """
     stream = [b"commit refs/heads/main\ncommitter other <other@example.com> now\n"]
-    stream.append(f"data {len(subject.encode())}\n{subject}\nfrom refs/heads/main^0\n".encode())
+    stream.append(f"data {len(subject.encode())}\n{subject}\nfrom {base}^0\n".encode())
     for name, data in changes.items():
         stream.append(f"M 100644 inline {name}\ndata {len(data)}\n".encode() + data + b"\n")
     command = ["git", "fast-import", "--quiet", "--date-format=now"]

@@ -250,6 +250,22 @@ def test_an_edit_that_edits_nothing(kata: Path) -> None:
     assert repository_state(kata) == state
 
 
+@pytest.mark.parametrize("files", [{**FILES, "added.txt": ""}, {"hiker.py": FILES["hiker.py"]}])
+def test_an_edit_that_only_adds_or_removes_files(kata: Path, files: dict[str, str]) -> None:
+    last = len(stored_rows(kata)) - 1
+    assert act(kata, "file_edit", files).index == last + 1
+    assert files_at(kata, "main") == files
+    assert subjects(kata, 1) == [f"edited file {min(files.keys() ^ FILES.keys())}"]
+
+
+def test_the_first_of_two_events_is_repeated(kata: Path) -> None:
+    """An edit that was recorded by itself, and one before a test run, may have one identity."""
+    first = act(kata, "file_edit", EDITED, laptop_id=LAPTOP, tab_seq=1)
+    again = {**EDITED, "hiker.py": "again\n"}
+    act(kata, "ran_tests", again, summary={"colour": "red"}, laptop_id=LAPTOP, tab_seq=1)
+    assert act(kata, "file_edit", EDITED, laptop_id=LAPTOP, tab_seq=1) == first
+
+
 # -- repetitions
 
 

@@ -16,7 +16,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
-from katafs.kata.placing import edited_file, file_edit, place, repetition
+from katafs.kata.placing import edited_file, file_edit, named_edit, place, repetition
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -39,6 +39,9 @@ Announce = Callable[[Oid], None]
 
 # how long others may hold, or again and again move, the branch before a writer hears of it
 PATIENCE_SECONDS = 15.0
+# How long somebody who has moved the branch has to make the tag. Saver fails when katafs is faster, though its event is
+# recorded; and looks for a tag in just this way (FORMAT §2.0).
+_TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ def read_head(repo: GitRepo) -> Head:
         raise DamagedError(f"{repo.path} has no branch main")
     head = Head.read(repo, tip)
     first = head.last
+    end = time.monotonic() + _TAG_SECONDS
+    while repo.tag(first) is None and time.monotonic() < end:
+        time.sleep(_TAG_PAUSE)
     while first >= 0 and repo.tag(first) is None:
         first -= 1
     if first < head.last:
@@ -86,7 +92,7 @@ def record(
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
     The answer to a repetition is the event that there is, and nothing is written; so is the answer to a ``file_edit``
-    that edits nothing, with the last event.
+    whose files are those that there are, with the last event.
 
     Raises `LateError` (EEXIST) when ``act.index`` is taken, `InvalidError`, `ReadOnlyError` for a layout that is not
     written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
@@ -170,12 +176,13 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
     tags: dict[int, Oid] = {}
     new = head
     if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
-        edited = edited_file(Listing(writer.repo, head.files), Listing(writer.repo, files))
+        before, after = Listing(writer.repo, head.files), Listing(writer.repo, files)
         if act.kind is Kind.FILE_EDIT:
-            if edited is None:
+            named = named_edit(act, before, after)
+            if named is None:
                 return head, {}
-            act = replace(act, summary={**act.summary, "filename": act.summary.get("filename", edited.decode())})
-        elif edited is not None:
+            act = named
+        elif (edited := edited_file(before, after)) is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
             tags[index] = new.commit
             index += 1

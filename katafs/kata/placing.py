@@ -32,8 +32,7 @@ def repetition(rows: Sequence[Row], act: Act) -> int | None:
     if act.laptop_id is None or tab_seq is None:
         return None
     wanted = (act.laptop_id, tab_seq, act.colour)
-    for index in reversed(range(len(rows))):
-        row = rows[index]
+    for index, row in enumerate(rows):
         if _same(row.get("tab_seq"), tab_seq) and (row.get("laptop_id"), tab_seq, row.get("colour")) == wanted:
             return index
     return None
@@ -70,6 +69,21 @@ def edited_file(before: Listing, after: Listing) -> bytes | None:
         if before.entries[earlier].oid != after.entries[position].oid:
             return after.paths[position]
     return None
+
+
+def named_edit(act: Act, before: Listing, after: Listing) -> Act | None:
+    """A ``file_edit`` message with the name of a file: its own, else the first edited one, else the first that was
+    added or removed (nobody is told "yes" for files that are dropped). None when no file is another.
+
+    Raises `InvalidError` when its own is no file.
+    """
+    paths = [{listing.paths[position] for position in listing.files()} for listing in (before, after)]
+    edited = edited_file(before, after) or min(paths[0] ^ paths[1], default=None)
+    if "filename" in act.summary:
+        if act.name("filename") not in paths[0] | paths[1]:
+            raise InvalidError(f"there is no file {act.summary['filename']!r}")
+        return act if edited is not None else None
+    return replace(act, summary={**act.summary, "filename": edited.decode()}) if edited is not None else None
 
 
 def file_edit(act: Act, path: bytes) -> Act:

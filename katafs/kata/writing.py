@@ -100,8 +100,6 @@ class KataWriter:
             self._check_new(files, new)
             flags[new.decode()] = flags.pop(old.decode(), False)
             return self.git.with_files(files, {old: None, new: blob}), flags
-        if act.kind is Kind.FILE_EDIT:
-            self._existing(files, act.name("filename"))
         return files, flags
 
     def _check_new(self, files: Oid | None, path: bytes) -> None:
