@@ -25,7 +25,7 @@ from katafs.cli import main
 from katafs.fuse.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
-from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, wait_until
+from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
 NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
@@ -176,7 +176,7 @@ def test_without_a_log_file_the_background_logs_to_syslog_if_there_is_one(cli: C
         syslog.bind(str(cli.directory / "syslog"))
         pid = cli.mount("store", "mnt")
         said = syslog.recv(4096).decode()
-    assert re.match(rf"<30>katafs\[{pid}\]: INFO .* is mounted on .*; mode: ", said), said
+    assert re.match(rf"<30>katafs\[{daemon_of(pid)}\]: INFO .* is mounted on .*; mode: ", said), said
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not cli.daemons(), "the end of the daemon")
     # now nobody listens any more

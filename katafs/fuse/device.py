@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import select
 import stat
 import struct
 from dataclasses import dataclass
 
-from katafs.fuse.mounting import DEVICE, FILE_SYSTEM, LIBC, MountError, MountOptions, detach, device_of
+from katafs.fuse.mounting import DEVICE, FILE_SYSTEM, LIBC, MountOptions, detach, device_of
 
 # <linux/mount.h>
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 1, 2, 4, 1024
@@ -54,8 +53,8 @@ class Held:
 def hold(options: MountOptions) -> Held:
     """Mount with mount(2), and read the kernel's first request without answering it.
 
-    Raises `UnsuitableError`, and then nothing is mounted, where mount(2) is not permitted, or the kernel is too old
-    for daemons that take over from each other; `MountError` when it cannot be mounted at all.
+    Raises `UnsuitableError`, and then nothing is mounted, where mount(2) fails, or the kernel is too old for daemons
+    that take over from each other.
     """
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -79,10 +78,8 @@ def _mount(fd: int, options: MountOptions) -> None:
     source, target = os.fsencode(options.store), os.fsencode(options.mountpoint)
     if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()) == 0:
         return
-    number = ctypes.get_errno()
-    if number in (errno.EPERM, errno.EACCES):
-        raise UnsuitableError("mount(2) is not permitted here")
-    raise MountError(f"{options.mountpoint} cannot be mounted: {os.strerror(number)}")
+    # libfuse may know another way, or a better word for why there is none
+    raise UnsuitableError(f"mount(2): {os.strerror(ctypes.get_errno())}")
 
 
 def _read_init(fd: int) -> bytes:

@@ -21,6 +21,8 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
+            # before we wait for another writer, who may be waiting for this lock
+            GitWriter(repo).refs.unlock_dead(commit)
             with repository_lock(repo.git_dir, PATIENCE_SECONDS):
                 tip = repo.main()
                 if tip is None or all(known.oid != commit for known in repo.history(tip)):
