@@ -44,6 +44,7 @@ class Mount:
         self.store, self.path, self.mode, self.options = store, path, mode, options
         self.log = path.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
         self.expected_log = ""
 
@@ -58,6 +59,7 @@ class Mount:
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
         assert self.process.poll() is None, f"{command}: {self._output()}"
         assert f"mode: {self.mode}" in self.log_text(), self.log_text()
+        self._is_kept = is_keeper(self.pid)
 
     def is_ready(self) -> bool:
         """Whether the daemon has said so."""
@@ -79,7 +81,9 @@ class Mount:
     @property
     def daemon(self) -> int:
         """Who answers requests: the process itself, or the child of it that it keeps alive; 0 while there is none."""
-        return daemon_of(self.pid)
+        if not self._is_kept:
+            return self.pid
+        return next((child for child in children(self.pid) if not _is_zombie(child)), 0)
 
     def kill(self) -> None:
         """End the daemon as a crash would, and whoever would start another; the mount stays, dead."""

@@ -42,7 +42,7 @@ _LOOK_SECONDS = 0.5
 # what hands over in longer than this is ended: what it was doing is done again by the next
 _HANDING_OVER_SECONDS = 2.0
 # so many deaths within so many seconds, and it is given up: what kills the daemon will kill the next one too
-GIVE_UP_DEATHS, GIVE_UP_SECONDS = 20, 10.0
+GIVE_UP_DEATHS, GIVE_UP_SECONDS = 20, 6.0
 
 
 def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any]) -> None:

@@ -78,6 +78,11 @@ print("reads", count, file=log)
 """
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 @contextlib.contextmanager
 def running(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes = [subprocess.Popen([sys.executable, "-c", *command]) for command in commands]
@@ -104,7 +109,7 @@ def mounted(work: Path, katas: int, *options: str) -> Iterator[tuple[Mount, list
     try:
         yield mount, ids
     finally:
-        print(mount.stop() or "nothing unexpected in the log of the daemon")
+        say(mount.stop() or "nothing unexpected in the log of the daemon")
 
 
 def kill(mount: Mount) -> None:
@@ -123,10 +128,10 @@ def soak(work: Path, kills: int) -> bool:
         commands = [[WRITER if log.name[0] == "w" else READER, log.name, str(log), *shown] for log in logs]
         with running(commands) as processes:
             for number in range(kills):
-                time.sleep(random.uniform(0.3, 1.1))
+                time.sleep(random.uniform(0.4, 1.0))
                 kill(mount)
                 if number % 50 == 49:
-                    print(f"{number + 1} kills", flush=True)
+                    say(f"{number + 1} kills")
             for log in logs:
                 log.with_name(f"{log.name}.stop").touch()
             for process in processes:
@@ -152,12 +157,12 @@ def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
         lost += sum(recorded[text] == 0 for kata, text in acknowledged if kata == which)
         (mount.kata(kata_id) / "ran_tests").write_bytes(json.dumps(message()).encode())
     answered = mount.log_text().count("was recorded already")
-    print(
+    say(
         f"{mount.log_text().count('has died')} deaths; {read} rounds of reading, {len(acknowledged)} messages "
         f"acknowledged, {events} events; {answered} were answered for by the next daemon"
     )
-    print(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}; all sound and writable")
-    print("\n".join(f"  {name}: {line}" for name, line in bad[:20]))
+    say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}; all sound and writable")
+    say("\n".join(f"  {name}: {line}" for name, line in bad[:20]))
     return lost + doubled + len(bad)
 
 
@@ -192,10 +197,9 @@ def pause(work: Path, katas: int, kills: int) -> None:
             # begun before the daemon was gone, or while there was none
             seen = [end - begin for begin, end in waits if begin < moment + 0.05 and end > moment]
             pauses.append(max(seen, default=0.0))
-    print(
+    say(
         f"{katas} katas in use, {kills} kills: pause median {statistics.median(pauses) * 1000:.0f} ms, "
         f"worst {max(pauses) * 1000:.0f} ms",
-        flush=True,
     )
 
 
