@@ -373,10 +373,13 @@ def test_mounting_where_katafs_is_mounted_or_has_died(cli: CommandLine) -> None:
         assert said == f"{mnt}: katafs is mounted here already; katafs umount {mnt} ends it"
     cli.kill(pid)
     dead = "mnt is a mount whose daemon has died; katafs umount mnt removes it"
-    assert cli.refused("mount", "store", "mnt") == f"mount point {dead}"
     assert cli.refused("mount", "mnt", "other") == f"store {dead}"
     assert cli.refused("create", "mnt", stdin="{}") == f"store {dead}"
     assert cli.mounts() == [str(mnt)]
+    again = cli.run("mount", "store", "link")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == "katafs: link: what a daemon that has died had left was removed\n"
+    check_kata(mnt)
 
 
 BREAK = """
@@ -476,7 +479,7 @@ def test_a_wrong_command_line(arguments: str) -> None:
     assert re.search(r"\nError: .+\n$", result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "create", "demo"])
+@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo"])
 def test_help(command: str) -> None:
     said = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="katafs")
     assert (said.exit_code, said.stderr) == (0, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -100,7 +101,7 @@ def test_what_is_no_rest(fd: int, how: str, monkeypatch: pytest.MonkeyPatch) -> 
     elif how == "truncated":
         journal.truncated(5, WRITER)
     elif how == "long ago":
-        monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic(): now + 11)
+        monkeypatch.setattr(time, "monotonic", partial(sum, (time.monotonic(), 11)))
     following = Journal(fd)
     writer = ("thread", 78) if how == "another writer" else WRITER
     assert not following.is_rest(following.begin(12, 5, writer, starts=how == "begun again"))

@@ -19,7 +19,7 @@ import pytest
 
 from katafs.fuse.keeper import GIVE_UP_DEATHS
 from tests.katas import Served, add_event, assert_sound, git, make_kata, message, serve_kata, serving, stored_rows
-from tests.mounts import DEADLINE, MakeMount, Mount, katafs, wait_until
+from tests.mounts import DEADLINE, MakeMount, Mount, command_line, daemon_of, katafs, wait_until
 
 MESSAGE = json.dumps(message({"a.txt": "a\n"})).encode()
 EXPECTED = "the daemon has died|was left behind"
@@ -224,6 +224,56 @@ def test_who_starts_afresh_is_not_refused(kept: Mount, position: str) -> None:
     assert assert_sound(kata.stored) == kata.accepted()
 
 
+# -- a daemon that cannot end
+
+SLOW = """
+import os, sys, trio
+from katafs.cli import main
+from katafs.fuse import session
+preload = session.preload
+
+def preload_slow():
+    preload()
+    from katafs.fuse.operations import Operations
+    real = Operations.lookup
+    async def lookup(self, parent, name, ctx):
+        while name == b"slow" and os.path.exists(sys.argv[1]):
+            await trio.sleep(0.01)
+        return await real(self, parent, name, ctx)
+    Operations.lookup = lookup
+
+session.preload = preload_slow
+main(["mount", "--log-file=log", "store", "mnt"])
+"""
+
+
+def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None) -> None:
+    """It was telling the kernel what to forget in a directory, where a name was being looked up: the kernel waits for
+    the answer to that, and the dead daemon for the kernel."""
+    with command_line() as cli:
+        path = make_kata(cli.directory / "store", "AbCdEf")
+        slow = cli.directory / "slow"
+        slow.touch()
+        assert cli.python(SLOW, slow).returncode == 0
+        (pid,) = cli.daemons()
+        shown = cli.directory / "mnt/Ab/Cd/Ef"
+        os.listdir(shown)
+        daemon = daemon_of(pid)
+        with calling((shown / "slow").exists) as lookup:
+            wait_until(is_waiting, "the request")
+            with calling(lambda: (cli.directory / "mnt/Ab/Cd/Ef/ran_tests").write_bytes(MESSAGE)) as write:
+                blocked = Path(f"/proc/{daemon}/task").glob
+                wait_until(lambda: any(") D " in (task / "stat").read_text() for task in blocked("*")), "a thread in D")
+                os.kill(daemon, signal.SIGKILL)
+                slow.unlink()
+                assert lookup.result(DEADLINE) is False
+                assert write.result(DEADLINE) == len(MESSAGE)
+        assert assert_sound(path) == 1
+        assert "has died (killed)" in (cli.directory / "log").read_text()
+        wait_until(lambda: not Path(f"/proc/{daemon}").exists(), "its end")
+        cli.done("umount", "mnt")
+
+
 # -- how it ends
 
 
@@ -284,7 +334,7 @@ def test_without_being_kept_alive(store: Path, mount: MakeMount) -> None:
     make_kata(store, "AbCdEf")
     mounted = mount(store, options=("--no-keep-alive",))
     assert mounted.daemon == mounted.pid
-    assert "will not outlive the daemon: --no-keep-alive was given" in mounted.log_text()
+    wait_until(lambda: "will not outlive the daemon: --no-keep-alive was given" in mounted.log_text(), "the reason")
     os.kill(mounted.pid, signal.SIGSTOP)
     with calling(lambda: os.listdir(mounted.kata("AbCdEf"))) as listing:
         wait_until(is_waiting, "the request")
@@ -301,7 +351,7 @@ def test_without_being_kept_alive(store: Path, mount: MakeMount) -> None:
 def test_without_the_fast_mode(store: Path, mount: MakeMount) -> None:
     mounted = mount(store, mode="slower")
     assert mounted.daemon == mounted.pid
-    assert "will not outlive the daemon: that needs the fast mode" in mounted.log_text()
+    wait_until(lambda: "will not outlive the daemon: that needs the fast mode" in mounted.log_text(), "the reason")
 
 
 # -- all at once

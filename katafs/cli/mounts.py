@@ -159,10 +159,10 @@ def umount(mountpoint: Path) -> None:
 @click.command()
 @click.argument("mountpoint", type=PATH)
 def reload(mountpoint: Path) -> None:
-    """Go over to the code that is installed now, without a new mount; returns when that is done.
+    """Serve MOUNTPOINT with the code installed now.
 
-    Requests under way are finished, or done again by the new daemon. When the new code cannot be loaded all stays as
-    it is.
+    Clients notice nothing. Requests under way are finished, or done again by the new daemon. Returns when it
+    serves. When the new code cannot be loaded all stays as it is.
     """
     from katafs.fuse.reloading import reload_mount
 

@@ -62,9 +62,9 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
         except UnsuitableError as error:
             reason = str(error)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - _STOP)
-    log.info("the mount will not outlive the daemon: %s", reason)
 
     def ready_and_tell() -> None:
+        log.info("the mount will not outlive the daemon: %s", reason)
         ready()
         tell_supervisor("READY=1")
 
@@ -123,7 +123,7 @@ class _Keeper:
         self._left: list[Child] = []
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
-        self._is_stopping = False
+        self._is_stopping = self._was_ready = False
         self._is_handing_over = False
         # from the order to the old daemon until the new one is ready
         self._is_reloading = False
@@ -134,6 +134,7 @@ class _Keeper:
 
     def adopt(self, daemon: Child, status: dict[str, Any]) -> None:
         """Take over what the keeper had that this process was."""
+        self._was_ready = True
         for fd in (self._held.fd, self._journal):
             os.set_inheritable(fd, False)
         self._daemon = daemon
@@ -164,14 +165,14 @@ class _Keeper:
                     self._stop(number)
                 elif number == signal.SIGUSR1:
                     self._check_new_code()
-                self._look(is_first=ready is not None)
+                self._look()
         finally:
             self._unmount()
 
     # -- daemons
 
     def _start(self) -> None:
-        kept = session.Kept(self._held, self._journal, os.getpid())
+        kept = session.Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
 
@@ -186,6 +187,7 @@ class _Keeper:
         return True
 
     def _tell_ready(self, ready: Callable[[], None]) -> None:
+        self._was_ready = True
         try:
             ready()
         except BrokenPipeError:
@@ -193,7 +195,7 @@ class _Keeper:
             self._stop(signal.SIGTERM)
         tell_supervisor("READY=1")
 
-    def _look(self, *, is_first: bool) -> None:
+    def _look(self) -> None:
         """See which children have ended."""
         self._left = [child for child in self._left if not child.has_ended()]
         if self._checker is not None and self._checker.has_ended():
@@ -205,19 +207,19 @@ class _Keeper:
             self._end_at = None
             self._daemon.send(signal.SIGKILL)
         if self._daemon.has_ended():
-            self._ended(self._daemon, is_first=is_first)
+            self._ended(self._daemon)
         elif self._daemon.is_dead(self._held.fd):
             self._left.append(self._daemon)
-            self._ended(self._daemon, is_first=is_first)
+            self._ended(self._daemon)
 
-    def _ended(self, daemon: Child, *, is_first: bool) -> None:
+    def _ended(self, daemon: Child) -> None:
         """The daemon has ended: is there to be another?"""
         self._daemon = NOBODY
         self._end_at = None
         is_over, self._is_handing_over = self._is_handing_over, False
         if daemon.status == 0 or self._is_stopping:
             return
-        if is_first:
+        if not self._was_ready:
             said = daemon.heard().decode("utf-8", "surrogateescape")
             if daemon.status == NOT_WRAPPED:
                 raise UnsuitableError(said)
@@ -247,7 +249,8 @@ class _Keeper:
         os.close(self._held.fd)
         if self._held.device:
             runtime.withdraw(self._held.device)
-        log.info("%s is unmounted", self._options.mountpoint)
+        if self._was_ready:
+            log.info("%s is unmounted", self._options.mountpoint)
 
     # -- new code
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
@@ -45,6 +45,8 @@ class Kept:
     #: the memfd of the `Journal`
     journal: int
     keeper: int
+    #: whether nobody has served the mount before
+    is_first: bool = False
 
     @property
     def is_orphaned(self) -> bool:
@@ -170,7 +172,7 @@ async def _run(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, tree, kept)
-        nursery.start_soon(_announce, options, fast, ready, kept)
+        nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
         signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
@@ -178,16 +180,23 @@ async def _run(
 
 
 async def _announce(
-    options: MountOptions, fast: fastopen.FastOpen, ready: Callable[[], None], kept: Kept | None
+    options: MountOptions, operations: Operations, fast: fastopen.FastOpen, ready: Callable[[], None], kept: Kept | None
 ) -> None:
-    """Say that the tree is ready."""
-    if kept is None:
-        # Once the kernel has been answered: a first stat goes through it. Who takes over has answered it already, and
-        # must not wait for himself: killed meanwhile, he would wait for the next, who waits for his end.
-        try:
+    """Say that the tree is ready, once its root can be read."""
+    import pyfuse3
+
+    try:
+        if kept is None:
+            # goes through the kernel, which must have been answered first
             await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
-        except OSError as error:
-            raise MountError(f"{options.mountpoint}: the tree cannot be read: {error.strerror}") from error
+        elif kept.is_first:
+            # Not through the kernel, which has been answered: killed meanwhile, we would wait there for the next
+            # daemon to answer, and that one for our end.
+            await operations.getattr(pyfuse3.ROOT_INODE, cast(pyfuse3.RequestContext, None))
+    except (OSError, pyfuse3.FUSEError) as error:
+        reason = os.strerror(error.errno or 0)
+        raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error
+    if kept is None:
         fast.warn()
     mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
     log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
