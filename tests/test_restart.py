@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +230,11 @@ def test_who_starts_afresh_is_not_refused(kept: Mount, position: str) -> None:
 SLOW = """
 import os, sys, trio
 from katafs.cli import main
-from katafs.fuse import session
-preload = session.preload
+from katafs.fuse import fastopen
+load = fastopen.load
 
-def preload_slow():
-    preload()
+def load_and_change(**wanted):
+    loaded = load(**wanted)
     from katafs.fuse.operations import Operations
     real = Operations.lookup
     async def lookup(self, parent, name, ctx):
@@ -241,35 +242,49 @@ def preload_slow():
             await trio.sleep(0.01)
         return await real(self, parent, name, ctx)
     Operations.lookup = lookup
+    return loaded
 
-session.preload = preload_slow
-main(["mount", "--log-file=log", "store", "mnt"])
+fastopen.load = load_and_change
+main(["mount", "--log-file=log", *sys.argv[2:], "store", "mnt"])
 """
 
 
-def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None) -> None:
+def is_telling(pid: int) -> bool:
+    """Whether a thread of a process waits in write(2) or writev(2), uninterruptibly."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            if ") D " in (task / "stat").read_text() and (task / "syscall").read_text().split()[0] in ("1", "20"):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("option", ["--log-level=info", "--no-keep-alive"])
+def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None, option: str) -> None:
     """It was telling the kernel what to forget in a directory, where a name was being looked up: the kernel waits for
     the answer to that, and the dead daemon for the kernel."""
     with command_line() as cli:
         path = make_kata(cli.directory / "store", "AbCdEf")
         slow = cli.directory / "slow"
         slow.touch()
-        assert cli.python(SLOW, slow).returncode == 0
+        assert cli.python(SLOW, slow, option).returncode == 0
         (pid,) = cli.daemons()
         shown = cli.directory / "mnt/Ab/Cd/Ef"
         os.listdir(shown)
         daemon = daemon_of(pid)
-        with calling((shown / "slow").exists) as lookup:
+        with calling(partial(os.stat, shown / "slow")) as lookup:
             wait_until(is_waiting, "the request")
             with calling(lambda: (cli.directory / "mnt/Ab/Cd/Ef/ran_tests").write_bytes(MESSAGE)) as write:
-                blocked = Path(f"/proc/{daemon}/task").glob
-                wait_until(lambda: any(") D " in (task / "stat").read_text() for task in blocked("*")), "a thread in D")
+                wait_until(lambda: is_telling(daemon), "a thread that waits for the kernel")
                 os.kill(daemon, signal.SIGKILL)
-                slow.unlink()
-                assert lookup.result(DEADLINE) is False
-                assert write.result(DEADLINE) == len(MESSAGE)
+                if option == "--no-keep-alive":
+                    for call in (lookup, write):
+                        assert isinstance(call.exception(DEADLINE), OSError), "they hear of it"
+                else:
+                    slow.unlink()
+                    assert isinstance(lookup.exception(DEADLINE), FileNotFoundError)
+                    assert write.result(DEADLINE) == len(MESSAGE)
+                    assert "has died (killed)" in (cli.directory / "log").read_text()
         assert assert_sound(path) == 1
-        assert "has died (killed)" in (cli.directory / "log").read_text()
         wait_until(lambda: not Path(f"/proc/{daemon}").exists(), "its end")
         cli.done("umount", "mnt")
 

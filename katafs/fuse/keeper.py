@@ -31,6 +31,7 @@ from katafs.fuse.child import NOBODY, Child, execute_katafs
 from katafs.fuse.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.fuse.device import Held, UnsuitableError, hold
 from katafs.fuse.mounting import MountError, MountOptions, detach
+from katafs.fuse.watcher import watch_over_us
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
         ready()
         tell_supervisor("READY=1")
 
+    watch_over_us(options.mountpoint)
     session.serve(options, ready_and_tell, fast)
 
 

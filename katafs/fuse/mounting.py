@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -16,7 +17,7 @@ FILE_SYSTEM = b"fuse.katafs"
 DEVICE = Path("/dev/fuse")
 LIBC = ctypes.CDLL(None, use_errno=True)
 # <sys/mount.h>
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
 
 
 class MountError(Exception):
@@ -157,6 +158,18 @@ def _is_dead(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
+
+
+def abort(mountpoint: Path) -> None:
+    """End the connection of a mount: whoever waits for an answer gets an error. The mount stays, dead."""
+    device = device_of(mountpoint)
+    if device is None:
+        return
+    # says EBUSY where somebody works in the mount, but ends the connection first
+    if os.geteuid() == 0 and _system_unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+        return
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
 
 
 def detach(mountpoint: Path, device: str = "") -> None:
