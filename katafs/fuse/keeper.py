@@ -19,9 +19,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import katafs
@@ -81,25 +80,6 @@ def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
     if os.geteuid() != 0:
         return "that needs root"
     return ""
-
-
-def read_state(fd: int) -> dict[str, Any]:
-    """What `resume` needs, from a memfd: the state of the keeper that this process was. Raises ValueError."""
-    with open(fd, "rb") as file:
-        file.seek(0)
-        state: dict[str, Any] = json.load(file)
-    known = {one.name for one in fields(MountOptions)}
-    options = {name: value for name, value in state["options"].items() if name in known}
-    paths = {name: Path(options[name]) for name in ("store", "mountpoint")}
-    state["options"] = MountOptions(**{**options, **paths})
-    return state
-
-
-def check_code() -> None:
-    """Load all that a keeper and its daemons need. Raises `MountError`, ImportError."""
-    if not fastopen.load().is_loaded:
-        raise MountError("the C library is missing")
-    session.preload()
 
 
 def resume(state: dict[str, Any]) -> None:
