@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from katafs.fuse.device import UNIQUE_RESEND
-from katafs.fuse.journal import Journal, Request, entries
+from katafs.fuse.journal import Journal, Request
 
 WRITER = ("thread", 77)
 COMMIT = bytes(range(20))
@@ -23,6 +23,13 @@ def fd() -> Iterator[int]:
     memory = os.memfd_create("journal")
     yield memory
     os.close(memory)
+
+
+def entries(fd: int) -> list[bytes]:
+    """The slots of 64 bytes that hold something: their checksums, which stand first, are not 0."""
+    memory = os.pread(fd, os.fstat(fd).st_size, 0)
+    slots = [memory[at : at + 64] for at in range(0, len(memory), 64)]
+    return [slot for slot in slots if any(slot[:4])]
 
 
 def begin(journal: Journal, unique: int, *, starts: bool = False) -> Request:
@@ -55,7 +62,7 @@ def test_what_was_answered_is_forgotten_after_the_answer(fd: int) -> None:
     journal.end(request)
     assert begin(Journal(fd), 6).announced == COMMIT, "the answer may not have been sent"
     begin(journal, 8)
-    assert not list(entries(fd))
+    assert not entries(fd)
 
 
 def test_it_does_not_grow(fd: int) -> None:
@@ -81,7 +88,7 @@ def test_the_rest_of_a_message(fd: int) -> None:
     assert journal.is_rest(request)
     journal.end(request)
     assert not journal.is_rest(begin(journal, 10)), "it is said once"
-    assert not list(entries(fd))
+    assert not entries(fd)
 
 
 def test_the_first_part_sent_again_is_no_rest(fd: int) -> None:

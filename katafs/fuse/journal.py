@@ -18,7 +18,7 @@ import struct
 import time
 import zlib
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from katafs.fuse.device import UNIQUE_RESEND
@@ -188,11 +188,3 @@ class Journal:
         if self._fd is not None:
             checksum = zlib.crc32(data) or 1
             os.pwrite(self._fd, _CHECKSUM.pack(checksum if data else 0) + data, slot * _SLOT)
-
-
-def entries(fd: int) -> Iterator[bytes]:
-    """The slots that hold something, for tests and for a person with a debugger."""
-    memory = os.pread(fd, (_COMMITS + _BEGUN) * _SLOT, 0)
-    for at in range(0, len(memory), _SLOT):
-        if memory[at : at + _CHECKSUM.size].strip(b"\0"):
-            yield memory[at : at + _SLOT]

@@ -184,7 +184,8 @@ class _Keeper:
             checker, self._checker = self._checker, None
             if checker.status == 0:
                 self._execute()
-            self._reloaded(checker.heard().decode("utf-8", "replace").strip() or checker.cause)
+            else:
+                self._reloaded(checker.heard().decode("utf-8", "replace").strip() or checker.cause)
         if self._end_at is not None and time.monotonic() > self._end_at:
             self._end_at = None
             self._daemon.send(signal.SIGKILL)

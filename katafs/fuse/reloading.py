@@ -43,7 +43,10 @@ def reload_mount(mountpoint: Path) -> None:
 
 
 def read_state(fd: int) -> dict[str, Any]:
-    """What `katafs.fuse.keeper.resume` needs, from a memfd: the state of the keeper that this process was. Raises ValueError."""
+    """What `katafs.fuse.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
+
+    Raises ValueError.
+    """
     with open(fd, "rb") as file:
         file.seek(0)
         state: dict[str, Any] = json.load(file)
