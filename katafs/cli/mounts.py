@@ -177,13 +177,13 @@ def reload(mountpoint: Path) -> None:
 @click.option("--check", is_flag=True)
 def resume(state: int, check: bool) -> None:
     """What katafs executes itself with, for a reload: STATE is the number of an open file."""
-    from katafs.fuse import keeper, reloading
+    from katafs.fuse import keeper, resuming
 
     try:
-        told = reloading.read_state(state)
+        told = resuming.read_state(state)
         log_to = _LogTo.from_json(told["again"])
         if check:
-            reloading.check_code()
+            resuming.check_code()
             return
         with suppress(OSError):
             log_to.start()

@@ -1,17 +1,17 @@
-"""Going over to new code: asking the keeper of a mount to do so, and what it carries over."""
+"""Asking the keeper of a mount to go over to new code.
+
+It needs little of that itself, so that it can tell a person if the new code cannot be loaded.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from katafs.fuse import fastopen, runtime, session
-from katafs.fuse.mounting import MountError, MountOptions, device_of
+from katafs.fuse import runtime
+from katafs.fuse.mounting import MountError, device_of
 
 _PATIENCE_SECONDS = 60.0
 
@@ -40,25 +40,3 @@ def reload_mount(mountpoint: Path) -> None:
             return
         time.sleep(0.01)
     raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
-
-
-def read_state(fd: int) -> dict[str, Any]:
-    """What `katafs.fuse.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
-
-    Raises ValueError.
-    """
-    with open(fd, "rb") as file:
-        file.seek(0)
-        state: dict[str, Any] = json.load(file)
-    known = {one.name for one in fields(MountOptions)}
-    options = {name: value for name, value in state["options"].items() if name in known}
-    paths = {name: Path(options[name]) for name in ("store", "mountpoint")}
-    state["options"] = MountOptions(**{**options, **paths})
-    return state
-
-
-def check_code() -> None:
-    """Load all that a keeper and its daemons need. Raises `MountError`, ImportError."""
-    if not fastopen.load().is_loaded:
-        raise MountError("the C library is missing")
-    session.preload()
