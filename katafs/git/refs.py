@@ -179,6 +179,13 @@ class RefWriter:
                 return
             time.sleep(_LOCK_PAUSE)
 
+    def break_lock(self, name: str, seconds: float) -> None:
+        """Do as `unlock`, and watch the lock as long as that takes."""
+        end = time.monotonic() + _WATCHED + 1.0
+        while (self._repo.git_dir / f"{name}.lock").exists() and time.monotonic() < end:
+            self.unlock(name, seconds)
+            time.sleep(_LOCK_PAUSE)
+
     def unlock(self, name: str, seconds: float) -> None:
         """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``.
 
