@@ -101,11 +101,11 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
-    """Mounts stores: ``mount(store, mode="fast", options=())``; all are ended with the test, however it ends."""
+    """Mounts stores: ``mount(store, mode="fast", options=(), path=None)``; all end with the test, whatever happens."""
     mounts: list[Mount] = []
 
-    def start(store: Path, mode: str = "fast", options: tuple[str, ...] = ()) -> Mount:
-        started = Mount(store, tmp_path / f"mnt{len(mounts)}", mode, options)
+    def start(store: Path, mode: str = "fast", options: tuple[str, ...] = (), path: Path | None = None) -> Mount:
+        started = Mount(store, path or tmp_path / f"mnt{len(mounts)}", mode, options)
         mounts.append(started)
         started.start()
         return started

@@ -37,5 +37,5 @@ def main() -> None:
     background.open_standard_streams()
 
 
-for _command in (mounts.mount, mounts.umount, stores.create, stores.demo, fsck.fsck):
+for _command in (mounts.mount, mounts.umount, mounts.reload, mounts.resume, stores.create, stores.demo, fsck.fsck):
     main.add_command(_command)

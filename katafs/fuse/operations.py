@@ -23,6 +23,7 @@ import pyfuse3
 from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
+from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.writes import Writes
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
@@ -75,11 +76,12 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = True
 
-    def __init__(self, tree: Tree, fast: FastOpen) -> None:
+    def __init__(self, tree: Tree, fast: FastOpen, journal: Journal | None = None) -> None:
         super().__init__()
         self._tree = tree
         self._handles = Handles(fast)
-        self._writes = Writes(tree)
+        self._fast = fast
+        self._writes = Writes(tree, journal or Journal(None))
         self._makers = Makers(tree)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
@@ -171,13 +173,13 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        writer, appends = self._handles.writer(fh), self._handles.appends(fh)
+        writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         node = self._tree.node(self._handles.inode(fh))
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self._writes.forget_pages(node.number)
             raise refuse_write()
-        await self._writes.write(node, writer, off, buf, appends=appends)
+        await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
     @_answers
@@ -195,7 +197,7 @@ class Operations(pyfuse3.Operations):
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        node.truncate(self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
         answer = _attributes(self._tree.node(inode), 0)
         answer.st_size = 0
@@ -220,7 +222,7 @@ class Operations(pyfuse3.Operations):
         with contextlib.suppress(KataError):
             node = self._tree.node(inode)
             if isinstance(node, Writable):
-                node.truncate(writer)
+                self._writes.truncate(node, writer)
 
     @_answers
     async def fsync(self, fh: int, datasync: bool) -> None:

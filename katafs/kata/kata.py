@@ -91,6 +91,10 @@ class Kata:
             self.repo = GitRepo(self.path)
             self._history = next(self._caches.histories)
             self._tip = self._option_times = None
+        return self.tip_at(oid)
+
+    def tip_at(self, oid: Oid) -> Tip:
+        """The state when a commit of this history was the tip."""
         commit = self.repo.commit(oid)
         root = Root.read(self.repo, commit.tree)
         layout = detect(root)
