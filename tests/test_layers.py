@@ -14,7 +14,16 @@ ROOT = Path(katafs.__file__).parent
 # A module may import from its own layer and from those before it.
 LAYERS = ("errors", "text", "owner", "background", "git", "kata", "html", "tree", "fuse", "demo", "cli", "__main__")
 # The only packages (or modules) that may import a foreign library
-OWNERS = {"pyfuse3": {"fuse"}, "pygit2": {"git"}, "trio": {"fuse"}, "click": {"cli"}, "jinja2": {"html"}, "markupsafe": {"html"}, "pygments": {"html"}, "ctypes": {"fuse", "owner"}}
+OWNERS = {
+    "pyfuse3": {"fuse"},
+    "pygit2": {"git"},
+    "trio": {"fuse"},
+    "click": {"cli"},
+    "jinja2": {"html"},
+    "markupsafe": {"html"},
+    "pygments": {"html"},
+    "ctypes": {"fuse", "owner"},
+}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from statistics import median
 
 from katafs.kata.history import Step
@@ -12,7 +13,7 @@ from katafs.kata.history import Step
 _LANES = {"green": 0, "amber": 1, "red": 2}
 _LANE_HEIGHT, _TOP, _LEFT = 34, 26, 28
 _LONGEST_PAUSE = 8  # times the usual one: a longer one is drawn as a break
-_EACH, _LEAST = 26, 640  # width in pixels: for an event, at least
+_EACH, _LEAST = 26, 1000  # width in pixels: for an event, at least
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _y(step: Step) -> float:
 
 def _places(times: Sequence[datetime]) -> tuple[list[float], list[tuple[float, float]]]:
     """Where each time stands, and the breaks. Two events are never nearer than a third of the usual pause."""
-    pauses = [max((after - before).total_seconds(), 0.0) for before, after in zip(times, times[1:], strict=False)]
+    pauses = [max((after - before).total_seconds(), 0.0) for before, after in pairwise(times)]
     usual = median(pauses) if pauses else 1.0
     usual = max(usual, 1.0)
     places, breaks = [0.0] if times else [], []

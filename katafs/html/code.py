@@ -86,8 +86,7 @@ def _split(tokens: Iterable[tuple[_TokenType, str]]) -> list[Line]:
         first, *more = value.split("\n")
         if first:
             lines[-1].append((css, first))
-        for part in more:
-            lines.append([(css, part)] if part else [])
+        lines.extend([(css, part)] if part else [] for part in more)
     return lines
 
 
@@ -97,7 +96,7 @@ _KNOWN: dict[_TokenType, str] = {Token: ""}
 def _css(kind: _TokenType) -> str:
     css = _KNOWN.get(kind)
     if css is None:
-        css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind in token), "")
+        css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
     return css
 
 
@@ -135,9 +134,15 @@ def differing(old: Line, new: Line) -> tuple[tuple[int, int], tuple[int, int]] |
     before, after = _text(old), _text(new)
     if len(before) + len(after) > 2 * _LONGEST_LINE:
         return None
-    start = len(os.path.commonprefix([before, after]))
-    end = len(os.path.commonprefix([before[start:][::-1], after[start:][::-1]]))
+    start = _alike(before, after)
+    end = _alike(before[start:][::-1], after[start:][::-1])
     common = len(before[:start].strip()) + (len(before[-end:].strip()) if end else 0)
     if common * 2 < min(len(before.strip()), len(after.strip())):
         return None
     return (start, len(before) - end), (start, len(after) - end)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters at their starts are the same."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from katafs.html.chart import Chart
 from katafs.html.code import Highlighter
-from katafs.html.files import ShownFile, shown_files
+from katafs.html.files import shown_files
 from katafs.kata.changes import file_changes
 from katafs.kata.history import LIGHTS, Step
 from katafs.kata.past import Past
@@ -32,7 +32,7 @@ _EVENT_SIGNS = {
     "reverted": "↶",
     "checked_out": "⇣",
     "file_create": "+",
-    "file_delete": "−",
+    "file_delete": "–",
     "file_rename": "→",
     "file_edit": "✎",
 }
@@ -84,7 +84,7 @@ class Maker:
             around=steps[max(now - _AROUND, 0) : min(now + _AROUND, max(end, now)) + 1],
             earlier=steps[now - 1] if now else None,
             later=steps[now + 1] if now < end else None,
-            files=[file for file in files if file.kind not in ("unchanged",) and not file.is_only_renamed],
+            files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
             folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
             left_out=left_out,
             outputs=_outputs(past, now),
@@ -113,9 +113,7 @@ def _outputs(past: Past, index: int) -> list[dict[str, Any]]:
         text, size = past.output(index, name.encode(), _MAX_OUTPUT)
         text = visible(without_colours(text))
         more = size - _MAX_OUTPUT
-        outputs.append(
-            {"name": name, "text": text, "more": max(more, 0), "is_open": text.count("\n") <= _OPEN_LINES}
-        )
+        outputs.append({"name": name, "text": text, "more": max(more, 0), "is_open": text.count("\n") <= _OPEN_LINES})
     return outputs
 
 
@@ -180,6 +178,3 @@ def span(seconds: float) -> str:
             rest = whole % size // smaller
             return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
-
-
-__all__ = ["Maker", "ShownFile"]

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from katafs.errors import DamagedError, StorageError
 from katafs.git import Oid
@@ -68,12 +68,12 @@ class _Renderer:
 
     def _ask(self, request: bytes) -> tuple[bytes, bytes]:
         process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(request)
-        process.stdin.flush()
+        # both are pipes, as `_started` asks for
+        stdin, stdout = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
+        stdin.write(request)
+        stdin.flush()
         end = time.monotonic() + LIMIT
-        fd = process.stdout.fileno()
+        fd = stdout.fileno()
         kind, length = HEADER.unpack(self._read(fd, HEADER.size, end))
         return kind, self._read(fd, length, end)
 

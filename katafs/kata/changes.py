@@ -43,8 +43,7 @@ class FileChange:
     def shown(self) -> Content:
         """The newer side."""
         side = self.new or self.old
-        assert side is not None
-        return side
+        return side if side is not None else Content(b"", 0, b"")
 
     @property
     def added(self) -> int:

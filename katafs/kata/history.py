@@ -1,4 +1,4 @@
-"""The history of a kata as data, and as a table to read: one `Step` an event, made from its rows, whatever their era."""
+"""The history of a kata as data, and as a table to read: one `Step` an event, made from rows of any era."""
 
 from __future__ import annotations
 
@@ -172,6 +172,4 @@ def width(text: str) -> int:
     """The columns that a text takes on a terminal."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

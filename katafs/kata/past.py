@@ -71,7 +71,7 @@ class Past:
         return replace(step, added=added, deleted=deleted)
 
     def output(self, index: int, name: bytes, limit: int) -> tuple[str, int]:
-        """The start of ``stdout``, ``stderr`` or ``status`` of an event, at most ``limit`` bytes, and its whole size."""
+        """The start of ``stdout``, ``stderr`` or ``status`` of an event, ``limit`` bytes at most, and its size."""
         content = self.snapshot(index).output(name)
         data = self.repo.blob(content.oid) if isinstance(content, BlobId) else content
         return decode(data[:limit]), len(data)

@@ -82,9 +82,7 @@ class Tree:
             here = Numbers.number(Key(FIXED, kata_id, KATA))
             entries += [(here, name) for name in (*EVENT_FILES, b"events.json")]
             steps = pages.changing_pages(before.last)
-            below += [
-                Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps
-            ]
+            below += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 below += inodes_below
