@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from katafs.cli.common import PATH, fail
 from katafs.errors import KataError
-from katafs.kata.history import Step, aligned, history, table
-from katafs.kata.reader import Reader, reader
 from katafs.text import visible, without_colours
+
+if TYPE_CHECKING:
+    from katafs.kata.history import Step
+    from katafs.kata.reader import Reader
 
 _CONTEXT = 3  # unchanged lines around a change
 _COLOURS = {"red": "red", "amber": "yellow", "green": "green"}
@@ -22,7 +25,7 @@ _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.command()
 @click.argument("path", type=PATH, default=".")
 def log(path: Path) -> None:
-    """The history of the kata in the directory PATH, a line an event.
+    """Show the history of the kata in PATH, a line an event.
 
     PATH is a kata in a mount or in a store, the current directory unless given. In colour on a terminal, but not when
     NO_COLOR is set.
@@ -30,6 +33,9 @@ def log(path: Path) -> None:
     \b
     katafs log /mnt/katas/Py/Fz/Bz
     """
+    from katafs.kata.history import aligned, history, table
+    from katafs.kata.reader import reader
+
     try:
         rows = aligned(table(history(reader(path).rows(), _id_of(path))))
     except KataError as error:
@@ -44,13 +50,16 @@ def log(path: Path) -> None:
 @click.argument("path", type=PATH)
 @click.argument("event", type=click.IntRange(min=0), required=False, metavar="[N]")
 def show(path: Path, event: int | None) -> None:
-    """Event N of the kata in the directory PATH in full: what it was, its output, the files that changed, and how.
+    """Show event N of the kata in PATH: its output, what changed.
 
     PATH is a kata in a mount or in a store; N is the newest event unless given.
 
     \b
     katafs show /mnt/katas/Py/Fz/Bz 12
     """
+    from katafs.kata.history import history
+    from katafs.kata.reader import reader
+
     try:
         kata = reader(path)
         steps = history(kata.rows(), _id_of(path))
