@@ -1,4 +1,4 @@
-"""The pages in a real browser: chromium through its driver, both Debian's. Runs with --browser.
+"""The pages in a real browser: chromium through its driver, both Debian's. Runs with --browser, and in CI.
 
 ``--browser DIR`` leaves screenshots in DIR, to be looked at.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -85,7 +86,7 @@ class Browser:
 @pytest.fixture(scope="module")
 def driver(request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of a chromedriver."""
-    if request.config.getoption("--browser") is None:
+    if request.config.getoption("--browser") is None and not os.environ.get("KATAFS_CI"):
         pytest.skip("needs a browser: run with --browser")
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         unavailable("the Debian packages chromium and chromium-driver are not there")
