@@ -15,10 +15,10 @@ from pygments.util import ClassNotFound
 from katafs.text import decode, visible
 
 # Larger files, and those with longer lines, are shown plain: an hour's work on a page helps nobody.
-MAX_HIGHLIGHTED = 256 << 10  # bytes
+MAX_HIGHLIGHTED = 128 << 10  # bytes
 _LONGEST_HIGHLIGHTED = 2_000  # characters of a line
 _LONGEST_LINE = 4_000  # characters; the rest is counted
-_KEPT = 8 << 20  # bytes of contents whose lines are kept
+_KEPT = 32 << 20  # bytes of contents whose lines are kept
 
 # a piece of a line: its CSS class, its text
 Piece = tuple[str, str]
