@@ -201,6 +201,18 @@ def test_a_missing_tag_is_made(kata: Path) -> None:
     assert assert_sound(kata) == 2
 
 
+def test_whoever_moved_the_branch_makes_the_tag(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment: to saver it is a failure when the tag is there already."""
+    monkeypatch.setattr(commit, "_TAG_SECONDS", 20.0)
+    git_event(kata, "by somebody else\n", tag=False)
+    made = threading.Thread(target=git, args=(kata, "update-ref", "refs/tags/1", "main", "0" * 40))
+    made.start()
+    record(kata)
+    made.join()
+    assert GitRepo(kata).tag(1) == bytes.fromhex(git(kata, "rev-parse", "main~1").decode())
+    assert assert_sound(kata) == 2
+
+
 def test_a_tag_that_cannot_be_made(kata: Path, caplog: pytest.LogCaptureFixture) -> None:
     git(kata, "update-ref", "refs/tags/1/in-the-way", "main")
     assert record(kata, files={"a.txt": "1\n"}).index == 1

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import looking, mounts, stores
+from katafs.cli import fsck, looking, mounts, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -38,5 +38,6 @@ def main() -> None:
     background.open_standard_streams()
 
 
-for _command in (mounts.mount, mounts.umount, stores.create, stores.demo, looking.log, looking.show):
+_COMMANDS = (mounts.mount, mounts.umount, stores.create, stores.demo, fsck.fsck, looking.log, looking.show)
+for _command in _COMMANDS:
     main.add_command(_command)

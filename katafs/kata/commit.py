@@ -27,7 +27,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
-from katafs.kata.placing import edited_file, file_edit, named_edit, place, repetition
+from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -39,6 +39,9 @@ Announce = Callable[[Oid], None]
 
 # how long others may hold, or again and again move, the branch before a writer hears of it
 _PATIENCE_SECONDS = 15.0
+# How long somebody who has moved the branch has to make the tag. Saver fails when katafs is faster, though its event is
+# recorded; and looks for a tag in just this way (FORMAT §2.0).
+_TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class _Attempt:
             raise DamagedError(f"{self.repo.path} has no branch main")
         head = Head.read(self.repo, tip)
         first = head.last
+        end = time.monotonic() + _TAG_SECONDS
+        while self.repo.tag(first) is None and time.monotonic() < end:
+            time.sleep(_TAG_PAUSE)
         while first >= 0 and self.repo.tag(first) is None:
             first -= 1
         if first < head.last:
@@ -165,6 +171,8 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
 
     Returns the new head and the tags of what was put on the old one.
     """
+    if act.kind.file_names is not None:
+        check_files(act, Listing(writer.repo, head.files).file_paths())
     files = writer.incoming(head, act)
     tags: dict[int, Oid] = {}
     new = head

@@ -53,7 +53,7 @@ class Tree:
             return PlainNode(ctx, key.kata, key.path)
         kata = ctx.store.kata(key.kata)
         if key.kind == EVENT:
-            return event_node(ctx, kata, key.a, key.b)
+            return event_node(ctx, kata, key.a, key.b, key.path)
         if key.kind == DIFF and key.b & 3 == pages.PAGE_VIEW:
             return pages.step_page(ctx, kata, key.a, key.b >> 2)
         if key.kind == DIFF:
