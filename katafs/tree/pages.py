@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from katafs.errors import NotFoundError
-from katafs.git import Oid
+from katafs.git import GitRepo, Oid
 from katafs.html.process import Page, render
 from katafs.kata.history import history, history_text
 from katafs.kata.kata import Kata
@@ -36,7 +36,7 @@ class HistoryFile(BytesFile):
         # `Rows` are made anew for every tip, and cheap to go through: some 10 µs an event
         identity = (HISTORY, kata.kata_id, tip.commit.oid)
         data = ctx.made.get(identity)
-        if data is None:
+        if not isinstance(data, bytes):
             data = history_text(history(tip.rows.stored, kata.kata_id))
             ctx.made.put(identity, data)
         super().__init__(Key(FIXED, kata.kata_id, HISTORY), ctx.owner(kata), tip.time_ns, data)
@@ -81,8 +81,8 @@ def index_page(ctx: Context, kata: Kata) -> MadeFile:
     """``html/index.html``."""
     tip = kata.tip()
     key = Key(FIXED, kata.kata_id, HTML_INDEX)
-    make = functools.partial(render, _page(kata, tip.commit.oid))
-    return _MutablePage(key, ctx.owner(kata), tip.time_ns, ctx.made, (key, tip.commit.oid), make)
+    make = functools.partial(_render, _page(kata, tip.commit.oid))
+    return _MutablePage(key, ctx.owner(kata), tip.time_ns, ctx.made, (key, tip.commit.oid), kata.path, make)
 
 
 def step_page(ctx: Context, kata: Kata, was: int, now: int) -> MadeFile:
@@ -94,14 +94,20 @@ def step_page(ctx: Context, kata: Kata, was: int, now: int) -> MadeFile:
     kind = MadeFile if full <= tip.last else _MutablePage
     key = Key(DIFF, kata.kata_id, was, now * 4 + PAGE_VIEW)
     identity = (key, old.commit.oid, new.commit.oid, end.index, end.commit.oid)
-    make = functools.partial(render, _page(kata, tip.commit.oid, was, now, end.index))
-    return kind(key, ctx.owner(kata), max(old.time_ns, new.time_ns, end.time_ns), ctx.made, identity, make)
+    make = functools.partial(_render, _page(kata, tip.commit.oid, was, now, end.index))
+    when = max(old.time_ns, new.time_ns, end.time_ns)
+    return kind(key, ctx.owner(kata), when, ctx.made, identity, kata.path, make)
 
 
 def changing_pages(last: int) -> list[tuple[int, int]]:
     """The listed pages (W, N) that change when an event comes after ``last``."""
     first = max(last - NEIGHBOURS, 0)
     return [(max(index - 1, 0), index) for index in range(first, last + 1)]
+
+
+def _render(page: Page, _repo: GitRepo) -> bytes:
+    # the process that makes pages opens the repository itself
+    return render(page)
 
 
 def _page(kata: Kata, tip: Oid, was: int = -1, now: int = -1, end: int = -1) -> Page:
