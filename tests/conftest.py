@@ -23,6 +23,9 @@ settings.register_profile("searching", max_examples=1_000, deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long tests too")
+    parser.addoption(
+        "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

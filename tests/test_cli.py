@@ -479,7 +479,7 @@ def test_a_wrong_command_line(arguments: str) -> None:
     assert re.search(r"\nError: .+\n$", result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo"])
+@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo", "log", "show"])
 def test_help(command: str) -> None:
     said = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="katafs")
     assert (said.exit_code, said.stderr) == (0, "")

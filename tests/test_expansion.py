@@ -116,7 +116,9 @@ def _expected_tip(stored: dict[bytes, bytes], shown: dict[bytes, Shown], last: i
     for name in (b"README.md", b"options.json", b"events.json"):
         if name in stored:
             tip[name] = Shown(stored[name], tip[b"event.json"].mtime_ns)
-    return {**tip, **dict.fromkeys(CONTROLS, Shown(None))}
+    # what the pages and the table say is for tests of their own
+    pages = [b"html/%d..%d.html" % (max(index - 1, 0), index) for index in range(last + 1)]
+    return {**tip, **dict.fromkeys((*CONTROLS, b"history", b"html/index.html", *pages), Shown(None))}
 
 
 def _expected_git(path: Path) -> dict[bytes, Shown]:

@@ -15,7 +15,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree import downloads, events
+from katafs.tree import downloads, events, pages
 from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
@@ -192,11 +192,13 @@ _BY_NAME = {
     b"download.tgz": downloads.DOWNLOAD_LINK,
     b"events": events.EVENTS,
     b"files": events.TIP_FILES,
+    b"history": pages.HISTORY,
+    b"html": pages.HTML,
     b"manifest.json": MANIFEST,
     b"options.json": OPTIONS_JSON,
     b"ran_tests": RAN_TESTS,
 }
-_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES)
+_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES, pages.HTML)
 _MODES = {**dict.fromkeys(_DIRECTORIES, Directory.mode), downloads.DOWNLOAD_LINK: Link.mode}
 _FIXED: dict[int, _Maker] = {
     events.TIP_FILES: events.TipFilesDir,
@@ -207,6 +209,9 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOADS: downloads.DownloadsDir,
     downloads.DOWNLOAD_TGZ: downloads.TgzFile,
     downloads.DOWNLOAD_LINK: downloads.download_link,
+    pages.HTML: pages.HtmlDir,
+    pages.HTML_INDEX: pages.index_page,
+    pages.HISTORY: pages.HistoryFile,
     CONTROL: _ControlDir,
     MANIFEST: _manifest,
     CONFIG: _ConfigDir,
