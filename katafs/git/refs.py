@@ -160,10 +160,10 @@ class RefWriter:
         """Remove a lock of ``main`` that somebody left behind who died."""
         self.unlock(MAIN, _STALE_MAIN)
 
-    def unlock_dead(self, commit: Oid) -> None:
-        """Remove the lock of ``main`` that was left by a writer of whom it is known that he died while he moved the
-        branch to ``commit``: the lock says so itself, or he had no time to write into it."""
-        lock = self._repo.git_dir / f"{MAIN}.lock"
+    def unlock_dead(self, name: str, commit: Oid) -> None:
+        """Remove the lock of a reference that was left by a writer of whom it is known that he died while he set it to
+        ``commit``: the lock says so itself, or he had no time to write into it."""
+        lock = self._repo.git_dir / f"{name}.lock"
         end = time.monotonic() + _EMPTY_SECONDS
         while True:
             try:
@@ -172,7 +172,7 @@ class RefWriter:
                 return
             if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):
                 # in vain, if somebody else is looking at the lock at this moment
-                self.unlock(MAIN, -1.0)
+                self.unlock(name, -1.0)
             elif text:
                 return
             if time.monotonic() > end + _EMPTY_SECONDS:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git.repo import MAIN
 from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
 from katafs.kata.writing import Head
 from katafs.owner import acting_as_owner
@@ -22,14 +23,17 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
         with acting_as_owner(path):
             repo = GitRepo(path)
             # before we wait for another writer, who may be waiting for this lock
-            GitWriter(repo).refs.unlock_dead(commit)
+            GitWriter(repo).refs.unlock_dead(MAIN, commit)
             with repository_lock(repo.git_dir, PATIENCE_SECONDS):
                 tip = repo.main()
                 if tip is None or all(known.oid != commit for known in repo.history(tip)):
                     return None
+                last = Head.read(repo, commit).last
+                for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
+                    GitWriter(repo).refs.unlock_dead(f"refs/tags/{index}", event)
                 read_head(repo)
                 GitWriter(repo).refs.sync_main()
-                return Committed(Head.read(repo, commit).last, commit)
+                return Committed(last, commit)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
