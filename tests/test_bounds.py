@@ -188,15 +188,15 @@ def test_huge_diffs(store: Path, mount: MakeMount) -> None:
     first = big_event(path, text=lines(250_000))
     big_event(path, text=lines(250_000, 2))
     mounted = mount(store)
-    before = memory(mounted.pid)
+    before = memory(mounted.daemon)
     with asking(mounted.kata("GhJkLm")) as taken:
         shown = (mounted.kata("AbCdEf") / f"diff/{first}..{first + 1}").read_bytes()
     assert other.is_dir()
     expected = git(path, "diff", "--no-color", "-U9999999", "1", "2", "--", "files")
     assert shown == expected
     assert max(taken) < 0.5
-    assert memory(mounted.pid) - before < 16
-    assert not children(mounted.pid)
+    assert memory(mounted.daemon) - before < 16
+    assert not children(mounted.daemon)
 
 
 @pytest.mark.slow
@@ -226,8 +226,8 @@ def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None
     mounted = mount(store)
     command = ["cat", str(mounted.kata("AbCdEf") / "diff/1..2")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as reader:
-        wait_until(lambda: children(mounted.pid), "the process")
-        (child,) = children(mounted.pid)
+        wait_until(lambda: children(mounted.daemon), "the process")
+        (child,) = children(mounted.daemon)
         mounted.kill()
         wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the process", 5)
         assert reader.wait(5) != 0
@@ -250,7 +250,7 @@ def test_slow_requests_do_not_starve_others(store: Path, mount: MakeMount) -> No
             readers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
         # two at a time, 48 at most: the rest has been told to try again
         wait_until(lambda: sum(reader.poll() is not None for reader in readers) >= 10, "those who were refused")
-        assert len(children(mounted.pid)) <= 2
+        assert len(children(mounted.daemon)) <= 2
         start = time.monotonic()
         kata = mounted.kata("GhJkLm")
         (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
@@ -278,7 +278,7 @@ def test_large_files(store: Path, mount: MakeMount) -> None:
     git(path, "gc", "-q")
     big_event(path, **{name: data for name, data in contents.items() if name >= "f2"})
     mounted = mount(store)
-    before = memory(mounted.pid)
+    before = memory(mounted.daemon)
     command = ["sha1sum", *[str(mounted.kata("AbCdEf") / "files" / name) for name in contents]]
     with asking(mounted.kata("AbCdEf")) as taken:
         readers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
@@ -286,7 +286,7 @@ def test_large_files(store: Path, mount: MakeMount) -> None:
             said = reader.communicate()[0].decode().split()[::2]
             assert said == [hashlib.sha1(data).hexdigest() for data in contents.values()]
     assert max(taken) < 0.5
-    assert memory(mounted.pid) - before < 40
+    assert memory(mounted.daemon) - before < 40
 
 
 def packed(path: Path, size: int, data: bytes) -> str:
@@ -334,12 +334,12 @@ def test_headers_that_lie(store: Path, mount: MakeMount) -> None:
     mounted = mount(store)
     mounted.expected_log = "ERROR|takes more than"
     kata = mounted.kata("AbCdEf")
-    before = memory(mounted.pid)
+    before = memory(mounted.daemon)
     assert set(os.listdir(kata / "files")) == set(blobs)
     for name in [f"files/{name}" for name in blobs] + ["events/0.json", "diff/0..0.json", "download.tgz"]:
         with pytest.raises(OSError, match=r"Input/output error|File too large"):
             (kata / name).read_bytes()
-    assert memory(mounted.pid) - before < 16
+    assert memory(mounted.daemon) - before < 16
     assert "Traceback" not in mounted.log_text()
 
 
@@ -352,12 +352,12 @@ def test_a_huge_download(store: Path, mount: MakeMount, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(5 * MIB)
     big_event(path, data=data)
     mounted = mount(store)
-    before = memory(mounted.pid)
+    before = memory(mounted.daemon)
     link = mounted.kata("AbCdEf") / "download.tgz"
     with asking(mounted.kata("AbCdEf")) as taken:
         archive = link.read_bytes()
     assert max(taken) < 0.5
-    assert memory(mounted.pid) - before < 16
+    assert memory(mounted.daemon) - before < 16
     subprocess.run(["tar", "xz", "-C", tmp_path], input=archive, check=True)
     unpacked = tmp_path / link.resolve().stem
     assert (unpacked / "files/data").read_bytes() == data

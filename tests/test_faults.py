@@ -163,8 +163,8 @@ def test_few_descriptors(store: Path, mount: MakeMount) -> None:
     mounted = mount(store)
     mounted.expected_log = "Too many open files"
     katas = sorted(path for path in (mounted.path / "Ab/Cd").iterdir())
-    soft, hard = resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE, (descriptors(mounted.pid), hard))
+    soft, hard = resource.prlimit(mounted.daemon, resource.RLIMIT_NOFILE)
+    resource.prlimit(mounted.daemon, resource.RLIMIT_NOFILE, (descriptors(mounted.daemon), hard))
     failed = set()
     for kata in katas:
         for name in ("files/a.txt", "events/0.json", "download.tgz", "ran_tests"):
@@ -173,7 +173,7 @@ def test_few_descriptors(store: Path, mount: MakeMount) -> None:
             except OSError as error:
                 failed.add(error.errno)
     assert failed == {errno.EMFILE}
-    resource.prlimit(mounted.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    resource.prlimit(mounted.daemon, resource.RLIMIT_NOFILE, (soft, hard))
     for kata in katas:
         assert (kata / "files/a.txt").read_text()
         (kata / "ran_tests").write_bytes(MESSAGE)
@@ -186,7 +186,7 @@ def test_little_memory(store: Path, mount: MakeMount) -> None:
     big_event(path, text=b"".join(b"line %d\n" % number for number in range(200_000)), data=os.urandom(20 * MIB))
     mounted = mount(store)
     mounted.expected_log = "ERROR|WARNING"
-    resource.prlimit(mounted.pid, resource.RLIMIT_AS, (400 * MIB, 400 * MIB))
+    resource.prlimit(mounted.daemon, resource.RLIMIT_AS, (400 * MIB, 400 * MIB))
     kata = mounted.kata("AbCdEf")
     names = ["diff/0..1", "diff/0..1.json", "files/data", "files/text", "download.tgz", "events/1.json"] * 4
     readers = [
@@ -198,8 +198,8 @@ def test_little_memory(store: Path, mount: MakeMount) -> None:
     assert alive(mounted)
     (kata / "ran_tests").write_bytes(MESSAGE)
     assert (kata / "events/2/status").read_bytes() == b"0"
-    assert memory(mounted.pid) < 400
-    assert not children(mounted.pid)
+    assert memory(mounted.daemon) < 400
+    assert not children(mounted.daemon)
 
 
 MANY = 10_000
@@ -215,7 +215,7 @@ def test_many_open_files(store: Path, mount: MakeMount, mode: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < MANY + 100:
         pytest.skip("so many files may not be opened here")
-    before = descriptors(mounted.pid)
+    before = descriptors(mounted.daemon)
     opened: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -224,12 +224,12 @@ def test_many_open_files(store: Path, mount: MakeMount, mode: str) -> None:
         opened.extend(os.open(name, os.O_RDONLY) for name in names)
         for number, fd in enumerate(opened):
             assert os.pread(fd, 99, 0) == f"{number % 5} {number % 3 + 1}\n".encode()
-        assert descriptors(mounted.pid) < before + 20
+        assert descriptors(mounted.daemon) < before + 20
     finally:
         for fd in opened:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert descriptors(mounted.pid) < before + 20
+    assert descriptors(mounted.daemon) < before + 20
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_many_readers(store: Path, mount: MakeMount, mode: str) -> None:
         add_event(path, index, files={"a.txt": f"{index}\n", "b.txt": "b\n" * index})
     mounted = mount(store, mode)
     kata = mounted.kata("AbCdEf")
-    before = descriptors(mounted.pid)
+    before = descriptors(mounted.daemon)
     wrong: list[object] = []
     right: list[int] = []
     barrier = threading.Barrier(2000)
@@ -269,4 +269,4 @@ def test_many_readers(store: Path, mount: MakeMount, mode: str) -> None:
         thread.join(100)
     assert not wrong
     assert len(right) > 1000
-    assert descriptors(mounted.pid) < before + 60
+    assert descriptors(mounted.daemon) < before + 60

@@ -160,7 +160,7 @@ def test_pages_follow_the_events(mount: MakeMount, store: Path, mode: str) -> No
 
 
 def _processes(mount: Mount) -> list[int]:
-    children = Path(f"/proc/{mount.pid}/task").glob("*/children")
+    children = Path(f"/proc/{mount.daemon}/task").glob("*/children")
     return [int(pid) for file in children for pid in file.read_text().split()]
 
 

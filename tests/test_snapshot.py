@@ -249,7 +249,9 @@ def test_the_first_version_2_is_shown_and_read_only(mounted: Mount) -> None:
     kata = mounted.kata(MAY)
     top = {"manifest.json", "files", "stdout", "stderr", "status", "truncations.json", "config", "event.json", ".git"}
     assert set(os.listdir(kata)) == top | {"events_summary.json", "events.json", "events", "diff", "download"} | {
-        "download.tgz"
+        "download.tgz",
+        "history",
+        "html",
     }
     rows = [{**created(), "type": "created"}, {**test_row(1), "type": "test"}]
     assert load(kata / "events.json") == load(kata / "events_summary.json") == rows

@@ -196,8 +196,8 @@ def run(directory: Path, count: int, mode: str = "fast") -> list[str]:
     mounted.expected_log = "."
     mounted.start()
     try:
-        descriptors = len(os.listdir(f"/proc/{mounted.pid}/fd"))
-        grown, answers, longest = [resident(mounted.pid)], Counter[str](), 0.0
+        descriptors = len(os.listdir(f"/proc/{mounted.daemon}/fd"))
+        grown, answers, longest = [resident(mounted.daemon)], Counter[str](), 0.0
         start = time.monotonic()
         top = os.fsencode(mounted.path)
         with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
@@ -206,11 +206,11 @@ def run(directory: Path, count: int, mode: str = "fast") -> list[str]:
                 for found, took in pool.starmap_async(_work, jobs).get(600):
                     answers += found
                     longest = max(longest, took)
-                grown.append(resident(mounted.pid))
+                grown.append(resident(mounted.daemon))
         seconds = time.monotonic() - start
         assert mounted.process is not None
         assert mounted.process.poll() is None, "the daemon has ended"
-        descriptors = len(os.listdir(f"/proc/{mounted.pid}/fd")) - descriptors
+        descriptors = len(os.listdir(f"/proc/{mounted.daemon}/fd")) - descriptors
         total = sum(answers.values())
         told = [
             f"{mode}: {total} requests in {seconds:.1f} s ({total / seconds:.0f}/s), the longest {longest:.2f} s",
