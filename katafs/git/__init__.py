@@ -8,6 +8,7 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from katafs.git.history import HistoryWriter, ObjectHasher
 from katafs.git.lock import repository_lock
 from katafs.git.objects import Oid
 from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
@@ -17,6 +18,8 @@ __all__ = [
     "Commit",
     "GitRepo",
     "GitWriter",
+    "HistoryWriter",
+    "ObjectHasher",
     "Oid",
     "TreeEntry",
     "init_repository",
