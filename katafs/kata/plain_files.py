@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
@@ -20,16 +19,15 @@ _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 Signature = tuple[tuple[bytes, int, int, int], ...]
 
 
-def plain_names(path: Path) -> Iterator[tuple[bytes, os.stat_result]]:
+def plain_names(path: Path) -> list[tuple[bytes, os.stat_result]]:
     """The names and attributes of what is in a kata's directory and not hidden; links are not followed.
 
     Raises `NotFoundError`.
     """
     try:
         with os.scandir(os.fsencode(path)) as entries:
-            for entry in entries:
-                if not entry.name.startswith(b"."):
-                    yield entry.name, entry.stat(follow_symlinks=False)
+            shown = [entry for entry in entries if not entry.name.startswith(b".")]
+        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in shown]
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}") from error
 
