@@ -21,8 +21,8 @@ RAN_TESTS = 16  # the fixed entry of ``ran_tests``; those of the other kinds fol
 CONTROL_FILES = {RAN_TESTS + position: kind for position, kind in enumerate(Kind)}
 
 _EXPLANATION = """\
-Write one JSON object to this file to record {what}. The write that completes it
-commits the event; read this file again for the outcome. For example:
+Write one JSON object to this file to record {what}.
+The write that completes it commits the event; read this file again for the outcome. For example:
 
 {example}
 
