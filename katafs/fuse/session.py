@@ -64,6 +64,7 @@ def serve(options: MountOptions, ready: Callable[[], None]) -> None:
     finally:
         # What was acknowledged is on disk. Whoever still waits for an answer gets one: the connection ends.
         pyfuse3.close(unmount=True)
+        tree.ctx.store.close()
         log.info("%s is unmounted", options.mountpoint)
 
 

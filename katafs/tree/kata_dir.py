@@ -8,32 +8,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
+from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
+from katafs.tree.migrating import MigratingControl, MigratingOption
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Maker, Node, entry_or_damaged
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
-from katafs.tree.plain import GIT, PlainNode, plain_entry
+from katafs.tree.plain import GIT, MANIFEST, PlainNode, plain_entry
+from katafs.tree.plain_paths import is_plain_path, plain_path_entry, plain_path_names, plain_path_node
 
 # fixed entries of a kata; others stand where their nodes are made
-KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
+KATA, CONTROL, CONFIG, README, OPTIONS_JSON = 0, 11, 13, 14, 15
 
 _Maker = Callable[[Context, Kata], Node]
 
 
 class KataDir(Directory):
-    """A kata: the same tree for every git layout, the plain files of a kata that is stored plain."""
+    """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
     mode = stat.S_IFDIR | 0o755
     attr_timeout = MUTABLE
@@ -44,26 +47,68 @@ class KataDir(Directory):
         super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
+        self._names: list[bytes] | None = None
+        self._plain_names: frozenset[bytes] = frozenset()
+        self._is_plain = ctx.store.is_plain(kata_id)
+        self._is_ready = not self._is_plain
         self._is_git = ctx.store.is_git(kata_id)
         if self._is_git and ctx.store.has_events(kata_id):
             self._kata = ctx.store.kata(kata_id)
             self.mtime_ns = self._kata.tip().time_ns
             self.generation = self._kata.generation()
+        elif self._is_plain:
+            self.generation = ctx.store.plain.generation(kata_id, ctx.store.path(kata_id))
+
+    def to_make(self) -> Maker | None:
+        """What is in a plain kata is known when it is converted; that it is there, before."""
+        if self._is_ready:
+            return None
+        path = self._ctx.store.path(self._kata_id)
+        if self._ctx.store.plain.is_ready(self._kata_id, path):
+            self._find_plain()
+            return None
+        return partial(self._ctx.store.plain.convert, self._kata_id, path)
+
+    def made(self, result: object) -> None:
+        assert isinstance(result, Conversion)
+        self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
+        self._find_plain()
+
+    def _find_plain(self) -> None:
+        self._is_ready = True
+        try:
+            self._kata = self._ctx.store.kata(self._kata_id)
+            self._kata.tip()
+        except KataError:
+            # its plain files can be seen all the same
+            self._kata = None
 
     def names(self) -> list[bytes]:
-        if self._kata is not None:
-            return _names(self._kata)
-        if self._is_git:
-            return [b".git"]
-        names = plain.names(self._ctx.store.path(self._kata_id), b"")
-        return names if b"manifest.json" in names else []
+        if self._names is None:
+            self._names = self._find_names()
+        return self._names
+
+    def _find_names(self) -> list[bytes]:
+        kata = self._kata
+        if self._is_plain and (kata is None or kata.is_stored_plain):
+            found = plain.names(self._ctx.store.path(self._kata_id), b"")
+            # what begins with a dot is of a migration
+            self._plain_names = frozenset(name for name in found if not name.startswith(b"."))
+        elif kata is not None:
+            self._plain_names = frozenset(plain_path_names(kata))
+        names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
+        return sorted({*names, *self._plain_names})
 
     def child(self, name: bytes) -> Entry:
         if name not in self.names():
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
-        if self._kata is None or name == b".git":
+        kata = self._kata
+        is_plain = name in self._plain_names
+        if kata is None or name == b".git" or (kata.is_stored_plain and is_plain):
             return plain_entry(self._ctx, self._kata_id, b"", name)
-        kata, tip = self._kata, self._kata.tip()
+        if is_plain:
+            return plain_path_entry(self, self._ctx, kata, name)
+        tip = kata.tip()
         if name not in _BY_NAME:
             node, timeout = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
             return Entry(node, min(timeout, MUTABLE))
@@ -128,6 +173,8 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
 
 
 def _option(number: int, ctx: Context, kata: Kata) -> Node:
+    if kata.is_stored_plain:
+        return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
     if kata.tip().layout.is_writable:
         return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
     name = OPTIONS[number].decode()
@@ -160,6 +207,8 @@ class _ConfigDir(Directory):
 def _control(kind: Kind, ctx: Context, kata: Kata) -> Node:
     if not kata.tip().layout.is_writable:
         raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
+    if kata.is_stored_plain:
+        return MigratingControl(kind, ctx.controls, kata, ctx.owner(kata))
     return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
 
 
@@ -224,7 +273,11 @@ def fixed_node(ctx: Context, key: Key) -> Node:
         return KataDir(ctx, key.kata)
     if key.a == GIT:
         return PlainNode(ctx, key.kata, b".git")
+    if is_plain_path(key):
+        return plain_path_node(ctx, key)
     kata = ctx.store.kata(key.kata)
+    if key.a == MANIFEST and kata.is_stored_plain:
+        return PlainNode(ctx, key.kata, b"manifest.json")
     if key.a == downloads.DOWNLOAD_ROOT:
         return downloads.Member(ctx, kata, key)
     maker = _FIXED.get(key.a)

@@ -6,11 +6,24 @@ import stat
 
 from katafs.errors import NotFoundError
 from katafs.kata import plain
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
-from katafs.tree.numbers import FIXED, PLAIN, Key
+from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key
 
-GIT = 10  # the fixed entry of a kata
+# fixed entries of a kata
+GIT, MANIFEST, PLAIN_EVENTS, FIRST_PLAIN_OPTION = 10, 12, 64, 65
+# slots of an event: its file, and in version 0 the directory of that
+PLAIN_EVENT, PLAIN_DIRECTORY = 24, 25
+_FIXED = {
+    b"": 0,
+    b".git": GIT,
+    b"manifest.json": MANIFEST,
+    b"events.json": PLAIN_EVENTS,
+    **{name.encode(): FIRST_PLAIN_OPTION + number for number, name in enumerate(OPTION_DEFAULTS)},
+}
+_FIXED_PATHS = {number: path for path, number in _FIXED.items()}
 
 
 class PlainNode(Node):
@@ -43,10 +56,30 @@ class PlainNode(Node):
 
 
 def plain_key(kata_id: str, path: bytes) -> Key:
-    """The key of a path in the kata's directory; ``b""`` is the kata itself."""
-    if not path:
-        return Key(FIXED, kata_id, 0)
-    return Key(FIXED, kata_id, GIT) if path == b".git" else Key(PLAIN, kata_id, path=path)
+    """The key of a path in the kata's directory; ``b""`` is the kata itself.
+
+    What every kata of version 0 or 1 has is numbered by what it is, so that it is the same for the next daemon, and
+    after migration.
+    """
+    if path in _FIXED:
+        return Key(FIXED, kata_id, _FIXED[path])
+    index = event_of(path)
+    if index is not None:
+        return Key(EVENT, kata_id, index, PLAIN_EVENT if path.endswith(b"n") else PLAIN_DIRECTORY)
+    directory, _, name = path.partition(b"/")
+    index = event_of(directory) if name == b"event.json" else None
+    return Key(EVENT, kata_id, index, PLAIN_EVENT) if index is not None else Key(PLAIN, kata_id, path=path)
+
+
+def plain_path(key: Key, version: int) -> bytes:
+    """The inverse of `plain_key` for what has a number of its own. Raises `NotFoundError`."""
+    if key.kind == FIXED and key.a in _FIXED_PATHS:
+        return _FIXED_PATHS[key.a]
+    if key.kind == EVENT and key.b == PLAIN_EVENT:
+        return b"%d.event.json" % key.a if version else b"%d/event.json" % key.a
+    if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
+        return b"%d" % key.a
+    raise NotFoundError(f"kata {key.kata} has no such plain path")
 
 
 def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> Entry:

@@ -1,0 +1,139 @@
+"""The plain paths of katas of version 0 and 1: ``N.event.json`` or ``N/event.json``, ``events.json``, option files.
+
+Where the kata is still stored plain they are the very files (`katafs.tree.plain`), else they are made from git. Their
+numbers are the same, before and after.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from katafs.errors import NotFoundError
+from katafs.git import GitRepo
+from katafs.kata.events import Row
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.listing import Listing
+from katafs.kata.message import compact
+from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option, plain_version
+from katafs.kata.snapshot import Snapshot
+from katafs.tree.context import Context
+from katafs.tree.made import MadeFile
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Node, entry_or_damaged
+from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.plain import (
+    FIRST_PLAIN_OPTION,
+    PLAIN_DIRECTORY,
+    PLAIN_EVENT,
+    PLAIN_EVENTS,
+    PlainNode,
+    plain_key,
+    plain_path,
+)
+
+_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
+
+
+class _TipFile(BytesFile):
+    """A file that changes with the tip."""
+
+    attr_timeout = MUTABLE
+
+
+class _EventDirectory(Directory):
+    """``N/`` of version 0."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        key = Key(EVENT, kata.kata_id, snapshot.index, PLAIN_DIRECTORY)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(FIXED, kata.kata_id, 0))
+        self._ctx, self._kata, self._index = ctx, kata, snapshot.index
+
+    def names(self) -> list[bytes]:
+        return [b"event.json"]
+
+    def child(self, name: bytes) -> Entry:
+        if name != b"event.json":
+            raise NotFoundError(f"no {name!r} here")
+        key = Key(EVENT, self._kata.kata_id, self._index, PLAIN_EVENT)
+        return entry_or_damaged(partial(_event_file, self._ctx, self._kata, self._index), IMMUTABLE, key, self)
+
+
+def plain_path_names(kata: Kata) -> list[bytes]:
+    """The names of plain paths that a kata shows which is stored as git."""
+    version = plain_version(kata.manifest())
+    if version is None:
+        return []
+    rows = kata.tip().rows
+    ending = b".event.json" if version else b""
+    events = [b"%d%s" % (index, ending) for index in range(rows.last + 1) if has_plain_paths(rows, index)]
+    return [*events, b"events.json", *(name.encode() for name in kata.set_options())]
+
+
+def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
+    """The entry of one of `plain_path_names`."""
+    key = plain_key(kata.kata_id, name)
+    mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
+    timeout = IMMUTABLE if key.kind == EVENT else MUTABLE
+    return entry_or_damaged(partial(plain_path_node, ctx, key), timeout, key, directory, mode)
+
+
+def is_plain_path(key: Key) -> bool:
+    """Whether a key is that of a plain path."""
+    if key.kind == EVENT:
+        return key.b in (PLAIN_EVENT, PLAIN_DIRECTORY)
+    return key.kind == FIXED and PLAIN_EVENTS <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
+
+
+def plain_path_node(ctx: Context, key: Key) -> Node:
+    """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
+    kata = ctx.store.kata(key.kata)
+    version = plain_version(kata.manifest())
+    if version is None:
+        raise NotFoundError(f"kata {key.kata} has no plain paths")
+    if kata.is_stored_plain:
+        return PlainNode(ctx, key.kata, plain_path(key, version))
+    if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
+        return _EventDirectory(ctx, kata, kata.snapshot(key.a))
+    if key.kind == EVENT and key.b == PLAIN_EVENT:
+        return _event_file(ctx, kata, key.a)
+    if key == Key(FIXED, key.kata, PLAIN_EVENTS):
+        return _events_file(ctx, kata, key, version)
+    if key.kind == FIXED:
+        return _option_file(ctx, kata, key)
+    raise NotFoundError(f"kata {key.kata} has no such plain path")
+
+
+def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
+    rows = kata.tip().rows
+    if not has_plain_paths(rows, index):
+        raise NotFoundError(f"kata {kata.kata_id} has no event {index} on its plain paths")
+    snapshot = kata.snapshot(index)
+    key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT)
+    version = plain_version(kata.manifest()) or 0
+    make = partial(_make_event, kata.path, snapshot, rows.stored[index], version)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), make)
+
+
+def _make_event(path: Path, snapshot: Snapshot, row: Row, version: int) -> bytes:
+    repo = GitRepo(path)
+    document = plain_event(repo, snapshot, row, Listing(repo, snapshot.files_tree), version)
+    return compact(document).encode("utf-8", "replace")
+
+
+def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
+    tip = kata.tip()
+    identity = (key, tip.commit.oid)
+    data = ctx.made.get(identity)
+    if data is None:
+        data = plain_events(tip.rows, version)
+        ctx.made.put(identity, data)
+    return _TipFile(key, ctx.owner(kata), tip.time_ns, data)
+
+
+def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
+    name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
+    values = kata.set_options().get(name)
+    if values is None:
+        raise NotFoundError(f"the option {name} was never set")
+    return _TipFile(key, ctx.owner(kata), kata.option_times()[name], plain_option(values))
