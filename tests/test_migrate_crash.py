@@ -17,8 +17,10 @@ import pytest
 
 from katafs.errors import KataError, ReadOnlyError
 from katafs.kata import migrate
+from katafs.kata.kata import Kata
 from katafs.kata.migrate import migrate_kata, needs_migration
 from katafs.kata.plain_kata import PlainKata
+from katafs.kata.verifying import differences
 from tests.katas import fast_directory, git
 from tests.mounts import katafs, wait_until
 from tests.plain_katas import Written, make_plain_kata
@@ -73,7 +75,7 @@ def test_killed_at_any_step(store: Path, version: int, keep_originals: bool) -> 
     migrate_kata(written.path, "AbCdEf")
     assert_migrated(written)
     expected = tip(written.path)
-    seen = []
+    seen: list[bool] = []
     was_killed = True
     while was_killed:
         path = make_plain_kata(store, "AbCdEf", version, 3, events=3).path
@@ -113,7 +115,7 @@ def add_event(written: Written) -> None:
 def test_somebody_writes_meanwhile(store: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that is written past the mount at the worst moment is migrated, too."""
     written = make_plain_kata(store, "AbCdEf", 1, 3, events=3)
-    real_differences, real_rename = migrate.differences, os.rename
+    real_differences, real_rename = differences, os.rename
     done: list[str] = []
 
     def once() -> None:
@@ -121,7 +123,7 @@ def test_somebody_writes_meanwhile(store: Path, moment: str, monkeypatch: pytest
             done.append(moment)
             add_event(written)
 
-    def differences(plain: PlainKata, kata: migrate.Kata) -> list[str]:
+    def meanwhile(plain: PlainKata, kata: Kata) -> list[str]:
         if moment == "before the comparison":
             once()
         return real_differences(plain, kata)
@@ -134,7 +136,7 @@ def test_somebody_writes_meanwhile(store: Path, moment: str, monkeypatch: pytest
         if is_swap and moment == "after the swap":
             once()
 
-    monkeypatch.setattr(migrate, "differences", differences)
+    monkeypatch.setattr(migrate, "differences", meanwhile)
     monkeypatch.setattr(os, "rename", rename)
     migrated = migrate_kata(written.path, "AbCdEf")
     assert migrated is not None
@@ -144,13 +146,13 @@ def test_somebody_writes_meanwhile(store: Path, moment: str, monkeypatch: pytest
 
 def test_somebody_never_stops_writing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = make_plain_kata(store, "AbCdEf", 1, 3, events=3)
-    real = migrate.differences
+    real = differences
 
-    def differences(plain: PlainKata, kata: migrate.Kata) -> list[str]:
+    def meanwhile(plain: PlainKata, kata: Kata) -> list[str]:
         add_event(written)
         return real(plain, kata)
 
-    monkeypatch.setattr(migrate, "differences", differences)
+    monkeypatch.setattr(migrate, "differences", meanwhile)
     with pytest.raises(KataError, match="written to by others") as caught:
         migrate_kata(written.path, "AbCdEf")
     assert caught.value.errno_name == "EBUSY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,8 @@ from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
 from katafs.tree.plain import GIT, MANIFEST, PlainNode, plain_entry
 from katafs.tree.plain_paths import is_plain_path, plain_path_entry, plain_path_names, plain_path_node
+
+log = logging.getLogger(__name__)
 
 # fixed entries of a kata; others stand where their nodes are made
 KATA, CONTROL, CONFIG, README, OPTIONS_JSON = 0, 11, 13, 14, 15
@@ -79,8 +82,8 @@ class KataDir(Directory):
         try:
             self._kata = self._ctx.store.kata(self._kata_id)
             self._kata.tip()
-        except KataError:
-            # its plain files can be seen all the same
+        except KataError as error:
+            log.info("kata %s is shown as its plain files alone: %s", self._kata_id, error)
             self._kata = None
 
     def names(self) -> list[bytes]:
@@ -275,9 +278,9 @@ def fixed_node(ctx: Context, key: Key) -> Node:
         return PlainNode(ctx, key.kata, b".git")
     if is_plain_path(key):
         return plain_path_node(ctx, key)
-    kata = ctx.store.kata(key.kata)
-    if key.a == MANIFEST and kata.is_stored_plain:
+    if key.a == MANIFEST and ctx.store.is_plain(key.kata):
         return PlainNode(ctx, key.kata, b"manifest.json")
+    kata = ctx.store.kata(key.kata)
     if key.a == downloads.DOWNLOAD_ROOT:
         return downloads.Member(ctx, kata, key)
     maker = _FIXED.get(key.a)

@@ -87,12 +87,12 @@ def is_plain_path(key: Key) -> bool:
 
 def plain_path_node(ctx: Context, key: Key) -> Node:
     """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
+    if ctx.store.is_plain(key.kata):
+        return _stored_node(ctx, key)
     kata = ctx.store.kata(key.kata)
     version = plain_version(kata.manifest())
     if version is None:
         raise NotFoundError(f"kata {key.kata} has no plain paths")
-    if kata.is_stored_plain:
-        return PlainNode(ctx, key.kata, plain_path(key, version))
     if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
         return _EventDirectory(ctx, kata, kata.snapshot(key.a))
     if key.kind == EVENT and key.b == PLAIN_EVENT:
@@ -102,6 +102,14 @@ def plain_path_node(ctx: Context, key: Key) -> Node:
     if key.kind == FIXED:
         return _option_file(ctx, kata, key)
     raise NotFoundError(f"kata {key.kata} has no such plain path")
+
+
+def _stored_node(ctx: Context, key: Key) -> Node:
+    """The very file. Whether the kata can be converted is not asked, nor which version it is: the paths differ."""
+    try:
+        return PlainNode(ctx, key.kata, plain_path(key, 1))
+    except NotFoundError:
+        return PlainNode(ctx, key.kata, plain_path(key, 0))
 
 
 def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
