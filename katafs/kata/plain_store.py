@@ -6,6 +6,7 @@ after migration. It is made when it is first needed, and anew when the plain fil
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git import HistoryWriter
 from katafs.kata.converting import convert, first_commit, identity
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.plain_files import Signature, signature
+from katafs.kata.plain_files import Signature, mtime_ns, signature
 from katafs.kata.plain_kata import PlainKata
 
 _KEPT = 128
@@ -78,7 +80,7 @@ class PlainStore:
         self._directory: Path | None = None
         self._making_directory = threading.Lock()
         self._kept = _Kept(_KEPT)
-        self._generations: cachetools.LRUCache[tuple[str, Signature], int] = cachetools.LRUCache(_GENERATIONS)
+        self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
 
     def is_ready(self, kata_id: str, path: Path) -> bool:
         """Whether `kata` can answer without converting."""
@@ -149,8 +151,7 @@ class PlainStore:
     def generation(self, kata_id: str, path: Path) -> int:
         """What `Kata.generation` will say, from event 0 alone; 0 where that cannot be read."""
         try:
-            first = tuple(item for item in signature(path) if item[0] in _OF_FIRST)
-            key = (kata_id, first)
+            key = (kata_id, tuple(_times(path)))
             if key not in self._generations:
                 self._generations[key] = int.from_bytes(first_commit(PlainKata(kata_id, path))[:4])
             return self._generations[key]
@@ -185,6 +186,12 @@ class PlainStore:
 
 # the files of event 0, and those that say what they are
 _OF_FIRST = (b"manifest.json", b"0.event.json", b"0/event.json")
+
+
+def _times(path: Path) -> Iterator[int]:
+    for name in _OF_FIRST:
+        with contextlib.suppress(NotFoundError):
+            yield mtime_ns(path, name)
 
 
 def _lock(directory: Path) -> int | None:

@@ -16,6 +16,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
+from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
@@ -28,7 +29,13 @@ from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, 
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
 from katafs.tree.plain import GIT, MANIFEST, PlainNode, plain_entry
-from katafs.tree.plain_paths import is_plain_path, plain_path_entry, plain_path_names, plain_path_node
+from katafs.tree.plain_paths import (
+    is_plain_path,
+    is_plain_path_name,
+    plain_path_entry,
+    plain_path_names,
+    plain_path_node,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +57,6 @@ class KataDir(Directory):
         super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
-        self._names: list[bytes] | None = None
-        self._plain_names: frozenset[bytes] = frozenset()
         self._is_plain = ctx.store.is_plain(kata_id)
         self._is_ready = not self._is_plain
         self._is_git = ctx.store.is_git(kata_id)
@@ -87,30 +92,33 @@ class KataDir(Directory):
             self._kata = None
 
     def names(self) -> list[bytes]:
-        if self._names is None:
-            self._names = self._find_names()
-        return self._names
-
-    def _find_names(self) -> list[bytes]:
         kata = self._kata
-        if self._is_plain and (kata is None or kata.is_stored_plain):
-            found = plain.names(self._ctx.store.path(self._kata_id), b"")
-            # what begins with a dot is of a migration
-            self._plain_names = frozenset(name for name in found if not name.startswith(b"."))
-        elif kata is not None:
-            self._plain_names = frozenset(plain_path_names(kata))
         names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
-        return sorted({*names, *self._plain_names})
+        if self._is_plain:
+            # what begins with a dot is of a migration
+            found = plain.names(self._ctx.store.path(self._kata_id), b"")
+            names += [name for name in found if not name.startswith(b".")]
+        elif kata is not None:
+            names += plain_path_names(kata)
+        return sorted(set(names))
 
     def child(self, name: bytes) -> Entry:
-        if name not in self.names():
-            raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         kata = self._kata
-        is_plain = name in self._plain_names
-        if kata is None or name == b".git" or (kata.is_stored_plain and is_plain):
-            return plain_entry(self._ctx, self._kata_id, b"", name)
-        if is_plain:
+        is_own = name in _BY_NAME or name in events.NAMED_SLOTS
+        # what is no kata's among plain files stands behind what a kata shows
+        if self._is_plain and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
+            try:
+                return plain_entry(self._ctx, self._kata_id, b"", name)
+            except NotFoundError:
+                # it may have been migrated this moment
+                if self._ctx.store.is_git(self._kata_id):
+                    return KataDir(self._ctx, self._kata_id).child(name)
+        elif kata is not None and is_plain_path_name(kata, name):
             return plain_path_entry(self, self._ctx, kata, name)
+        if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
+            raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
+        if kata is None or name == b".git":
+            return plain_entry(self._ctx, self._kata_id, b"", name)
         tip = kata.tip()
         if name not in _BY_NAME:
             node, timeout = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))

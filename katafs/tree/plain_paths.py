@@ -9,13 +9,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from katafs.errors import NotFoundError
+from katafs.errors import KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.message import compact
+from katafs.kata.plain_files import event_of
 from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option, plain_version
 from katafs.kata.snapshot import Snapshot
 from katafs.tree.context import Context
@@ -39,6 +40,21 @@ class _TipFile(BytesFile):
     """A file that changes with the tip."""
 
     attr_timeout = MUTABLE
+
+
+class _StoredFile(PlainNode):
+    """A plain file or directory of the store, which may be migrated at any moment."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        try:
+            return super().read(offset, length)
+        except KataError:
+            if self._ctx.store.is_plain(self._kata_id):
+                raise
+        node = plain_path_node(self._ctx, self.key)
+        if (make := node.to_make()) is not None:
+            node.made(make())
+        return node.read(offset, length)
 
 
 class _EventDirectory(Directory):
@@ -68,6 +84,17 @@ def plain_path_names(kata: Kata) -> list[bytes]:
     ending = b".event.json" if version else b""
     events = [b"%d%s" % (index, ending) for index in range(rows.last + 1) if has_plain_paths(rows, index)]
     return [*events, b"events.json", *(name.encode() for name in kata.set_options())]
+
+
+def is_plain_path_name(kata: Kata, name: bytes) -> bool:
+    """Whether a name is one of `plain_path_names`, found out without making them."""
+    version = plain_version(kata.manifest())
+    if version is None:
+        return False
+    index = event_of(name)
+    if index is not None:
+        return name.endswith(b"n") == bool(version) and has_plain_paths(kata.tip().rows, index)
+    return name == b"events.json" or name.decode("ascii", "replace") in kata.set_options()
 
 
 def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
@@ -107,9 +134,9 @@ def plain_path_node(ctx: Context, key: Key) -> Node:
 def _stored_node(ctx: Context, key: Key) -> Node:
     """The very file. Whether the kata can be converted is not asked, nor which version it is: the paths differ."""
     try:
-        return PlainNode(ctx, key.kata, plain_path(key, 1))
+        return _StoredFile(ctx, key.kata, plain_path(key, 1))
     except NotFoundError:
-        return PlainNode(ctx, key.kata, plain_path(key, 0))
+        return _StoredFile(ctx, key.kata, plain_path(key, 0))
 
 
 def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
