@@ -5,6 +5,8 @@ Anything that is not a `KataError` is a bug and becomes EIO with a traceback in 
 """
 
 import errno
+import os
+from typing import Self
 
 
 class KataError(Exception):
@@ -36,6 +38,29 @@ class DamagedError(KataError):
     errno = errno.EIO
 
 
+class ExhaustedError(KataError):
+    """The daemon has reached a limit of the operating system: EMFILE, ENFILE, ENOMEM. Only this request fails."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.errno)
+
+
+class HeavyError(KataError):
+    """More than is done in the daemon itself: the same is to be done in a process of its own."""
+
+    errno = errno.EFBIG
+
+
+class BusyError(KataError):
+    """So many slow requests wait already that one more would keep the others from being heard."""
+
+    errno = errno.EAGAIN
+
+
 class InvalidError(KataError):
     """A message, name or value has the wrong shape; nothing was written."""
 
@@ -43,7 +68,7 @@ class InvalidError(KataError):
 
 
 class TooLargeError(KataError):
-    """A message is larger than the limit; nothing was written."""
+    """A message is larger than the limit, and nothing was written; or what a reader asks for takes too much."""
 
     errno = errno.EFBIG
 
@@ -79,8 +104,26 @@ class StorageError(KataError):
         super().__init__(message)
         self.errno = number
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.errno)
+
 
 class RaceLostError(KataError):
     """Somebody else moved the branch between our read and our compare-and-swap; the caller starts again."""
 
     errno = errno.EAGAIN
+
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def unreadable(message: str, error: BaseException) -> KataError:
+    """What to raise when something cannot be read: `DamagedError`, but for a limit of ours, which damages nothing."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return ExhaustedError(f"{message}: no memory", errno.ENOMEM)
+    number = error.errno if isinstance(error, OSError) else None
+    # libgit2 gives the reason in words only
+    number = number or next((each for each in _EXHAUSTED if os.strerror(each) in str(error)), None)
+    if number in _EXHAUSTED:
+        return ExhaustedError(f"{message}: {os.strerror(number)}", number)
+    return DamagedError(f"{message}: {error}")

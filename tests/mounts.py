@@ -114,7 +114,7 @@ class Mount:
     def _abort(self) -> None:
         """Cut the connection, so that a daemon that waits for itself can be ended."""
         device = os.minor(self.path.parent.stat().st_dev)
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
             fields = line.split(" ")
             if fields[4] == str(self.path):
                 device = int(fields[2].split(":")[1])
@@ -127,7 +127,9 @@ class Mount:
 
 
 def _is_mounted(path: Path) -> bool:
-    return any(line.split(" ")[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    # others may have mounts with any bytes in their names
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return any(line.split(" ")[4] == str(path) for line in lines)
 
 
 #: a user who owns nothing

@@ -146,6 +146,8 @@ def test_files_of_file_events(kata: Path) -> None:
 
 WRONG = [
     ("file_create", {"filename": "hiker.py"}),
+    ("file_create", {"filename": "hiker.py", "files": None}),
+    ("file_create", {"filename": "dir", "files": {"dir/below.txt": ""}}),
     ("file_create", {"filename": "hiker.py/below"}),
     ("file_delete", {"filename": "no.txt"}),
     ("file_delete", {"filename": "no/such.txt"}),
@@ -159,10 +161,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("kind", "fields"), WRONG)
 def test_file_events_that_do_not_go_with_the_files(kata: Path, kind: str, fields: Any) -> None:
-    refs = git(kata, "for-each-ref")
+    before = repository_state(kata)
     with pytest.raises(InvalidError, match=r"there |is a file"):
-        act(kata, kind, **fields)
-    assert git(kata, "for-each-ref") == refs
+        act(kata, kind, **{"files": {**FILES, "large.txt": "not stored\n"}, **fields})
+    assert repository_state(kata) == before, "not even objects are left of what was refused"
 
 
 def test_a_file_that_becomes_a_directory(kata: Path) -> None:

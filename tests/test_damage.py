@@ -16,7 +16,7 @@ import pytest
 from katafs.kata.ids import kata_path
 from katafs.tree.numbers import FIXED, Key, Numbers
 from tests.katas import add_event, git, git_files, make_kata
-from tests.mounts import MakeMount, Mount
+from tests.mounts import MakeMount, Mount, wait_until
 from tests.test_tree import NATIVE, SAVER, content, fresh, nodes_below
 
 DAMAGE = "ERROR .* (is damaged|is missing|cannot be compared)"
@@ -165,3 +165,40 @@ def read(path: bytes) -> object:
         data = file.read()
     assert len(data) == status.st_size
     return data
+
+
+def test_only_what_is_below_a_damaged_directory_fails(mount: MakeMount, store: Path, mode: str) -> None:
+    """What is in front of it, and behind it, is there with the right bytes, also when it was mended."""
+    names = ("a.txt", "b/c/deep.txt", "b/x.txt", "m/n/inner.txt", "m/o.txt", "p/q.txt", "p/r/s.txt", "z.txt")
+    path = make_kata(store, NATIVE)
+    files = {name: f"this is {name}\n" for name in names}
+    add_event(path, 1, files=files)
+    oid = git(path, "rev-parse", "1:files/m").decode().strip()
+    object_file = path / ".git/objects" / oid[:2] / oid[2:]
+    saved = object_file.read_bytes()
+    damage(path, oid)
+    mounted = mount(store, mode)
+    mounted.expected_log = DAMAGE
+    for top in (mounted.kata(NATIVE) / "files", mounted.kata(NATIVE) / "events/1/files"):
+        assert sorted(os.listdir(top)) == ["a.txt", "b", "m", "p", "z.txt"]
+        for name, text in files.items():
+            if name.startswith("m/"):
+                with pytest.raises(OSError, match="Input/output error"):
+                    (top / name).read_text()
+            else:
+                assert (top / name).read_text() == text
+                assert (top / name).stat().st_size == len(text)
+        with pytest.raises(OSError, match="Input/output error"):
+            os.listdir(top / "m")
+        found = subprocess.run(["find", ".", "-type", "f"], cwd=top, capture_output=True, check=False).stdout
+        assert set(found.decode().split()) == {f"./{name}" for name in names if not name.startswith("m/")}
+    object_file.write_bytes(saved)
+    for top in (mounted.kata(NATIVE) / "files", mounted.kata(NATIVE) / "events/1/files"):
+        wait_until(lambda top=top: _reads(top, files), "the mended directory", 5)  # type: ignore[misc]
+
+
+def _reads(top: Path, files: dict[str, str]) -> bool:
+    try:
+        return {name: (top / name).read_text() for name in files} == files
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from katafs.kata.plain_kata import PlainKata
 from katafs.kata.store import Store
 from katafs.kata.verifying import differences
 from katafs.tree.context import Context
-from katafs.tree.nodes import Entry, Node
+from katafs.tree.nodes import Entry, Later, Node
 from katafs.tree.tree import Tree
 from tests.katas import fast_directory, git
 from tests.plain_katas import make_plain_kata
@@ -82,7 +82,8 @@ def walk(store: Path) -> None:
             node = waiting.pop()
             try:
                 while (make := node.to_make()) is not None:
-                    node.made(make())
+                    result = make()
+                    node.made(result.make() if isinstance(result, Later) else result)
                 if node.mode & 0o170000 == 0o040000:
                     waiting += [entry.node for entry in entries(node) if entry.node.key.a not in (6, 7)]
                 elif node.mode & 0o170000 == 0o100000:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import migrating, mounts, stores
+from katafs.cli import fsck, migrating, mounts, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -37,5 +37,5 @@ def main() -> None:
     background.open_standard_streams()
 
 
-for _command in (mounts.mount, mounts.umount, stores.create, stores.demo, migrating.migrate):
+for _command in (mounts.mount, mounts.umount, stores.create, stores.demo, migrating.migrate, fsck.fsck):
     main.add_command(_command)

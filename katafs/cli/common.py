@@ -33,14 +33,14 @@ def start_writing() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def real_store(store: Path) -> Path:
-    """The real path of a store, or the end of the command."""
+def real_store(store: Path, status: int = 1) -> Path:
+    """The real path of a store, or the end of the command with that exit status."""
     try:
         path = mounting.real_directory(store, "store")
     except mounting.MountError as error:
-        fail(str(error))
+        fail(str(error), status)
     if mounting.is_mounted(path):
-        fail(f"{store} is a mount, not a store")
+        fail(f"{store} is a mount, not a store", status)
     return path
 
 

@@ -19,11 +19,11 @@ from typing import Any, Never, TypeVar, cast
 
 import cachetools
 import pyfuse3
-import trio
 
-from katafs.errors import InvalidError, KataError, NotFoundError
+from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
+from katafs.fuse.making import Makers
 from katafs.fuse.writes import Writes
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
 from katafs.tree.tree import Tree
@@ -49,6 +49,11 @@ def _answers(handler: _Handler) -> _Handler:
             # an expected failure: the sentence says it all, a traceback nothing more
             log.log(logging.ERROR if error.errno == errno.EIO else logging.DEBUG, "%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(error.errno) from error
+        except (MemoryError, OSError) as error:
+            # a limit of the daemon, not met where something is read: to this request only
+            failure = unreadable(handler.__name__, error)
+            log.exception("%s failed", handler.__name__)
+            raise pyfuse3.FUSEError(failure.errno) from error
         except Exception as error:
             log.exception("%s failed", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from error
@@ -75,7 +80,7 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._writes = Writes(tree)
-        self._making: dict[int, trio.Event] = {}
+        self._makers = Makers(tree)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
 
@@ -87,7 +92,7 @@ class Operations(pyfuse3.Operations):
         if name in (b".", b".."):
             key = directory.key if name == b"." else directory.parent()
             return self._found(self._tree.node_of(key), NEVER)
-        node, timeout = (await self._made(directory)).child(name)
+        node, timeout = (await self._makers.made(directory)).child(name)
         return self._found(node, timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
@@ -98,7 +103,7 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
-        return _attributes(await self._made(node) if node.size() is None else node, 0)
+        return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
@@ -108,22 +113,6 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()
 
-    async def _made(self, node: Node) -> Node:
-        """The node with its content made, once for all who ask at the same time."""
-        while (maker := node.to_make()) is not None:
-            busy = self._making.get(node.number)
-            if busy is not None:
-                await busy.wait()
-                node = self._tree.node(node.number)
-                continue
-            self._making[node.number] = done = trio.Event()
-            try:
-                node.made(await trio.to_thread.run_sync(maker))
-            finally:
-                del self._making[node.number]
-                done.set()
-        return node
-
     # -- directories
 
     @_answers
@@ -132,7 +121,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory = await self._made(self._tree.node(fh))
+        directory = await self._makers.made(self._tree.node(fh))
         names = self._listings.get(fh) if start_id else None
         if names is None:
             names = self._listings[fh] = directory.names()
@@ -178,7 +167,7 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = self._tree.node(self._handles.inode(fh))
-        return (await self._made(node)).read(off, size)
+        return (await self._makers.made(node)).read(off, size)
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:

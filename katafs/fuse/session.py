@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5.0
-_READERS = 100  # requests that are handled at a time, beside the writes that wait
+_READERS = 100  # requests that are handled at a time, beside those that wait for a commit, or for something slow
 # SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
 _STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -98,13 +98,13 @@ async def _run(
 ) -> None:
     import pyfuse3
 
-    from katafs.fuse.writes import MOST_WAITING
+    from katafs.fuse import making, writes
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations)
         nursery.start_soon(_expire, tree)
         nursery.start_soon(_announce, options, fast, ready)
-        await pyfuse3.main(max_tasks=MOST_WAITING + _READERS)
+        await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         nursery.cancel_scope.cancel()

@@ -10,21 +10,35 @@ from pygit2.enums import ConfigLevel
 
 from katafs.git.history import HistoryWriter, ObjectHasher
 from katafs.git.lock import repository_lock
+from katafs.git.mending import STALE_LOCK, RefMender, put_object
 from katafs.git.objects import Oid
+from katafs.git.references import Reference, packed_references, read_reference, references
 from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
+from katafs.git.verify import KIND_WORDS, Damage, Whereabouts, verify
 from katafs.git.write import GitWriter, init_repository
 
 __all__ = [
+    "KIND_WORDS",
+    "STALE_LOCK",
     "Commit",
+    "Damage",
     "GitRepo",
     "GitWriter",
     "HistoryWriter",
     "ObjectHasher",
     "Oid",
+    "RefMender",
+    "Reference",
     "TreeEntry",
+    "Whereabouts",
     "init_repository",
     "is_component",
+    "packed_references",
+    "put_object",
+    "read_reference",
+    "references",
     "repository_lock",
+    "verify",
 ]
 
 # Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).

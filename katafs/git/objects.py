@@ -1,49 +1,51 @@
-"""Reading objects: loose ones here, packed ones by libgit2. Both ways compare the bytes with the id.
+"""Reading objects, loose and packed ones. All bytes are compared with the id.
 
-No git repository is opened for it, so that no configuration is read, and no alternates. And libgit2 1.9 never comes
-back from a loose object that was cut short (its inflate loop makes no progress while Python's lock is held): one
-half-written file would stop the daemon.
+No git repository is opened for it, so that no configuration is read, and no alternates; and libgit2 opens no file of
+it: see `katafs.git.loose` and `katafs.git.packed`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import zlib
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from io import FileIO
 from pathlib import Path
 
 import pygit2
 
-from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
+from katafs.git.inside import real_path
+from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
+from katafs.git.packed import Packs
+
+__all__ = ["BLOB", "COMMIT", "IN_MEMORY", "LARGEST", "TAG", "TREE", "Objects", "Oid"]
 
 Oid = bytes
 
-COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
-_KINDS = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
-_WORDS = {kind: word.decode() for word, kind in _KINDS.items()}
-# A loose object of 1 MiB can unfold to 1 GiB.
-LARGEST = 1 << 30  # bytes
-_SMALL = 1 << 16
-# A head has at most 30 bytes; the table of codes in front of it (RFC 1951) some 300.
-_HEAD, _HEAD_STORED = 64, 1024
-_DAMAGE = (pygit2.GitError, OSError, ValueError, zlib.error)
+# The largest in the memory of the daemon itself, in bytes. A message that katafs accepts makes none that is larger.
+IN_MEMORY = 17 << 20
+_DAMAGE = (pygit2.GitError, OSError, ValueError, zlib.error, MemoryError)
 
 
 class Objects:
-    """The objects of one repository. Belongs to one thread."""
+    """The objects of one repository. Belongs to one thread.
 
-    def __init__(self, git_dir: Path) -> None:
+    ``largest`` is the size, in bytes, of the largest object that is read into memory. ``budget`` is that of all that
+    are read; where there is one, more is a `HeavyError`.
+    """
+
+    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
         self._git_dir = git_dir
-        self._directory = os.fspath(git_dir / "objects")
-        self._packs = pygit2.Odb()
+        self._budget = budget
         try:
-            if not os.path.isdir(self._directory):
-                raise NotADirectoryError(self._directory)
-            self._packs.add_backend(pygit2.OdbBackendPack(self._directory), 1)
-        except (pygit2.GitError, OSError) as error:
-            raise DamagedError(f"{git_dir} is not a readable git repository: {error}") from error
+            #: without symbolic links on the way
+            self.real_git_dir = real_path(git_dir.parent) + "/.git"
+            directory = real_path(git_dir / "objects")
+        except OSError as error:
+            raise unreadable(f"{git_dir} is not a readable git repository", error) from error
+        if directory != self.real_git_dir + "/objects":
+            raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
+        self._reader = _Reader(directory, largest)
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -51,84 +53,173 @@ class Objects:
             return NotFoundError(f"{self._git_dir} is gone")
         return DamagedError(f"{self._git_dir}: {what} is missing")
 
+    def _wrong(self, oid: Oid, error: BaseException) -> KataError:
+        """What to raise for an object that cannot be read."""
+        if isinstance(error, KeyError):
+            return self.missing(f"object {oid.hex()}")
+        return unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error)
+
     def read(self, oid: Oid, expected: int) -> bytes:
         """The data of an object of the kind ``expected``. Raises `DamagedError`, or `NotFoundError` when the whole
         repository is gone."""
         kind, data = self.read_any(oid)
         if kind != expected:
-            raise DamagedError(f"{self._git_dir}: {oid.hex()} is a {_WORDS.get(kind)}, not a {_WORDS[expected]}")
+            raise DamagedError(f"{self._git_dir}: {oid.hex()} is a {WORDS.get(kind)}, not a {WORDS[expected]}")
         return data
 
     def read_any(self, oid: Oid) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""
         try:
-            return self._read_loose(oid) or self._packs.read(pygit2.Oid(raw=oid))
-        except KeyError as error:
-            raise self.missing(f"object {oid.hex()}") from error
-        except _DAMAGE as error:
-            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {error}") from error
+            if self._budget is not None:
+                self._budget -= self._reader.head(oid)[1]
+                if self._budget < 0:
+                    raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself")
+            return self._reader.read(oid)
+        except (KeyError, *_DAMAGE) as error:
+            raise self._wrong(oid, error) from error
 
     def size(self, oid: Oid) -> int:
-        """The size of an object in bytes, from its header. Raises as `read` does."""
+        """The size of an object in bytes, from its header. Raises as `read` does; also for a size that nobody can mean,
+        for which a reader would make room."""
         try:
-            loose = self._open(oid)
-            if loose is None:
-                return int(self._packs.read_header(pygit2.Oid(raw=oid))[1])
-            with loose:
-                return _parse_head(zlib.decompressobj().decompress(loose.read(_HEAD_STORED), _HEAD))[1]
-        except KeyError as error:
-            raise self.missing(f"object {oid.hex()}") from error
-        except _DAMAGE as error:
-            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {error}") from error
+            size = self._reader.head(oid)[1]
+        except (KeyError, *_DAMAGE) as error:
+            raise self._wrong(oid, error) from error
+        if size > LARGEST:
+            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {size} bytes are too many")
+        return size
+
+    def kind(self, oid: Oid) -> int:
+        """The kind of an object, from its header. Raises as `read` does."""
+        try:
+            return self._reader.head(oid)[0]
+        except (KeyError, *_DAMAGE) as error:
+            raise self._wrong(oid, error) from error
+
+    def unfold_loose(self, oid: Oid, write: Callable[[bytes], object]) -> bool:
+        """Hand the data of a loose blob to ``write`` in small pieces; False when it is not a loose one.
+
+        Raises as `read` does, maybe after some pieces; what ``write`` raises goes through, if it is a `KataError`.
+        """
+        if oid not in self._reader.loose:
+            return False
+        try:
+            for kind, piece in self._reader.loose.kind_and_pieces(oid):
+                if kind != BLOB:
+                    raise DamagedError(f"{self._git_dir}: {oid.hex()} is not a blob")
+                write(piece)
+        except KataError:
+            raise
+        except (KeyError, *_DAMAGE) as error:
+            raise self._wrong(oid, error) from error
+        return True
+
+    def check(self, oid: Oid, expected: int) -> None:
+        """Read an object in pieces and forget it: a large one takes no memory if it is loose. Raises as `read` does."""
+        if oid not in self._reader.loose:
+            self.read(oid, expected)
+            return
+        try:
+            kinds = {kind for kind, _ in self._reader.loose.kind_and_pieces(oid)}
+        except (KeyError, *_DAMAGE) as error:
+            raise self._wrong(oid, error) from error
+        if kinds != {expected}:
+            raise DamagedError(f"{self._git_dir}: {oid.hex()} is a {WORDS[kinds.pop()]}, not a {WORDS[expected]}")
+
+    def __contains__(self, oid: Oid) -> bool:
+        """Whether there is such an object, whole or not."""
+        return oid in self._reader.loose or oid in self._reader.packs
+
+    def loose(self) -> Iterator[Oid]:
+        """The ids of all loose objects, by the names of their files."""
+        return iter(self._reader.loose)
+
+    def packed(self) -> Iterator[Oid]:
+        """The ids of all packed objects."""
+        return iter(self._reader.packs)
+
+    def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
+        """The kind and the data of an object as a pack has it; None when no pack has it whole."""
+        try:
+            return self._reader.read_packed(oid)
+        except (KeyError, *_DAMAGE):
+            return None
+
+    def loose_file(self, oid: Oid) -> Path:
+        """Where the file of a loose object is, or would be."""
+        return Path(self._reader.loose.path(oid))
 
     @cached_property
     def repository(self) -> pygit2.Repository:
-        """The same objects as a repository that has nothing else: what libgit2 wants for a diff of trees.
-
-        Only for objects that `read` has found whole.
-        """
+        """The same objects as a repository that has nothing else: what libgit2 wants for a diff of trees."""
         odb = pygit2.Odb()
-        odb.add_backend(pygit2.OdbBackendPack(self._directory), 1)
-        odb.add_backend(pygit2.OdbBackendLoose(self._directory, -1, False, 0, 0), 2)
+        odb.add_backend(_Backend(self._reader), 1)
         repository = pygit2.Repository()
         repository.set_odb(odb)
         return repository
 
-    def _open(self, oid: Oid) -> FileIO | None:
-        """The file of a loose object; None when there is none."""
-        name = oid.hex()
+
+class _Reader:
+    """Loose and packed objects together. Errors are those of `Loose` and `Packs`."""
+
+    def __init__(self, directory: str, largest: int) -> None:
+        self.loose = Loose(directory)
+        self.packs = Packs(directory)
+        self._largest = largest
+
+    def read(self, oid: Oid) -> tuple[int, bytes]:
         try:
-            fd = os.open(f"{self._directory}/{name[:2]}/{name[2:]}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return FileIO(fd)
+            return self.loose.read(oid, self._largest)
+        except KeyError:
+            return self.read_packed(oid)
+        except (OSError, ValueError, zlib.error):
+            # another copy may be whole
+            if oid in self.packs:
+                return self.read_packed(oid)
+            raise
 
-    def _read_loose(self, oid: Oid) -> tuple[int, bytes] | None:
-        """The kind and the data of a loose object; None when there is none. Raises what `_DAMAGE` names."""
-        file = self._open(oid)
-        if file is None:
-            return None
-        with file:
-            stored = file.readall() or b""
-        inflater = zlib.decompressobj()
-        text = inflater.decompress(stored, 0 if len(stored) <= _SMALL else _SMALL)
-        word, size, start = _parse_head(text)
-        if size > LARGEST:
-            raise ValueError(f"{size} bytes are too many")
-        data = text[start:]
-        if inflater.unconsumed_tail:
-            data += inflater.decompress(inflater.unconsumed_tail, size + 1)
-        if not inflater.eof or len(data) != size:
-            raise ValueError("it is cut short, or longer than it says")
-        if hashlib.sha1(b"%b %d\0" % (word, size) + data).digest() != oid:
+    def read_packed(self, oid: Oid) -> tuple[int, bytes]:
+        kind, data = self.packs.read(oid, self._largest)
+        if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
-        return _KINDS[word], data
+        return kind, data
+
+    def head(self, oid: Oid) -> tuple[int, int]:
+        try:
+            return self.loose.head(oid)
+        except KeyError:
+            return self.packs.head(oid, self._largest)
+        except (OSError, ValueError, zlib.error):
+            if oid in self.packs:
+                return self.packs.head(oid, self._largest)
+            raise
 
 
-def _parse_head(text: bytes) -> tuple[bytes, int, int]:
-    """Word, size and length of the head of a loose object: zlib of ``<word> SP <decimal size> NUL <data>``."""
-    end = text.index(b"\0", 0, _HEAD)
-    word, _, digits = text[:end].partition(b" ")
-    if word not in _KINDS or not digits.isdigit():
-        raise ValueError("it has no head")
-    return word, int(digits), end + 1
+class _Backend(pygit2.OdbBackend):
+    """What libgit2 asks when it compares trees. A KeyError is its "not found"."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
+        return self._reader.read(bytes(oid.raw))
+
+    def read_prefix_cb(self, digits: str) -> tuple[int, bytes, pygit2.Oid]:
+        """pygit2 asks for whole ids in this way, and for nothing else."""
+        oid = bytes.fromhex(digits)
+        kind, data = self._reader.read(oid)
+        return kind, data, pygit2.Oid(raw=oid)
+
+    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
+        return self._reader.head(bytes(oid.raw))
+
+    def exists_cb(self, oid: pygit2.Oid) -> bool:
+        raw = bytes(oid.raw)
+        return raw in self._reader.loose or raw in self._reader.packs
+
+    def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
+        raise KeyError(digits)
+
+    def refresh_cb(self) -> None:
+        """`Packs` looks again by itself."""

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 # How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
 # git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
 _STALE_MAIN, _STALE_TAG = 10.0, 1.0
+# What the time of the file says may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
+_WATCHED = 1.0
+_MOST_WATCHED = 1000
 _LOCK_TRIES, _LOCK_PAUSE = 300, 0.005
 # a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
 _MOST_LOOSE = 8
@@ -138,11 +141,11 @@ class RefWriter:
             lines.setdefault(name, b"%s %s" % (commit.hex().encode(), name))
         return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
 
-    def _lock(self, name: str) -> str:
-        """Take git's lock of a file in ``.git``: the path of the lock, to be removed, or renamed to the file."""
+    def _lock(self, name: str, stale: float = _STALE_TAG) -> str:
+        """Take git's lock of a file in ``.git``: its path, which is to be removed, or renamed to the file."""
         lock = os.path.join(self._repo.git_dir, f"{name}.lock")
         for _ in range(_LOCK_TRIES):
-            self.unlock(name, _STALE_TAG)
+            self.unlock(name, stale)
             try:
                 os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
             except FileExistsError:
@@ -156,22 +159,46 @@ class RefWriter:
         self.unlock(MAIN, _STALE_MAIN)
 
     def unlock(self, name: str, seconds: float) -> None:
-        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``."""
+        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``.
+
+        Nobody's clock alone decides (see `_is_stale`): to be called again and again by who waits for the lock.
+        """
         lock = self._repo.git_dir / f"{name}.lock"
         if not lock.exists():
+            _seen.pop(os.fspath(lock), None)
             return
         # not ``.git``, whose lock this thread may hold
         directory = os.open(self._repo.git_dir / "refs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # one at a time, lest a second one remove what is a new lock by then
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            if time.time() - os.lstat(lock).st_mtime > seconds:
+            # one at a time, lest a second one remove what is a new lock by then; whoever holds this does it, or is the
+            # owner of the kata, for whom nobody waits
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_stale(os.fspath(lock), seconds):
                 os.unlink(lock)
+                _seen.pop(os.fspath(lock), None)
                 log.warning("%s was left behind, and is removed", lock)
-        except FileNotFoundError:
+        except (BlockingIOError, FileNotFoundError):
             pass
         finally:
             os.close(directory)
+
+
+# by path: which lock was seen there, and since when (monotonic)
+_seen: dict[str, tuple[tuple[int, ...], float]] = {}
+
+
+def _is_stale(lock: str, seconds: float) -> bool:
+    """Whether a lock was watched for ``seconds``; or for a shorter time, and its file is that old. Raises OSError."""
+    status = os.lstat(lock)
+    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+    if len(_seen) >= _MOST_WATCHED:
+        _seen.clear()
+    known, since = _seen.setdefault(lock, (identity, time.monotonic()))
+    if known != identity:
+        since = time.monotonic()
+        _seen[lock] = (identity, since)
+    watched = time.monotonic() - since
+    return watched > seconds or (watched > min(_WATCHED, seconds) and time.time() - status.st_mtime > seconds)
 
 
 def _read(path: Path) -> bytes:

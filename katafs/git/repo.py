@@ -7,15 +7,18 @@ Nothing in a repository's configuration is obeyed: see `katafs.git.__init__`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.errors import DamagedError, KataError, NotFoundError
-from katafs.git.objects import BLOB, COMMIT, TAG, TREE, Objects, Oid
+from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.inside import open_inside
+from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
 
+_LARGEST_PACKED = 64 << 20  # bytes: some million references
 _PACKED = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 # git's object format: the lines of a commit before its author, and those of an annotated tag
 _COMMIT_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
@@ -29,6 +32,9 @@ MODE_SYMLINK = 0o120000
 MODE_SUBMODULE = 0o160000
 
 MAIN = "refs/heads/main"
+# an event has some 100 bytes there, and a commit; a request must not take seconds
+_MOST_PACKED = 16 << 20  # bytes
+_MOST_COMMITS = 100_000
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -65,14 +71,15 @@ class Commit(NamedTuple):
 class GitRepo:
     """A repository at ``path`` (the directory that holds ``.git``), opened for reading.
 
-    Opening costs about 20 µs and keeps no file open until a pack is read.
+    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its
+    `Objects`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
         self.path = path
         self.git_dir = path / ".git"
-        self.objects = Objects(self.git_dir)
-        self._references = os.fspath(self.git_dir) + "/"
+        self.objects = Objects(self.git_dir, largest=largest, budget=budget)
+        self._references = self.objects.real_git_dir + "/"
         self._packed: tuple[tuple[int, int, int], dict[bytes, Oid]] = ((0, 0, 0), {})
 
     # -- references
@@ -94,15 +101,15 @@ class GitRepo:
     def _reference(self, name: str) -> Oid | None:
         """The id in a reference: its own file, else its line in ``packed-refs``. Raises `DamagedError`."""
         try:
-            fd = os.open(self._references + name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = open_inside(self._references + name)
         except (FileNotFoundError, NotADirectoryError):
             return self._packed_references().get(name.encode())
         except OSError as error:
-            raise DamagedError(f"{self.git_dir}: reference {name} cannot be read: {error.strerror}") from error
+            raise unreadable(f"{self.git_dir}: reference {name} cannot be read", error) from error
         try:
             text = os.read(fd, 41)
         except OSError as error:
-            raise DamagedError(f"{self.git_dir}: reference {name} cannot be read: {error.strerror}") from error
+            raise unreadable(f"{self.git_dir}: reference {name} cannot be read", error) from error
         finally:
             os.close(fd)
         if not _HEX40.match(text):
@@ -114,15 +121,16 @@ class GitRepo:
         path = self._references + "packed-refs"
         try:
             status = os.stat(path, follow_symlinks=False)
+            if status.st_size > _LARGEST_PACKED:
+                raise DamagedError(f"{self.git_dir}: packed-refs is too large")
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._packed[0] != version:
-                with open(path, "rb", opener=open_plain) as file:
-                    found = _PACKED.findall(file.read())
+                found = _PACKED.findall(_read_packed_references(path))
                 self._packed = (version, {name: bytes.fromhex(oid.decode()) for oid, name in found})
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise DamagedError(f"{self.git_dir}: packed-refs cannot be read: {error.strerror}") from error
+            raise unreadable(f"{self.git_dir}: packed-refs cannot be read", error) from error
         return self._packed[1]
 
     # -- objects
@@ -189,12 +197,15 @@ class GitRepo:
         return Commit(oid, tree, parents, int(committer[1]), message)
 
     def history(self, tip: Oid) -> Iterator[Commit]:
-        """The commits from ``tip`` back to the first, by first parents."""
+        """The commits from ``tip`` back to the first, by first parents. Raises `DamagedError` where they do not end."""
         oid: Oid | None = tip
-        while oid is not None:
+        for _ in range(_MOST_COMMITS):
+            if oid is None:
+                return
             commit = self.commit(oid)
             yield commit
             oid = commit.parents[0] if commit.parents else None
+        raise DamagedError(f"{self.git_dir}: there are more than {_MOST_COMMITS} commits")
 
     def commit_of_event(self, tip: Oid, index: int) -> Commit:
         """The commit of event ``index``: its tag's, else the one whose subject starts with ``index`` and a blank,
@@ -240,6 +251,14 @@ class GitRepo:
             if last < first:
                 return found
         return found | (dict.fromkeys(range(first, last + 1), later) if later is not None else {})
+
+
+def _read_packed_references(path: str) -> bytes:
+    with open(path, "rb", opener=open_inside) as file:
+        text = file.read(_MOST_PACKED + 1)
+    if len(text) > _MOST_PACKED:
+        raise OSError(errno.EFBIG, "it is too large", path)
+    return text
 
 
 def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,10 +40,12 @@ def _check_config(path: Path) -> None:
     """
     try:
         with open(path, "rb", opener=open_plain) as file:
-            text = file.read(_CONFIG_LIMIT + 1)
+            # libgit2 would wait for a pipe
+            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            text = file.read(_CONFIG_LIMIT + 1) if is_plain else b""
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
-    if len(text) > _CONFIG_LIMIT or _INCLUDE.search(text):
+    if not is_plain or len(text) > _CONFIG_LIMIT or _INCLUDE.search(text):
         raise DamagedError(f"{path} is not a configuration that is obeyed")
 
 

@@ -27,7 +27,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
-from katafs.kata.placing import edited_file, file_edit, named_edit, place, repetition
+from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -171,6 +171,8 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
 
     Returns the new head and the tags of what was put on the old one.
     """
+    if act.kind.file_names is not None:
+        check_files(act, Listing(writer.repo, head.files).file_paths())
     files = writer.incoming(head, act)
     tags: dict[int, Oid] = {}
     new = head

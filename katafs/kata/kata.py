@@ -22,6 +22,7 @@ from katafs.kata.plain_paths import set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 _SECOND = 1_000_000_000
+_DAMAGED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class ReadCaches:
     def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
         # the keys begin with the number of a history, see `Kata`
         self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        # what was damaged may be mended
+        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
         self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
         self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
         self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
@@ -146,12 +149,14 @@ class Kata:
         return snapshot
 
     def listing(self, tree: Oid | None) -> Listing:
-        """All paths below a tree."""
+        """All paths below a tree, but for those below a directory that cannot be read."""
         key = (self._history, tree)
-        listing = self._caches.listings.get(key)
+        listing = self._caches.listings.get(key) or self._caches.damaged.get(key)
         if listing is None:
-            listing = Listing(self.repo, tree)
-            if len(listing) <= self._caches.listings.maxsize:
+            listing = Listing(self.repo, tree, tolerant=True)
+            if listing.damaged:
+                self._caches.damaged[key] = listing
+            elif len(listing) <= self._caches.listings.maxsize:
                 self._caches.listings[key] = listing
         return listing
 

@@ -17,21 +17,27 @@ class Listing:
 
     Submodules are left out, and anything called ``.git``: git writes no such tree, and would obey the configuration in
     there when somebody who looks around calls it. Symbolic links are shown as plain files that hold their target.
+
+    ``tolerant``: a directory whose tree cannot be read is listed, empty, and in `damaged` with the reason; the tree
+    itself must be readable. Positions behind it are not those of the whole tree then.
     """
 
-    def __init__(self, repo: GitRepo, tree: Oid | None) -> None:
+    def __init__(self, repo: GitRepo, tree: Oid | None, *, tolerant: bool = False) -> None:
         self.paths: list[bytes] = [b""]
         self.entries: list[TreeEntry] = [TreeEntry(b"", 0o040000, tree or b"")]
         self._children: dict[int, list[int]] = {0: []}
         self._positions: dict[bytes, int] | None = None
         self._sizes: dict[Oid, int] = {}
+        self._tolerant = tolerant
+        #: by position, in order: the directories that cannot be read
+        self.damaged: dict[int, DamagedError] = {}
         if tree is not None:
-            self._add(repo, tree, 0, 1)
+            self._add(repo, tree, repo.tree(tree), 0, 1)
 
-    def _add(self, repo: GitRepo, tree: Oid, parent: int, depth: int) -> None:
+    def _add(self, repo: GitRepo, tree: Oid, entries: list[TreeEntry], parent: int, depth: int) -> None:
         prefix = self.paths[parent] + b"/" if parent else b""
         children = self._children[parent]
-        for entry in repo.tree(tree):
+        for entry in entries:
             if entry.is_submodule or entry.name == b".git":
                 continue
             position = len(self.paths)
@@ -42,7 +48,20 @@ class Listing:
             children.append(position)
             if entry.is_tree:
                 self._children[position] = []
-                self._add(repo, entry.oid, position, depth + 1)
+                self._add(repo, entry.oid, self._below(repo, entry.oid, position), position, depth + 1)
+
+    def _below(self, repo: GitRepo, tree: Oid, position: int) -> list[TreeEntry]:
+        try:
+            return repo.tree(tree)
+        except DamagedError as error:
+            if not self._tolerant:
+                raise
+            self.damaged[position] = error
+            return []
+
+    def is_settled(self, position: int) -> bool:
+        """Whether a position is the one in the whole tree: nothing in front of it is missing."""
+        return not self.damaged or position <= next(iter(self.damaged))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,6 +93,10 @@ class Listing:
     def files(self) -> Iterator[int]:
         """The positions of all files."""
         return (position for position in range(1, len(self.paths)) if position not in self._children)
+
+    def file_paths(self) -> set[bytes]:
+        """The paths of all files."""
+        return {self.paths[position] for position in self.files()}
 
     def size(self, repo: GitRepo, position: int) -> int:
         """The size of a file in bytes."""

@@ -9,7 +9,8 @@ Nothing is read from or written to a repository here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -71,17 +72,34 @@ def edited_file(before: Listing, after: Listing) -> bytes | None:
     return None
 
 
+def check_files(act: Act, before: Set[bytes]) -> None:
+    """Refuse a file event that does not go with its files, or else with those ``before`` it; nothing is stored yet.
+
+    Raises `InvalidError` for a file to be made that is there or is a directory, or whose directory is a file, and for
+    one to be removed, renamed or edited that is not there.
+    """
+    files = set(before if act.files is None else act.files)
+    if act.kind in (Kind.FILE_DELETE, Kind.FILE_RENAME, Kind.FILE_EDIT):
+        taken = "old_filename" if act.kind is Kind.FILE_RENAME else "filename"
+        if taken in act.summary and act.name(taken) not in (files | before if act.kind is Kind.FILE_EDIT else files):
+            raise InvalidError(f"there is no file {act.summary[taken]!r}")
+    if act.kind in (Kind.FILE_CREATE, Kind.FILE_RENAME):
+        made = "new_filename" if act.kind is Kind.FILE_RENAME else "filename"
+        path = act.name(made)
+        if path in files:
+            raise InvalidError(f"{act.summary[made]!r} is there already")
+        rest = files - {act.name("old_filename")} if act.kind is Kind.FILE_RENAME else files
+        above = {path[: slash.start()] for slash in re.finditer(b"/", path)}
+        if above & rest or any(other.startswith(path + b"/") for other in rest):
+            raise InvalidError(f"{act.summary[made]!r} is a directory, or its directory is a file")
+
+
 def named_edit(act: Act, before: Listing, after: Listing) -> Act | None:
     """A ``file_edit`` message with the name of a file: its own, else the first edited one, else the first that was
     added or removed (nobody is told "yes" for files that are dropped). None when no file is another.
-
-    Raises `InvalidError` when its own is no file.
     """
-    paths = [{listing.paths[position] for position in listing.files()} for listing in (before, after)]
-    edited = edited_file(before, after) or min(paths[0] ^ paths[1], default=None)
+    edited = edited_file(before, after) or min(before.file_paths() ^ after.file_paths(), default=None)
     if "filename" in act.summary:
-        if act.name("filename") not in paths[0] | paths[1]:
-            raise InvalidError(f"there is no file {act.summary['filename']!r}")
         return act if edited is not None else None
     return replace(act, summary={**act.summary, "filename": edited.decode()}) if edited is not None else None
 

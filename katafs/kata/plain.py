@@ -9,7 +9,8 @@ import os
 import stat
 from pathlib import Path
 
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import NotFoundError, unreadable
+from katafs.git.inside import open_inside, real_path
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
 _GIT_SHOWN = frozenset(b"HEAD ORIG_HEAD COMMIT_EDITMSG config description index logs objects packed-refs refs".split())
@@ -69,10 +70,11 @@ def read(root: Path, path: bytes, offset: int, length: int) -> bytes:
         return GIT_CONFIG[offset : offset + length]
     status(root, path)
     try:
-        fd = os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # `status` found no link; there may be one by now
+        fd = open_inside(os.path.join(real_path(root), os.fsdecode(path)))
         try:
             return os.pread(fd, length, offset)
         finally:
             os.close(fd)
     except OSError as error:
-        raise DamagedError(f"{path!r}: {error.strerror}") from error
+        raise unreadable(f"{path!r}", error) from error

@@ -11,7 +11,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git.repo import open_plain
 from katafs.kata.layouts import OPTION_DEFAULTS
 
-_LARGEST = 64 << 20  # bytes of a plain file
+_LARGEST = 16 << 20  # bytes of a plain file
 _EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")
 _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 

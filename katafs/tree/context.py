@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cachetools
 
 from katafs.git import Oid
 from katafs.kata.download import Download
 from katafs.kata.kata import Kata
+from katafs.kata.spool import Spool
 from katafs.kata.store import Store
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
@@ -24,7 +24,7 @@ class DownloadCache(cachetools.LRUCache[str, Download]):
     def newest(self, kata_id: str, tip: Oid) -> Download | None:
         """The download of a kata at that tip."""
         known = super().get(kata_id)
-        return known if known is not None and known.tip == tip else None
+        return known if known is not None and known.tip == tip and not known.closed else None
 
     def keep(self, kata_id: str, download: Download) -> Download:
         """Keep a download instead of the one there is."""
@@ -46,10 +46,12 @@ class Context:
     store: Store
     uid: int | None = None
     gid: int | None = None
-    spool: Path | None = None
-    made: MadeCache = field(default_factory=MadeCache)
+    spool: Spool = field(default_factory=Spool)
     downloads: DownloadCache = field(default_factory=lambda: DownloadCache(_DOWNLOADS))
     controls: Controls = field(default_factory=Controls)
+
+    def __post_init__(self) -> None:
+        self.made = MadeCache(self.spool)
 
     def owner(self, kata: Kata) -> Owner:
         """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""

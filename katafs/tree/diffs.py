@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 from katafs.errors import NotFoundError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import diff_lines, diff_summary, raw_diff
+from katafs.kata.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.kata.kata import Kata
 from katafs.text import pretty_bytes
 from katafs.tree.context import Context
@@ -29,8 +28,10 @@ def _summary_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
     return pretty_bytes(diff_summary(repo, was, now))
 
 
+_View = Callable[[GitRepo, Oid | None, Oid | None], bytes]
+
 # By view: the end of the name, and what makes the content
-_VIEWS: list[tuple[bytes, Callable[[GitRepo, Oid | None, Oid | None], bytes]]] = [
+_VIEWS: list[tuple[bytes, _View]] = [
     (b"", raw_diff),
     (b".json", _lines_json),
     (b".summary.json", _summary_json),
@@ -82,13 +83,16 @@ def diff_file(ctx: Context, kata: Kata, was: int, now: int, view: int) -> MadeFi
         raise NotFoundError(f"no view {view} of a diff")
     old, new = kata.snapshot(was), kata.snapshot(now)
     key = Key(DIFF, kata.kata_id, was, now * 4 + view)
-    make = functools.partial(_make, kata.path, _VIEWS[view][1], old.files_tree, new.files_tree)
+    make = functools.partial(_make, _VIEWS[view][1], old.files_tree, new.files_tree)
     # Equal trees have equal diffs, whatever the events are called.
     identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
-    return MadeFile(key, ctx.owner(kata), max(old.time_ns, new.time_ns), ctx.made, identity, make)
+    return _DiffFile(key, ctx.owner(kata), max(old.time_ns, new.time_ns), ctx.made, identity, kata.path, make)
 
 
-def _make(
-    path: Path, make: Callable[[GitRepo, Oid | None, Oid | None], bytes], was: Oid | None, now: Oid | None
-) -> bytes:
-    return make(GitRepo(path), was, now)
+class _DiffFile(MadeFile):
+    slowness = "diff"
+    budget = DIFF_BUDGET
+
+
+def _make(view: _View, was: Oid | None, now: Oid | None, repo: GitRepo) -> bytes:
+    return view(repo, was, now)

@@ -7,12 +7,14 @@ import stat
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from katafs.errors import NotFoundError, StaleError
+from katafs.errors import NotFoundError, StaleError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.kata.download import Download, download_name, make_download
+from katafs.kata.image import Tip
 from katafs.kata.kata import Kata
+from katafs.kata.spool import Spool
 from katafs.tree.context import Context
-from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Link, Maker, Node
+from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Later, Link, Maker, Node
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 
 # fixed entries of a kata
@@ -27,16 +29,18 @@ def name_of(kata: Kata) -> str:
     return download_name(kata.kata_id, kata.manifest(), kata.snapshot(0).commit.time)
 
 
-def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Path | None) -> Download:
+def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) -> Download | Later:
     repo = GitRepo(path)
     tags = {index: repo.commit_of_event(tip, index).oid for index in range(last + 1)}
-    return make_download(path, tip, tags, name, mtime, spool)
+    made = make_download(path, Tip(tip, tags, name, mtime), spool)
+    return made if isinstance(made, Download) else Later(made)
 
 
 class _FromImage(Node):
     """Part of a download. Its image may have to be made first; then ``_image`` is there."""
 
     attr_timeout = NEVER
+    slowness = "download"
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self._tip = kata.tip()
@@ -50,6 +54,7 @@ class _FromImage(Node):
         if self._image is not None:
             return None
         tip = self._tip
+        self._ctx.made.check((DOWNLOAD, self._kata.kata_id, tip.commit.oid))
         mtime = tip.time_ns // 1_000_000_000
         return functools.partial(
             _make, self._kata.path, tip.commit.oid, tip.last, name_of(self._kata), mtime, self._ctx.spool
@@ -59,6 +64,9 @@ class _FromImage(Node):
         assert isinstance(result, Download)
         self._image = self._ctx.downloads.keep(self._kata.kata_id, result)
         self._resolve(self._image)
+
+    def too_large(self, error: TooLargeError) -> None:
+        self._ctx.made.refuse((DOWNLOAD, self._kata.kata_id, self._tip.commit.oid), error)
 
     def image(self) -> Download:
         assert self._image is not None, "to_make was not called"

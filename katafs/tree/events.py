@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError
@@ -13,9 +13,10 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
+from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, Owner, entry_or_damaged
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
 from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
@@ -42,64 +43,35 @@ _EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
 _HASHED: WeakKeyDictionary[Listing, HashedPaths] = WeakKeyDictionary()
 
 
-class ContentFile(File):
-    """A file that is a blob, or bytes made from one."""
-
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, content: Content) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self._kata = kata
-        self._content = content
-        self._size: int | None = None
-
-    def size(self) -> int:
-        if self._size is None:
-            self._size = self._kata.size(self._content)
-        return self._size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._kata.read(self._content, offset, length)
-
-
 class PathFile(ContentFile):
     """A file of ``files/``, whose size the listing may know already."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
-        key = Key(EVENT, kata.kata_id, snapshot.index, FIRST_PATH + position)
+        key = _path_key(kata.kata_id, snapshot.index, listing, position)
         content = BlobId(listing.entries[position].oid)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+        super().__init__(key, ctx, snapshot.time_ns, kata, content)
         self._listing = listing
         self._position = position
+        if key.path:
+            self.attr_timeout = MUTABLE
 
     def size(self) -> int:
         return self._listing.size(self._kata.repo, self._position)
-
-
-class SummaryFile(File):
-    """``events_summary.json`` of an event, joined from the texts of its rows."""
-
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        slot = NAMED_SLOTS[b"events_summary.json"]
-        super().__init__(Key(EVENT, kata.kata_id, snapshot.index, slot), ctx.owner(kata), snapshot.time_ns)
-        self._rows = kata.tip().rows
-        self._index = snapshot.index
-
-    def size(self) -> int:
-        return self._rows.summary_size(self._index)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._rows.summary(self._index)[offset : offset + length]
 
 
 class FilesDir(Directory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
-        slot = FIRST_PATH + position if position else FILES
-        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
-        parent = (FIRST_PATH + above if above else FILES) if position else SELF
+        if position in listing.damaged:
+            raise listing.damaged[position]
         kata_id, index = kata.kata_id, snapshot.index
-        key = Key(EVENT, kata_id, index, slot)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(EVENT, kata_id, index, parent))
+        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
+        key = _path_key(kata_id, index, listing, position)
+        parent = _path_key(kata_id, index, listing, above) if position else Key(EVENT, kata_id, index, SELF)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, parent)
+        if listing.damaged:
+            self.attr_timeout = MUTABLE
         self._ctx, self._kata, self._snapshot, self._listing, self._position = ctx, kata, snapshot, listing, position
 
     def names(self) -> list[bytes]:
@@ -110,8 +82,18 @@ class FilesDir(Directory):
         return self._entry(position, IMMUTABLE)
 
     def _entry(self, position: int, timeout: float) -> Entry:
-        node = path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
-        return entry_or_damaged(lambda: node, timeout, node.key, self, node.mode)
+        if not self._listing.is_settled(position):
+            timeout = min(timeout, MUTABLE)
+        return self._damageable(
+            functools.partial(path_node, self._ctx, self._kata, self._snapshot, self._listing, position),
+            timeout,
+            position,
+        )
+
+    def _damageable(self, make: Callable[[], Node], timeout: float, position: int) -> Entry:
+        key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
+        mode = Directory.mode if self._listing.is_directory(position) else File.mode
+        return entry_or_damaged(make, timeout, key, self, mode)
 
 
 class TipFilesDir(FilesDir):
@@ -138,7 +120,7 @@ class TipFilesDir(FilesDir):
     def child(self, name: bytes) -> Entry:
         position = self._listing.child(self._position, name)
         if self._listing.is_directory(position):
-            return Entry(TipFilesDir(self._ctx, self._kata, position), MUTABLE)
+            return self._damageable(functools.partial(TipFilesDir, self._ctx, self._kata, position), MUTABLE, position)
         return self._entry(position, MUTABLE)
 
 
@@ -260,14 +242,25 @@ def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, po
     return PathFile(ctx, kata, snapshot, listing, position)
 
 
-def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
-    """The node of a slot of an event. Raises `NotFoundError`."""
+def _path_key(kata_id: str, index: int, listing: Listing, position: int) -> Key:
+    """The key of a path of an event: its position, where that is known."""
+    if not position:
+        return Key(EVENT, kata_id, index, FILES)
+    if listing.is_settled(position):
+        return Key(EVENT, kata_id, index, FIRST_PATH + position)
+    return Key(EVENT, kata_id, index, FIRST_PATH, listing.paths[position])
+
+
+def event_node(ctx: Context, kata: Kata, index: int, slot: int, path: bytes = b"") -> Node:
+    """The node of a slot of an event, or of a path. Raises `NotFoundError`."""
     snapshot = kata.snapshot(index)
     if slot >= FIRST_PATH or slot == FILES:
         listing = kata.listing(snapshot.files_tree)
         position = max(slot - FIRST_PATH, 0) if slot != FILES else 0
-        if position >= len(listing):
-            raise NotFoundError(f"event {index} has no path {position}")
+        if path:
+            position = listing.position(path) or 0
+        if position >= len(listing) or listing.is_settled(position) == bool(path):
+            raise NotFoundError(f"event {index} has no path {position} {path!r} now")
         return path_node(ctx, kata, snapshot, listing, position)
     if slot == SELF:
         return EventDir(ctx, kata, snapshot)
@@ -278,7 +271,7 @@ def event_node(ctx: Context, kata: Kata, index: int, slot: int) -> Node:
     key = Key(EVENT, kata.kata_id, index, slot)
     if _FIRST_OPTION <= slot < _FIRST_OPTION + len(_OPTIONS):
         data = kata.options(snapshot)[_OPTIONS[slot - _FIRST_OPTION].decode()].encode() + b"\n"
-        return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, data)
+        return ContentFile(key, ctx, snapshot.time_ns, kata, data)
     return _named_file(ctx, kata, snapshot, key)
 
 
@@ -296,23 +289,22 @@ def _named_file(ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> Node:
     elif name is not None:
         content = snapshot.stored_json(name)
         if content is None and name == b"events_summary.json":
-            return SummaryFile(ctx, kata, snapshot)
+            return SummaryFile(key, ctx, kata, snapshot)
         if content is None:
             content = kata.tip().rows.text(snapshot.index)
     else:
         content = None
     if content is None:
         raise NotFoundError(f"event {snapshot.index} has no slot {key.b}")
-    return ContentFile(key, ctx.owner(kata), snapshot.time_ns, kata, content)
+    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
 
 
 def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:
     """``events/N.json``."""
     key = Key(EVENT, kata.kata_id, snapshot.index, DOCUMENT)
-    make = functools.partial(_make_document, kata.path, snapshot, kata.tip().rows)
-    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), make)
+    make = functools.partial(_make_document, snapshot, kata.tip().rows)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
 
 
-def _make_document(path: Path, snapshot: Snapshot, rows: Rows) -> bytes:
-    repo = GitRepo(path)
+def _make_document(snapshot: Snapshot, rows: Rows, repo: GitRepo) -> bytes:
     return event_document(repo, snapshot, rows, Listing(repo, snapshot.files_tree))

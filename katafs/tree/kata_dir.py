@@ -6,7 +6,6 @@ import logging
 import stat
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, KataError, NotFoundError
@@ -20,6 +19,7 @@ from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
+from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
@@ -161,16 +161,15 @@ def _slot(name: bytes, layout: Layout) -> int:
 def _manifest(ctx: Context, kata: Kata) -> Node:
     key = Key(FIXED, kata.kata_id, MANIFEST)
     first = kata.snapshot(0)
-    make = partial(_make_manifest, kata.path, first, dict(kata.manifest()))
-    return MadeFile(key, ctx.owner(kata), first.time_ns, ctx.made, (key, first.commit.oid), make)
+    make = partial(_make_manifest, first, dict(kata.manifest()))
+    return MadeFile(key, ctx.owner(kata), first.time_ns, ctx.made, (key, first.commit.oid), kata.path, make)
 
 
-def _make_manifest(path: Path, first: Snapshot, manifest: dict[str, Any]) -> bytes:
-    repo = GitRepo(path)
+def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> bytes:
     return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
-class _TipBlob(events.ContentFile):
+class _TipBlob(ContentFile):
     """A blob of the tip that is no event's, such as ``options.json``."""
 
     attr_timeout = MUTABLE
@@ -180,7 +179,7 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
     oid = kata.tip().root.blob(name)
     if oid is None:
         raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
-    return _TipBlob(Key(FIXED, kata.kata_id, which), ctx.owner(kata), kata.tip().time_ns, kata, BlobId(oid))
+    return _TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
 
 
 def _option(number: int, ctx: Context, kata: Kata) -> Node:
@@ -191,7 +190,7 @@ def _option(number: int, ctx: Context, kata: Kata) -> Node:
     name = OPTIONS[number].decode()
     key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
     data = kata.options(kata.tip())[name].encode() + b"\n"
-    return _TipBlob(key, ctx.owner(kata), kata.option_times()[name], kata, data)
+    return _TipBlob(key, ctx, kata.option_times()[name], kata, data)
 
 
 class _ConfigDir(Directory):

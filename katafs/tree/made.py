@@ -1,4 +1,4 @@
-"""Files whose content is computed: kept for a while, their sizes for longer.
+"""Files whose content is computed, or large: kept for a while, their sizes for longer.
 
 A size need not be known at LOOKUP: the kernel is then told 0 with no timeout, and asks again before it reads. But once
 it knows a size it must not be told 0 again, or it would drop the pages under a reader.
@@ -7,25 +7,46 @@ it knows a size it must not be told 0 again, or it would drop the pages under a 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
+from io import BufferedRandom
+from pathlib import Path
 
 import cachetools
 
-from katafs.tree.nodes import NEVER, File, Maker, Owner
+from katafs import process
+from katafs.errors import HeavyError, TooLargeError
+from katafs.git import GitRepo
+from katafs.git.objects import LARGEST
+from katafs.kata.spool import FILE_LIMIT, Spool, SpoolFile
+from katafs.tree.nodes import NEVER, File, Later, Maker, Owner
 from katafs.tree.numbers import Key
+
+#: Makes a content from a repository. It is handed to another process: a function of a module, or a partial of one.
+Make = Callable[[GitRepo], bytes]
+
+# What is read, in bytes, for a content that is computed in the daemon itself.
+TEXT_BUDGET = 4 << 20
+
+_LIMITS = process.Limits(file=FILE_LIMIT)
+_MOST_SPOOLED = 48
+_REFUSED_SECONDS = 600.0
 
 
 class MadeCache:
-    """Computed contents, bounded by bytes; a single larger one is kept until the next such. Belongs to one thread."""
+    """Computed contents, bounded by bytes: small ones in memory, large ones in a spool. Belongs to one thread."""
 
-    def __init__(self, limit: int = 64 << 20, sizes: int = 100_000) -> None:
+    def __init__(self, spool: Spool | None = None, limit: int = 64 << 20, sizes: int = 100_000) -> None:
+        self.spool = spool or Spool()
         self._contents: cachetools.LRUCache[Hashable, bytes] = cachetools.LRUCache(limit, getsizeof=len)
         self._sizes: cachetools.LRUCache[Hashable, int] = cachetools.LRUCache(sizes)
-        self._large: tuple[Hashable, bytes] | None = None
+        self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(sizes, _REFUSED_SECONDS)
+        self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
 
-    def get(self, key: Hashable) -> bytes | None:
+    def get(self, key: Hashable) -> bytes | SpoolFile | None:
         """The content, if it is still there."""
-        if self._large is not None and self._large[0] == key:
-            return self._large[1]
+        spooled = self._spooled.get(key)
+        if spooled is not None and not spooled.closed:
+            return spooled
         return self._contents.get(key)
 
     def size(self, key: Hashable) -> int | None:
@@ -36,25 +57,40 @@ class MadeCache:
         """Keep a size only."""
         self._sizes[key] = size
 
-    def put(self, key: Hashable, content: bytes) -> None:
-        """Keep a content."""
+    def refuse(self, key: Hashable, error: TooLargeError) -> None:
+        """Remember for some minutes that it takes too much: finding that out took half a minute of a processor."""
+        self._refused[key] = str(error)
+
+    def check(self, key: Hashable) -> None:
+        """Raises `TooLargeError` for a content that was refused."""
+        if (known := self._refused.get(key)) is not None:
+            raise TooLargeError(known)
+
+    def put(self, key: Hashable, content: bytes | SpoolFile) -> None:
+        """Keep a content; a file of the spool is closed when its space is wanted for something else."""
+        if isinstance(content, SpoolFile):
+            self._sizes[key] = content.size
+            content.is_kept = True
+            self._spooled[key] = content
+            return
         self._sizes[key] = len(content)
         if len(content) <= self._contents.maxsize:
             self._contents[key] = content
-        else:
-            self._large = (key, content)
 
 
 class MadeFile(File):
-    """A file whose content ``make`` computes in a worker thread. ``identity`` names the content for the cache."""
+    """A file whose content ``make`` computes in a worker thread, or in a process of its own when it reads more than
+    ``budget`` bytes of the repository at ``path``. ``identity`` names the content for the cache."""
+
+    budget = TEXT_BUDGET
 
     def __init__(
-        self, key: Key, owner: Owner, mtime_ns: int, cache: MadeCache, identity: Hashable, make: Callable[[], bytes]
+        self, key: Key, owner: Owner, mtime_ns: int, cache: MadeCache, identity: Hashable, path: Path, make: Make
     ) -> None:
         super().__init__(key, owner, mtime_ns)
         self._cache = cache
         self._identity = identity
-        self._make = make
+        self._path, self._make = path, make
         self._content = cache.get(identity)
         self._size = cache.size(identity)
         if self._size is None:
@@ -64,15 +100,45 @@ class MadeFile(File):
         return self._size
 
     def to_make(self) -> Maker | None:
-        return None if self._content is not None else self._make
+        if self._content is not None:
+            return None
+        self._cache.check(self._identity)
+        return partial(_make_here, self._cache.spool, self._path, self._make, self.budget)
 
     def made(self, result: object) -> None:
-        assert isinstance(result, bytes)
+        assert isinstance(result, (bytes, SpoolFile))
         self._content = result
-        self._size = len(result)
-        self.attr_timeout = type(self).attr_timeout
         self._cache.put(self._identity, result)
+        self._size = self._cache.size(self._identity)
+        self.attr_timeout = type(self).attr_timeout
+
+    def too_large(self, error: TooLargeError) -> None:
+        self._cache.refuse(self._identity, error)
 
     def read(self, offset: int, length: int) -> bytes:
         assert self._content is not None
+        if isinstance(self._content, SpoolFile):
+            return self._content.read(offset, length)
         return self._content[offset : offset + length]
+
+
+def _make_here(spool: Spool, path: Path, make: Make, budget: int) -> bytes | Later:
+    try:
+        return make(GitRepo(path, budget=budget))
+    except HeavyError:
+        return Later(partial(make_elsewhere, spool, path, partial(_write, make)))
+
+
+def make_elsewhere(spool: Spool, path: Path, write: Callable[[BufferedRandom, Path], object]) -> SpoolFile:
+    """A file that ``write(file, path)`` writes in a process of its own. Raises what `katafs.process.run` does."""
+    file = spool.file()
+    try:
+        file.run(_LIMITS, write, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _write(make: Make, file: BufferedRandom, path: Path) -> None:
+    file.write(make(GitRepo(path, largest=LARGEST)))

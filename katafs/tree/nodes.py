@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple, Never
 
-from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError
+from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
 from katafs.tree.numbers import Key, Numbers
 
 # How long, in seconds, the kernel may keep what it was told.
@@ -19,6 +19,12 @@ MUTABLE = 0.5  # a commit by somebody else shows within one second
 NEVER = 0.0
 
 Maker = Callable[[], object]
+
+
+class Later(NamedTuple):
+    """What a `Maker` returns when most is to be done yet: ``make`` waits for a process, one of a few."""
+
+    make: Maker
 
 
 class Owner(NamedTuple):
@@ -33,6 +39,8 @@ class Node:
 
     mode = stat.S_IFREG | 0o444
     attr_timeout = IMMUTABLE
+    #: what kind of work `to_make` is: one does not wait for another
+    slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
 
@@ -49,12 +57,15 @@ class Node:
     def to_make(self) -> Maker | None:
         """What must be called, in a worker thread, before the other questions can be answered; None when nothing.
 
-        Its result is handed to `made`.
+        Its result is handed to `made`, once it is no `Later`.
         """
         return None
 
     def made(self, result: object) -> None:
         """Take the result of `to_make`, in the event loop."""
+
+    def too_large(self, error: TooLargeError) -> None:
+        """Take it that what `to_make` said takes too much, in the event loop."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of a file."""

@@ -20,6 +20,9 @@ the path up again. That concerns ``.git/**``, files that are no kata's next to p
 events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of its
 events, whether they are files of the store or made from git.
 
+The k-th path is counted in the whole tree. Behind a directory that cannot be read nobody can count: while it is so,
+the keys of paths hold the path.
+
 Things of a mutable directory are never numbered by position: a file at the tip *is* the file of the newest event.
 """
 
@@ -59,7 +62,8 @@ class Key(NamedTuple):
     META                         which, 1 = the root
     PREFIX         "Ab", "AbCd"
     FIXED          id            which
-    EVENT          id            index                slot
+    EVENT          id            index                slot         of a file behind one of the directories of the
+                                                                   event that cannot be read: its path
     TIP_DIRECTORY  id            hash of the path     0, or 1 when the path is given
     DOWNLOAD       id            hash of the path     the same
     DIFF           id            was                  now, view    (b = now * 4 + view)
@@ -115,7 +119,7 @@ class Numbers:
         if kind == PREFIX:
             return (_PART_1 if len(key.kata) == 2 else _PART_2) + to_number(key.kata)
         base = (to_number(key.kata) + 1) << _CODE_BITS
-        if kind == EVENT and key.a < MAX_INDEX and key.b < MAX_SLOT:
+        if kind == EVENT and key.a < MAX_INDEX and key.b < MAX_SLOT and not key.path:
             return base | key.a << _SLOT_BITS | key.b
         if kind == FIXED:
             return base | 1 << 25 | key.a

@@ -7,7 +7,6 @@ numbers are the same, before and after.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from katafs.errors import KataError, NotFoundError
 from katafs.git import GitRepo
@@ -21,7 +20,7 @@ from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, 
 from katafs.kata.snapshot import Snapshot
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Node, entry_or_damaged
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Later, Node, entry_or_damaged
 from katafs.tree.numbers import EVENT, FIXED, Key
 from katafs.tree.plain import (
     FIRST_PLAIN_OPTION,
@@ -53,7 +52,8 @@ class _StoredFile(PlainNode):
                 raise
         node = plain_path_node(self._ctx, self.key)
         if (make := node.to_make()) is not None:
-            node.made(make())
+            result = make()
+            node.made(result.make() if isinstance(result, Later) else result)
         return node.read(offset, length)
 
 
@@ -146,12 +146,11 @@ def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
     snapshot = kata.snapshot(index)
     key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT)
     version = plain_version(kata.manifest()) or 0
-    make = partial(_make_event, kata.path, snapshot, rows.stored[index], version)
-    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), make)
+    make = partial(_make_event, snapshot, rows.stored[index], version)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
 
 
-def _make_event(path: Path, snapshot: Snapshot, row: Row, version: int) -> bytes:
-    repo = GitRepo(path)
+def _make_event(snapshot: Snapshot, row: Row, version: int, repo: GitRepo) -> bytes:
     document = plain_event(repo, snapshot, row, Listing(repo, snapshot.files_tree), version)
     return compact(document).encode("utf-8", "replace")
 
@@ -160,7 +159,7 @@ def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
     tip = kata.tip()
     identity = (key, tip.commit.oid)
     data = ctx.made.get(identity)
-    if data is None:
+    if not isinstance(data, bytes):
         data = plain_events(tip.rows, version)
         ctx.made.put(identity, data)
     return _TipFile(key, ctx.owner(kata), tip.time_ns, data)

@@ -58,7 +58,7 @@ class Tree:
             return plain_path_node(ctx, key)
         kata = ctx.store.kata(key.kata)
         if key.kind == EVENT:
-            return event_node(ctx, kata, key.a, key.b)
+            return event_node(ctx, kata, key.a, key.b, key.path)
         if key.kind == DIFF:
             return diff_file(ctx, kata, key.a, key.b >> 2, key.b & 3)
         if key.kind == TIP_DIRECTORY:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from katafs.git import GitRepo
-from katafs.kata.download import FILE, Download, Member, make_download
+from katafs.kata.download import Download, make_download
+from katafs.kata.image import FILE, Member, Tip
+from katafs.kata.spool import Spool
 from tests.katas import git, tags_of
 
 NAME = "cyber-dojo-2026-02-03-AbCdEf-Fizz-Buzz"
@@ -59,8 +61,9 @@ def make(path: Path, spool: Path | None = None, **changed: Any) -> Download:
     repo = GitRepo(path)
     tip = repo.main()
     assert tip is not None
-    arguments: dict[str, Any] = {"tip": tip, "tags": tags_of(repo.path), "name": NAME, "mtime": MTIME, "spool": spool}
-    return make_download(path, **(arguments | changed))
+    values: dict[str, Any] = {"oid": tip, "tags": tags_of(repo.path), "name": NAME, "mtime": MTIME, **changed}
+    made = make_download(path, Tip(**values), Spool(spool))
+    return made if isinstance(made, Download) else made()
 
 
 def tgz(image: Download) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import TooLargeError
-from katafs.kata import download
+from katafs.kata import image
 from tests.downloads.cases import Tree, assert_clean, make, put, put_commit, put_tree, unpacked
 from tests.katas import git
 
@@ -154,7 +154,7 @@ class TestHostile:
 
     def test_a_bomb(self, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A few small trees that stand for 10^40 files, or directories."""
-        monkeypatch.setattr(download, "_MOST_FILES", 2000)
+        monkeypatch.setattr(image, "_MOST_FILES", 2000)
         for inner in ({b"f": b"f"}, {}):
             tree = put_tree(repo, inner)
             for _ in range(40):
@@ -164,7 +164,7 @@ class TestHostile:
                 make(repo)
 
     def test_a_bomb_of_bytes(self, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(download, "_MOST_BYTES", 10_000_000)
+        monkeypatch.setattr(image, "_MOST_BYTES", 10_000_000)
         zeros = put(repo, "blob", bytes(1_000_000))
         put_commit(repo, {b"%d" % number: (0o100644, zeros) for number in range(11)})
         with pytest.raises(TooLargeError):

@@ -16,6 +16,8 @@ import pytest
 from katafs.errors import DamagedError, StorageError
 from katafs.git import pack
 from katafs.kata.download import make_download
+from katafs.kata.image import Tip
+from katafs.kata.spool import Spool
 from tests.downloads.cases import MTIME, NAME, Tree, make, put, put_commit, unpack_tgz, unpacked
 from tests.katas import git
 
@@ -113,13 +115,13 @@ class TestFailures:
         with pytest.raises(DamagedError):
             make(repo)
         with pytest.raises(DamagedError):
-            make(repo, tip=bytes.fromhex(blob))
+            make(repo, oid=bytes.fromhex(blob))
         with pytest.raises(DamagedError):
-            make(repo, tip=bytes.fromhex(put(repo, "commit", b"no tree")))
+            make(repo, oid=bytes.fromhex(put(repo, "commit", b"no tree")))
 
     def test_no_repository(self, tmp_path: Path) -> None:
         with pytest.raises(DamagedError):
-            make_download(tmp_path, bytes(20), {}, NAME, MTIME)
+            make_download(tmp_path, Tip(bytes(20), {}, NAME, MTIME), Spool())
 
     @pytest.mark.parametrize("limit", [10, 5_000, 60_000, 130_000])
     def test_a_full_disk(self, limit: int, repo: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from katafs.errors import IsDirectoryError, NotDirectoryError, NotFoundError
-from katafs.kata.download import DIRECTORY, FILE, Download, Member, download_name
+from katafs.kata.download import Download, download_name
+from katafs.kata.image import DIRECTORY, FILE, Member
 from tests.downloads.cases import (
     MTIME,
     NAME,

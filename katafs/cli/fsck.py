@@ -1,0 +1,175 @@
+"""The command ``fsck``: what is printed, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from katafs.cli.common import PATH, drop_output, fail, real_store, start_writing
+
+if TYPE_CHECKING:
+    from katafs.kata.fsck import Finding, Result
+
+# as fsck(8) has them; they are added up
+_MENDED, _LEFT, _FAILED, _STOPPED = 1, 4, 8, 32
+_STEPS = 1000  # of the progress bar
+
+
+@click.command()
+@click.argument("store", type=PATH)
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("-r", "--repair", is_flag=True, help="Mend what can be mended. Nothing that was recorded is lost.")
+@click.option("--quick", is_flag=True, help="References, rows and tags only: do not read all objects.")
+@click.option("--json", "as_json", is_flag=True, help="Print each finding as a JSON object, one a line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print findings only: no notes, progress or summary.")
+def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: bool, quiet: bool) -> None:
+    """Check the katas of STORE, all or those with these IDs.
+
+    Safe beside running daemons and services. Each finding is one line: the kata, what kind of finding it is, a
+    sentence, and what became of it or what to do.
+
+    \b
+    Exit status, added up as that of fsck(8):
+      0  nothing is wrong
+      1  something was wrong, and is mended
+      4  something is wrong, and is left
+      8  something could not be checked
+     32  stopped by a signal
+    and 2 if the command line is wrong.
+    """
+    start_writing()
+    # what the writers log is in the findings
+    logging.getLogger().addHandler(logging.NullHandler())
+    path = real_store(store, _FAILED)
+    _check_ids(path, store, ids)
+    report = _Report(as_json, quiet)
+    try:
+        from katafs.kata import fsck as checks
+
+        if ids:
+            results = checks.check_ids(path, list(dict.fromkeys(ids)), repair=repair, is_quick=quick)
+        else:
+            results = checks.check_store(path, repair=repair, is_quick=quick)
+        with report:
+            for done, result in results:
+                report.tell(done, result)
+            report.advance(1.0)
+    except KeyboardInterrupt:
+        report.status |= _STOPPED
+        click.echo("katafs: stopped; what was not looked at yet is as it was", err=True)
+    except OSError as error:
+        drop_output()
+        fail(f"{error.filename or 'standard output'}: {error.strerror}", report.status | _FAILED)
+    report.summarize()
+    sys.exit(report.status)
+
+
+def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
+    """All katas that were asked for must be there."""
+    from katafs.kata.ids import is_kata_id, kata_path
+
+    for kata_id in ids:
+        if not is_kata_id(kata_id):
+            raise click.BadParameter(f"{kata_id!r} is not a kata id.", param_hint="ID")
+        try:
+            is_there = stat.S_ISDIR(os.lstat(kata_path(path, kata_id)).st_mode)
+        except OSError:
+            is_there = False
+        if not is_there:
+            fail(f"kata {kata_id} is not in {store}", _FAILED)
+
+
+class _Report(ExitStack):
+    """Prints findings as they come, and counts them."""
+
+    def __init__(self, as_json: bool, is_quiet: bool) -> None:
+        super().__init__()
+        self._as_json, self._is_quiet = as_json, is_quiet
+        self._katas = 0
+        self._counts: Counter[str] = Counter()
+        self._failures = 0
+        self.status = 0
+        self._has_bar = not is_quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._position = 0
+        if self._has_bar:
+            self._bar = self.enter_context(
+                click.progressbar(
+                    range(_STEPS), file=sys.stderr, item_show_func=lambda _: _count(self._katas, "kata"), show_eta=False
+                )
+            )
+
+    def tell(self, done: float, result: Result) -> None:
+        """Print what was found in one kata."""
+        for finding in result.findings:
+            self._tell(finding)
+        if result.failure:
+            self._failures += 1
+            self.status |= _FAILED
+            self._clear()
+            click.echo(f"katafs: kata {result.kata_id} could not be checked: {result.failure}", err=True)
+        self._katas += bool(result.kata_id)
+        self.advance(done)
+
+    def advance(self, done: float) -> None:
+        """Show how much is done, from 0 to 1."""
+        if self._has_bar:
+            step = int(done * _STEPS)
+            self._bar.update(step - self._position)
+            self._position = step
+
+    def _tell(self, finding: Finding) -> None:
+        state = finding.state.value
+        self._counts[state] += 1
+        if state == "note" and self._is_quiet:
+            return
+        if state != "note":
+            self.status |= _MENDED if state == "mended" else _LEFT
+        self._clear()
+        if self._as_json:
+            shown = {"kata": finding.kata_id, "code": finding.code, "state": state}
+            click.echo(json.dumps({**shown, "message": finding.message, "advice": finding.advice}))
+        else:
+            click.echo(f"{finding.kata_id} {finding.code}: {finding.message} [{_outcome(finding)}]")
+
+    def _clear(self) -> None:
+        """Take the progress bar out of the way of a line."""
+        if self._has_bar:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+    def summarize(self) -> None:
+        """Print how much was looked at and found."""
+        if self._is_quiet:
+            return
+        counts = self._counts
+        wrong = counts["found"] + counts["mended"] + counts["left"]
+        text = f"{_count(self._katas, 'kata')}: {_count(wrong, 'finding')}"
+        if wrong:
+            text += f", {counts['mended']} mended, {counts['left'] + counts['found']} left"
+        if counts["found"]:
+            text += f" ({counts['found']} that --repair can mend)"
+        if counts["note"]:
+            text += f"; {_count(counts['note'], 'note')}"
+        if self._failures:
+            text += f"; {_count(self._failures, 'kata')} could not be checked"
+        click.echo(text, err=self._as_json)
+
+
+def _outcome(finding: Finding) -> str:
+    if finding.state.value == "found":
+        return "--repair mends it"
+    if finding.state.value == "left":
+        return f"left: {finding.advice}"
+    return finding.state.value
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

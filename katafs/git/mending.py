@@ -1,0 +1,171 @@
+"""Mending a repository's references and objects without libgit2: it may have no configuration and no ``HEAD``.
+
+References are written as git does: with its locks, after a look at what is there under the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from katafs.errors import RaceLostError
+from katafs.git.objects import Oid
+from katafs.git.references import packed_references, read_reference
+from katafs.git.refs import RefWriter
+from katafs.git.repo import MAIN, GitRepo, open_plain
+from katafs.git.storing import storing
+
+_PACKED_REFS = "packed-refs"
+#: how old the lock of ``main``, of ``HEAD`` or of a branch must be, in seconds, for its maker to be dead
+STALE_LOCK = 10.0
+_MOST_PACKED = 64 << 20  # bytes
+_HEAD_TEXT = f"ref: {MAIN}\n".encode()
+_PACKED_LINES = re.compile(rb"^([0-9a-f]{40}) (\S+)\n(?:\^[0-9a-f]{40}\n)?", re.MULTILINE)
+
+
+class RefMender(RefWriter):
+    """Mends the references of one repository."""
+
+    def __init__(self, repo: GitRepo) -> None:
+        self._repo = repo
+        self._git_dir = repo.git_dir
+
+    def replace(self, name: str, new: Oid | None, old: Oid | None) -> None:
+        """Set a reference that is ``old`` to ``new``; None: it is not there, cannot be read, or is to be removed.
+
+        Raises `RaceLostError` when it is something else by now, `StorageError`.
+        """
+        with storing(name, self._git_dir):
+            path = self._git_dir / name
+            made = _make_parents(path.parent)
+            with self._locked(name, STALE_LOCK) as lock:
+                if self._value(name) != old:
+                    raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
+                if new is None:
+                    self._unpack(name)
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+                else:
+                    _remove_empty(path)
+                    lock.become(path, new.hex().encode() + b"\n")
+            for directory in (path.parent, *made):
+                _sync(directory)
+
+    def _set_tag(self, index: int, commit: Oid) -> None:
+        with suppress(RaceLostError):
+            self.replace(f"refs/tags/{index}", commit, None)
+
+    def point_head(self) -> None:
+        """Let ``HEAD`` stand for ``main``."""
+        with storing("HEAD", self._git_dir):
+            with self._locked("HEAD", STALE_LOCK) as lock:
+                lock.become(self._git_dir / "HEAD", _HEAD_TEXT)
+            _sync(self._git_dir)
+
+    def clean_packed(self) -> None:
+        """Keep only the lines of ``packed-refs`` that git understands."""
+        with storing(_PACKED_REFS, self._git_dir):
+            self._rewrite_packed(None)
+
+    def _value(self, name: str) -> Oid | None:
+        found = read_reference(self._git_dir, name)
+        return found.oid if found is not None else packed_references(self._git_dir)[0].get(name)
+
+    def _unpack(self, name: str) -> None:
+        """Remove a reference from ``packed-refs``."""
+        if name in packed_references(self._git_dir)[0]:
+            self._rewrite_packed(name.encode(errors="surrogateescape"))
+
+    def _rewrite_packed(self, without: bytes | None) -> None:
+        path = self._git_dir / _PACKED_REFS
+        with self._locked(_PACKED_REFS, STALE_LOCK) as lock:
+            with open(path, "rb", opener=open_plain) as file:
+                text = file.read(_MOST_PACKED) + b"\n"
+            first = text.partition(b"\n")[0]
+            header = first + b"\n" if first.startswith(b"# pack-refs with:") else b""
+            lines = [found[0] for found in _PACKED_LINES.finditer(text) if found[2] != without]
+            lock.become(path, header + b"".join(lines))
+        _sync(self._git_dir)
+
+    @contextmanager
+    def _locked(self, name: str, stale: float) -> Iterator[_HeldLock]:
+        """Hold git's lock of a file in ``.git``."""
+        lock = _HeldLock(self._lock(name, stale))
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+
+class _HeldLock:
+    """A lock that we made; once it has become the file, a lock of that name is another's."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._is_held = True
+
+    def become(self, path: Path, data: bytes) -> None:
+        _write(self._path, data)
+        os.rename(self._path, path)
+        self._is_held = False
+
+    def release(self) -> None:
+        if self._is_held:
+            os.unlink(self._path)
+
+
+def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
+    """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
+    path = repo.objects.loose_file(oid)
+    with storing(f"object {oid.hex()}", repo.git_dir, len(data)):
+        made = _make_parents(path.parent)
+        temporary = path.parent / f"tmp_obj_{secrets.token_hex(4)}"
+        try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            _write(os.fspath(temporary), zlib.compress(b"%b %d\0" % (word, len(data)) + data))
+            os.chmod(temporary, 0o444)
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        for directory in (path.parent, *made):
+            _sync(directory)
+
+
+def _make_parents(directory: Path) -> list[Path]:
+    """Make a directory, and those above it; returns the directories in which something was made."""
+    made = []
+    while not directory.is_dir():
+        made.append(directory)
+        directory = directory.parent
+    for missing in reversed(made):
+        missing.mkdir(exist_ok=True)
+    return [missing.parent for missing in made]
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove empty directories where a reference is to be. Raises OSError when there is something in them."""
+    if path.is_dir() and not path.is_symlink():
+        for parent, _, _ in os.walk(path, topdown=False):
+            os.rmdir(parent)
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb", opener=open_plain) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,343 @@
+"""Reading packed objects.
+
+Not by libgit2, which maps packs into memory: if one is cut off while it is mapped, the next look at it is a SIGBUS, and
+the owner of one kata could end the daemon of all.
+
+Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+from katafs.git.inside import open_inside
+
+_IDX_HEAD = b"\xfftOc\0\0\0\2"
+_FANOUT = struct.Struct(">256I")
+_FIRST_ID = len(_IDX_HEAD) + _FANOUT.size
+_LARGEST_IDX = 64 << 20  # bytes: two million objects
+_MOST_PACKS = 1000
+# git's own packer makes 50 differences, one upon the other, at most, and can be told to make 4095
+_LONGEST_CHAIN = 4095
+_OFS_DELTA, _REF_DELTA = 6, 7
+_PIECE = 1 << 12
+_LARGE_PIECE = 1 << 18
+# the type and size of an entry have at most 10 bytes, the place of its base 20
+_HEAD = 32
+_Answer = TypeVar("_Answer")
+#: the version of a directory
+_Version = tuple[int, int, int]
+
+
+class _Entry(NamedTuple):
+    """The head of an entry: its type and the size of what is stored, where that starts, and what it is based on: an
+    offset or an id."""
+
+    kind: int
+    size: int
+    start: int
+    base: int | bytes
+
+
+class Packs:
+    """All packs of one repository. Belongs to one thread.
+
+    Errors are KeyError for an object that no pack has; OSError, ValueError or zlib.error for one that is damaged.
+    """
+
+    def __init__(self, objects: str) -> None:
+        self._directory = f"{objects}/pack"
+        self._version: _Version | None = None
+        self._packs: dict[str, _Pack] = {}
+
+    def read(self, oid: bytes, largest: int) -> tuple[int, bytes]:
+        """The kind and the data of an object; they are not compared with its id.
+
+        Nothing that it is made of may have more than ``largest`` bytes.
+        """
+        return self._ask(oid, lambda pack, offset: pack.read(offset, largest))
+
+    def head(self, oid: bytes, largest: int) -> tuple[int, int]:
+        """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
+        return self._ask(oid, lambda pack, offset: pack.head(offset, largest))
+
+    def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer]) -> _Answer:
+        """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
+        pack, offset = self._find(oid)
+        try:
+            return question(pack, offset)
+        except (OSError, ValueError, zlib.error):
+            if not self._look():
+                raise
+            pack, offset = self._find(oid)
+            return question(pack, offset)
+
+    def __contains__(self, oid: bytes) -> bool:
+        try:
+            self._find(oid)
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The ids of all objects, those of each pack in order."""
+        self._look()
+        for pack in self._packs.values():
+            yield from pack.ids()
+
+    def _find(self, oid: bytes) -> tuple[_Pack, int]:
+        """The pack that has an object, and where in it. Raises KeyError."""
+        for pack in self._packs.values():
+            if (offset := pack.find(oid)) is not None:
+                return pack, offset
+        if self._look():
+            return self._find(oid)
+        raise KeyError(oid.hex())
+
+    def _look(self) -> bool:
+        """Look which packs there are now; whether that is something new."""
+        try:
+            status = os.stat(self._directory, follow_symlinks=False)
+            version = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            if version == self._version:
+                return False
+            with os.scandir(self._directory) as entries:
+                names = sorted(entry.name for entry in entries if entry.name.endswith(".idx"))
+        except OSError:
+            version, names = None, []
+        self._version = version
+        stems = [name.removesuffix(".idx") for name in names[:_MOST_PACKS]]
+        before = self._packs
+        self._packs = {stem: before.get(stem) or _Pack(f"{self._directory}/{stem}") for stem in stems}
+        return self._packs.keys() != before.keys()
+
+
+class _Pack:
+    """One pack, opened when it is first read."""
+
+    def __init__(self, stem: str) -> None:
+        self._stem = stem
+        self._fd = -1
+        self._idx: bytes | None = None
+        self._fanout: tuple[int, ...] = ()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    # -- the index
+
+    def _open_idx(self) -> bytes:
+        """The index. One that is damaged or gone has nothing in it, like a pack that is not there."""
+        if self._idx is None:
+            self._idx, self._fanout = b"", (0,) * 256
+            try:
+                data = _read_file(f"{self._stem}.idx", _LARGEST_IDX)
+            except OSError:
+                return self._idx
+            if data[: len(_IDX_HEAD)] == _IDX_HEAD and len(data) >= _FIRST_ID + 40:
+                fanout = _FANOUT.unpack_from(data, len(_IDX_HEAD))
+                is_ordered = all(one <= other for one, other in pairwise(fanout))
+                if is_ordered and len(data) >= _FIRST_ID + 28 * fanout[-1] + 40:
+                    self._idx, self._fanout = data, fanout
+        return self._idx
+
+    def ids(self) -> Iterator[bytes]:
+        idx = self._open_idx()
+        for position in range(self._fanout[-1]):
+            yield idx[_FIRST_ID + 20 * position : _FIRST_ID + 20 * position + 20]
+
+    def find(self, oid: bytes) -> int | None:
+        """Where the entry of an object begins; None when it is not in this pack."""
+        idx = self._open_idx()
+        first = oid[0]
+        low, high = self._fanout[first - 1] if first else 0, self._fanout[first]
+        while low < high:
+            middle = (low + high) // 2
+            at = _FIRST_ID + 20 * middle
+            found = idx[at : at + 20]
+            if found == oid:
+                return self._offset(idx, middle)
+            if found < oid:
+                low = middle + 1
+            else:
+                high = middle
+        return None
+
+    def _offset(self, idx: bytes, position: int) -> int:
+        count = self._fanout[-1]
+        offsets = _FIRST_ID + 24 * count
+        (offset,) = struct.unpack_from(">I", idx, offsets + 4 * position)
+        if offset & 0x80000000:
+            far = offsets + 4 * count + 8 * (offset & 0x7FFFFFFF)
+            return int.from_bytes(idx[far : far + 8])
+        return int(offset)
+
+    # -- entries
+
+    def read(self, offset: int, largest: int) -> tuple[int, bytes]:
+        """The kind and the data of the entry at ``offset``."""
+        deltas: list[bytes] = []
+        while True:
+            entry = self._entry(offset)
+            if entry.size > largest:
+                raise ValueError(f"{entry.size} bytes are too many")
+            data = self._inflate(entry)
+            if entry.kind not in (_OFS_DELTA, _REF_DELTA):
+                break
+            deltas.append(data)
+            if len(deltas) > _LONGEST_CHAIN:
+                raise ValueError(f"{self._stem}: differences without an end")
+            offset = self._base(entry)
+        kind = entry.kind
+        for delta in reversed(deltas):
+            data = _apply(data, delta, largest)
+        return kind, data
+
+    def head(self, offset: int, largest: int) -> tuple[int, int]:
+        """The kind and the size of the object at ``offset``."""
+        entry = self._entry(offset)
+        if entry.kind not in (_OFS_DELTA, _REF_DELTA):
+            return entry.kind, entry.size
+        if entry.size > largest:
+            raise ValueError(f"{entry.size} bytes are too many")
+        _, size, _ = _delta_sizes(self._inflate(entry, 20))
+        for _ in range(_LONGEST_CHAIN):
+            entry = self._entry(self._base(entry))
+            if entry.kind not in (_OFS_DELTA, _REF_DELTA):
+                return entry.kind, size
+        raise ValueError(f"{self._stem}: differences without an end")
+
+    def _base(self, entry: _Entry) -> int:
+        """Where the entry begins that another is a difference from: in the same pack, as git has it on disk."""
+        if isinstance(entry.base, int):
+            return entry.base
+        offset = self.find(entry.base)
+        if offset is None:
+            raise ValueError(f"{self._stem}: what a difference is from is not in the pack")
+        return offset
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        if self._fd < 0:
+            self._fd = open_inside(f"{self._stem}.pack")
+        return os.pread(self._fd, size, offset)
+
+    def _entry(self, offset: int) -> _Entry:
+        """The head at ``offset``: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
+        text = self._pread(_HEAD, offset)
+        try:
+            kind, size, at = text[0] >> 4 & 7, text[0] & 15, 1
+            shift = 4
+            while text[at - 1] & 0x80:
+                size |= (text[at] & 0x7F) << shift
+                shift += 7
+                at += 1
+            base: int | bytes = b""
+            if kind == _REF_DELTA:
+                base = text[at : at + 20]
+                at += 20
+            elif kind == _OFS_DELTA:
+                back = text[at] & 0x7F
+                while text[at] & 0x80:
+                    at += 1
+                    back = (back + 1 << 7) | text[at] & 0x7F
+                at += 1
+                base = offset - back
+                if not 0 < base < offset:
+                    raise ValueError(f"{self._stem}: a difference from nothing")
+        except IndexError as error:
+            raise ValueError(f"{self._stem}: the pack is cut off") from error
+        if kind in (0, 5):
+            raise ValueError(f"{self._stem}: an object of no kind")
+        return _Entry(kind, size, offset + at, base)
+
+    def _inflate(self, entry: _Entry, most: int | None = None) -> bytes:
+        """What an entry stores, or the first ``most`` bytes of it."""
+        wanted = entry.size if most is None else min(entry.size, most)
+        inflater = zlib.decompressobj()
+        at, size = entry.start, _PIECE
+        pieces: list[bytes] = []
+        length = 0
+        while not inflater.eof:
+            # one byte more than there should be, to see that there is none
+            stored = inflater.unconsumed_tail or self._pread(size, at)
+            if not inflater.unconsumed_tail:
+                at, size = at + len(stored), _LARGE_PIECE
+            piece = inflater.decompress(stored, wanted + 1 - length)
+            pieces.append(piece)
+            length += len(piece)
+            if (not piece and not stored) or length > wanted or (most is not None and length == wanted):
+                break
+        if length < wanted or (most is None and (length != wanted or not inflater.eof)):
+            raise ValueError(f"{self._stem}: an object is cut off, or longer than it says")
+        return b"".join(pieces)[:wanted]
+
+
+def _read_file(path: str, limit: int) -> bytes:
+    """A whole file. Raises OSError, also when it is larger than ``limit``."""
+    with open(path, "rb", opener=open_inside) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(f"{path} is too large")
+    return data
+
+
+def _delta_sizes(delta: bytes) -> tuple[int, int, int]:
+    """The sizes that a difference is from and makes, and where its instructions start."""
+    numbers = []
+    at = 0
+    for _ in range(2):
+        number = shift = 0
+        while True:
+            if at >= len(delta) or shift > 63:
+                raise ValueError("a difference is cut off")
+            byte = delta[at]
+            at += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                break
+        numbers.append(number)
+    return numbers[0], numbers[1], at
+
+
+def _apply(base: bytes, delta: bytes, largest: int) -> bytes:
+    """What a difference makes of its base: instructions to copy from it, and bytes to insert."""
+    before, after, at = _delta_sizes(delta)
+    if after > largest:
+        raise ValueError(f"{after} bytes are too many")
+    if before != len(base):
+        raise ValueError("a difference from something else")
+    pieces: list[bytes] = []
+    left = after
+    try:
+        while at < len(delta):
+            code = delta[at]
+            at += 1
+            if code & 0x80:
+                numbers = [0] * 7
+                for bit in range(7):
+                    if code & 1 << bit:
+                        numbers[bit] = delta[at]
+                        at += 1
+                start = int.from_bytes(bytes(numbers[:4]), "little")
+                size = int.from_bytes(bytes(numbers[4:]), "little") or 0x10000
+                piece = base[start : start + size]
+            else:
+                size, start = code, at
+                piece = delta[at : at + size]
+                at += size
+            left -= size
+            if not size or len(piece) != size or left < 0:
+                raise ValueError("a difference is damaged")
+            pieces.append(piece)
+    except IndexError as error:
+        raise ValueError("a difference is cut off") from error
+    if left:
+        raise ValueError("a difference is cut off")
+    return b"".join(pieces)

@@ -1,0 +1,14 @@
+"""``katafs fsck``: finds what is wrong in a store, and mends what can be mended, beside running daemons and services.
+
+Nothing that was recorded is lost by a repair: commits that ``main`` does not have keep a reference below
+``refs/katafs/lost``, files that are replaced are moved to ``.git/katafs-lost-found``. Removed are only locks, temporary
+files and worktrees of writers that died.
+
+To add a check, write a function from an `Examination` to the `Problem` values it finds, and put it into
+`katafs.kata.fsck.kata.CHECKS`.
+"""
+
+from katafs.kata.fsck.findings import Finding, State
+from katafs.kata.fsck.store import Result, check_ids, check_store
+
+__all__ = ["Finding", "Result", "State", "check_ids", "check_store"]

@@ -1,0 +1,205 @@
+"""Checks of ``HEAD``, ``main``, and of references that are neither it nor tags of events."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from katafs.errors import KataError
+from katafs.git import GitRepo, Oid, packed_references, read_reference
+from katafs.git.objects import COMMIT
+from katafs.git.repo import MAIN, open_plain
+from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
+from katafs.kata.fsck.files import STALE_WORK
+from katafs.kata.fsck.findings import Problem, printable
+
+_HEADS, _TAGS = "refs/heads/", "refs/tags/"
+# the branch of a save of saver's until June 2026
+_STRAY = re.compile(r"refs/heads/[0-9A-Za-z]{8}")
+# the log of a reference: git's gitrepository-layout
+_MOST_HEADS = 100
+_LOG_END = 1 << 16  # bytes
+_REFLOG_LINE = re.compile(rb"[0-9a-f]{40} ([0-9a-f]{40}) ")
+
+
+def directories(exam: Examination) -> Iterator[Problem]:
+    """git takes no directory for a repository that has no ``refs``."""
+    missing = [name for name in ("refs/heads", "refs/tags") if not (exam.git_dir / name).is_dir()]
+    if missing:
+        steps = [partial((exam.git_dir / name).mkdir, parents=True, exist_ok=True) for name in missing]
+        names = " and ".join(f".git/{name}" for name in missing)
+        yield Problem("refs-missing", f"there is no directory {names}", each([*steps]))
+
+
+def packed(exam: Examination) -> Iterator[Problem]:
+    """git refuses everything when a line of ``packed-refs`` is not one of its own."""
+    _, wrong = packed_references(exam.git_dir)
+    if wrong:
+
+        def mend() -> None:
+            exam.keep(".git/packed-refs")
+            exam.mender.clean_packed()
+
+        message = f".git/packed-refs has {wrong} line{'s' if wrong > 1 else ''} that git does not understand"
+        yield Problem("packed-refs-damaged", message, mend)
+
+
+def head(exam: Examination) -> Iterator[Problem]:
+    """``HEAD`` stands for ``main``: git takes no directory for a repository that has none, and merges where it says."""
+    found = read_reference(exam.git_dir, "HEAD")
+    if found is not None and found.target == MAIN:
+        return
+    if found is None:
+        message = "there is no .git/HEAD, so that git sees no repository"
+    elif found.target is not None:
+        message = f"HEAD stands for {printable(found.target)}, not for {MAIN}"
+    elif found.oid is not None:
+        message = f"HEAD is the commit {found.oid.hex()}, not the branch main"
+    else:
+        message = f"HEAD cannot be understood: {printable(repr(found.text[:60]))}"
+
+    def mend() -> None:
+        if found is not None and found.oid is not None:
+            exam.keep_commit(found.oid, "HEAD")
+        exam.mender.point_head()
+
+    yield Problem("head-wrong", message, mend)
+
+
+def main(exam: Examination) -> Iterator[Problem]:
+    """``main`` holds the newest commit; where it is lost, the commits are still there."""
+    if exam.main is not None:
+        yield from _behind(exam)
+        return
+    found = exam.references.get(MAIN)
+    if found is None:
+        what = "there is no branch main"
+    elif found.oid is not None:
+        what = f"main names {found.oid.hex()}, which is no commit that can be read"
+    else:
+        what = f"main cannot be understood: {printable(repr(found.text[:60]))}"
+    tip, why = _lost_tip(exam)
+    if tip is None:
+        yield Problem("main-lost", what, advice=why, is_passing=True)
+        return
+
+    def mend() -> None:
+        if found is not None and found.oid is None:
+            exam.keep(f".git/{MAIN}")
+        exam.mender.replace(MAIN, tip, found.oid if found is not None else None)
+
+    yield Problem("main-lost", f"{what}; its newest commit is {tip.hex()[:12]} by {why}", mend, is_passing=True)
+
+
+def _behind(exam: Examination) -> Iterator[Problem]:
+    """Tags are made after ``main`` has moved. One that is ahead says that the disk forgot where main was."""
+    if exam.ahead is not None:
+        index, oid = exam.ahead
+        message = f"main lacks events up to {index}: tag {index} is ahead of it, on the same line"
+        yield Problem("main-behind", message, partial(exam.mender.replace, MAIN, oid, exam.main), is_passing=True)
+
+
+def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
+    """Where ``main`` was, and how that is known; or None, and what to do."""
+    repo = exam.repo
+    newest_tag = max(((index, found.oid) for index, found in exam.tags.items() if found.oid), default=(-1, None))[1]
+    logged = _last_logged(exam)
+    if logged is not None:
+        chain = whole(repo, logged)
+        if chain is not None and (newest_tag is None or newest_tag in chain.commits):
+            return logged, "its log"
+    heads = _heads(repo)
+    if newest_tag is not None:
+        heads = {oid: chain for oid, chain in heads.items() if newest_tag in chain.commits}
+    if len(heads) == 1:
+        return next(iter(heads)), "being the only one that no other follows"
+    if not heads:
+        return None, "no commit with events is left: take the kata from a backup"
+    names = ", ".join(oid.hex() for oid in heads)
+    return None, f"choose one of {len(heads)} with: git update-ref {MAIN} COMMIT. They are {printable(names, 300)}"
+
+
+def _last_logged(exam: Examination) -> Oid | None:
+    """The last id that the log of ``main`` names (git: ``<old> SP <new> SP <who> TAB <why>``)."""
+    try:
+        with open(exam.git_dir / "logs" / MAIN, "rb", opener=open_plain) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_END))
+            lines = file.read(_LOG_END).splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        if (found := _REFLOG_LINE.match(line)) and found[1].strip(b"0"):
+            return bytes.fromhex(found[1].decode())
+    return None
+
+
+def _heads(repo: GitRepo) -> dict[Oid, Chain]:
+    """All commits with events that no other such commit follows, in any pack or file."""
+    parents: dict[Oid, tuple[Oid, ...]] = {}
+    for oid in {*repo.objects.loose(), *repo.objects.packed()}:
+        try:
+            if repo.objects.kind(oid) == COMMIT:
+                parents[oid] = repo.commit(oid).parents
+        except KataError:
+            continue
+    followed = {parent for found in parents.values() for parent in found}
+    heads = {}
+    for oid in sorted(set(parents) - followed)[:_MOST_HEADS]:
+        chain = whole(repo, oid)
+        if chain is not None:
+            heads[oid] = chain
+    return heads
+
+
+def others(exam: Examination) -> Iterator[Problem]:
+    """Branches that a crashed save left, references that cannot be read, and, as a note, what somebody made."""
+    if exam.main is None:
+        return  # the commits of a branch may be needed to find it
+    kept = []
+    for name, found in sorted(exam.references.items()):
+        if name == MAIN or (name.startswith(_TAGS) and is_index(name.removeprefix(_TAGS))):
+            continue
+        if found.oid is None or found.oid not in exam.repo.objects:
+            if found.target is None:
+                yield _unreadable(exam, name, found.oid)
+        elif _STRAY.fullmatch(name):
+            if _age(exam, name) > STALE_WORK:
+                yield _stray(exam, name, found.oid)
+        elif not name.startswith(LOST):
+            kept.append(name)
+    if kept:
+        names = ", ".join(printable(name) for name in kept[:5]) + (" …" if len(kept) > 5 else "")
+        yield Problem("other-reference", f"{names}: nothing that katafs or saver made", is_note=True)
+
+
+def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:
+    if oid is not None:
+        message = f"{printable(name)} names {oid.hex()}, which is not there"
+        return Problem("reference-broken", message, partial(exam.mender.replace, name, None, oid))
+    message = f"{printable(name)} cannot be understood"
+    steps = [partial(exam.keep, f".git/{name}"), partial(exam.mender.replace, name, None, None)]
+    return Problem("reference-broken", message, each([*steps]))
+
+
+def _stray(exam: Examination, name: str, oid: Oid) -> Problem:
+    message = f"branch {name.removeprefix(_HEADS)} at {oid.hex()[:12]} is left over from a save that crashed"
+    if oid not in exam.chain.commits:
+        message += f", with commits that main does not have: they are kept in {LOST}"
+
+    def mend() -> None:
+        exam.keep_commit(oid, name.removeprefix(_HEADS))
+        exam.mender.replace(name, None, oid)
+
+    return Problem("branch-stray", message, mend)
+
+
+def _age(exam: Examination, name: str) -> float:
+    """Seconds since a reference was written, at least."""
+    path = exam.git_dir / ("packed-refs" if exam.references[name].is_packed_only else name)
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0

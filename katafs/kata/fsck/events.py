@@ -1,0 +1,178 @@
+"""Checks of what the events say: rows, commits and their subjects agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+
+from katafs.errors import KataError
+from katafs.git import GitRepo, Oid
+from katafs.kata.events import parse_rows
+from katafs.kata.fsck.exam import Examination, Step, Tip
+from katafs.kata.fsck.findings import Problem, events, printable
+from katafs.kata.layouts import Layout, Root, rows_blob
+from katafs.kata.listing import Listing
+
+_BACKUP = "take what is missing from a backup"
+
+
+def readable(exam: Examination) -> Iterator[Problem]:
+    """The events can be read at all."""
+    if exam.main is not None and exam.tip is None:
+        message = f"its events cannot be read: {exam.tip_or_why}"
+        yield Problem("events-unreadable", message, advice="the kata shows .git alone; take it from a backup")
+
+
+def rows(exam: Examination) -> Iterator[Problem]:
+    """Row n is that of event n."""
+    tip = exam.tip
+    if tip is None:
+        return
+    wrong = [at for at, row in enumerate(tip.rows) if type(row.get("index")) is not int or row["index"] != at]
+    if wrong:
+        at = wrong[0]
+        message = f"row {at} of its events says index {printable(repr(tip.rows[at].get('index')), 40)}"
+        if len(wrong) > 1:
+            message += f", and {len(wrong) - 1} more are not at their places"
+        yield Problem("row-misplaced", message, advice="katafs counts the rows; correct the index by a commit on main")
+    if tip.layout is Layout.NATIVE:
+        blob = tip.root.blob(b"event.json")
+        try:
+            newest = json.loads(exam.repo.blob(blob)) if blob is not None else None
+        except (KataError, ValueError, RecursionError):
+            newest = None
+        if newest != tip.rows[-1]:
+            message = f"event.json is not the row of the last event, {tip.last}"
+            yield Problem("event-json-wrong", message, advice="katafs shows the row; the next event corrects it")
+
+
+def commits(exam: Examination) -> Iterator[Problem]:
+    """Each event but an outage has its commit, and they are in order."""
+    tip = exam.tip
+    if tip is None:
+        return
+    chain = exam.chain
+    if chain.problem:
+        lacking = set(range(tip.last + 1)) - set(exam.expected)
+        message = f"the history of main ends early ({chain.problem}); {events(lacking)} cannot be found by it"
+        yield Problem("history-broken", message, advice=f"events that have tags can be read; {_BACKUP}")
+    numbered = [step for step in chain.steps if step.number is not None]
+    misplaced = [(newer, older) for newer, older in pairwise(numbered) if _number(older) >= _number(newer)]
+    if misplaced:
+        newer, older = misplaced[0]
+        message = f"commit {newer.oid.hex()[:12]} of event {newer.number} follows"
+        message += f" {older.oid.hex()[:12]} of event {older.number}"
+        if len(misplaced) > 1:
+            message += f", and {len(misplaced) - 1} more are out of order"
+        yield Problem("commit-misplaced", message, advice="look at git log main")
+    beyond = {_number(step) for step in numbered if _number(step) > tip.last}
+    if beyond:
+        message = f"there are commits of {events(beyond)}, the last row is {tip.last}"
+        yield Problem("commit-without-row", message, advice="look at git log main")
+    if not chain.problem:
+        lacking = {index for index in range(tip.last + 1) if index not in exam.expected}
+        if lacking:
+            message = f"{events(lacking)} {'has' if len(lacking) == 1 else 'have'} no commit of that number"
+            yield Problem("row-without-commit", message, advice="katafs shows the commit of the next event")
+    if any(step.parents > 1 for step in chain.steps):
+        yield Problem("not-linear", "main has merges; katafs follows the first parents", is_note=True)
+
+
+def _number(step: Step) -> int:
+    return -1 if step.number is None else step.number
+
+
+def own_rows(exam: Examination) -> Iterator[Problem]:
+    """The rows at the commit of event n are those up to n, and the same as at the tip."""
+    if exam.is_quick or exam.tip is None or exam.tip.layout is Layout.OTHER:
+        return
+    wrong = set()
+    ends = _row_ends(exam.tip)
+    own = {step.number: step.tree for step in exam.chain.steps if step.number is not None}
+    for index, tree in own.items():
+        if index > exam.tip.last:
+            continue
+        try:
+            if not _agrees(exam.repo, tree, exam.tip, index, ends):
+                wrong.add(index)
+        except KataError:
+            continue  # an object that cannot be read: the check of objects tells of it
+    if wrong:
+        message = f"at the commits of {events(wrong)} the rows are not those of the tip"
+        yield Problem("rows-differ", message, advice="katafs shows the rows of the tip; look at git log -p main")
+
+
+def _row_ends(tip: Tip) -> list[int]:
+    """Where each row ends in the bytes of the tip's rows; none when they are no array in UTF-8."""
+    decoder = json.JSONDecoder()
+    ends: list[int] = []
+    try:
+        text = tip.text.decode()
+        at = text.index("[") + 1
+        size = 0
+        for _ in tip.rows:
+            start = at
+            while text[at] in " \t\r\n,":
+                at += 1
+            _, at = decoder.raw_decode(text, at)
+            size += len(text[start:at].encode())
+            ends.append(size + text.index("[") + 1)
+    except (ValueError, IndexError, RecursionError):
+        return []
+    return ends
+
+
+def _agrees(repo: GitRepo, tree: Oid, tip: Tip, index: int, ends: list[int]) -> bool:
+    blob = rows_blob(Root.read(repo, tree), tip.layout)
+    if blob is None:
+        return False
+    text = repo.blob(blob)
+    # nearly always the very bytes with which the tip's begin
+    stem = text.rstrip().removesuffix(b"]").rstrip()
+    if ends and len(stem) == ends[index] and tip.text.startswith(stem):
+        return True
+    return parse_rows(text) == tip.rows[: index + 1]
+
+
+def historic(exam: Examination) -> Iterator[Problem]:
+    """What some versions of saver lost or cannot do (FORMAT hazards 1, 8, 9): told, as there is no mending it."""
+    if exam.is_quick or exam.tip is None or exam.tip.layout is not Layout.SAVER:
+        return
+    ignoring, empty = set(), set()
+    for step in exam.chain.steps:
+        if step.number is None:
+            continue
+        try:
+            files = Root.read(exam.repo, step.tree).subtree(b"files")
+            # saver used ``git add`` as long as its messages ended in a newline
+            if files is not None and step.ends_with_newline and exam.repo.entry(files, b".gitignore"):
+                ignoring.add(step.number)
+        except KataError:
+            continue
+        if files is None:
+            empty.add(step.number)
+    if ignoring:
+        message = f"{events(ignoring)} may lack the files that files/.gitignore names: git add left them out"
+        yield Problem("gitignore", message, is_note=True)
+    if empty:
+        yield Problem("no-files", f"{events(empty)} has no files: saver cannot make diffs with it", is_note=True)
+    yield from _not_text(exam)
+
+
+def _not_text(exam: Examination) -> Iterator[Problem]:
+    if exam.tip is None:
+        return
+    odd = []
+    try:
+        listing = Listing(exam.repo, exam.tip.root.subtree(b"files"))
+        for position in listing.files():
+            try:
+                exam.repo.blob(listing.entries[position].oid).decode()
+            except UnicodeDecodeError:
+                odd.append(listing.paths[position])
+    except KataError:
+        return
+    if odd:
+        message = f"{printable(odd[0])} is not UTF-8: saver records an edit of it at every event"
+        yield Problem("not-utf8", message, is_note=True)

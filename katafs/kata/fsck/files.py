@@ -1,0 +1,178 @@
+"""Checks of the files in ``.git`` that are no references or objects, and of the manifest beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from katafs.git import STALE_LOCK, read_reference
+from katafs.git.repo import open_plain
+from katafs.kata.fsck.exam import Examination
+from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import newest_mtime, remove_tree
+from katafs.kata.fsck.scan import mend_owners_and_modes
+
+# How old, in seconds, what a writer leaves behind must be. References are locked for some milliseconds; git's index
+# and configuration for as long as a person's editor is open; objects are written for as long as a repack takes.
+_STALE_OTHER_LOCK = 600.0
+STALE_WORK = 3600.0
+_LARGEST_INDEX = 64 << 20  # bytes
+_CHECKED_ELSEWHERE = re.compile(r"\.git/refs/|\.git/HEAD$|manifest\.json$")
+_REFERENCE_LOCK = re.compile(r"\.git/(?:refs/.+|HEAD|packed-refs)\.lock")
+
+
+def owners_and_modes(exam: Examination) -> Iterator[Problem]:
+    """The owner of the kata's directory must be able to go on with everything in ``.git``, and nobody else."""
+    mend = partial(mend_owners_and_modes, exam.path)
+    if foreign := exam.scan.foreign:
+        owner = os.lstat(exam.path).st_uid
+        message = f"{_some(foreign)} not owned by the owner of the kata's directory, user {owner}"
+        # else it may be the directory that was given to the wrong one
+        is_clear = len(foreign) * 2 < exam.scan.count
+        advice = "" if is_clear else "chown -R the kata to the user whose it is"
+        yield Problem("wrong-owner", message, mend if is_clear else None, advice, needs_root=True)
+    if modes := exam.scan.wrong_modes:
+        message = f"{_some(modes)} closed to the owner of the kata, or open for everybody to write"
+        yield Problem("wrong-mode", message, mend, needs_root=True)
+    # references, HEAD and the manifest have checks of their own
+    if odd := [name for name in exam.scan.odd if not _CHECKED_ELSEWHERE.match(name)]:
+        message = f"{_some(odd)} no plain file: katafs does not follow or open such things"
+        yield Problem("odd-file", message, advice="replace it by what it stands for, or remove it")
+    if unreadable := exam.scan.unreadable:
+        yield Problem("unreadable", f"{_some(unreadable)} not to be read", advice="run katafs fsck as root")
+
+
+def locks(exam: Examination) -> Iterator[Problem]:
+    """Lock files that nobody holds: git and libgit2 wait for them for ever."""
+    for name, age in sorted(exam.scan.locks.items()):
+        is_reference = _REFERENCE_LOCK.fullmatch(name) is not None
+        limit = STALE_LOCK if is_reference else _STALE_OTHER_LOCK
+        if age > limit:
+            lock = name.removeprefix(".git/").removesuffix(".lock")
+            message = f"{printable(name)} was left behind {_ago(age)} ago by a writer that died"
+            yield Problem("lock-stale", message, partial(exam.mender.unlock, lock, limit))
+        elif age < -STALE_LOCK:
+            message = f"{printable(name)} has a time in the future, so that it cannot be judged"
+            yield Problem("lock-held", message, advice="remove it if nobody writes to this kata")
+        elif not is_reference and age > STALE_LOCK:
+            message = f"{printable(name)} is {_ago(age)} old: a writer may be at work"
+            yield Problem("lock-held", message, advice=f"look again when it is {_ago(_STALE_OTHER_LOCK)} old")
+
+
+def young_locks(exam: Examination) -> bool:
+    """Whether the lock of a reference is there that is too young to be judged, and will soon be old enough."""
+    ages = [age for name, age in exam.scan.locks.items() if _REFERENCE_LOCK.fullmatch(name)]
+    return any(-STALE_LOCK <= age <= STALE_LOCK for age in ages)
+
+
+def temporary_files(exam: Examination) -> Iterator[Problem]:
+    """Objects and packs that were being written by somebody who died: no reader looks at them."""
+    old = [name for name, age in exam.scan.temporary.items() if age > STALE_WORK]
+
+    def remove() -> None:
+        for name in old:
+            (exam.path / name).unlink(missing_ok=True)
+
+    if old:
+        message = f"{_some(old)} left behind by a writer that died more than an hour ago"
+        yield Problem("temporary-file", message, remove)
+
+
+def worktrees(exam: Examination) -> Iterator[Problem]:
+    """What a save of the saver of 2021 to 2026 left behind that crashed: it worked in a worktree in ``/tmp``."""
+    try:
+        names = sorted(os.listdir(exam.git_dir / "worktrees"))
+    except OSError:
+        return
+    for name in names:
+        path = exam.git_dir / "worktrees" / name
+        if path.is_symlink() or not path.is_dir() or time.time() - newest_mtime(path) < STALE_WORK:
+            continue
+        if (path / "locked").exists() or _is_in_use(path / "gitdir"):
+            message = f"worktree {printable(name)} is locked, or its directory is still there"
+            yield Problem("worktree", message, is_note=True)
+        else:
+            message = f"worktree {printable(name)} is left over from a save that crashed"
+            yield Problem("worktree-left", message, partial(_remove_worktree, exam, path))
+
+
+def _is_in_use(gitdir: Path) -> bool:
+    try:
+        with open(gitdir, "rb", opener=open_plain) as file:
+            return os.path.lexists(file.read(4096).strip())
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_worktree(exam: Examination, path: Path) -> None:
+    head = read_reference(path, "HEAD")
+    if head is not None and head.oid is not None:
+        exam.keep_commit(head.oid, f"worktree-{path.name}")
+    remove_tree(path)
+
+
+def index_file(exam: Examination) -> Iterator[Problem]:
+    """git's index ends with the SHA-1 of what stands before; git makes a new one when it is not there."""
+    try:
+        with open(exam.git_dir / "index", "rb", opener=open_plain) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST_INDEX:
+                return
+            data = file.read(_LARGEST_INDEX)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield Problem("index-damaged", f".git/index cannot be read: {error.strerror}", advice="see to the file")
+        return
+    end = data[-20:]
+    if data[:4] != b"DIRC" or end not in (hashlib.sha1(data[:-20]).digest(), bytes(20)):
+        message = ".git/index is damaged; katafs does not use it, git makes a new one"
+        yield Problem("index-damaged", message, partial(exam.keep, ".git/index", move=True))
+
+
+def borrowed_objects(exam: Examination) -> Iterator[Problem]:
+    """What katafs does not read: objects of other repositories, replacements, packs without an index."""
+    for name in ("objects/info/alternates", "objects/info/http-alternates", "info/grafts", "shallow"):
+        path = exam.git_dir / name
+        if path.is_file() and path.stat().st_size:
+            message = f".git/{name} is there: git takes part of the history from elsewhere, katafs does not"
+            yield Problem("not-obeyed", message, is_note=True)
+    if any(name.startswith("refs/replace/") for name in exam.references):
+        yield Problem("not-obeyed", "git replaces objects by refs/replace, katafs does not", is_note=True)
+    try:
+        packs = set(os.listdir(exam.git_dir / "objects" / "pack"))
+    except OSError:
+        return
+    for name in sorted(packs):
+        stem, suffix = os.path.splitext(name)
+        if suffix == ".pack" and f"{stem}.idx" not in packs and not _is_young(exam.git_dir / "objects/pack" / name):
+            message = f"{printable(name)} has no index, so that nobody finds the objects in it"
+            advice = f"as the owner: git index-pack .git/objects/pack/{printable(name)}"
+            yield Problem("pack-without-index", message, advice=advice)
+
+
+def _is_young(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < STALE_WORK
+    except OSError:
+        return True
+
+
+def _some(names: list[str]) -> str:
+    """``3 files are`` with the first of them, or the only one."""
+    first = printable(min(names) or "the kata's directory")
+    return f"{first} is" if len(names) == 1 else f"{first} and {len(names) - 1} more are"
+
+
+def _ago(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.0f} h"
+    )

@@ -1,0 +1,245 @@
+"""Checking, and mending, one kata.
+
+First it is looked at without keeping anybody waiting; that is all for a kata in which nothing is found. Otherwise it is
+looked at again under the lock that katafs' writers take. Saver and git take no such lock: what they look like in the
+middle of their work must be there twice, a second apart. Then what can be mended is mended, and looked at again, until
+nothing new is found: only what is gone then is called mended.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from katafs.errors import DamagedError, KataError
+from katafs.git import Damage, repository_lock
+from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
+from katafs.kata.fsck.exam import Examination, reason
+from katafs.kata.fsck.findings import Finding, Problem, State
+from katafs.owner import acting_as_owner
+
+Check = Callable[[Examination], Iterator[Problem]]
+
+#: Everything that is looked for, in the order in which it is to be mended: what later ones build on comes first.
+CHECKS: tuple[Check, ...] = (
+    files.owners_and_modes,
+    files.locks,
+    branches.directories,
+    branches.packed,
+    branches.head,
+    settings.config,
+    settings.hooks,
+    branches.main,
+    branches.others,
+    events.readable,
+    events.rows,
+    events.commits,
+    tags.wrong,
+    tags.beyond,
+    tags.missing,
+    tags.others,
+    manifest.check,
+    files.borrowed_objects,
+    files.index_file,
+    files.worktrees,
+    files.temporary_files,
+)
+
+#: What reads much, of what does not change: done while nobody waits, and again only where ``main`` was mended.
+LONG_CHECKS: tuple[Check, ...] = (events.own_rows, events.historic)
+
+_PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
+_LOCK_PATIENCE = 11.0
+# when references were changed in the last 10 s, somebody may be at work
+_APART, _RECENT = 1.0, 10.0
+# a repository is being made as long as it has no references, and this many seconds after
+_BEING_MADE = 60.0
+_ROUNDS = 6
+
+
+def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool = False) -> list[Finding]:
+    """All findings in the kata at ``path``; its writers may be at work.
+
+    Raises `KataError` or OSError when it could not be looked at, as when its lock is not to be had. A kata that is
+    removed meanwhile has none.
+    """
+    try:
+        if _is_directory(path / ".git"):
+            found = _KataCheck(path, kata_id, repair, is_quick).run()
+        else:
+            found = _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
+        return found if path.is_dir() or any(finding.state is State.MENDED for finding in found) else []
+    except (KataError, OSError):
+        if not path.is_dir():
+            return []
+        raise
+
+
+def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> list[Finding]:
+    found = []
+    for problem in plain.check(path, is_quick=is_quick):
+        state, advice = State.FOUND if problem.mend else State.LEFT, problem.advice
+        if repair and problem.mend:
+            try:
+                with acting_as_owner(path.parent):
+                    problem.mend()
+                state = State.MENDED
+            except OSError as error:
+                state, advice = State.LEFT, f"it could not be mended: {reason(error)}"
+        found.append(Finding(kata_id, problem.code, problem.message, state, advice))
+    return found
+
+
+class _KataCheck:
+    """The looks at one kata that is a repository."""
+
+    def __init__(self, path: Path, kata_id: str, repair: bool, is_quick: bool) -> None:
+        self._path, self._id, self._repair, self._is_quick = path, kata_id, repair, is_quick
+        # what was found while nobody waited
+        self._damage: list[Damage] = []
+        self._long: list[Problem] = []
+        #: mends that were tried, by what they were for, and why one failed
+        self._mended: dict[tuple[str, str], Problem] = {}
+        self._failed: dict[tuple[str, str], str] = {}
+
+    def run(self) -> list[Finding]:
+        started = time.monotonic()
+        exam = self._exam()
+        try:
+            exam.repo  # noqa: B018 - opened first, as nothing can be said without it
+        except DamagedError as error:
+            message = f"it is no repository: {reason(error)}"
+            return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
+        if _is_being_made(exam):
+            return []
+        if not self._is_quick:
+            self._damage = objects.look(exam)
+        self._long = list(self._found_by(LONG_CHECKS, exam))
+        first = self._look(exam)
+        if all(problem.is_note for problem in first) and not self._damage and not files.young_locks(exam):
+            return self._findings(first)
+        exam = self._wait_for_locks(exam)
+        if any(problem.is_passing for problem in first) and _was_written(exam):
+            time.sleep(max(0.0, _APART - (time.monotonic() - started)))
+        with repository_lock(self._path / ".git", _PATIENCE):
+            return self._findings(self._again(first))
+
+    def _exam(self) -> Examination:
+        return Examination(self._path, self._id, is_quick=self._is_quick)
+
+    def _look(self, exam: Examination) -> list[Problem]:
+        """Everything that there is to find."""
+        return [*self._found_by(CHECKS, exam), *self._long, *objects.problems(exam, self._damage)]
+
+    def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
+        for check in checks:
+            try:
+                yield from check(exam)
+            except (KataError, OSError) as error:
+                # an object that cannot be read, of which the check of objects tells more
+                name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
+                message = f"{name} could not be checked: {reason(error)}"
+                yield Problem("unchecked", message, advice="see the other findings")
+
+    def _wait_for_locks(self, exam: Examination) -> Examination:
+        """Whoever holds a reference will have let go soon, or is dead."""
+        end = time.monotonic() + _LOCK_PATIENCE
+        while files.young_locks(exam) and time.monotonic() < end:
+            time.sleep(0.05)
+            exam = self._exam()
+        return exam
+
+    def _again(self, first: list[Problem]) -> list[Problem]:
+        """Look, and mend, until nothing is left that can be mended."""
+        passing = {problem.code for problem in first if problem.is_passing}
+        untagged = frozenset[int]().union(*(problem.indexes for problem in first))
+        found: list[Problem] = []
+        for _ in range(_ROUNDS):
+            exam = self._exam()
+            exam.untagged_before = untagged if not self._mended else None
+            found = [
+                problem
+                for problem in self._look(exam)
+                if self._mended or not problem.is_passing or problem.code in passing
+            ]
+            if not self._repair or not self._mend_all(found):
+                break
+        return found
+
+    def _mend_all(self, found: list[Problem]) -> bool:
+        """Whether something was tried. Where ``main`` moves, what was found before holds no longer."""
+        was_tried = False
+        for problem in found:
+            if self._mend(problem):
+                was_tried = True
+                if problem.code in ("main-lost", "main-behind"):
+                    self._long = list(self._found_by(LONG_CHECKS, self._exam()))
+                    break
+        return was_tried
+
+    def _mend(self, problem: Problem) -> bool:
+        """Try to mend something, once; whether it was tried."""
+        key = (problem.code, problem.message)
+        if problem.mend is None or problem.is_note or key in self._mended or key in self._failed:
+            return False
+        try:
+            as_root = problem.needs_root and os.geteuid() == 0
+            with nullcontext() if as_root else acting_as_owner(self._path):
+                problem.mend()
+        except (KataError, OSError) as error:
+            self._failed[key] = reason(error)
+        else:
+            self._mended[key] = problem
+        return True
+
+    def _findings(self, last: list[Problem]) -> list[Finding]:
+        """What is told: what was mended, and what is there at the end."""
+        left = {(problem.code, problem.message) for problem in last}
+        told = [
+            Finding(self._id, code, message, State.MENDED)
+            for code, message in self._mended
+            if (code, message) not in left
+        ]
+        for problem in last:
+            key = (problem.code, problem.message)
+            state, advice = State.LEFT, problem.advice
+            if problem.is_note:
+                state = State.NOTE
+            elif key in self._failed:
+                advice = f"it could not be mended: {self._failed[key]}"
+            elif key in self._mended:
+                advice = "it was mended, and is there again"
+            elif problem.mend is not None:
+                state = State.FOUND
+            told.append(Finding(self._id, problem.code, problem.message, state, advice))
+        return told
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_being_made(exam: Examination) -> bool:
+    """Whether it is a repository that somebody has only begun to make."""
+    if exam.references:
+        return False
+    newest = max(os.lstat(exam.path).st_mtime, os.lstat(exam.git_dir).st_mtime)
+    return 0 <= time.time() - newest < _BEING_MADE
+
+
+def _was_written(exam: Examination) -> bool:
+    """Whether somebody wrote references a moment ago."""
+    for name in ("refs/heads", "refs/heads/main", "refs/tags", "packed-refs"):
+        try:
+            if time.time() - os.lstat(exam.git_dir / name).st_mtime < _RECENT:
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,0 +1,68 @@
+"""Files: put aside, removed, or written whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+
+
+def keep(path: Path, aside: Path, name: str, *, move: bool) -> None:
+    """Move what is ``name`` below ``path`` into the directory ``aside``, or give it a second name there.
+
+    It is not read, so that nothing is kept that its owner could not have. Raises OSError.
+    """
+    aside.mkdir(exist_ok=True)
+    flat = name.removeprefix(".git/").replace("/", "-")
+    for number in range(1, 10_000):
+        target = aside / (flat if number == 1 else f"{flat}.{number}")
+        if not os.path.lexists(target):
+            if move:
+                os.rename(path / name, target)
+            else:
+                os.link(path / name, target, follow_symlinks=False)
+            return
+    raise FileExistsError(errno.EEXIST, "too much was put aside", aside)
+
+
+def newest_mtime(path: Path, most: int = 100_000) -> float:
+    """The time of the newest thing in a directory, itself included; links are not followed."""
+    newest = os.lstat(path).st_mtime
+    for parent, directories, names in os.walk(path):
+        for name in (*directories, *names):
+            try:
+                newest = max(newest, os.lstat(os.path.join(parent, name)).st_mtime)
+            except OSError:
+                continue
+            most -= 1
+            if not most:
+                return newest
+    return newest
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all that is in it. Raises OSError."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, and sync it, before it gets its name. Raises OSError."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,154 @@
+"""Checks of the objects: every one is read and compared with its id.
+
+That takes long, and is done without keeping anybody from writing; what is found is looked at again later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from katafs.errors import DamagedError, KataError
+from katafs.git import KIND_WORDS, Damage, Oid, Whereabouts, put_object, verify
+from katafs.git.objects import BLOB
+from katafs.git.repo import open_plain
+from katafs.kata.fsck.exam import Examination, Step
+from katafs.kata.fsck.findings import Problem, events, printable
+
+_MOST_FILES, _LARGEST_FILE = 10_000, 64 << 20
+
+
+def look(exam: Examination) -> list[Damage]:
+    """Read all objects that a reference reaches, and all loose ones: those that are damaged."""
+    tips = [found.oid for found in exam.references.values() if found.oid is not None]
+    seen: set[Oid] = set()
+    main = [exam.main] if exam.main is not None else []
+    found = list(verify(exam.repo, [*main, *(tip for tip in tips if tip in exam.repo.objects)], seen))
+    for oid in exam.repo.objects.loose():
+        if oid not in seen:
+            try:
+                exam.repo.objects.check(oid, exam.repo.objects.kind(oid))
+            except DamagedError as error:
+                found.append(Damage(oid, 0, oid not in exam.repo.objects, str(error).rpartition(f"{oid.hex()} ")[2]))
+    return found
+
+
+def problems(exam: Examination, damage: list[Damage]) -> Iterator[Problem]:
+    """What is still wrong of what `look` found, with the events and files that need it."""
+    still = [found for found in damage if _is_damaged(exam, found)]
+    if not still:
+        return
+    where = _touched(exam, {found.oid for found in still if found.kind})
+    copies = _copies(exam, {found.oid for found in still if found.kind == BLOB})
+    for found in sorted(still):
+        oid = found.oid.hex()
+        what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
+        if not found.kind:
+            message = f"{what}; nothing refers to it, but nobody could store the same again"
+            yield Problem("object-damaged", message, partial(exam.keep, _file(exam, found.oid), move=True))
+            continue
+        message = f"{what}: {where.get(found.oid) or 'no event of main needs it'}"
+        packed = exam.repo.objects.read_packed(found.oid)
+        mend = None
+        if packed is not None and exam.repo.objects.loose_file(found.oid).exists():
+            message += "; a pack has it whole"
+            mend = partial(exam.keep, _file(exam, found.oid), move=True)
+        elif found.oid in copies:
+            message += f"; {printable(copies[found.oid][0])} in the kata's directory has its bytes"
+            mend = partial(put_object, exam.repo, found.oid, KIND_WORDS[BLOB], copies[found.oid][1])
+        advice = "" if mend else _advice(exam)
+        yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
+
+
+def _advice(exam: Examination) -> str:
+    if (exam.git_dir / "objects/info/alternates").is_file():
+        return "it may be borrowed, which katafs does not do: as the owner, git repack -a -d copies what is borrowed"
+    return "no copy is in this kata; copy the file of the object from a backup"
+
+
+def _file(exam: Examination, oid: Oid) -> str:
+    return os.fspath(exam.repo.objects.loose_file(oid).relative_to(exam.path))
+
+
+def _is_damaged(exam: Examination, found: Damage) -> bool:
+    objects = exam.repo.objects
+    try:
+        if found.kind:
+            objects.check(found.oid, found.kind)
+        elif objects.loose_file(found.oid).exists():
+            objects.check(found.oid, objects.kind(found.oid))
+    except DamagedError:
+        return True
+    return False
+
+
+def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
+    """For each object the events and files of ``main`` that cannot be read without it."""
+    places: dict[Oid, tuple[set[int], set[bytes]]] = {oid: (set(), set()) for oid in wanted}
+    whereabouts = Whereabouts(exam.repo, wanted)
+    by_commit: dict[Oid, set[int]] = {}
+    for index, oid in exam.expected.items():
+        by_commit.setdefault(oid, set()).add(index)
+    for index, tag in exam.tags.items():
+        if tag.oid is not None and tag.oid not in exam.chain.commits:
+            by_commit.setdefault(tag.oid, set()).add(index)
+    for step in _steps(exam, by_commit):
+        indexes = by_commit.get(step.oid, set())
+        if step.oid in places:
+            places[step.oid][0].update(indexes)
+        for oid, path in whereabouts.below(step.tree):
+            places[oid][0].update(indexes)
+            places[oid][1].add(path)
+    return {oid: _sentence(*found) for oid, found in places.items() if found[0] or found[1]}
+
+
+def _steps(exam: Examination, by_commit: dict[Oid, set[int]]) -> Iterator[Step]:
+    """The commits of ``main``, and those that tags name where its history breaks off."""
+    yield from exam.chain.steps
+    for oid in by_commit:
+        if oid not in exam.chain.commits:
+            try:
+                commit = exam.repo.commit(oid)
+            except KataError:
+                yield Step(oid, oid, None, b"", 0, ends_with_newline=False)
+            else:
+                yield Step(oid, commit.tree, None, b"", 0, ends_with_newline=False)
+
+
+def _sentence(indexes: set[int], paths: set[bytes]) -> str:
+    shown = [printable(path) or "everything" for path in sorted(paths)[:5]] + (["…"] if len(paths) > 5 else [])
+    files = ", ".join(shown) or "everything"
+    return f"{files} of {events(indexes)} cannot be read" if indexes else f"{files} of an option cannot be read"
+
+
+def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]:
+    """Files of the kata's directory, which saver kept up to date for years, that are the blobs that are wanted."""
+    found: dict[Oid, tuple[str, bytes]] = {}
+    left, owner = _MOST_FILES, os.lstat(exam.path).st_uid
+    for parent, directories, names in os.walk(exam.path) if wanted else ():
+        directories[:] = [name for name in directories if name != ".git"]
+        for name in names:
+            data = _plain_file(Path(parent, name), owner)
+            oid = hashlib.sha1(b"blob %d\0" % len(data) + data).digest() if data is not None else b""
+            if data is not None and oid in wanted:
+                found[oid] = (os.fspath(Path(parent, name).relative_to(exam.path)), data)
+            left -= 1
+            if left <= 0:
+                return found
+    return found
+
+
+def _plain_file(path: Path, owner: int) -> bytes | None:
+    """The bytes of a file that is the owner's: he is not to be given what he could not read."""
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size > _LARGEST_FILE:
+                return None
+            return file.read(_LARGEST_FILE)
+    except OSError:
+        return None

@@ -1,0 +1,137 @@
+"""One walk through a kata's ``.git``: locks, temporary files, owners, modes, and what is no plain file."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# git: tmp_obj_*, tmp_pack_*, tmp_idx_*, .tmp-*-pack; libgit2: tmp_object_git2_*, pack_git2_*
+_TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
+_OBJECTS = ".git/objects"
+_DEEPEST = 24
+
+
+@dataclass
+class Scan:
+    """What was found; paths are relative to the kata."""
+
+    #: how many files and directories were looked at
+    count: int = 0
+    #: age in seconds by path, of lock files, and of temporary files among the objects
+    locks: dict[str, float] = field(default_factory=dict)
+    temporary: dict[str, float] = field(default_factory=dict)
+    #: not the owner's; too closed for the owner, or open to everybody
+    foreign: list[str] = field(default_factory=list)
+    wrong_modes: list[str] = field(default_factory=list)
+    #: neither files nor directories
+    odd: list[str] = field(default_factory=list)
+    #: what could not be looked at
+    unreadable: list[str] = field(default_factory=list)
+
+
+def scan(path: Path, *, with_objects: bool) -> Scan:
+    """Walk through ``.git`` and look at the kata's directory and its manifest. Links are not followed.
+
+    Without objects, their directories are looked at and not the files in them.
+    """
+    found = Scan()
+    owner = os.lstat(path).st_uid
+    _look(found, "", os.lstat(path), owner)
+    waiting = [".git"]
+    for name in (".git", "manifest.json"):
+        try:
+            _look(found, name, os.lstat(path / name), owner)
+        except OSError:
+            continue  # that it is not there is another check's
+    while waiting:
+        directory = waiting.pop()
+        try:
+            entries = list(os.scandir(path / directory))
+        except OSError:
+            found.unreadable.append(directory)
+            continue
+        for entry in entries:
+            name = f"{directory}/{entry.name}"
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # it is gone
+            _look(found, name, status, owner)
+            is_wanted = with_objects or directory != _OBJECTS or len(entry.name) != 2
+            if is_wanted and stat.S_ISDIR(status.st_mode) and name.count("/") < _DEEPEST:
+                waiting.append(name)
+    return found
+
+
+def _look(found: Scan, name: str, status: os.stat_result, owner: int) -> None:
+    mode = status.st_mode
+    is_directory = stat.S_ISDIR(mode)
+    if not is_directory and not stat.S_ISREG(mode):
+        found.odd.append(name)
+        return
+    found.count += 1
+    if status.st_uid != owner:
+        found.foreign.append(name)
+    if is_wrong_mode(mode):
+        found.wrong_modes.append(name)
+    if not is_directory:
+        base = name.rpartition("/")[2]
+        if name.endswith(".lock"):
+            found.locks[name] = time.time() - status.st_mtime
+        elif name.startswith(_OBJECTS) and _TEMPORARY.match(base):
+            found.temporary[name] = time.time() - status.st_mtime
+
+
+def is_wrong_mode(mode: int) -> bool:
+    """Whether the owner cannot use a file or directory, or everybody can write to it."""
+    needed = stat.S_IRWXU if stat.S_ISDIR(mode) else stat.S_IRUSR
+    return mode & needed != needed or bool(mode & stat.S_IWOTH)
+
+
+def mend_owners_and_modes(path: Path) -> None:
+    """Give all of ``.git``, and the manifest, to the owner of the kata's directory, and make it usable for him.
+
+    With root's powers in a directory of somebody else: each file is opened without following links, and must have no
+    other name, so that nothing outside can be hit, whatever the owner moves about meanwhile.
+    """
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        owner = os.fstat(top)
+        _mend(top, owner)
+        for name in (".git", "manifest.json"):
+            _mend_at(name, top, owner)
+        for _, directories, names, fd in os.fwalk(".git", dir_fd=top, follow_symlinks=False):
+            for name in (*directories, *names):
+                _mend_at(name, fd, owner)
+    finally:
+        os.close(top)
+
+
+def _mend_at(name: str, directory: int, owner: os.stat_result) -> None:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+            return
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return  # it is gone, or not ours to open: it is found again if it is still there
+    try:
+        _mend(fd, owner)
+    finally:
+        os.close(fd)
+
+
+def _mend(fd: int, owner: os.stat_result) -> None:
+    status = os.fstat(fd)
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if not is_directory and (not stat.S_ISREG(status.st_mode) or status.st_nlink != 1):
+        return
+    if status.st_uid != owner.st_uid:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    if is_wrong_mode(status.st_mode):
+        needed = stat.S_IRWXU if is_directory else stat.S_IRUSR
+        os.fchmod(fd, (stat.S_IMODE(status.st_mode) | needed) & ~stat.S_IWOTH)

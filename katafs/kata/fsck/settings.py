@@ -1,0 +1,86 @@
+"""Checks of what git would obey, and katafs does not: configuration and hooks."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from functools import partial
+
+from katafs.errors import KataError
+from katafs.git import GitWriter, read_reference
+from katafs.git.repo import open_plain
+from katafs.kata.fsck.exam import Examination, reason
+from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import replace_file
+
+# what git and libgit2 write when they make a repository; anything else was put there
+_USUAL_SETTINGS = re.compile(
+    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks)|"
+    r"user\.(name|email)|gc\.auto|init\.defaultbranch|safe\.directory"
+)
+_CONFIG = "[core]\n\tbare = false\n\trepositoryformatversion = 0\n\tfilemode = true\n\tlogallrefupdates = true\n"
+_CONFIG_USER = "[user]\n\tname = {0}\n\temail = {0}@cyber-dojo.org\n"
+_END_OF_KEY = re.compile(r"[=\s]")
+_MOST_CONFIG = 1 << 16
+
+
+def hooks(exam: Examination) -> Iterator[Problem]:
+    """Programs that git would run; katafs does not."""
+    try:
+        entries = list(os.scandir(exam.git_dir / "hooks"))
+    except OSError:
+        return
+    found = sorted(
+        entry.name
+        for entry in entries
+        if not entry.name.endswith(".sample")
+        and entry.stat(follow_symlinks=False).st_mode & stat.S_IXUSR
+        and not entry.is_dir(follow_symlinks=False)
+    )
+    if found:
+        message = f"git would run {', '.join(map(printable, found[:5]))} from .git/hooks; katafs does not"
+        yield Problem("hook", message, is_note=True)
+
+
+def config(exam: Examination) -> Iterator[Problem]:
+    """The configuration: there, small, without includes, one that libgit2 opens. What is unusual is told."""
+    path = exam.git_dir / "config"
+    try:
+        with open(path, "rb", opener=open_plain) as file:
+            text = file.read(_MOST_CONFIG)
+    except FileNotFoundError:
+        plain = _CONFIG + _CONFIG_USER.format(exam.kata_id)
+        mend = partial(replace_file, path, plain.encode())
+        yield Problem("config-missing", "there is no .git/config, so that nobody can write to the kata", mend)
+        return
+    except OSError as error:
+        yield Problem("config-refused", f".git/config cannot be read: {error.strerror}", advice="see to the file")
+        return
+    unusual = sorted(name for name in _settings(text) if not _USUAL_SETTINGS.fullmatch(name))
+    if unusual:
+        message = f".git/config sets {', '.join(map(printable, unusual[:5]))}: katafs does not obey it, git may"
+        yield Problem("config-unusual", message, is_note=True)
+    head = read_reference(exam.git_dir, "HEAD")
+    # without these libgit2 sees no repository at all, of which other checks tell
+    if head is not None and (head.oid or head.target) and (exam.git_dir / "refs").is_dir():
+        try:
+            GitWriter(exam.repo)
+        except KataError as error:
+            advice = "move .git/config away; --repair then writes a plain one"
+            yield Problem("config-refused", f"katafs cannot write to the kata: {reason(error)}", advice=advice)
+
+
+def _settings(text: bytes) -> set[str]:
+    """The names that a configuration sets, ``section.key``."""
+    names = set()
+    section = ""
+    for line in text.decode("utf-8", "replace").splitlines():
+        stripped = line.strip()
+        if found := re.match(r'\[\s*([^\s"\]]+)[^\]]*\]?(.*)', stripped):
+            section, stripped = found[1].lower(), found[2].strip()
+        if stripped and stripped[0] not in "#;":
+            key = _END_OF_KEY.split(stripped, maxsplit=1)[0]
+            names.add(f"{section}.{key.lower()}")
+    return names

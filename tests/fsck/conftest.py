@@ -1,0 +1,32 @@
+"""Fixtures of the tests of ``katafs fsck``: stores in memory, where syncing costs nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fsck.cases import LAYOUTS, clean, copy_kata
+from tests.katas import fast_directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """Remove the katas that all tests copy."""
+    yield
+    clean()
+
+
+@pytest.fixture
+def store() -> Iterator[Path]:
+    """An empty store."""
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=LAYOUTS)
+def kata(request: pytest.FixtureRequest, store: Path) -> Path:
+    """A kata of six events in each layout."""
+    return copy_kata(request.param, store)

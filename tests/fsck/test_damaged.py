@@ -1,0 +1,143 @@
+"""``katafs fsck``: damaged objects, and the events and files that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from katafs.kata.fsck import State
+from tests.fsck.cases import (
+    LAST,
+    assert_mended,
+    check,
+    codes,
+    left,
+    loose,
+    make_old,
+    references,
+)
+from tests.katas import git, stored_rows
+
+
+def cut(file: Path) -> None:
+    """Cut a file to half its length, as a disk that was full does."""
+    file.chmod(0o644)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def fill(file: Path, data: bytes) -> None:
+    """Write other bytes into a file that nobody may write to."""
+    file.chmod(0o644)
+    file.write_bytes(data)
+
+
+HARM: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "missing": ("object-missing", lambda file: file.unlink()),
+    "empty": ("object-damaged", lambda file: fill(file, b"")),
+    "cut": ("object-damaged", cut),
+    "rubbish": ("object-damaged", lambda file: fill(file, b"rubbish")),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_damaged_object_is_told_with_what_it_touches(kata: Path, harm: str) -> None:
+    code, damage = HARM[harm]
+    listed = git(kata, "ls-tree", "-r", "--name-only", "main").decode().split()
+    (name,) = (name for name in listed if name.startswith("files/hiker."))
+    file = loose(kata, f"refs/tags/4:{name}")
+    damage(file)
+    make_old(kata)
+    finding = left(kata, code)
+    skipped = name.endswith(".sh")
+    assert f": {name} of {'events 2-4' if skipped else 'event 4'} cannot be read" in finding.message
+    assert file.parent.name + file.name in finding.message
+    assert len(check(kata)) == 1
+    assert check(kata, is_quick=True) == []
+
+
+def test_a_damaged_tree(kata: Path) -> None:
+    cut(loose(kata, f"refs/tags/{LAST}:files"))
+    make_old(kata)
+    assert f": files/ of event {LAST} cannot be read" in left(kata, "object-damaged").message
+
+
+def test_a_damaged_root_tree(kata: Path) -> None:
+    cut(loose(kata, "refs/tags/1^{tree}"))
+    make_old(kata)
+    assert ": everything of event 1 cannot be read" in left(kata, "object-damaged").message
+
+
+def test_a_damaged_commit_breaks_the_history(kata: Path) -> None:
+    """The events before it have their tags: they can be read, and nothing is taken away from them."""
+    loose(kata, "refs/tags/4").unlink()
+    make_old(kata)
+    gone = "events 2-4" if "outage" in json.dumps(stored_rows(kata)) else "event 4"
+    assert "events 0-4 cannot be found by it" in left(kata, "history-broken").message
+    assert f": everything of {gone} cannot be read" in left(kata, "object-missing").message
+    assert {code for code, _ in codes(check(kata))} == {"history-broken", "object-missing"}
+
+
+def test_the_rows_of_the_tip(kata: Path) -> None:
+    rows = "events_summary.json" if "events_summary" in git(kata, "ls-tree", "main").decode() else "events.json"
+    cut(loose(kata, f"main:{rows}"))
+    make_old(kata)
+    assert "its events cannot be read" in left(kata, "events-unreadable").message
+    assert f"{rows} of event" in left(kata, "object-damaged").message
+
+
+def test_an_object_that_a_pack_has(kata: Path) -> None:
+    before = references(kata)
+    git(kata, "repack", "-a", "-q")
+    file = loose(kata, "refs/tags/1^{tree}")
+    cut(file)
+    make_old(kata)
+    assert_mended(kata, before, "object-damaged")
+    assert not file.exists()
+    assert len(os.listdir(kata / ".git" / "katafs-lost-found")) == 1
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_an_object_that_the_work_tree_has(kata: Path, harm: str) -> None:
+    before = references(kata)
+    code, damage = HARM[harm]
+    file = loose(kata, "main:manifest.json")
+    damage(file)
+    make_old(kata)
+    assert_mended(kata, before, code)
+    assert file.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_damaged_pack(kata: Path) -> None:
+    git(kata, "gc", "-q")
+    (pack,) = (kata / ".git" / "objects" / "pack").glob("*.pack")
+    pack.chmod(0o644)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    pack.write_bytes(data)
+    make_old(kata)
+    found = check(kata, repair=True)
+    assert {finding.code for finding in found} <= {"object-damaged", "object-missing", "history-broken"}
+    assert {finding.state for finding in found} == {State.LEFT}
+    assert "object-damaged" in {finding.code for finding in found}
+
+
+def test_a_pack_without_an_index(kata: Path) -> None:
+    git(kata, "gc", "-q")
+    (index,) = (kata / ".git" / "objects" / "pack").glob("*.idx")
+    index.unlink()
+    make_old(kata)
+    assert "git index-pack" in left(kata, "pack-without-index").advice
+
+
+def test_a_tip_that_a_pack_has(kata: Path) -> None:
+    """Nothing of the events can be told before it is mended; all is well afterwards."""
+    git(kata, "repack", "-a", "-q")
+    for name in ("main", "main^{tree}"):
+        cut(loose(kata, name))
+    make_old(kata)
+    assert {finding.state for finding in check(kata, repair=True)} == {State.MENDED}
+    assert check(kata) == []
