@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from katafs.kata.plain_kata import PlainKata
 
 _KEPT = 128
 _GENERATIONS = 10_000
+_TOLD = 20_000
 # for so long, in seconds, it is taken for granted that plain files are as they were
 _FRESH_SECONDS = 0.2
 _DROPPED_SECONDS = 10.0
@@ -80,6 +81,8 @@ class PlainStore:
         self._directory: Path | None = None
         self._making_directory = threading.Lock()
         self._kept = _Kept(_KEPT)
+        # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
+        self.told: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
         self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
 
     def is_ready(self, kata_id: str, path: Path) -> bool:

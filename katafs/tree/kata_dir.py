@@ -28,7 +28,7 @@ from katafs.tree.migrating import MigratingControl, MigratingOption
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Maker, Node, entry_or_damaged
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
-from katafs.tree.plain import GIT, MANIFEST, PlainNode, plain_entry
+from katafs.tree.plain import GIT, PlainNode, plain_entry
 from katafs.tree.plain_paths import (
     is_plain_path,
     is_plain_path_name,
@@ -40,7 +40,7 @@ from katafs.tree.plain_paths import (
 log = logging.getLogger(__name__)
 
 # fixed entries of a kata; others stand where their nodes are made
-KATA, CONTROL, CONFIG, README, OPTIONS_JSON = 0, 11, 13, 14, 15
+KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
 
 _Maker = Callable[[Context, Kata], Node]
 
@@ -285,8 +285,6 @@ def fixed_node(ctx: Context, key: Key) -> Node:
         return PlainNode(ctx, key.kata, b".git")
     if is_plain_path(key):
         return plain_path_node(ctx, key)
-    if key.a == MANIFEST and ctx.store.is_plain(key.kata):
-        return PlainNode(ctx, key.kata, b"manifest.json")
     kata = ctx.store.kata(key.kata)
     if key.a == downloads.DOWNLOAD_ROOT:
         return downloads.Member(ctx, kata, key)

@@ -1,14 +1,15 @@
 """The plain paths of katas of version 0 and 1: ``N.event.json`` or ``N/event.json``, ``events.json``, option files.
 
 Where the kata is still stored plain they are the very files (`katafs.tree.plain`), else they are made from git. Their
-numbers are the same, before and after.
+numbers differ: what a reader has open must not turn into something else.
 """
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
-from katafs.errors import KataError, NotFoundError
+from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git import GitRepo
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
@@ -20,18 +21,33 @@ from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, 
 from katafs.kata.snapshot import Snapshot
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Later, Node, entry_or_damaged
+from katafs.tree.nodes import (
+    IMMUTABLE,
+    MUTABLE,
+    NEVER,
+    BytesFile,
+    Directory,
+    Entry,
+    File,
+    Later,
+    Node,
+    entry_or_damaged,
+)
 from katafs.tree.numbers import EVENT, FIXED, Key
 from katafs.tree.plain import (
-    FIRST_PLAIN_OPTION,
+    FIRST_STORED_OPTION,
     PLAIN_DIRECTORY,
-    PLAIN_EVENT,
-    PLAIN_EVENTS,
+    STORED_EVENT,
+    STORED_EVENTS,
+    STORED_MANIFEST,
     PlainNode,
-    plain_key,
+    is_stored_key,
     plain_path,
 )
 
+# fixed entries of a kata, and the slot of an event
+PLAIN_EVENTS, FIRST_PLAIN_OPTION = 64, 65
+PLAIN_EVENT = 24
 _OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 
 
@@ -46,15 +62,47 @@ class _StoredFile(PlainNode):
 
     def read(self, offset: int, length: int) -> bytes:
         try:
-            return super().read(offset, length)
+            data = super().read(offset, length)
         except KataError:
             if self._ctx.store.is_plain(self._kata_id):
                 raise
-        node = plain_path_node(self._ctx, self.key)
+        else:
+            # as long as this is so, it was the file
+            if self._ctx.store.is_plain(self._kata_id):
+                return data
+        return _gone_file(self._ctx, self.key).read(offset, length)
+
+
+class _GoneFile(File):
+    """A plain file that somebody has open, and that was migrated: like a file that was removed, it stays as it was.
+
+    What the kernel does not have of it is read from git, in one piece, and filled up with newlines to the size that the
+    reader was told: to JSON they are nothing. Where that cannot be, the reader hears ESTALE.
+    """
+
+    attr_timeout = NEVER
+
+    def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
+        super().__init__(key, ctx.owner(ctx.store.kata(key.kata)), mtime_ns)
+        self._size, self._node = size, node
+
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        node = self._node
+        if offset >= self._size:
+            return b""
+        if offset or length < self._size or node is None:
+            raise StaleError("the plain file was migrated")
         if (make := node.to_make()) is not None:
             result = make()
             node.made(result.make() if isinstance(result, Later) else result)
-        return node.read(offset, length)
+        data = node.read(0, length)
+        is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
+        if len(data) > self._size or (is_option and len(data) < self._size):
+            raise StaleError("the plain file was migrated")
+        return data.ljust(self._size, b"\n")
 
 
 class _EventDirectory(Directory):
@@ -99,27 +147,56 @@ def is_plain_path_name(kata: Kata, name: bytes) -> bool:
 
 def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
     """The entry of one of `plain_path_names`."""
-    key = plain_key(kata.kata_id, name)
+    index = event_of(name)
+    if index is not None:
+        key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT if name.endswith(b"n") else PLAIN_DIRECTORY)
+    elif name == b"events.json":
+        key = Key(FIXED, kata.kata_id, PLAIN_EVENTS)
+    else:
+        key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
     mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
     timeout = IMMUTABLE if key.kind == EVENT else MUTABLE
-    return entry_or_damaged(partial(plain_path_node, ctx, key), timeout, key, directory, mode)
+    return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
 
 
 def is_plain_path(key: Key) -> bool:
     """Whether a key is that of a plain path."""
     if key.kind == EVENT:
-        return key.b in (PLAIN_EVENT, PLAIN_DIRECTORY)
-    return key.kind == FIXED and PLAIN_EVENTS <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
+        return key.b in (PLAIN_EVENT, PLAIN_DIRECTORY, STORED_EVENT)
+    is_made = key.kind == FIXED and PLAIN_EVENTS <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
+    return is_made or is_stored_key(key)
 
 
 def plain_path_node(ctx: Context, key: Key) -> Node:
     """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
+    if not is_stored_key(key) and not (key.b == PLAIN_DIRECTORY and ctx.store.is_plain(key.kata)):
+        return _made_node(ctx, key)
+    if not ctx.store.is_plain(key.kata):
+        return _gone_file(ctx, key)
+    # whether the kata can be converted is not asked, nor which version it is: their paths differ
+    for version in (1, 0):
+        with contextlib.suppress(NotFoundError):
+            return _StoredFile(ctx, key.kata, plain_path(key, version))
     if ctx.store.is_plain(key.kata):
-        return _stored_node(ctx, key)
+        raise NotFoundError(f"kata {key.kata} has no such plain file")
+    return plain_path_node(ctx, key)
+
+
+def _gone_file(ctx: Context, key: Key) -> Node:
+    told = ctx.store.plain.told.get(key)
+    if told is None:
+        raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
+    made = key._replace(b=PLAIN_EVENT) if key.kind == EVENT else key._replace(a=key.a - STORED_EVENTS + PLAIN_EVENTS)
+    node = None if key == Key(FIXED, key.kata, STORED_MANIFEST) else _made_node(ctx, made)
+    return _GoneFile(ctx, key, *told, node)
+
+
+def _made_node(ctx: Context, key: Key) -> Node:
+    """The node of a plain path that is made from git."""
     kata = ctx.store.kata(key.kata)
     version = plain_version(kata.manifest())
-    if version is None:
-        raise NotFoundError(f"kata {key.kata} has no plain paths")
+    if version is None or kata.is_stored_plain:
+        raise NotFoundError(f"kata {key.kata} has no such plain path")
     if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
         return _EventDirectory(ctx, kata, kata.snapshot(key.a))
     if key.kind == EVENT and key.b == PLAIN_EVENT:
@@ -129,14 +206,6 @@ def plain_path_node(ctx: Context, key: Key) -> Node:
     if key.kind == FIXED:
         return _option_file(ctx, kata, key)
     raise NotFoundError(f"kata {key.kata} has no such plain path")
-
-
-def _stored_node(ctx: Context, key: Key) -> Node:
-    """The very file. Whether the kata can be converted is not asked, nor which version it is: the paths differ."""
-    try:
-        return _StoredFile(ctx, key.kata, plain_path(key, 1))
-    except NotFoundError:
-        return _StoredFile(ctx, key.kata, plain_path(key, 0))
 
 
 def _event_file(ctx: Context, kata: Kata, index: int) -> Node:

@@ -16,8 +16,8 @@ from katafs.tree.kata_dir import CONFIG, KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
 from katafs.tree.options import OPTIONS
-from katafs.tree.plain import FIRST_PLAIN_OPTION, PLAIN_EVENTS, PlainNode
-from katafs.tree.plain_paths import is_plain_path, plain_path_node
+from katafs.tree.plain import PlainNode
+from katafs.tree.plain_paths import FIRST_PLAIN_OPTION, PLAIN_EVENTS, is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 
 
