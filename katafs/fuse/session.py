@@ -102,7 +102,7 @@ async def _run(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations)
-        nursery.start_soon(_expire, tree)
+        nursery.start_soon(_expire, tree, operations)
         nursery.start_soon(_announce, options, fast, ready)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
@@ -137,10 +137,11 @@ async def _watch_signals(operations: Operations) -> None:
             pyfuse3.terminate()
 
 
-async def _expire(tree: Tree) -> None:
+async def _expire(tree: Tree, operations: Operations) -> None:
     while True:
         await trio.sleep(_EXPIRE_SECONDS)
         try:
             tree.ctx.controls.expire()
+            await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")

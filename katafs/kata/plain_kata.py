@@ -127,41 +127,7 @@ class PlainKata:
 
     def event(self, index: int) -> PlainEvent:
         """An event. Raises `DamagedError` where it is not JSON; what else is wrong goes to ``problems``."""
-        document = self.document(index)
-        files = document.get("files")
-        outputs = {name: self._text(index, name, document[name]) for name in OUTPUT_NAMES if name in document}
-        status = document.get("status")
-        if status is not None and type(status) not in (int, str):
-            self.problems.append(f"event {index}: the status is not a number")
-        return PlainEvent(
-            index,
-            self._rows[index],
-            self._files(index, files if isinstance(files, dict) else {}),
-            outputs,
-            None if status is None else str(status),
-        )
-
-    def _files(self, index: int, stored: Mapping[str, Any]) -> Mapping[bytes, PlainText]:
-        files: dict[bytes, PlainText] = {}
-        for name, value in stored.items():
-            try:
-                files[check_path(name)] = self._text(index, name, value)
-            except (InvalidError, UnicodeEncodeError) as error:
-                self.problems.append(f"event {index}: {error}")
-        directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
-        for path in directories & files.keys():
-            # as saver does (FORMAT §2.2)
-            del files[path]
-            self.problems.append(f"event {index}: {path.decode()!r} is both a file and a directory")
-        return files
-
-    def _text(self, index: int, name: str, value: Any) -> PlainText:
-        content, truncated = (value.get("content"), value.get("truncated")) if isinstance(value, dict) else (None, None)
-        try:
-            return PlainText(joined(content).encode(), truncated if isinstance(truncated, bool) else None)
-        except (TypeError, UnicodeEncodeError):
-            self.problems.append(f"event {index}: the content of {name[:100]!r} is not text")
-            return PlainText(b"")
+        return parse_event(index, self._rows[index], self.document(index), self.problems)
 
     # -- options
 
@@ -192,6 +158,41 @@ class PlainKata:
             name: given[name] if given.get(name) in OPTION_VALUES[name] else default
             for name, default in OPTION_DEFAULTS.items()
         }
+
+
+def parse_event(index: int, row: Row, document: Mapping[str, Any], problems: list[str]) -> PlainEvent:
+    """The event in the JSON object of its file; sentences about what it should not hold are added to ``problems``."""
+    files = document.get("files")
+    outputs = {name: _text(index, name, document[name], problems) for name in OUTPUT_NAMES if name in document}
+    status = document.get("status")
+    if status is not None and type(status) not in (int, str):
+        problems.append(f"event {index}: the status is not a number")
+    stored = _files(index, files if isinstance(files, dict) else {}, problems)
+    return PlainEvent(index, row, stored, outputs, None if status is None else str(status))
+
+
+def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mapping[bytes, PlainText]:
+    files: dict[bytes, PlainText] = {}
+    for name, value in stored.items():
+        try:
+            files[check_path(name)] = _text(index, name, value, problems)
+        except (InvalidError, UnicodeEncodeError) as error:
+            problems.append(f"event {index}: {error}")
+    directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+    for path in directories & files.keys():
+        # as saver does (FORMAT §2.2)
+        del files[path]
+        problems.append(f"event {index}: {path.decode()!r} is both a file and a directory")
+    return files
+
+
+def _text(index: int, name: str, value: Any, problems: list[str]) -> PlainText:
+    content, truncated = (value.get("content"), value.get("truncated")) if isinstance(value, dict) else (None, None)
+    try:
+        return PlainText(joined(content).encode(), truncated if isinstance(truncated, bool) else None)
+    except (TypeError, UnicodeEncodeError):
+        problems.append(f"event {index}: the content of {name[:100]!r} is not text")
+        return PlainText(b"")
 
 
 def joined(content: Any) -> str:

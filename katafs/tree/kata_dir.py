@@ -15,7 +15,9 @@ from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
+from katafs.kata.pending import pending_names
 from katafs.kata.plain_files import is_plain_name
+from katafs.kata.plain_paths import plain_version
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
@@ -25,9 +27,20 @@ from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
 from katafs.tree.migrating import MigratingControl, MigratingOption
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Maker, Node, entry_or_damaged
+from katafs.tree.nodes import (
+    IMMUTABLE,
+    MUTABLE,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Maker,
+    Node,
+    entry_or_damaged,
+)
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
+from katafs.tree.pending import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.plain import GIT, PlainNode, plain_entry
 from katafs.tree.plain_paths import (
     is_plain_path,
@@ -100,21 +113,26 @@ class KataDir(Directory):
             names += [name for name in found if not name.startswith(b".")]
         elif kata is not None:
             names += plain_path_names(kata)
+            version = plain_version(kata.manifest())
+            names += pending_names(kata.home, version) if version is not None else []
         return sorted(set(names))
 
     def child(self, name: bytes) -> Entry:
         kata = self._kata
         is_own = name in _BY_NAME or name in events.NAMED_SLOTS
         # what is no kata's among plain files stands behind what a kata shows
-        if self._is_plain and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
+        # also before there is a manifest: whoever makes a kata begins with directories
+        if not self._is_git and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
             try:
                 return plain_entry(self._ctx, self._kata_id, b"", name)
             except NotFoundError:
                 # it may have been migrated this moment
                 if self._ctx.store.is_git(self._kata_id):
                     return KataDir(self._ctx, self._kata_id).child(name)
-        elif kata is not None and is_plain_path_name(kata, name):
+        elif kata is not None and is_plain_path_name(self._ctx, kata, name):
             return plain_path_entry(self, self._ctx, kata, name)
+        elif kata is not None and (waiting := pending_entry(self._ctx, kata, name)) is not None:
+            return waiting
         if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         if kata is None or name == b".git":
@@ -128,6 +146,11 @@ class KataDir(Directory):
         return entry_or_damaged(
             partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
         )
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        if self._kata is None:
+            return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
+        return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
 
 
 def _names(kata: Kata) -> list[bytes]:
@@ -183,7 +206,7 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
 
 
 def _option(number: int, ctx: Context, kata: Kata) -> Node:
-    if kata.is_stored_plain:
+    if plain_version(kata.manifest()) is not None:
         return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
     if kata.tip().layout.is_writable:
         return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
@@ -217,7 +240,7 @@ class _ConfigDir(Directory):
 def _control(kind: Kind, ctx: Context, kata: Kata) -> Node:
     if not kata.tip().layout.is_writable:
         raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
-    if kata.is_stored_plain:
+    if plain_version(kata.manifest()) is not None:
         return MigratingControl(kind, ctx.controls, kata, ctx.owner(kata))
     return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
 

@@ -1,17 +1,21 @@
-"""Writing to a kata that is stored plain: it is migrated first, and then what was written is recorded."""
+"""Writing to control files and options of katas of versions 0 and 1.
+
+A kata that is stored plain is migrated first; events of plain-path services that wait for their rows are recorded.
+"""
 
 from __future__ import annotations
 
 from katafs.kata.commit import Announce, Committed
 from katafs.kata.inbox import Message
 from katafs.kata.migrate import migrate_kata
+from katafs.kata.pending import flush_pending
 from katafs.tree.control import ControlFile
 from katafs.tree.options import OptionFile
 from katafs.tree.writable import Job, Writable
 
 
 class _Migrating(Writable):
-    """Has its kata migrated before a job."""
+    """Has its kata made ready before a job."""
 
     def parse(self, message: Message) -> Job:
         job = super().parse(message)  # type: ignore[safe-super] # of the other class that is mixed in
@@ -19,14 +23,15 @@ class _Migrating(Writable):
 
         def migrate_first(announce: Announce | None) -> Committed | None:
             migrate_kata(path, kata_id)
+            flush_pending(path, kata_id)
             return job(announce)
 
         return migrate_first
 
 
 class MigratingControl(_Migrating, ControlFile):
-    """A control file of a plain kata."""
+    """A control file of a kata of version 0 or 1."""
 
 
 class MigratingOption(_Migrating, OptionFile):
-    """``config/NAME`` of a plain kata."""
+    """``config/NAME`` of such a kata."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 from katafs.errors import NotFoundError
 from katafs.kata import plain
 from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.plain_create import DIRECTORY, is_begun
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
@@ -37,6 +39,8 @@ class PlainNode(Node):
         self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
         self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(status.st_mode) else stat.S_IFREG | 0o444
         # Objects never change; a reference may, to another of the same size within one tick of the clock.
+        if is_written(self.key, path, self._root):
+            self.mode |= 0o200
         self.attr_timeout = MUTABLE if path.startswith(b".git/objects/") else NEVER
         if is_stored_key(self.key):
             ctx.store.plain.told[self.key] = (self._size, self.mtime_ns)
@@ -71,6 +75,13 @@ def plain_key(kata_id: str, path: bytes) -> Key:
     directory, _, name = path.partition(b"/")
     index = event_of(directory) if name == b"event.json" else None
     return Key(EVENT, kata_id, index, STORED_EVENT) if index is not None else Key(PLAIN, kata_id, path=path)
+
+
+def is_written(key: Key, path: bytes, root: Path) -> bool:
+    """Whether services write to a plain file: rows and options to the files that are there, anything of a new kata."""
+    if key.kind == FIXED and key.a >= STORED_EVENTS:
+        return True
+    return (is_stored_key(key) or path == DIRECTORY) and is_begun(root)
 
 
 def is_stored_key(key: Key) -> bool:

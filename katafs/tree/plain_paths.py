@@ -16,6 +16,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.message import compact
+from katafs.kata.plain_create import DIRECTORY, write_plain
 from katafs.kata.plain_files import event_of
 from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option, plain_version
 from katafs.kata.snapshot import Snapshot
@@ -23,17 +24,18 @@ from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
-    MUTABLE,
     NEVER,
-    BytesFile,
     Directory,
     Entry,
     File,
     Later,
+    Maker,
     Node,
     entry_or_damaged,
+    refuse_write,
 )
 from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.pending import AppendedEvents, PlainOption, Stored, to_create_new
 from katafs.tree.plain import (
     FIRST_STORED_OPTION,
     PLAIN_DIRECTORY,
@@ -51,24 +53,30 @@ PLAIN_EVENT = 24
 _OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 
 
-class _TipFile(BytesFile):
-    """A file that changes with the tip."""
-
-    attr_timeout = MUTABLE
-
-
-class _StoredFile(PlainNode):
+class _StoredFile(PlainNode, Stored):
     """A plain file or directory of the store, which may be migrated at any moment."""
+
+    def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
+        super().__init__(ctx, kata_id, path)
+        self.kata_id = kata_id
+
+    def store(self, offset: int, data: bytes) -> object:
+        return write_plain(self._root, self.kata_id, self._path, offset, data)
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        if self._path != DIRECTORY:
+            raise refuse_write()
+        return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
 
     def read(self, offset: int, length: int) -> bytes:
         try:
             data = super().read(offset, length)
         except KataError:
-            if self._ctx.store.is_plain(self._kata_id):
+            if not self._ctx.store.is_git(self._kata_id):
                 raise
         else:
             # as long as this is so, it was the file
-            if self._ctx.store.is_plain(self._kata_id):
+            if not self._ctx.store.is_git(self._kata_id):
                 return data
         return _gone_file(self._ctx, self.key).read(offset, length)
 
@@ -134,7 +142,7 @@ def plain_path_names(kata: Kata) -> list[bytes]:
     return [*events, b"events.json", *(name.encode() for name in kata.set_options())]
 
 
-def is_plain_path_name(kata: Kata, name: bytes) -> bool:
+def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
     """Whether a name is one of `plain_path_names`, found out without making them."""
     version = plain_version(kata.manifest())
     if version is None:
@@ -142,7 +150,8 @@ def is_plain_path_name(kata: Kata, name: bytes) -> bool:
     index = event_of(name)
     if index is not None:
         return name.endswith(b"n") == bool(version) and has_plain_paths(kata.tip().rows, index)
-    return name == b"events.json" or name.decode("ascii", "replace") in kata.set_options()
+    option = name.decode("ascii", "replace")
+    return name == b"events.json" or option in kata.set_options() or (kata.kata_id, option) in ctx.begun_options
 
 
 def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
@@ -155,7 +164,7 @@ def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes
     else:
         key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
     mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
-    timeout = IMMUTABLE if key.kind == EVENT else MUTABLE
+    timeout = IMMUTABLE if key.kind == EVENT else NEVER
     return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
 
 
@@ -169,17 +178,18 @@ def is_plain_path(key: Key) -> bool:
 
 def plain_path_node(ctx: Context, key: Key) -> Node:
     """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
-    if not is_stored_key(key) and not (key.b == PLAIN_DIRECTORY and ctx.store.is_plain(key.kata)):
+    is_git = ctx.store.is_git(key.kata)
+    if not is_stored_key(key) and (is_git or key.b != PLAIN_DIRECTORY):
         return _made_node(ctx, key)
-    if not ctx.store.is_plain(key.kata):
+    if is_git:
         return _gone_file(ctx, key)
     # whether the kata can be converted is not asked, nor which version it is: their paths differ
     for version in (1, 0):
         with contextlib.suppress(NotFoundError):
             return _StoredFile(ctx, key.kata, plain_path(key, version))
-    if ctx.store.is_plain(key.kata):
-        raise NotFoundError(f"kata {key.kata} has no such plain file")
-    return plain_path_node(ctx, key)
+    if ctx.store.is_git(key.kata):
+        return plain_path_node(ctx, key)
+    raise NotFoundError(f"kata {key.kata} has no such plain file")
 
 
 def _gone_file(ctx: Context, key: Key) -> Node:
@@ -231,12 +241,15 @@ def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
     if not isinstance(data, bytes):
         data = plain_events(tip.rows, version)
         ctx.made.put(identity, data)
-    return _TipFile(key, ctx.owner(kata), tip.time_ns, data)
+    return AppendedEvents(key, ctx.owner(kata), tip.time_ns, kata, data)
 
 
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
     values = kata.set_options().get(name)
-    if values is None:
+    if values is None and (kata.kata_id, name) not in ctx.begun_options:
         raise NotFoundError(f"the option {name} was never set")
-    return _TipFile(key, ctx.owner(kata), kata.option_times()[name], plain_option(values))
+    # a commit has whole seconds, and the kernel must see that something was appended
+    mtime_ns = kata.option_times()[name] + len(values or ())
+    data = plain_option(values) if values else b""
+    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name)

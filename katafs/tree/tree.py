@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from katafs.errors import NotFoundError, StaleError
 from katafs.kata.kata import Kata, Tip
-from katafs.kata.plain_paths import plain_version
 from katafs.tree import downloads, events
 from katafs.tree.context import Context
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
@@ -15,9 +14,9 @@ from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_direc
 from katafs.tree.kata_dir import CONFIG, KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
-from katafs.tree.options import OPTIONS
+from katafs.tree.pending import is_pending, pending_node
 from katafs.tree.plain import PlainNode
-from katafs.tree.plain_paths import FIRST_PLAIN_OPTION, PLAIN_EVENTS, is_plain_path, plain_path_node
+from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 
 
@@ -56,6 +55,8 @@ class Tree:
             return PlainNode(ctx, key.kata, key.path)
         if is_plain_path(key):
             return plain_path_node(ctx, key)
+        if is_pending(key):
+            return pending_node(ctx, key)
         kata = ctx.store.kata(key.kata)
         if key.kind == EVENT:
             return event_node(ctx, kata, key.a, key.b, key.path)
@@ -75,8 +76,6 @@ class Tree:
         asks for their attributes each time anyway, and would wait for the write."""
         kata = self.ctx.store.kata(kata_id)
         fixed = [KATA, CONFIG, OPTIONS_JSON]
-        if plain_version(kata.manifest()) is not None:
-            fixed += [PLAIN_EVENTS, *(FIRST_PLAIN_OPTION + number for number in range(len(OPTIONS)))]
         fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
         plain = [b".git/refs/heads/main"]
         entries: list[tuple[int, bytes]] = []
