@@ -36,7 +36,7 @@ class Objects:
 
     def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
         self._git_dir = git_dir
-        self._budget = budget
+        self._largest, self._budget = largest, budget
         try:
             #: without symbolic links on the way
             self.real_git_dir = real_path(git_dir.parent) + "/.git"
@@ -59,22 +59,26 @@ class Objects:
             return self.missing(f"object {oid.hex()}")
         return unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error)
 
-    def read(self, oid: Oid, expected: int) -> bytes:
+    def read(self, oid: Oid, expected: int, *, strictly: bool = False) -> bytes:
         """The data of an object of the kind ``expected``. Raises `DamagedError`, or `NotFoundError` when the whole
-        repository is gone."""
-        kind, data = self.read_any(oid)
+        repository is gone.
+
+        Where a loose object is damaged a packed one will do, but ``strictly``.
+        """
+        kind, data = self.read_any(oid, strictly=strictly)
         if kind != expected:
             raise DamagedError(f"{self._git_dir}: {oid.hex()} is a {WORDS.get(kind)}, not a {WORDS[expected]}")
         return data
 
-    def read_any(self, oid: Oid) -> tuple[int, bytes]:
+    def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""
         try:
             if self._budget is not None:
-                self._budget -= self._reader.head(oid)[1]
-                if self._budget < 0:
+                size = self._reader.head(oid)[1]
+                self._budget -= size
+                if self._budget < 0 or size > self._largest:
                     raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself")
-            return self._reader.read(oid)
+            return self._reader.read(oid, strictly=strictly)
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
 
@@ -167,16 +171,15 @@ class _Reader:
         self.packs = Packs(directory)
         self._largest = largest
 
-    def read(self, oid: Oid) -> tuple[int, bytes]:
+    def read(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         try:
             return self.loose.read(oid, self._largest)
         except KeyError:
             return self.read_packed(oid)
         except (OSError, ValueError, zlib.error):
-            # another copy may be whole
-            if oid in self.packs:
-                return self.read_packed(oid)
-            raise
+            if strictly or oid not in self.packs:
+                raise
+            return self.read_packed(oid)
 
     def read_packed(self, oid: Oid) -> tuple[int, bytes]:
         kind, data = self.packs.read(oid, self._largest)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+from katafs.git.delta import apply_delta, delta_sizes
 from katafs.git.inside import open_inside
 
 _IDX_HEAD = b"\xfftOc\0\0\0\2"
@@ -196,7 +197,7 @@ class _Pack:
             offset = self._base(entry)
         kind = entry.kind
         for delta in reversed(deltas):
-            data = _apply(data, delta, largest)
+            data = apply_delta(data, delta, largest)
         return kind, data
 
     def head(self, offset: int, largest: int) -> tuple[int, int]:
@@ -206,7 +207,7 @@ class _Pack:
             return entry.kind, entry.size
         if entry.size > largest:
             raise ValueError(f"{entry.size} bytes are too many")
-        _, size, _ = _delta_sizes(self._inflate(entry, 20))
+        _, size, _ = delta_sizes(self._inflate(entry, 20))
         for _ in range(_LONGEST_CHAIN):
             entry = self._entry(self._base(entry))
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
@@ -285,59 +286,3 @@ def _read_file(path: str, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(f"{path} is too large")
     return data
-
-
-def _delta_sizes(delta: bytes) -> tuple[int, int, int]:
-    """The sizes that a difference is from and makes, and where its instructions start."""
-    numbers = []
-    at = 0
-    for _ in range(2):
-        number = shift = 0
-        while True:
-            if at >= len(delta) or shift > 63:
-                raise ValueError("a difference is cut off")
-            byte = delta[at]
-            at += 1
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-        numbers.append(number)
-    return numbers[0], numbers[1], at
-
-
-def _apply(base: bytes, delta: bytes, largest: int) -> bytes:
-    """What a difference makes of its base: instructions to copy from it, and bytes to insert."""
-    before, after, at = _delta_sizes(delta)
-    if after > largest:
-        raise ValueError(f"{after} bytes are too many")
-    if before != len(base):
-        raise ValueError("a difference from something else")
-    pieces: list[bytes] = []
-    left = after
-    try:
-        while at < len(delta):
-            code = delta[at]
-            at += 1
-            if code & 0x80:
-                numbers = [0] * 7
-                for bit in range(7):
-                    if code & 1 << bit:
-                        numbers[bit] = delta[at]
-                        at += 1
-                start = int.from_bytes(bytes(numbers[:4]), "little")
-                size = int.from_bytes(bytes(numbers[4:]), "little") or 0x10000
-                piece = base[start : start + size]
-            else:
-                size, start = code, at
-                piece = delta[at : at + size]
-                at += size
-            left -= size
-            if not size or len(piece) != size or left < 0:
-                raise ValueError("a difference is damaged")
-            pieces.append(piece)
-    except IndexError as error:
-        raise ValueError("a difference is cut off") from error
-    if left:
-        raise ValueError("a difference is cut off")
-    return b"".join(pieces)

@@ -158,6 +158,13 @@ class RefWriter:
         """Remove a lock of ``main`` that somebody left behind who died."""
         self.unlock(MAIN, _STALE_MAIN)
 
+    def break_lock(self, name: str, seconds: float) -> None:
+        """Do as `unlock`, and watch the lock as long as that takes."""
+        end = time.monotonic() + _WATCHED + 1.0
+        while (self._repo.git_dir / f"{name}.lock").exists() and time.monotonic() < end:
+            self.unlock(name, seconds)
+            time.sleep(_LOCK_PAUSE)
+
     def unlock(self, name: str, seconds: float) -> None:
         """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``.
 

@@ -42,9 +42,9 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
                 objects.check(oid, BLOB)
                 continue
             if not kind:
-                kind, data = objects.read_any(oid)
+                kind, data = objects.read_any(oid, strictly=True)
             else:
-                data = objects.read(oid, kind)
+                data = objects.read(oid, kind, strictly=True)
             waiting += _links(kind, data)
         except DamagedError as error:
             yield Damage(oid, kind or COMMIT, oid not in objects, str(error).rpartition(f"{oid.hex()} ")[2])

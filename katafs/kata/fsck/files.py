@@ -55,7 +55,7 @@ def locks(exam: Examination) -> Iterator[Problem]:
         if age > limit:
             lock = name.removeprefix(".git/").removesuffix(".lock")
             message = f"{printable(name)} was left behind {_ago(age)} ago by a writer that died"
-            yield Problem("lock-stale", message, partial(exam.mender.unlock, lock, limit))
+            yield Problem("lock-stale", message, partial(exam.mender.break_lock, lock, limit))
         elif age < -STALE_LOCK:
             message = f"{printable(name)} has a time in the future, so that it cannot be judged"
             yield Problem("lock-held", message, advice="remove it if nobody writes to this kata")
