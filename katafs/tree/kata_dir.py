@@ -12,7 +12,6 @@ from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.pending import pending_names
@@ -21,12 +20,11 @@ from katafs.kata.plain_paths import plain_version
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
-from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
-from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
+from katafs.tree.control import CONTROL_FILES, RAN_TESTS
+from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
-from katafs.tree.migrating import MigratingControl, MigratingOption
 from katafs.tree.nodes import (
     IMMUTABLE,
     MUTABLE,
@@ -39,7 +37,7 @@ from katafs.tree.nodes import (
     entry_or_damaged,
 )
 from katafs.tree.numbers import FIXED, PREFIX, Key
-from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
+from katafs.tree.options import FIRST_OPTION, OPTIONS
 from katafs.tree.pending import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.plain import GIT, PlainNode, plain_entry
 from katafs.tree.plain_paths import (
@@ -53,7 +51,7 @@ from katafs.tree.plain_paths import (
 log = logging.getLogger(__name__)
 
 # fixed entries of a kata; others stand where their nodes are made
-KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
+KATA, MANIFEST, README, OPTIONS_JSON = 0, 12, 14, 15
 
 _Maker = Callable[[Context, Kata], Node]
 
@@ -192,78 +190,11 @@ def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> 
     return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
-class _TipBlob(ContentFile):
-    """A blob of the tip that is no event's, such as ``options.json``."""
-
-    attr_timeout = MUTABLE
-
-
 def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
     oid = kata.tip().root.blob(name)
     if oid is None:
         raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
-    return _TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
-
-
-def _option(number: int, ctx: Context, kata: Kata) -> Node:
-    if plain_version(kata.manifest()) is not None:
-        return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
-    if kata.tip().layout.is_writable:
-        return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
-    name = OPTIONS[number].decode()
-    key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
-    data = kata.options(kata.tip())[name].encode() + b"\n"
-    return _TipBlob(key, ctx, kata.option_times()[name], kata, data)
-
-
-class _ConfigDir(Directory):
-    """``config/`` at the tip: the options as they are now."""
-
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        key, parent = Key(FIXED, kata.kata_id, CONFIG), Key(FIXED, kata.kata_id, KATA)
-        super().__init__(key, ctx.owner(kata), kata.tip().time_ns, parent)
-        self._ctx, self._kata = ctx, kata
-
-    def names(self) -> list[bytes]:
-        return sorted(OPTIONS)
-
-    def child(self, name: bytes) -> Entry:
-        if name not in OPTIONS:
-            raise NotFoundError(f"no option {name!r}")
-        number = OPTIONS.index(name)
-        key = Key(FIXED, self._kata.kata_id, FIRST_OPTION + number)
-        return entry_or_damaged(partial(_option, number, self._ctx, self._kata), IMMUTABLE, key, self)
-
-
-def _control(kind: Kind, ctx: Context, kata: Kata) -> Node:
-    if not kata.tip().layout.is_writable:
-        raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
-    if plain_version(kata.manifest()) is not None:
-        return MigratingControl(kind, ctx.controls, kata, ctx.owner(kata))
-    return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
-
-
-_CONTROL_NAMES = {kind.value.encode(): kind for kind in Kind}
-
-
-class _ControlDir(Directory):
-    """``control/``: the control files."""
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        key, parent = Key(FIXED, kata.kata_id, CONTROL), Key(FIXED, kata.kata_id, KATA)
-        super().__init__(key, ctx.owner(kata), kata.snapshot(0).time_ns, parent)
-        self._ctx, self._kata = ctx, kata
-
-    def names(self) -> list[bytes]:
-        return sorted(_CONTROL_NAMES)
-
-    def child(self, name: bytes) -> Entry:
-        kind = _CONTROL_NAMES.get(name)
-        if kind is None:
-            raise NotFoundError(f"no control file {name!r}")
-        return Entry(_control(kind, self._ctx, self._kata), IMMUTABLE)
+    return TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
 
 
 _BY_NAME = {
@@ -290,13 +221,13 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOADS: downloads.DownloadsDir,
     downloads.DOWNLOAD_TGZ: downloads.TgzFile,
     downloads.DOWNLOAD_LINK: downloads.download_link,
-    CONTROL: _ControlDir,
+    CONTROL: ControlDir,
     MANIFEST: _manifest,
-    CONFIG: _ConfigDir,
+    CONFIG: ConfigDir,
     README: partial(_tip_blob, README, b"README.md"),
     OPTIONS_JSON: partial(_tip_blob, OPTIONS_JSON, b"options.json"),
-    **{number: partial(_control, kind) for number, kind in CONTROL_FILES.items()},
-    **{FIRST_OPTION + number: partial(_option, number) for number in range(len(OPTIONS))},
+    **{number: partial(control, kind) for number, kind in CONTROL_FILES.items()},
+    **{FIRST_OPTION + number: partial(option, number) for number in range(len(OPTIONS))},
 }
 
 
