@@ -299,3 +299,78 @@ def test_a_row_that_never_comes(store: Path, mount: MakeMount) -> None:
     assert list(parse_rows(file_read(kata / "events.json"))[3].items()) == list(row.items())
     assert json.loads(file_read(kata / "3.event.json")) == event
     assert assert_sound(written.path) == 3
+
+
+def test_a_row_at_the_end_of_a_page(store: Path, mount: MakeMount, mode: str) -> None:
+    """The kernel cuts a write there: a row comes in two parts."""
+    written = make_plain_kata(store, "AbCdEf", 1, 3, events=3)
+    kata = mount(store, mode).kata("AbCdEf")
+    index = 3
+    while (kata / "events.json").stat().st_size < 4200:
+        assert ran_tests(kata, index, 1)
+        index += 1
+    assert len(parse_rows(file_read(kata / "events.json"))) == index
+    assert assert_sound(written.path) == index - 1
+
+
+def race_until(katas: list[Path], version: int, number: int, stop: float, won: Any) -> None:
+    """Write events to all katas in turn until then."""
+    turn = 0
+    while time.monotonic() < stop:
+        kata = katas[(number + turn) % len(katas)]
+        last = max(int(name) for name in os.listdir(kata / "events") if name != "latest")
+        if ran_tests(kata, last + 1, version, f"{number} {turn}\n"):
+            won.put((kata.name, last + 1, number, turn))
+        turn += 1
+    won.put(None)
+
+
+def read_until(katas: list[Path], stop: float, counted: Any) -> None:
+    """Read ``events.json`` until then: always whole rows, and never fewer."""
+    count, seen = 0, dict.fromkeys(katas, 0)
+    while time.monotonic() < stop:
+        for kata in katas:
+            rows = parse_rows((kata / "events.json").read_text())
+            assert [row.get("index", at) for at, row in enumerate(rows)] == list(range(len(rows)))
+            assert len(rows) >= seen[kata]
+            seen[kata] = len(rows)
+            count += 1
+    counted.put(count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [0, 1])
+def test_sixteen_services(store: Path, mount: MakeMount, version: int) -> None:
+    """One winner for each index, and no torn read of ``events.json``, for half a minute."""
+    made = [make_plain_kata(store, f"AbCd{number:02}", version, 3, events=3) for number in range(4)]
+    mounted = mount(store)
+    katas = [mounted.kata(written.kata_id) for written in made]
+    won: Any = multiprocessing.Queue()
+    counted: Any = multiprocessing.Queue()
+    stop = time.monotonic() + 30
+    processes = [
+        multiprocessing.Process(target=race_until, args=(katas, version, number, stop, won)) for number in range(16)
+    ]
+    processes += [multiprocessing.Process(target=read_until, args=(katas, stop, counted)) for _ in range(2)]
+    winners, ended = [], 0
+    try:
+        for process in processes:
+            process.start()
+        while ended < 16:
+            winner = won.get(timeout=90)
+            ended += winner is None
+            winners += [winner] if winner is not None else []
+        counts = [counted.get(timeout=60) for _ in range(2)]
+        for process in processes:
+            process.join(60)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.exitcode for process in processes] == [0] * 18
+    assert min(counts) > 100
+    for kata, written in zip(katas, made, strict=True):
+        indexes = sorted(index for name, index, _, _ in winners if name == kata.name)
+        assert indexes == list(range(3, assert_sound(written.path) + 1))
+    for name, index, number, turn in winners:
+        kata = next(kata for kata in katas if kata.name == name)
+        assert (kata / f"events/{index}/files/a.py").read_text() == f"{number} {turn}\n"

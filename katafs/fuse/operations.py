@@ -177,7 +177,7 @@ class Operations(pyfuse3.Operations):
         writer, appends = self._handles.writer(fh), self._handles.appends(fh)
         node = self._tree.node(self._handles.inode(fh))
         if isinstance(node, Stored):
-            await self.plain.write(node, off, buf)
+            await self.plain.write(node, writer, off, buf)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.

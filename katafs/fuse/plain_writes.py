@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cachetools
 import trio
 
 from katafs.errors import KataError
 from katafs.kata.pending import PENDING, ROW_SECONDS, Pending, flush_pending
+from katafs.kata.plain_rows import is_part_of_row
 from katafs.tree.nodes import Node
 from katafs.tree.pending import Stored
+
+_LONGEST_ROW = 1 << 20  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class PlainWrites:
     def __init__(self, tree: Tree, makers: Makers, writes: Writes) -> None:
         self._tree, self._makers, self._writes = tree, makers, writes
         # a kata's writers wait for one another anyway
+        self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(1000, 10)
         self._limiter = trio.CapacityLimiter(16)
 
     async def create(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[Node, float]:
@@ -59,8 +65,16 @@ class PlainWrites:
             if left:
                 self._tree.ctx.waiting.add(kata_id)
 
-    async def write(self, node: Stored, offset: int, data: bytes) -> None:
+    async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes) -> None:
         """Write to a file. What it completes is visible everywhere when this returns."""
+        if node.is_appended:
+            # the parts of a row come one after another from one writer, who is told of the whole
+            expected, begun = self._parts.pop((node.number, writer), (offset, b""))
+            end = offset + len(data)
+            data = begun + data if expected == offset else data
+            if is_part_of_row(data) and len(data) <= _LONGEST_ROW:
+                self._parts[node.number, writer] = (end, data)
+                return
         before = None
         with contextlib.suppress(KataError):
             before = self._tree.tip(node.kata_id)

@@ -15,6 +15,7 @@ from typing import Any, Never
 from katafs.errors import DamagedError
 from katafs.kata.events import Row, time_ns
 
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 # the time of a file and that of its row are some milliseconds apart, unless the file was copied
 _SAME_MOMENT_NS = 60 * 1_000_000_000
@@ -66,6 +67,12 @@ def parse_plain_rows(data: bytes) -> tuple[list[Row], str]:
     except (ValueError, RecursionError) as error:
         return rows, f"row {len(rows)} of events.json is not JSON: {error}"
     return rows, ""
+
+
+def is_part_of_row(data: bytes) -> bool:
+    """Whether the end of what was appended is still to come: the kernel cuts a write at the end of a page."""
+    outside = _STRINGS.sub(b"", data)
+    return b'"' in outside or outside.count(b"{") > outside.count(b"}") or not data.strip(b", \n")
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -29,6 +29,8 @@ class Stored(File):
 
     mode = stat.S_IFREG | 0o644
     attr_timeout = NEVER
+    # whether what comes is one row after another
+    is_appended = False
     kata_id: str
 
     @abstractmethod
@@ -92,6 +94,8 @@ class _PendingDirectory(Directory):
 class AppendedEvents(Stored):
     """``events.json`` of a kata that is stored as git: rows are appended to it."""
 
+    is_appended = True
+
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
         self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
@@ -108,6 +112,8 @@ class AppendedEvents(Stored):
 
 class PlainOption(AppendedEvents):
     """The file of an option: values are appended to it."""
+
+    is_appended = False
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
         super().__init__(key, owner, mtime_ns, kata, data)

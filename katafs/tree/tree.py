@@ -8,10 +8,10 @@ from katafs.errors import NotFoundError, StaleError
 from katafs.kata.kata import Kata, Tip
 from katafs.tree import downloads, events
 from katafs.tree.context import Context
+from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
 from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_directory_key
-from katafs.tree.control_dirs import CONFIG
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
