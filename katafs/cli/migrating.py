@@ -27,11 +27,11 @@ _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 @click.option("--dry-run", is_flag=True, help="Try it all, change nothing, and say what would be done.")
 @click.option("--keep-originals", is_flag=True, help="Keep each kata's plain files in its .katafs-original.")
 def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool) -> None:
-    """Turn katas that are stored as plain files (versions 0 and 1) into git repositories.
+    """Turn katas of plain files into git repositories.
 
-    All katas in STORE, or those with an ID. Each gets its whole history, with the dates of its events, and is read back
-    and compared before its plain files go. It can be stopped at any moment and started again, and can run while the
-    store is mounted. Katas that are stored as git already are left alone.
+    All katas of versions 0 and 1 in STORE that are plain files, or those with an ID. Each gets its whole history, with
+    the dates of its events, and is read back and compared before its plain files go. It can be stopped at any moment
+    and started again, and can run while the store is mounted. Katas that are stored as git already are left alone.
 
     Exit status 1 when a kata could not be migrated; it stays as it is, and a line says why.
     """

@@ -18,7 +18,7 @@ from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns
 from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
 from katafs.kata.listing import Listing
-from katafs.kata.plain_paths import set_options
+from katafs.kata.plain_paths import plain_version, set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 _SECOND = 1_000_000_000
@@ -122,6 +122,13 @@ class Kata:
         if self._manifest is None or self._manifest[0] != oid:
             self._manifest = (oid, read_object(self.repo, oid))
         return self._manifest[1]
+
+    def plain_version(self) -> int | None:
+        """0 or 1 where the manifest says that the kata has plain paths; None also where nobody can tell."""
+        try:
+            return plain_version(self.manifest())
+        except DamagedError:
+            return None
 
     @property
     def is_stored_plain(self) -> bool:

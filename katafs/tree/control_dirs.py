@@ -7,7 +7,6 @@ from functools import partial
 from katafs.errors import NotFoundError
 from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
-from katafs.kata.plain_paths import plain_version
 from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.control import ControlFile
@@ -28,7 +27,7 @@ class TipBlob(ContentFile):
 
 def option(number: int, ctx: Context, kata: Kata) -> Node:
     """The file of an option in ``config/``."""
-    if plain_version(kata.manifest()) is not None:
+    if kata.plain_version() is not None:
         return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
     if kata.tip().layout.is_writable:
         return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
@@ -63,7 +62,7 @@ def control(kind: Kind, ctx: Context, kata: Kata) -> Node:
     """The control file of a kind. Raises `NotFoundError` where the kata is read-only."""
     if not kata.tip().layout.is_writable:
         raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
-    if plain_version(kata.manifest()) is not None:
+    if kata.plain_version() is not None:
         return MigratingControl(kind, ctx.controls, kata, ctx.owner(kata))
     return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
 

@@ -15,8 +15,8 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.pending import pending_names
+from katafs.kata.plain_create import DIRECTORY
 from katafs.kata.plain_files import is_plain_name
-from katafs.kata.plain_paths import plain_version
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events
@@ -111,7 +111,7 @@ class KataDir(Directory):
             names += [name for name in found if not name.startswith(b".")]
         elif kata is not None:
             names += plain_path_names(kata)
-            version = plain_version(kata.manifest())
+            version = kata.plain_version()
             names += pending_names(kata.home, version) if version is not None else []
         return sorted(set(names))
 
@@ -119,8 +119,9 @@ class KataDir(Directory):
         kata = self._kata
         is_own = name in _BY_NAME or name in events.NAMED_SLOTS
         # what is no kata's among plain files stands behind what a kata shows
-        # also before there is a manifest: whoever makes a kata begins with directories
-        if not self._is_git and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
+        # before there is a manifest a new kata has no more than what a service makes first
+        is_shown = self._is_plain or (not self._is_git and name in (DIRECTORY, b"manifest.json"))
+        if is_shown and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
             try:
                 return plain_entry(self._ctx, self._kata_id, b"", name)
             except NotFoundError:

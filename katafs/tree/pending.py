@@ -15,7 +15,6 @@ from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import Pending, pending_file, set_plain_option
 from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_directory, make_file
 from katafs.kata.plain_files import event_of
-from katafs.kata.plain_paths import plain_version
 from katafs.tree.context import Context
 from katafs.tree.nodes import NEVER, Directory, Entry, File, Maker, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
@@ -126,7 +125,7 @@ class PlainOption(AppendedEvents):
 def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
     """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
     index = event_of(name)
-    version = plain_version(kata.manifest())
+    version = kata.plain_version()
     if index is None or version is None or name.endswith(b"n") != bool(version):
         return None
     try:
@@ -146,12 +145,12 @@ def pending_node(ctx: Context, key: Key) -> Node:
     kata = ctx.store.kata(key.kata)
     if key.b == PENDING_DIRECTORY:
         return _PendingDirectory(ctx, kata, key.a)
-    return _PendingFile(ctx, kata, plain_version(kata.manifest()) or 0, key.a)
+    return _PendingFile(ctx, kata, kata.plain_version() or 0, key.a)
 
 
 def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Maker:
     """What makes a new entry in the directory of a kata of version 0 or 1. Raises EROFS for anything else."""
-    version = plain_version(kata.manifest())
+    version = kata.plain_version()
     index = event_of(name)
     path, kata_id = kata.home, kata.kata_id
     if version is None:
@@ -170,7 +169,7 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
 
 def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Maker:
     """What makes a part of a new kata in ``path``, before it is whole. Raises EROFS for anything else."""
-    if not is_begun(path):
+    if not is_begun(path) or (name not in (DIRECTORY, b"manifest.json") and not (path / "manifest.json").exists()):
         raise refuse_write()
     if is_directory and name == DIRECTORY:
         return partial(make_directory, path / "0")

@@ -18,7 +18,7 @@ from katafs.kata.listing import Listing
 from katafs.kata.message import compact
 from katafs.kata.plain_create import DIRECTORY, write_plain
 from katafs.kata.plain_files import event_of
-from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option, plain_version
+from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.snapshot import Snapshot
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
@@ -133,7 +133,7 @@ class _EventDirectory(Directory):
 
 def plain_path_names(kata: Kata) -> list[bytes]:
     """The names of plain paths that a kata shows which is stored as git."""
-    version = plain_version(kata.manifest())
+    version = kata.plain_version()
     if version is None:
         return []
     rows = kata.tip().rows
@@ -144,7 +144,7 @@ def plain_path_names(kata: Kata) -> list[bytes]:
 
 def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
     """Whether a name is one of `plain_path_names`, found out without making them."""
-    version = plain_version(kata.manifest())
+    version = kata.plain_version()
     if version is None:
         return False
     index = event_of(name)
@@ -204,7 +204,7 @@ def _gone_file(ctx: Context, key: Key) -> Node:
 def _made_node(ctx: Context, key: Key) -> Node:
     """The node of a plain path that is made from git."""
     kata = ctx.store.kata(key.kata)
-    version = plain_version(kata.manifest())
+    version = kata.plain_version()
     if version is None or kata.is_stored_plain:
         raise NotFoundError(f"kata {key.kata} has no such plain path")
     if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
@@ -224,7 +224,7 @@ def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
         raise NotFoundError(f"kata {kata.kata_id} has no event {index} on its plain paths")
     snapshot = kata.snapshot(index)
     key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT)
-    version = plain_version(kata.manifest()) or 0
+    version = kata.plain_version() or 0
     make = partial(_make_event, snapshot, rows.stored[index], version)
     return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
 
