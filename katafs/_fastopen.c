@@ -9,6 +9,11 @@
  * hands a changed table of operations to the real function: the handle of a read, write or readdir becomes the inode
  * number, open, opendir and flush are answered here, and who sends a write is noted for the handler that runs next
  * (pyfuse3 runs handlers in one thread, each up to its first wait, before it takes another request).
+ *
+ * It also lets a daemon take over a mount from another that has died. libfuse answers nothing before it has seen
+ * FUSE_INIT, which the kernel sends once in the life of a mount: katafs_fast_greet() hands it one that was read
+ * elsewhere. And fuse_session_process_buf() is wrapped to note the number of the request being handled, by which a
+ * request that the kernel sends again is known.
  */
 
 #define _GNU_SOURCE
@@ -16,6 +21,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VISIBLE __attribute__((visibility("default")))
@@ -26,8 +34,11 @@ VISIBLE int katafs_fast_wrapped = 0; /* fuse_session_new() was called here */
 VISIBLE int katafs_fast_active = 0;  /* the kernel can do without OPEN and OPENDIR */
 VISIBLE pid_t katafs_fast_pid = 0;   /* the thread that sent the last write or setattr; 0: not in our namespace */
 VISIBLE int katafs_fast_append = 0;  /* whether the last write was sent with O_APPEND */
+VISIBLE int katafs_fast_greeted = 0; /* FUSE_INIT was handled */
+VISIBLE uint64_t katafs_fast_unique = 0; /* the number of the request being handled; 0: not known */
 
 static struct fuse_lowlevel_ops real;
+static struct fuse_session *session;
 
 static void fast_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -39,6 +50,7 @@ static void fast_init(void *userdata, struct fuse_conn_info *conn)
 		/* Without OPEN nobody would hear of O_TRUNC: let the kernel send SETATTR with size 0 instead. */
 		conn->want &= ~FUSE_CAP_ATOMIC_O_TRUNC;
 	}
+	katafs_fast_greeted = 1;
 }
 
 static void note_sender(fuse_req_t req)
@@ -110,13 +122,13 @@ VISIBLE struct fuse_session *fuse_session_new(struct fuse_args *args, const stru
 	if (!next)
 		return NULL;
 	if (!katafs_fast_wanted)
-		return next(args, op, op_size, userdata);
+		return session = next(args, op, op_size, userdata);
 
 	memset(&real, 0, sizeof(real));
 	memcpy(&real, op, op_size < sizeof(real) ? op_size : sizeof(real));
 	if (!real.init || !real.open || !real.opendir || !real.flush || !real.read || !real.readdirplus ||
 	    !real.write_buf || !real.setattr)
-		return next(args, op, op_size, userdata);
+		return session = next(args, op, op_size, userdata);
 	katafs_fast_wrapped = 1;
 	ops = real;
 	ops.init = fast_init;
@@ -127,5 +139,39 @@ VISIBLE struct fuse_session *fuse_session_new(struct fuse_args *args, const stru
 	ops.readdirplus = fast_readdirplus;
 	ops.write_buf = fast_write_buf;
 	ops.setattr = fast_setattr;
-	return next(args, &ops, sizeof(ops), userdata);
+	return session = next(args, &ops, sizeof(ops), userdata);
+}
+
+VISIBLE void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *buf)
+{
+	static void (*next)(struct fuse_session *, const struct fuse_buf *);
+
+	if (!next)
+		next = dlsym(RTLD_NEXT, "fuse_session_process_buf");
+	if (!next)
+		abort();
+	if (!(buf->flags & FUSE_BUF_IS_FD) && buf->size >= sizeof(struct fuse_in_header))
+		katafs_fast_unique = ((const struct fuse_in_header *)buf->mem)->unique;
+	else
+		katafs_fast_unique = 0;
+	next(se, buf);
+}
+
+/*
+ * Have libfuse handle a FUSE_INIT that was read from the kernel before. Its reply reaches the kernel once; to another
+ * one for the same mount the kernel says ENOENT, which libfuse passes over. Returns whether it was understood.
+ */
+VISIBLE int katafs_fast_greet(const void *request, size_t size)
+{
+	/* as libfuse receives one: in memory of its own, which it may write to */
+	struct fuse_buf buf = {.size = size, .mem = malloc(size)};
+
+	if (!session || !buf.mem) {
+		free(buf.mem);
+		return 0;
+	}
+	memcpy(buf.mem, request, size);
+	fuse_session_process_buf(session, &buf);
+	free(buf.mem);
+	return katafs_fast_greeted;
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable
 
 _READY = b"ready"
@@ -24,6 +26,8 @@ def start(run: Callable[[Callable[[], None]], None]) -> str | None:
         return _outcome(reader, child)
     status = 1
     parent = _Parent(writer)
+    # whoever we fork is not to keep it open: our parent waits for its end
+    os.register_at_fork(after_in_child=parent.let_go)
     try:
         os.setsid()
         os.chdir("/")
@@ -48,6 +52,12 @@ class _Parent:
 
     def __init__(self, writer: int) -> None:
         self._writer: int | None = writer
+
+    def let_go(self) -> None:
+        """Tell it nothing."""
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
 
     def tell(self, what: bytes) -> None:
         """Tell it; nothing happens when it has been told before."""
@@ -85,3 +95,15 @@ def _detach(kept: int) -> None:
                 os.close(fd)
             except OSError:
                 pass  # the listing's own
+
+
+def tell_supervisor(state: str) -> None:
+    """Tell systemd, or whoever started us and listens, such as ``READY=1``: one datagram to the socket that
+    ``NOTIFY_SOCKET`` names (sd_notify(3)). Nothing happens when nobody listens."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name[:1] not in ("/", "@"):
+        return
+    # @: a name in the abstract name space
+    address = os.fsencode(name) if name[0] == "/" else b"\0" + os.fsencode(name[1:])
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(state.encode(), socket.MSG_DONTWAIT, address)

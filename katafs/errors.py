@@ -108,6 +108,12 @@ class StorageError(KataError):
         return type(self), (str(self), self.errno)
 
 
+class DiedError(KataError):
+    """The daemon died while it had a part of what is needed; nothing was written."""
+
+    errno = errno.EIO
+
+
 class RaceLostError(KataError):
     """Somebody else moved the branch between our read and our compare-and-swap; the caller starts again."""
 

@@ -108,3 +108,32 @@ def _short_int(text: str) -> int:
     if len(text) > 40:
         raise InvalidError("an integer in the message is out of range")
     return int(text)
+
+
+def visible(text: str, kept: str = "\t\n") -> str:
+    """Text of a kata for a person's eyes: what a terminal or a browser would obey is shown as a sign instead.
+
+    Control characters become their pictures (U+2400…), those that change the direction of text or take no room their
+    code in angle brackets; lone surrogates U+FFFD. The characters in ``kept`` stay.
+    """
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in kept else _sign(match[0]), text)
+
+
+def without_colours(text: str) -> str:
+    """Text of a terminal without the escape sequences that only set colours."""
+    return _COLOUR_SEQUENCE.sub("", text)
+
+
+def _sign(character: str) -> str:
+    code = ord(character)
+    if code < 0x20 or code == 0x7F:
+        return chr(0x2421 if code == 0x7F else 0x2400 + code)
+    return "\ufffd" if 0xD800 <= code <= 0xDFFF else f"⟨U+{code:04X}⟩"
+
+
+# C0, DEL and C1; soft hyphen, marks and overrides of direction, zero width, line separators, byte order mark, tags
+_UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+_COLOUR_SEQUENCE = re.compile("\x1b\\[[0-9;]{0,32}m")

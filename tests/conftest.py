@@ -23,6 +23,9 @@ settings.register_profile("searching", max_examples=1_000, deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long tests too")
+    parser.addoption(
+        "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -101,11 +104,11 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
-    """Mounts stores: ``mount(store, mode="fast", options=())``; all are ended with the test, however it ends."""
+    """Mounts stores: ``mount(store, mode="fast", options=(), path=None)``; all end with the test, whatever happens."""
     mounts: list[Mount] = []
 
-    def start(store: Path, mode: str = "fast", options: tuple[str, ...] = ()) -> Mount:
-        started = Mount(store, tmp_path / f"mnt{len(mounts)}", mode, options)
+    def start(store: Path, mode: str = "fast", options: tuple[str, ...] = (), path: Path | None = None) -> Mount:
+        started = Mount(store, path or tmp_path / f"mnt{len(mounts)}", mode, options)
         mounts.append(started)
         started.start()
         return started

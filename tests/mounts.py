@@ -44,6 +44,7 @@ class Mount:
         self.store, self.path, self.mode, self.options = store, path, mode, options
         self.log = path.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
         self.expected_log = ""
 
@@ -58,6 +59,7 @@ class Mount:
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
         assert self.process.poll() is None, f"{command}: {self._output()}"
         assert f"mode: {self.mode}" in self.log_text(), self.log_text()
+        self._is_kept = is_keeper(self.pid)
 
     def is_ready(self) -> bool:
         """Whether the daemon has said so."""
@@ -76,11 +78,20 @@ class Mount:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def daemon(self) -> int:
+        """Who answers requests: the process itself, or the child of it that it keeps alive; 0 while there is none."""
+        if not self._is_kept:
+            return self.pid
+        return next((child for child in children(self.pid) if not _is_zombie(child)), 0)
+
     def kill(self) -> None:
-        """End the daemon as a crash would; the mount stays, dead."""
+        """End the daemon as a crash would, and whoever would start another; the mount stays, dead."""
         assert self.process is not None
+        daemon = self.daemon
         self.process.kill()
         self.process.wait(DEADLINE)
+        kill_orphan(daemon)
 
     def stop(self) -> str:
         """Unmount and end the daemon by all means; what was wrong with it, if anything."""
@@ -124,6 +135,43 @@ class Mount:
         assert self.process is not None
         output, _ = self.process.communicate(timeout=DEADLINE)
         return output.decode()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has forked and not waited for."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def is_keeper(pid: int) -> bool:
+    """Whether a katafs does not serve, but keeps alive who does: it holds the journal and has one thread."""
+    links = []
+    with contextlib.suppress(OSError):
+        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return any("katafs-journal" in link for link in links) and not any("eventpoll" in link for link in links)
+
+
+def daemon_of(pid: int) -> int:
+    """Who serves the mount of a katafs process; 0 while nobody does."""
+    if not is_keeper(pid):
+        return pid
+    return next((child for child in children(pid) if not _is_zombie(child)), 0)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def kill_orphan(pid: int) -> None:
+    """End a process as a crash would, that is no child of ours, and wait for its end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: _is_zombie(pid), "the end of the daemon")
 
 
 def _is_mounted(path: Path) -> bool:
@@ -243,12 +291,14 @@ class CommandLine:
                 process.kill()
 
     def kill(self, pid: int) -> None:
-        """End a daemon as a crash would."""
+        """End a daemon as a crash would, and whoever would start another."""
+        daemon = daemon_of(pid)
         os.kill(pid, signal.SIGKILL)
+        kill_orphan(daemon)
         wait_until(lambda: pid not in self.daemons(), "the end of the daemon")
 
     def daemons(self) -> list[int]:
-        """The processes that are left of what was started here."""
+        """The processes that are left of what was started here; of those that keep another alive, only they."""
         marker = f"KATAFS_TEST={self.directory}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -257,7 +307,7 @@ class CommandLine:
                     found.append(int(entry.name))
             except OSError:
                 continue  # it has ended
-        return found
+        return [pid for pid in found if not any(pid in children(other) for other in found)]
 
     def mounts(self) -> list[str]:
         """The mount points below the directory, the newest first."""

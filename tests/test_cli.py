@@ -25,7 +25,7 @@ from katafs.cli import main
 from katafs.fuse.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
-from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, wait_until
+from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
 NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
@@ -176,7 +176,7 @@ def test_without_a_log_file_the_background_logs_to_syslog_if_there_is_one(cli: C
         syslog.bind(str(cli.directory / "syslog"))
         pid = cli.mount("store", "mnt")
         said = syslog.recv(4096).decode()
-    assert re.match(rf"<30>katafs\[{pid}\]: INFO .* is mounted on .*; mode: ", said), said
+    assert re.match(rf"<30>katafs\[{daemon_of(pid)}\]: INFO .* is mounted on .*; mode: ", said), said
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not cli.daemons(), "the end of the daemon")
     # now nobody listens any more
@@ -373,10 +373,13 @@ def test_mounting_where_katafs_is_mounted_or_has_died(cli: CommandLine) -> None:
         assert said == f"{mnt}: katafs is mounted here already; katafs umount {mnt} ends it"
     cli.kill(pid)
     dead = "mnt is a mount whose daemon has died; katafs umount mnt removes it"
-    assert cli.refused("mount", "store", "mnt") == f"mount point {dead}"
     assert cli.refused("mount", "mnt", "other") == f"store {dead}"
     assert cli.refused("create", "mnt", stdin="{}") == f"store {dead}"
     assert cli.mounts() == [str(mnt)]
+    again = cli.run("mount", "store", "link")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == "katafs: link: what a daemon that has died had left was removed\n"
+    check_kata(mnt)
 
 
 BREAK = """
@@ -476,7 +479,7 @@ def test_a_wrong_command_line(arguments: str) -> None:
     assert re.search(r"\nError: .+\n$", result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "create", "demo"])
+@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo", "log", "show"])
 def test_help(command: str) -> None:
     said = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="katafs")
     assert (said.exit_code, said.stderr) == (0, "")

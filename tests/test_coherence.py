@@ -21,6 +21,7 @@ from tests.katas import (
     git_event,
     make_kata,
     message,
+    pretty_json,
     serve_kata,
     serving,
     stored_rows,
@@ -130,6 +131,16 @@ def test_commits_by_git_are_visible_within_a_second(kata: Served, tag: bool) -> 
         wait_until(is_visible, "the commit", seconds=1.0)
     record(kata, "mine")
     assert seen_by_python(shown)["content"] == "mine"
+
+
+def test_two_commits_of_one_moment(kata: Served) -> None:
+    """By somebody else, their rows with the same time to the microsecond."""
+    for index in (1, 2, 3):
+        rows = stored_rows(kata.stored)
+        row = {"colour": "red", "index": index, "time": [2026, 2, 3, 4, 5, 6, 7], "type": "test"}
+        changes = {"event.json": pretty_json(row), "events_summary.json": pretty_json([*rows, row])}
+        assert git_commit(kata.stored, f"{index} ran tests, no prediction, got red", changes)
+        wait_until(lambda: str(index) in os.listdir(kata.shown / "events"), "the event", seconds=5.0)  # noqa: B023
 
 
 def test_an_option_set_by_git(kata: Served) -> None:

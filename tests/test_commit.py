@@ -253,7 +253,7 @@ def test_a_lock_that_is_released_in_time(kata: Path, monkeypatch: pytest.MonkeyP
 def test_a_lock_that_is_held(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = kata / ".git/refs/heads/main.lock"
     lock.touch()
-    monkeypatch.setattr(commit, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(commit, "PATIENCE_SECONDS", 0.05)
     refs = git(kata, "for-each-ref")
     with pytest.raises(StorageError) as caught:
         record(kata)

@@ -60,10 +60,11 @@ def remove(path: Path, oid: str) -> None:
 BY_NAME = [b"/events/%d.json" % index for index in range(4)] + [b"/diff/0..3.json", b"/diff/3..2.summary.json"]
 DOWNLOAD = {b"/download.tgz", b"/download"}
 EVENT_2 = {b"/events/2", b"/events/2.json", b"/diff/1..2", b"/diff/2..3", b"/diff/3..2.summary.json"}
+EVENT_2 |= {b"/html/1..2.html", b"/html/2..3.html"}
 NEEDS = {
     "2:files/hiker.py": {b"/events/2/files/hiker.py", *EVENT_2} - {b"/events/2"},
     "2:files": {b"/events/2/files", *EVENT_2} - {b"/events/2"},
-    "2:stdout": {b"/events/2/stdout", b"/events/2.json"},
+    "2:stdout": {b"/events/2/stdout", b"/events/2.json", b"/html/1..2.html"},
     "2:truncations.json": {b"/events/2/truncations.json", b"/events/2.json"},
     "2:events_summary.json": {b"/events/2/events_summary.json"},
     "2:config": {b"/config", *(b"/events/%d/config" % index for index in range(4))},
@@ -122,8 +123,8 @@ def test_damage_is_an_error_for_what_needs_it(broken: Mount, intact: dict[bytes,
     for name, data in intact.items():
         try:
             seen = read(os.fsencode(kata) + name)
-            # what control files explain has the id in it
-            assert name in DOWNLOAD or name.startswith(b"/control/") or seen == data, name
+            # what control files explain, and pages, have the id in them
+            assert name in DOWNLOAD or name.startswith((b"/control/", b"/html/")) or seen == data, name
         except OSError as error:
             failed[name] = error.errno
     assert set(failed.values()) == {errno.EIO}

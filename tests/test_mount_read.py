@@ -70,6 +70,7 @@ def test_the_names_in_a_kata(mounted: Mount) -> None:
     events = {"files", "stdout", "stderr", "status", "truncations.json", "manifest.json", "config", "event.json"}
     events |= {"events_summary.json"}
     top = events | {"events.json", "events", "diff", "download", "download.tgz", ".git", "ran_tests", "control"}
+    top |= {"history", "html"}
     assert names(mounted.kata(NATIVE)) == top
     assert names(mounted.kata(SAVER)) == top | {"README.md", "options.json"}
     for kata_id in (NATIVE, SAVER):

@@ -139,7 +139,7 @@ def test_a_number_of_nothing_is_stale(store: Path) -> None:
     kata = to_number("rG63fy") + 1 << 27
     nothing = [0, 63, 64, 65535, (1 << 16) + 58**2, (1 << 24) + 58**4, TABLE, TABLE + 1, (1 << 63) - 1]
     nothing += [
-        kata + code for code in (7 << 23, 1 << 13, 12, 31, 8191, (1 << 25) + 63, (1 << 26) + 1, 3 << 24 | 1 << 26)
+        kata + code for code in (7 << 23, 1 << 13, 12, 31, 8191, (1 << 25) + 63, (1 << 26) + 1, 3 << 24 | 1 << 26 | 1)
     ]
     nothing += [Numbers.number(Key(PREFIX, "zz")), (to_number("zzzzzz") + 1 << 27) + (1 << 25)]
     with fresh(store) as tree:

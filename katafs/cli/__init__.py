@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, migrating, mounts, stores
+from katafs.cli import fsck, looking, migrating, mounts, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -30,6 +30,7 @@ def main() -> None:
     \b
     katafs demo /tmp/store                  a store to try
     katafs mount /tmp/store /mnt/katas      then: ls /mnt/katas
+    katafs log /mnt/katas/Py/Fz/Bz          the history of a kata
     katafs umount /mnt/katas
 
     Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.
@@ -37,5 +38,17 @@ def main() -> None:
     background.open_standard_streams()
 
 
-for _command in (mounts.mount, mounts.umount, stores.create, stores.demo, migrating.migrate, fsck.fsck):
+_COMMANDS = (
+    mounts.mount,
+    mounts.umount,
+    mounts.reload,
+    mounts.resume,
+    stores.create,
+    stores.demo,
+    migrating.migrate,
+    fsck.fsck,
+    looking.log,
+    looking.show,
+)
+for _command in _COMMANDS:
     main.add_command(_command)

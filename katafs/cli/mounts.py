@@ -1,13 +1,15 @@
-"""Commands for mounts: ``mount``, ``umount``."""
+"""Commands for mounts: ``mount``, ``umount``, ``reload``."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,6 +37,7 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("--uid", type=int, callback=_check_owner, help="Show this user as the owner of everything.")
 @click.option("--gid", type=int, callback=_check_owner, help="Show this group as the group of everything.")
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
+@click.option("--no-keep-alive", is_flag=True, help="Let the mount end with the daemon, however that ends.")
 @click.option("--log-file", type=PATH, help="Log to this file [default: syslog, or standard error with -f].")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def mount(
@@ -46,17 +49,23 @@ def mount(
     uid: int | None,
     gid: int | None,
     no_fast_open: bool,
+    no_keep_alive: bool,
     log_file: Path | None,
     log_level: str,
 ) -> None:
     """Mount STORE on MOUNTPOINT; returns when the tree is ready.
 
-    MOUNTPOINT is an empty directory. SIGTERM or SIGINT ends the daemon, as katafs umount does.
+    MOUNTPOINT is an empty directory, or what a katafs that has died has left. SIGTERM or SIGINT ends the mount, as
+    katafs umount does. As root, on Linux 6.9 or newer, the mount outlives a daemon that dies: another takes over.
     """
     # the daemon works in another directory
     log_to = _LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
-    wanted = mounting.MountOptions(store, mountpoint, read_only, allow_other, not no_fast_open, uid, gid)
+    wanted = mounting.MountOptions(
+        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid
+    )
     try:
+        if mounting.remove_dead(mountpoint):
+            click.echo(f"katafs: {mountpoint}: what a daemon that has died had left was removed", err=True)
         options = mounting.check(wanted)
         if foreground:
             _serve(options, log_to, lambda: None)
@@ -75,6 +84,14 @@ class _LogTo:
     path: Path | None
     level: str
     foreground: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        return {"path": os.fspath(self.path) if self.path else None, "level": self.level, "foreground": self.foreground}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> _LogTo:
+        return cls(Path(told["path"]) if told["path"] else None, told["level"], told["foreground"])
 
     def start(self) -> None:
         """Raises OSError."""
@@ -109,17 +126,24 @@ def _serve(options: mounting.MountOptions, log_to: _LogTo, ready: Callable[[], N
         log_to.start()
     except OSError as error:
         raise mounting.MountError(f"log file {log_to.path}: {error.strerror}") from error
-    from katafs.fuse import session
+    from katafs.fuse import keeper
 
+    with _logging_failures(options.mountpoint, log_to):
+        keeper.serve(options, ready, log_to.to_json())
+
+
+@contextmanager
+def _logging_failures(mountpoint: Path, log_to: _LogTo) -> Iterator[None]:
+    """Raises `MountError`, whatever fails; what is expected to fail is logged as a sentence."""
     try:
-        session.serve(options, ready)
+        yield
     except mounting.MountError as error:
         if not log_to.is_seen:
             log.error("%s", error)  # noqa: TRY400 - a sentence for a person, as on standard error
         raise
     except Exception as error:
         log.exception("the daemon ends")
-        raise mounting.MountError(f"{options.mountpoint}: the daemon failed: {error!r}") from error
+        raise mounting.MountError(f"{mountpoint}: the daemon failed: {error!r}") from error
 
 
 @click.command()
@@ -128,5 +152,42 @@ def umount(mountpoint: Path) -> None:
     """End the mount on MOUNTPOINT, also one whose daemon has died."""
     try:
         mounting.unmount(mountpoint)
+    except mounting.MountError as error:
+        fail(str(error), error.exit_status)
+
+
+@click.command()
+@click.argument("mountpoint", type=PATH)
+def reload(mountpoint: Path) -> None:
+    """Serve MOUNTPOINT with the code installed now.
+
+    Clients notice nothing. Requests under way are finished, or done again by the new daemon. Returns when it
+    serves. When the new code cannot be loaded all stays as it is.
+    """
+    from katafs.fuse.reloading import reload_mount
+
+    try:
+        reload_mount(mountpoint)
+    except mounting.MountError as error:
+        fail(str(error), error.exit_status)
+
+
+@click.command(hidden=True)
+@click.argument("state", type=int)
+@click.option("--check", is_flag=True)
+def resume(state: int, check: bool) -> None:
+    """What katafs executes itself with, for a reload: STATE is the number of an open file."""
+    from katafs.fuse import keeper, resuming
+
+    try:
+        told = resuming.read_state(state)
+        log_to = _LogTo.from_json(told["again"])
+        if check:
+            resuming.check_code()
+            return
+        with suppress(OSError):
+            log_to.start()
+        with _logging_failures(told["options"].mountpoint, log_to):
+            keeper.resume(told)
     except mounting.MountError as error:
         fail(str(error), error.exit_status)

@@ -21,14 +21,26 @@ class FastOpen:
     """The state of the mode, read from the library's variables."""
 
     def __init__(self, library: ctypes.CDLL | None) -> None:
-        self._loaded = library is not None
+        self._library = library
         self._wrapped = self._active = self._pid = self._append = ctypes.c_int(0)
+        self._unique = ctypes.c_uint64(0)
         if library is not None:
             self._wrapped = ctypes.c_int.in_dll(library, "katafs_fast_wrapped")
             self._active = ctypes.c_int.in_dll(library, "katafs_fast_active")
             self._pid = ctypes.c_int.in_dll(library, "katafs_fast_pid")
             self._append = ctypes.c_int.in_dll(library, "katafs_fast_append")
+            self._unique = ctypes.c_uint64.in_dll(library, "katafs_fast_unique")
             ctypes.c_int.in_dll(library, "katafs_fast_wanted").value = 1
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the library is there."""
+        return self._library is not None
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether libfuse's session was made through the library: known from the moment there is one."""
+        return bool(self._wrapped.value)
 
     @property
     def is_active(self) -> bool:
@@ -37,9 +49,9 @@ class FastOpen:
 
     def warn(self) -> None:
         """Log why the mode is not active although the library was loaded; known from the same moment."""
-        if self._loaded and not self._wrapped.value:
+        if self.is_loaded and not self.is_wrapped:
             log.warning("no fast open: this libfuse makes its session in another way")
-        elif self._loaded and not self.is_active:
+        elif self.is_loaded and not self.is_active:
             log.warning("no fast open: the kernel is too old for it")
 
     @property
@@ -54,6 +66,20 @@ class FastOpen:
     def appends(self) -> bool:
         """Whether the write being handled was sent with O_APPEND. To be read as `sender` is."""
         return bool(self._append.value)
+
+    @property
+    def unique(self) -> int:
+        """The number of the request being handled, 0 if nobody knows. To be read as `sender` is."""
+        return int(self._unique.value)
+
+    def greet(self, request: bytes) -> bool:
+        """Hand libfuse a FUSE_INIT request that was read from the kernel by somebody else; whether it understood."""
+        if self._library is None:
+            return False
+        # with PYFUNCTYPE the interpreter is not let go, which pyfuse3's handler of FUSE_INIT needs
+        prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+        greet = prototype(("katafs_fast_greet", self._library))
+        return bool(greet(request, len(request)))
 
 
 def load(*, wanted: bool = True) -> FastOpen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -11,10 +12,12 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-_TYPE = b"fuse.katafs"
-_DEVICE = Path("/dev/fuse")
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_UMOUNT_NOFOLLOW = 8
+#: the type of our mounts
+FILE_SYSTEM = b"fuse.katafs"
+DEVICE = Path("/dev/fuse")
+LIBC = ctypes.CDLL(None, use_errno=True)
+# <sys/mount.h>
+_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
 
 
 class MountError(Exception):
@@ -39,6 +42,7 @@ class MountOptions:
     read_only: bool = False
     allow_other: bool = False
     fast_open: bool = True
+    keep_alive: bool = True
     uid: int | None = None
     gid: int | None = None
 
@@ -100,27 +104,83 @@ def _is_inside(path: Path, directory: Path) -> bool:
 def _check_device() -> None:
     """Whether FUSE can be used at all: what containers forbid is seen only by opening the device."""
     try:
-        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             hint = "load the fuse module, or give the container --device /dev/fuse"
-            raise MountError(f"there is no {_DEVICE}: {hint}") from error
+            raise MountError(f"there is no {DEVICE}: {hint}") from error
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise MountError(f"{_DEVICE}: no permission to use it; run as root") from error
-        raise MountError(f"{_DEVICE}: {error.strerror}") from error
+            raise MountError(f"{DEVICE}: no permission to use it; run as root") from error
+        raise MountError(f"{DEVICE}: {error.strerror}") from error
 
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether a katafs is mounted at this real path, dead or alive, with nothing else on top of it."""
+    return _mounted_at(mountpoint)[0] == FILE_SYSTEM
+
+
+def device_of(mountpoint: Path) -> str | None:
+    """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
+    file_system, device = _mounted_at(mountpoint)
+    return device.decode() if file_system == FILE_SYSTEM else None
+
+
+def _mounted_at(mountpoint: Path) -> tuple[bytes, bytes]:
+    """The type and device number of the topmost mount at a real path; empty if there is none."""
     wanted = os.fsencode(mountpoint)
-    found = b""
+    found = (b"", b"")
     with open("/proc/self/mountinfo", "rb") as table:
         for line in table:
             fields = line.split(b" ")
             # blanks and the like are written as \040
             if re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields[4]) == wanted:
-                found = fields[fields.index(b"-") + 1]
-    return found == _TYPE
+                found = (fields[fields.index(b"-") + 1], fields[2])
+    return found
+
+
+def remove_dead(mountpoint: Path) -> bool:
+    """Detach what a katafs whose daemon has died left at a path; whether there was such a mount.
+
+    Whoever still works in it goes on hearing ENOTCONN.
+    """
+    path = Path(os.path.realpath(mountpoint))
+    removed = False
+    while _is_dead(path) and is_mounted(path):
+        if _detach(path):
+            break
+        removed = True
+    return removed
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def abort(mountpoint: Path) -> None:
+    """End the connection of a mount: whoever waits for an answer gets an error. The mount stays, dead."""
+    device = device_of(mountpoint)
+    if device is None:
+        return
+    # says EBUSY where somebody works in the mount, but ends the connection first
+    if os.geteuid() == 0 and _system_unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+        return
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
+
+
+def detach(mountpoint: Path, device: str = "") -> None:
+    """Take a mount out of the tree, at once, whoever uses it; given its device number, only if it is still there."""
+    if not device or device_of(mountpoint) == device:
+        _detach(mountpoint)
+
+
+def _detach(path: Path) -> str:
+    """What went wrong, or nothing."""
+    return _system_unmount(path, _MNT_DETACH) if os.geteuid() == 0 else _user_unmount(path, "-z")
 
 
 def unmount(mountpoint: Path) -> None:
@@ -136,15 +196,16 @@ def unmount(mountpoint: Path) -> None:
         raise MountError(f"{path} cannot be unmounted: {reason}")
 
 
-def _system_unmount(path: Path) -> str:
+def _system_unmount(path: Path, flags: int = 0) -> str:
     """umount2(2): what went wrong, or nothing."""
-    return os.strerror(ctypes.get_errno()) if _LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW) else ""
+    failed = LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags)
+    return os.strerror(ctypes.get_errno()) if failed else ""
 
 
-def _user_unmount(path: Path) -> str:
+def _user_unmount(path: Path, *options: str) -> str:
     """The same with FUSE's helper, which ends what the same user mounted."""
     try:
-        command = ["fusermount3", "-u", "--", os.fspath(path)]
+        command = ["fusermount3", "-u", *options, "--", os.fspath(path)]
         result = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
     except OSError as error:
         return f"fusermount3: {error.strerror}"

@@ -23,6 +23,7 @@ import pyfuse3
 from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
+from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
@@ -77,11 +78,12 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = True
 
-    def __init__(self, tree: Tree, fast: FastOpen) -> None:
+    def __init__(self, tree: Tree, fast: FastOpen, journal: Journal | None = None) -> None:
         super().__init__()
         self._tree = tree
         self._handles = Handles(fast)
-        self._writes = Writes(tree)
+        self._fast = fast
+        self._writes = Writes(tree, journal or Journal(None))
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
@@ -174,7 +176,7 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        writer, appends = self._handles.writer(fh), self._handles.appends(fh)
+        writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         node = self._tree.node(self._handles.inode(fh))
         if isinstance(node, Stored):
             await self.plain.write(node, writer, off, buf)
@@ -183,7 +185,7 @@ class Operations(pyfuse3.Operations):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self._writes.forget_pages(node.number)
             raise refuse_write()
-        await self._writes.write(node, writer, off, buf, appends=appends)
+        await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
     @_answers
@@ -201,7 +203,7 @@ class Operations(pyfuse3.Operations):
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        node.truncate(self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
         answer = _attributes(self._tree.node(inode), 0)
         answer.st_size = 0
@@ -226,7 +228,7 @@ class Operations(pyfuse3.Operations):
         with contextlib.suppress(KataError):
             node = self._tree.node(inode)
             if isinstance(node, Writable):
-                node.truncate(writer)
+                self._writes.truncate(node, writer)
 
     @_answers
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -7,14 +7,17 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from katafs.errors import KataError
 from katafs.fuse import fastopen
-from katafs.fuse.mounting import MountError, MountOptions
+from katafs.fuse.device import Held, resend
+from katafs.fuse.journal import Journal
+from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.tree import Tree
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5.0
+# how long who hands over waits for the rest of messages that were begun
+_UNFINISHED_SECONDS = 0.8
 _READERS = 100  # requests that are handled at a time, beside those that wait for a commit, or for something slow
 # SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
 _STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -32,14 +37,45 @@ if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
     _STOP_SIGNALS.append(signal.SIGHUP)
 
 
-def serve(options: MountOptions, ready: Callable[[], None]) -> None:
-    """Mount and serve until the file system is unmounted, or SIGTERM, SIGINT or SIGHUP comes.
+@dataclass(frozen=True)
+class Kept:
+    """A mount that another process holds, and will hold when we have died."""
 
-    ``ready`` is called once the tree can be read. Raises `MountError`.
+    held: Held
+    #: the memfd of the `Journal`
+    journal: int
+    keeper: int
+    #: whether nobody has served the mount before
+    is_first: bool = False
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether that process has ended: then we are the last."""
+        return os.getppid() != self.keeper
+
+
+class NotWrappedError(Exception):
+    """libfuse cannot be handed a mount that is there already."""
+
+
+def preload() -> None:
+    """Import all that serving needs; after `fastopen.load`."""
+    import katafs.fuse.operations  # noqa: F401
+
+
+def serve(
+    options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen | None = None, kept: Kept | None = None
+) -> bool:
+    """Mount, or take over a mount, and serve until it is unmounted or a signal comes. Returns whether another daemon
+    is to take over.
+
+    ``ready`` is called once the tree can be read. SIGTERM, SIGINT and SIGHUP finish what is under way and unmount;
+    SIGUSR1 finishes it for another daemon. Raises `MountError`, `NotWrappedError`.
     """
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
-    fast = fastopen.load(wanted=options.fast_open)
+    if fast is None:
+        fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
     import pyfuse3
 
@@ -47,25 +83,53 @@ def serve(options: MountOptions, ready: Callable[[], None]) -> None:
 
     tree = Tree(Context(Store(options.store), options.uid, options.gid))
     # a signal that comes before we can act on it waits: the mount must not outlive us
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    operations = Operations(tree, fast)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
+    operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
     with _stderr() as said:
         try:
-            pyfuse3.init(operations, str(options.mountpoint), options.fuse_options())
+            place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
+            pyfuse3.init(operations, place, options.fuse_options())
         except RuntimeError as error:
             reason = _last_line(said) or str(error)
             raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
+    if kept is not None:
+        _take_over(fast, kept)
+    end = _End()
     try:
-        trio.run(_run, options, operations, tree, fast, ready)
+        trio.run(_run, options, operations, tree, fast, ready, kept, end)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
         raise
     finally:
-        # What was acknowledged is on disk. Whoever still waits for an answer gets one: the connection ends.
+        # What was acknowledged is on disk. Whoever still waits for an answer gets one: the connection ends, or
+        # another daemon answers.
         pyfuse3.close(unmount=True)
         tree.ctx.store.close()
-        log.info("%s is unmounted", options.mountpoint)
+        if kept is not None and kept.is_orphaned:
+            detach(options.mountpoint, kept.held.device)
+        if kept is None or kept.is_orphaned:
+            log.info("%s is unmounted", options.mountpoint)
+    return end.is_handing_over
+
+
+@dataclass
+class _End:
+    """How it ends."""
+
+    is_handing_over: bool = False
+
+
+def _signals(kept: Kept | None) -> list[signal.Signals]:
+    """What we end at."""
+    return [*_STOP_SIGNALS, signal.SIGUSR1] if kept is not None else _STOP_SIGNALS
+
+
+def _take_over(fast: fastopen.FastOpen, kept: Kept) -> None:
+    """Begin with what an earlier daemon may have begun with, and with what it left. Raises `NotWrappedError`."""
+    if not fast.is_wrapped or not fast.greet(kept.held.init) or not fast.is_active:
+        raise NotWrappedError("this libfuse makes its session in another way")
+    resend(kept.held.fd)
 
 
 def _mount_error(error: BaseException) -> MountError | None:
@@ -94,50 +158,79 @@ def _last_line(file: BufferedRandom) -> str:
 
 
 async def _run(
-    options: MountOptions, operations: Operations, tree: Tree, fast: fastopen.FastOpen, ready: Callable[[], None]
+    options: MountOptions,
+    operations: Operations,
+    tree: Tree,
+    fast: fastopen.FastOpen,
+    ready: Callable[[], None],
+    kept: Kept | None,
+    end: _End,
 ) -> None:
     import pyfuse3
 
     from katafs.fuse import making, writes
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals, operations)
-        nursery.start_soon(_expire, tree, operations)
-        nursery.start_soon(_announce, options, fast, ready)
+        nursery.start_soon(_watch_signals, operations, tree, kept, end)
+        nursery.start_soon(_expire, tree, operations, kept)
+        nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
         nursery.cancel_scope.cancel()
 
 
-async def _announce(options: MountOptions, fast: fastopen.FastOpen, ready: Callable[[], None]) -> None:
-    """Say that the tree is ready, once the kernel has been answered: a first stat goes through it."""
+async def _announce(
+    options: MountOptions, operations: Operations, fast: fastopen.FastOpen, ready: Callable[[], None], kept: Kept | None
+) -> None:
+    """Say that the tree is ready, once its root can be read."""
+    import pyfuse3
+
     try:
-        await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
-    except OSError as error:
-        raise MountError(f"{options.mountpoint}: the tree cannot be read: {error.strerror}") from error
-    fast.warn()
+        if kept is None:
+            # goes through the kernel, which must have been answered first
+            await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
+        elif kept.is_first:
+            # Not through the kernel, which has been answered: killed meanwhile, we would wait there for the next
+            # daemon to answer, and that one for our end.
+            await operations.getattr(pyfuse3.ROOT_INODE, cast(pyfuse3.RequestContext, None))
+    except (OSError, pyfuse3.FUSEError) as error:
+        reason = os.strerror(error.errno or 0)
+        raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error
+    if kept is None:
+        fast.warn()
     mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
     log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
     try:
         ready()
     except BrokenPipeError as error:
-        raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
+        if kept is None:
+            raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
 
 
-async def _watch_signals(operations: Operations) -> None:
-    """On SIGTERM, SIGINT or SIGHUP: take no more requests, finish those under way, unmount."""
+async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, end: _End) -> None:
+    """On SIGTERM, SIGINT or SIGHUP: take no more requests, finish those under way, unmount. On SIGUSR1 the same for
+    another daemon, a little later if messages are unfinished."""
     import pyfuse3
 
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        async for number in signals:
+    signals = _signals(kept)
+    with trio.open_signal_receiver(*signals) as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        async for number in received:
             log.info("%s: finishing", signal.Signals(number).name)
+            if number == signal.SIGUSR1:
+                end.is_handing_over = True
+                end_at = trio.current_time() + _UNFINISHED_SECONDS
+                while len(tree.ctx.controls.inbox) and trio.current_time() < end_at:  # noqa: ASYNC110 - once in a year
+                    await trio.sleep(0.005)
+            else:
+                end.is_handing_over = False
             await operations.stop()
             pyfuse3.terminate()
 
 
-async def _expire(tree: Tree, operations: Operations) -> None:
+async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None:
+    is_orphaned = False
     while True:
         await trio.sleep(_EXPIRE_SECONDS)
         try:
@@ -145,3 +238,6 @@ async def _expire(tree: Tree, operations: Operations) -> None:
             await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")
+        if kept is not None and kept.is_orphaned and not is_orphaned:
+            is_orphaned = True
+            log.warning("the process that keeps the mount alive has gone; katafs goes on, and will unmount at its end")

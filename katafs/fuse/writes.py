@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from weakref import WeakValueDictionary
 
 import pyfuse3
 import trio
 
-from katafs.errors import KataError, StorageError
-from katafs.kata.commit import Committed
+from katafs.errors import DiedError, KataError, StorageError
+from katafs.fuse.journal import Journal
+from katafs.git import Oid
+from katafs.kata.commit import Announce, Committed
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Tip
+from katafs.kata.recorded import commits_before, find_recorded
 from katafs.tree.tree import Stale, Tree
-from katafs.tree.writable import Job, Writable
+from katafs.tree.writable import Writable
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,9 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, journal: Journal) -> None:
         self._tree = tree
+        self._journal = journal
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
         self._limiter = trio.CapacityLimiter(_TELLING)
         self._telling = 0
@@ -44,21 +49,57 @@ class Writes:
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._waiting = self._bytes = 0
 
-    async def write(self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> None:
-        """Take one write. When this returns what it completed, if it did, is durable and visible.
+    async def write(
+        self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
+    ) -> None:
+        """Take one write, the request ``unique``. When this returns what it completed, if it did, is durable and
+        visible.
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
-        message = node.feed(writer, offset, data, appends=appends)
-        if message is not None:
-            await self._commit(node, message, (writer, offset) if message.in_pieces else None)
+        request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
+        try:
+            if request.announced is not None and await self._was_recorded(node, request.announced):
+                return
+            if self._journal.is_rest(request):
+                error = DiedError("the daemon died while it had the beginning of the message; send it again")
+                node.refused(error, (writer, offset))
+                raise error
+            before = node.is_unfinished(writer)
+            message = node.feed(writer, offset, data, appends=appends)
+            self._journal.fed(request, was_unfinished=before, is_unfinished=node.is_unfinished(writer))
+            if message is not None:
+                again_at = (writer, offset) if message.in_pieces else None
+                await self._commit(node, message, again_at, partial(self._journal.announce, request))
+        finally:
+            self._journal.end(request)
 
-    async def _commit(self, node: Writable, message: Message, again_at: tuple[Hashable | None, int] | None) -> None:
+    def truncate(self, node: Writable, writer: Hashable | None) -> None:
+        """The writer starts afresh."""
+        node.truncate(writer)
+        self._journal.truncated(node.number, writer)
+
+    async def _was_recorded(self, node: Writable, commit: Oid) -> bool:
+        """Whether what a write is for was recorded by a daemon that died before it could answer; then this one does
+        what that one could not."""
+        kata = self._tree.ctx.store.kata(node.kata_id)
+        committed = await trio.to_thread.run_sync(find_recorded, kata.path, node.kata_id, commit)
+        if committed is None:
+            return False
+        log.info("kata %s: event %d, commit %s was recorded already", node.kata_id, committed.index, commit.hex())
+        node.accepted(committed)
+        # a message may be two commits
+        await self._tell_committed(node, kata.tip_at(commits_before(kata.repo, commit, 2)))
+        return True
+
+    async def _commit(
+        self, node: Writable, message: Message, again_at: tuple[Hashable | None, int] | None, announce: Announce
+    ) -> None:
         try:
             with self._place_for(message):
                 large = len(message.data) > _LARGE
                 job = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)
-                committed, before = await self._record(node.kata_id, job)
+                committed, before = await self._record(node.kata_id, partial(job, announce))
         except KataError as error:
             node.refused(error, again_at)
             raise
@@ -70,11 +111,14 @@ class Writes:
         if committed is None:
             return
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
+        await self._tell_committed(node, before)
+
+    async def _tell_committed(self, node: Writable, before: Tip) -> None:
         try:
             after = self._tree.tip(node.kata_id)
             await self.tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
-            log.exception("kata %s: the kernel was not told of event %d", node.kata_id, committed.index)
+            log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
 
     @contextlib.contextmanager
     def _place_for(self, message: Message) -> Iterator[None]:
@@ -90,12 +134,12 @@ class Writes:
             self._waiting -= 1
             self._bytes -= size
 
-    async def _record(self, kata_id: str, job: Job) -> tuple[Committed | None, Tip]:
+    async def _record(self, kata_id: str, job: Callable[[], Committed | None]) -> tuple[Committed | None, Tip]:
         """Call a job when it is its turn. Returns its result, and the tip before it."""
         queue = self._queues.setdefault(kata_id, trio.Lock())
         async with queue:
             before = self._tree.tip(kata_id)
-            return await trio.to_thread.run_sync(job, None, limiter=self._recording), before
+            return await trio.to_thread.run_sync(job, limiter=self._recording), before
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
 # git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
 _STALE_MAIN, _STALE_TAG = 10.0, 1.0
+# nobody who lives leaves it empty for so long
+_EMPTY_SECONDS = 0.3
 # What the time of the file says may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
 _WATCHED = 1.0
 _MOST_WATCHED = 1000
@@ -157,6 +159,25 @@ class RefWriter:
     def unlock_main(self) -> None:
         """Remove a lock of ``main`` that somebody left behind who died."""
         self.unlock(MAIN, _STALE_MAIN)
+
+    def unlock_dead(self, commit: Oid) -> None:
+        """Remove the lock of ``main`` that was left by a writer of whom it is known that he died while he moved the
+        branch to ``commit``: the lock says so itself, or he had no time to write into it."""
+        lock = self._repo.git_dir / f"{MAIN}.lock"
+        end = time.monotonic() + _EMPTY_SECONDS
+        while True:
+            try:
+                text = lock.read_bytes()
+            except FileNotFoundError:
+                return
+            if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):
+                # in vain, if somebody else is looking at the lock at this moment
+                self.unlock(MAIN, -1.0)
+            elif text:
+                return
+            if time.monotonic() > end + _EMPTY_SECONDS:
+                return
+            time.sleep(_LOCK_PAUSE)
 
     def break_lock(self, name: str, seconds: float) -> None:
         """Do as `unlock`, and watch the lock as long as that takes."""

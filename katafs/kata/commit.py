@@ -38,7 +38,7 @@ _Result = TypeVar("_Result")
 Announce = Callable[[Oid], None]
 
 # how long others may hold, or again and again move, the branch before a writer hears of it
-_PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 15.0
 # How long somebody who has moved the branch has to make the tag. Saver fails when katafs is faster, though its event is
 # recorded; and looks for a tag in just this way (FORMAT §2.0).
 _TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
@@ -61,28 +61,29 @@ class _Attempt:
     moment: datetime
     announce: Announce | None
 
-    def head(self) -> Head:
-        """The tip, read once; the tags that a crash left out are made."""
-        tip = self.repo.main()
-        if tip is None:
-            raise DamagedError(f"{self.repo.path} has no branch main")
-        head = Head.read(self.repo, tip)
-        first = head.last
-        end = time.monotonic() + _TAG_SECONDS
-        while self.repo.tag(first) is None and time.monotonic() < end:
-            time.sleep(_TAG_PAUSE)
-        while first >= 0 and self.repo.tag(first) is None:
-            first -= 1
-        if first < head.last:
-            _set_tags(GitWriter(self.repo), self.repo.commits_of_events(tip, first + 1, head.last))
-        return head
-
     def move(self, writer: GitWriter, new: Head, old: Head) -> None:
         """Move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
         writer.sync_objects()
         if self.announce is not None:
             self.announce(new.commit)
         writer.refs.move_main(new.commit, old.commit)
+
+
+def read_head(repo: GitRepo) -> Head:
+    """The tip, read once; the tags that a crash left out are made."""
+    tip = repo.main()
+    if tip is None:
+        raise DamagedError(f"{repo.path} has no branch main")
+    head = Head.read(repo, tip)
+    first = head.last
+    end = time.monotonic() + _TAG_SECONDS
+    while repo.tag(first) is None and time.monotonic() < end:
+        time.sleep(_TAG_PAUSE)
+    while first >= 0 and repo.tag(first) is None:
+        first -= 1
+    if first < head.last:
+        _set_tags(GitWriter(repo), repo.commits_of_events(tip, first + 1, head.last))
+    return head
 
 
 def record(
@@ -121,11 +122,11 @@ def set_option(
 
 def _until_won(path: Path, kata_id: str, attempt: Callable[[GitRepo], _Result]) -> _Result:
     """Try as the owner of the kata, until nobody is faster."""
-    end = time.monotonic() + _PATIENCE_SECONDS
+    end = time.monotonic() + PATIENCE_SECONDS
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
-            with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+            with repository_lock(repo.git_dir, PATIENCE_SECONDS):
                 return _again_and_again(repo, kata_id, attempt, end)
     except OSError as error:
         # pygit2 raises bare OSError(message)
@@ -149,7 +150,7 @@ def _again_and_again(repo: GitRepo, kata_id: str, attempt: Callable[[GitRepo], _
 
 def _record(attempt: _Attempt, act: Act) -> Committed:
     """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
-    head = attempt.head()
+    head = read_head(attempt.repo)
     writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
     index = repetition(head.rows, act)
     if index is None:
@@ -193,7 +194,7 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
 
 
 def _set_option(attempt: _Attempt, name: str, value: str) -> Committed | None:
-    head = attempt.head()
+    head = read_head(attempt.repo)
     writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
     new = writer.option(head, name, value)
     if new is None:

@@ -187,6 +187,10 @@ class Inbox:
         self._size -= known.size
         return known.refusal is None
 
+    def __len__(self) -> int:
+        """How many messages have been begun and not finished."""
+        return sum(known.refusal is None for known in self._unfinished.values())
+
     def expire(self, now: float) -> list[Hashable]:
         """Forget what has waited for more than 10 s; the control files whose messages were dropped."""
         old = [key for key, known in self._unfinished.items() if now - known.touched > UNFINISHED_SECONDS]

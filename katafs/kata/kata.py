@@ -99,6 +99,10 @@ class Kata:
             self.repo = GitRepo(self.path)
             self._history = next(self._caches.histories)
             self._tip = self._option_times = self._set_options = None
+        return self.tip_at(oid)
+
+    def tip_at(self, oid: Oid) -> Tip:
+        """The state when a commit of this history was the tip."""
         commit = self.repo.commit(oid)
         root = Root.read(self.repo, commit.tree)
         layout = detect(root)
@@ -238,12 +242,12 @@ class Kata:
 def _tip_time(commit: Commit, rows: Rows) -> int:
     """The time of the newest commit in ns, different for every tip, so that the kernel sees that a directory changed.
 
-    A commit has whole seconds. The row of an event commit has microseconds; a commit without one (an option) gets a
-    fraction made from its id.
+    A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id, as
+    two events of one microsecond would leave the kernel with the listing that it has.
     """
     subject = commit.subject.split(b" ", 1)[0]
     if subject == str(rows.last).encode():
         own = time_ns(rows.stored[rows.last])
         if own is not None:
-            return own
+            return own + int.from_bytes(commit.oid[:4]) % 1000
     return commit.time * _SECOND + int.from_bytes(commit.oid[:4]) % _SECOND

@@ -19,7 +19,7 @@ from katafs.kata.plain_create import DIRECTORY
 from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree import downloads, events
+from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS
 from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
@@ -207,11 +207,13 @@ _BY_NAME = {
     b"download.tgz": downloads.DOWNLOAD_LINK,
     b"events": events.EVENTS,
     b"files": events.TIP_FILES,
+    b"history": pages.HISTORY,
+    b"html": pages.HTML,
     b"manifest.json": MANIFEST,
     b"options.json": OPTIONS_JSON,
     b"ran_tests": RAN_TESTS,
 }
-_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES)
+_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES, pages.HTML)
 _MODES = {**dict.fromkeys(_DIRECTORIES, Directory.mode), downloads.DOWNLOAD_LINK: Link.mode}
 _FIXED: dict[int, _Maker] = {
     events.TIP_FILES: events.TipFilesDir,
@@ -222,6 +224,9 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOADS: downloads.DownloadsDir,
     downloads.DOWNLOAD_TGZ: downloads.TgzFile,
     downloads.DOWNLOAD_LINK: downloads.download_link,
+    pages.HTML: pages.HtmlDir,
+    pages.HTML_INDEX: pages.index_page,
+    pages.HISTORY: pages.HistoryFile,
     CONTROL: ControlDir,
     MANIFEST: _manifest,
     CONFIG: ConfigDir,

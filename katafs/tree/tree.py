@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from katafs.errors import NotFoundError, StaleError
 from katafs.kata.kata import Kata, Tip
-from katafs.tree import downloads, events
+from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
@@ -61,6 +61,8 @@ class Tree:
         kata = ctx.store.kata(key.kata)
         if key.kind == EVENT:
             return event_node(ctx, kata, key.a, key.b, key.path)
+        if key.kind == DIFF and key.b & 3 == pages.PAGE_VIEW:
+            return pages.step_page(ctx, kata, key.a, key.b >> 2)
         if key.kind == DIFF:
             return diff_file(ctx, kata, key.a, key.b >> 2, key.b & 3)
         if key.kind == TIP_DIRECTORY:
@@ -76,7 +78,7 @@ class Tree:
         """What changed in the mount when a kata's tip moved. The files that are written to are not in it: the kernel
         asks for their attributes each time anyway, and would wait for the write."""
         kata = self.ctx.store.kata(kata_id)
-        fixed = [KATA, CONFIG, OPTIONS_JSON]
+        fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
         fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
         plain = [b".git/refs/heads/main"]
         entries: list[tuple[int, bytes]] = []
@@ -86,6 +88,8 @@ class Tree:
             plain.append(b".git/refs/tags")
             here = Numbers.number(Key(FIXED, kata_id, KATA))
             entries += [(here, name) for name in (*EVENT_FILES, b"events.json")]
+            steps = pages.changing_pages(before.last)
+            below += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 below += inodes_below

@@ -1,0 +1,33 @@
+"""What a keeper carries over to the new code that it executes itself with, and whether that can be loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from katafs.fuse import fastopen, session
+from katafs.fuse.mounting import MountError, MountOptions
+
+
+def read_state(fd: int) -> dict[str, Any]:
+    """What `katafs.fuse.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
+
+    Raises ValueError.
+    """
+    with open(fd, "rb") as file:
+        file.seek(0)
+        state: dict[str, Any] = json.load(file)
+    known = {one.name for one in fields(MountOptions)}
+    options = {name: value for name, value in state["options"].items() if name in known}
+    paths = {name: Path(options[name]) for name in ("store", "mountpoint")}
+    state["options"] = MountOptions(**{**options, **paths})
+    return state
+
+
+def check_code() -> None:
+    """Load all that a keeper and its daemons need. Raises `MountError`, ImportError."""
+    if not fastopen.load().is_loaded:
+        raise MountError("the C library is missing")
+    session.preload()

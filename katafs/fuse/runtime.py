@@ -1,0 +1,84 @@
+"""Where a keeper says what it is doing: ``/run/katafs/MAJOR:MINOR.json``, for each mount that is kept alive."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = Path("/run/katafs")
+
+
+@dataclass
+class Status:
+    """What a keeper is doing."""
+
+    mountpoint: str
+    version: str
+    #: the keeper, and when it was started, in the kernel's ticks: together they name a process
+    pid: int
+    started: int
+    #: the daemon; 0 while there is none
+    daemon: int = 0
+    #: daemons that have died
+    deaths: int = 0
+    #: reloads that were asked for and are over, and why the last one failed, if it did
+    reloads: int = 0
+    failure: str = ""
+
+    def is_alive(self) -> bool:
+        """Whether the keeper lives."""
+        return start_time(self.pid) == self.started
+
+
+def start_time(pid: int) -> int:
+    """When a process was started, in the kernel's ticks; 0 if there is none, or only what is left of one."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else 0
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the third on, the state; empty if there is no such process."""
+    try:
+        # the second field is a name in brackets, which may hold anything
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def _path(device: str) -> Path:
+    return DIRECTORY / f"{device}.json"
+
+
+def publish(device: str, status: Status) -> None:
+    """Say it. Without such a file the mount works all the same, but for ``katafs reload``."""
+    path = _path(device)
+    try:
+        DIRECTORY.mkdir(mode=0o755, exist_ok=True)
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps(asdict(status)) + "\n")
+        new.replace(path)
+    except OSError as error:
+        log.warning("katafs reload will not find this mount: %s", error)
+
+
+def withdraw(device: str) -> None:
+    """The mount is over."""
+    try:
+        _path(device).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s", error)
+
+
+def read(device: str) -> Status | None:
+    """What the keeper of a mount said last; None if nothing, or nothing that can be understood."""
+    try:
+        told: dict[str, Any] = json.loads(_path(device).read_text())
+        return Status(**{name: told[name] for name in Status.__dataclass_fields__ if name in told})
+    except (OSError, ValueError, TypeError):
+        return None

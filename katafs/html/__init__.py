@@ -1,0 +1,1 @@
+"""The history of a kata to look at: static pages, complete in themselves."""

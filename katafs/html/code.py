@@ -1,0 +1,148 @@
+"""Contents of files as lines of HTML: highlighted by language, every character escaped by the template library."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterable
+
+import cachetools
+from markupsafe import Markup, escape
+from pygments.lexer import Lexer
+from pygments.lexers import get_lexer_for_filename
+from pygments.token import Comment, Keyword, Literal, Name, Token, _TokenType
+from pygments.util import ClassNotFound
+
+from katafs.text import decode, visible
+
+# Larger files, and those with longer lines, are shown plain: an hour's work on a page helps nobody.
+MAX_HIGHLIGHTED = 128 << 10  # bytes
+_LONGEST_HIGHLIGHTED = 2_000  # characters of a line
+_LONGEST_LINE = 4_000  # characters; the rest is counted
+_KEPT = 32 << 20  # bytes of contents whose lines are kept
+
+# a piece of a line: its CSS class, its text
+Piece = tuple[str, str]
+Line = list[Piece]
+
+_CLASSES: list[tuple[_TokenType, str]] = [
+    (Comment, "c"),
+    (Keyword, "k"),
+    (Literal.String, "s"),
+    (Literal.Number, "m"),
+    (Name.Function, "f"),
+    (Name.Class, "f"),
+    (Name.Decorator, "f"),
+    (Name.Builtin, "b"),
+    (Name.Tag, "k"),
+    (Name.Attribute, "f"),
+]
+
+
+class Highlighter:
+    """Lines of contents, kept for a while: an unchanged file is on many pages."""
+
+    def __init__(self) -> None:
+        self._lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
+            _KEPT, getsizeof=lambda lines: sum(len(text) + 50 for line in lines for _, text in line) + 100
+        )
+
+    def lines(self, name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
+        """The lines of a content, without their newlines; the name decides the language."""
+        text = decode(data)
+        plain: list[Line] = [[("", line)] for line in text.split("\n")]
+        if text.endswith("\n") or not text:
+            plain.pop()
+        lexer = _lexer(name) if highlight and len(data) <= MAX_HIGHLIGHTED else None
+        if lexer is None or any(len(line[0][1]) > _LONGEST_HIGHLIGHTED for line in plain):
+            return plain
+        key = (lexer.name, data)
+        lines = self._lines.get(key)
+        if lines is None:
+            lines = _split(lexer.get_tokens(text))[: len(plain)]
+            # a lexer that loses something is not believed
+            if [_text(line) for line in lines] != [line[0][1] for line in plain]:
+                lines = plain
+            if len(data) < _KEPT // 8:
+                self._lines[key] = lines
+        return lines
+
+
+def _lexer(name: bytes) -> Lexer | None:
+    base = os.path.basename(decode(name))
+    known = {"makefile": "Makefile", "gemfile": "x.rb", "cyber-dojo.sh": "x.sh"}.get(base.lower(), base)
+    if known.endswith((".txt", ".md", ".log")):
+        return None
+    try:
+        lexer: Lexer = get_lexer_for_filename(known, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
+    return lexer
+
+
+def _split(tokens: Iterable[tuple[_TokenType, str]]) -> list[Line]:
+    lines: list[Line] = [[]]
+    for kind, value in tokens:
+        css = _css(kind)
+        first, *more = value.split("\n")
+        if first:
+            lines[-1].append((css, first))
+        lines.extend([(css, part)] if part else [] for part in more)
+    return lines
+
+
+_KNOWN: dict[_TokenType, str] = {Token: ""}
+
+
+def _css(kind: _TokenType) -> str:
+    css = _KNOWN.get(kind)
+    if css is None:
+        css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
+    return css
+
+
+def _text(line: Line) -> str:
+    return "".join(text for _, text in line)
+
+
+def line_html(line: Line, marked: tuple[int, int] | None = None) -> Markup:
+    """One line; the characters from ``marked[0]`` to ``marked[1]`` are marked."""
+    parts: list[str] = []
+    at = 0
+    for css, text in line:
+        left = _LONGEST_LINE - at
+        shown = text[: max(left, 0)]
+        for piece, is_marked in _cut(shown, at, marked):
+            html = str(escape(visible(piece, kept="\t")))
+            html = f'<span class="{css}">{html}</span>' if css else html
+            parts.append(f"<mark>{html}</mark>" if is_marked else html)
+        at += len(text)
+    if at > _LONGEST_LINE:
+        parts.append(f'<span class="note">… {at - _LONGEST_LINE:,} more characters</span>')
+    return Markup("".join(parts))  # noqa: S704 - each text in it was escaped above
+
+
+def _cut(text: str, at: int, marked: tuple[int, int] | None) -> Iterable[tuple[str, bool]]:
+    if marked is None:
+        return ((text, False),)
+    start, end = (min(max(place - at, 0), len(text)) for place in marked)
+    pieces = ((text[:start], False), (text[start:end], True), (text[end:], False))
+    return ((piece, is_marked) for piece, is_marked in pieces if piece)
+
+
+def differing(old: Line, new: Line) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Where two lines differ, in characters of each; None when they have little in common."""
+    before, after = _text(old), _text(new)
+    if len(before) + len(after) > 2 * _LONGEST_LINE:
+        return None
+    start = _alike(before, after)
+    end = _alike(before[start:][::-1], after[start:][::-1])
+    common = len(before[:start].strip()) + (len(before[-end:].strip()) if end else 0)
+    if common * 2 < min(len(before.strip()), len(after.strip())):
+        return None
+    return (start, len(before) - end), (start, len(after) - end)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters at their starts are the same."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)

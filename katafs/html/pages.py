@@ -1,0 +1,180 @@
+"""The pages: what is known of a kata, handed to the templates."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from katafs.html.chart import Chart
+from katafs.html.code import Highlighter
+from katafs.html.files import shown_files
+from katafs.kata.changes import file_changes
+from katafs.kata.history import LIGHTS, Step
+from katafs.kata.past import Past
+from katafs.text import visible, without_colours
+
+_MAX_OUTPUT = 128 << 10  # bytes of an output that are shown
+_OPEN_LINES = 60  # an output of more lines is folded
+# How many lights stand on each side of the own one on the page of a step
+_AROUND = 5
+
+_SIGNS = {"red": "✗", "amber": "!", "green": "✓", "timed_out": "…", "faulty": "?", "pulling": "↓"}
+_EVENT_SIGNS = {
+    "created": "★",
+    "outage": "",
+    "reverted": "↶",
+    "checked_out": "⇣",
+    "file_create": "+",
+    "file_delete": "–",
+    "file_rename": "→",
+    "file_edit": "✎",
+}
+
+
+class Maker:
+    """Makes pages. Belongs to one thread. The same events give the same bytes."""
+
+    def __init__(self) -> None:
+        self._highlighter = Highlighter()
+        self._templates = Environment(
+            loader=PackageLoader("katafs.html", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        style, script = _asset("style.css"), _asset("page.js")
+        policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+        self._templates.globals.update(
+            style=Markup(style),  # noqa: S704 - ours
+            script=Markup(script),  # noqa: S704 - ours
+            policy=f"{policy}; base-uri 'none'; form-action 'none'",
+            page_of=page_of,
+            label=label,
+            sign=sign,
+            css=css,
+            clock=clock,
+            span=span,
+        )
+
+    def index(self, past: Past) -> bytes:
+        """``index.html``: the whole history. Raises `DamagedError`."""
+        steps = past.counted_steps()
+        return self._page("index.html", past, steps=steps, gaps=_gaps(steps), chart=Chart(steps), totals=_totals(steps))
+
+    def step(self, past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
+        """``W..N.html``. Raises `DamagedError`, `NotFoundError`."""
+        changes = file_changes(past.repo, past.snapshot(was).files_tree, past.snapshot(now).files_tree)
+        files, left_out = shown_files(changes, self._highlighter, highlight=highlight)
+        steps = past.steps
+        is_step = now in (was + 1, 0)
+        return self._page(
+            "step.html",
+            past,
+            was=was,
+            step=steps[now],
+            is_step=is_step,
+            around=steps[max(now - _AROUND, 0) : min(now + _AROUND, max(end, now)) + 1],
+            earlier=steps[now - 1] if now else None,
+            later=steps[now + 1] if now < end else None,
+            files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
+            folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
+            left_out=left_out,
+            outputs=_outputs(past, now),
+            status=visible(past.output(now, b"status", 20)[0].strip(), kept=""),
+        )
+
+    def _page(self, template: str, past: Past, **values: Any) -> bytes:
+        manifest = past.manifest
+        words = {key: manifest.get(key) for key in ("exercise", "display_name")}
+        shown = {key: visible(word[:200], kept="") if isinstance(word, str) else "" for key, word in words.items()}
+        return self._templates.get_template(template).render(kata_id=past.kata_id, **shown, **values).encode()
+
+
+def _asset(name: str) -> str:
+    return resources.files("katafs.html").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source of a content security policy that allows this very text inline."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _outputs(past: Past, index: int) -> list[dict[str, Any]]:
+    outputs = []
+    for name in ("stdout", "stderr"):
+        text, size = past.output(index, name.encode(), _MAX_OUTPUT)
+        text = visible(without_colours(text))
+        more = size - _MAX_OUTPUT
+        outputs.append({"name": name, "text": text, "more": max(more, 0), "is_open": text.count("\n") <= _OPEN_LINES})
+    return outputs
+
+
+def _gaps(steps: Sequence[Step]) -> list[str]:
+    """For each step the time since the one before, in words."""
+    gaps, last = [], None
+    for step in steps:
+        gaps.append(span((step.time - last).total_seconds()) if step.time and last else "")
+        last = step.time or last
+    return gaps
+
+
+def _totals(steps: Sequence[Step]) -> dict[str, Any]:
+    times = [step.time for step in steps if step.time]
+    guesses = [step.is_right for step in steps if step.is_right is not None]
+    return {
+        "lights": [(light, count) for light in LIGHTS if (count := sum(step.light == light for step in steps))],
+        "began": times[0] if times else None,
+        "span": span((max(times) - min(times)).total_seconds()) if len(times) > 1 else "",
+        "guesses": len(guesses),
+        "right": sum(guesses),
+    }
+
+
+# -- for the templates
+
+
+def page_of(step: Step) -> str:
+    """The page of a step."""
+    return f"{max(step.index - 1, 0)}..{step.index}.html"
+
+
+def label(step: Step) -> str:
+    """What a light is called: it has to tell as much as its colour."""
+    light = f", {step.light.replace('_', ' ')}" if step.light else ""
+    guess = f", predicted {step.prediction}" if step.prediction else ""
+    return f"Event {step.index}: {step.headline}{light}{guess}"
+
+
+def sign(step: Step) -> str:
+    """The sign in a light, for those who do not see its colour."""
+    return _SIGNS.get(step.light) or _EVENT_SIGNS.get(step.type, "•")
+
+
+def css(step: Step) -> str:
+    """The CSS classes of a light."""
+    light = step.light if step.light in LIGHTS else "outage" if step.type == "outage" else "event"
+    guess = {None: "", True: " right", False: " wrong"}[step.is_right]
+    return f"light {light}{guess}"
+
+
+def clock(moment: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time in UTC."""
+    return moment.strftime(form) if moment else ""
+
+
+def span(seconds: float) -> str:
+    """A length of time in one or two units."""
+    whole = max(round(seconds), 0)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"

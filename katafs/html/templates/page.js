@@ -1,0 +1,23 @@
+"use strict";
+(() => {
+  const follow = (id) => {
+    const link = document.getElementById(id);
+    if (link) location.href = link.href;
+    return link !== null;
+  };
+  const inline = document.getElementById("inline");
+  const side = document.getElementById("side");
+  const choose = (name) => {
+    if (name === "inline" && inline) inline.checked = true;
+    if (name === "side" && side) side.checked = true;
+    try { if (name) localStorage.setItem("katafs-view", name); } catch { /* no storage here: the choice is this page's */ }
+  };
+  try { choose(localStorage.getItem("katafs-view")); } catch { /* the same */ }
+  for (const input of [inline, side]) if (input) input.addEventListener("change", () => choose(input.id));
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || event.target.closest("input, .scroll")) return;
+    const keys = { ArrowLeft: "previous", k: "previous", ArrowRight: "next", j: "next", u: "up" };
+    if (event.key in keys && follow(keys[event.key])) event.preventDefault();
+    if (event.key === "s" && inline && side) choose(inline.checked ? "side" : "inline");
+  });
+})();

@@ -1,0 +1,77 @@
+"""A kata as it was at one tip, for work that is done elsewhere than in the thread that has the `Kata`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.git import GitRepo, Oid
+from katafs.kata.diff import line_counts
+from katafs.kata.events import Rows, time_ns
+from katafs.kata.history import Step, history
+from katafs.kata.layouts import Root, detect, read_object, read_rows
+from katafs.kata.snapshot import BlobId, Snapshot
+from katafs.text import decode
+
+
+class Past:
+    """The events of the kata at ``path`` up to the commit ``tip``. Raises `DamagedError`."""
+
+    def __init__(self, path: Path, kata_id: str, tip: Oid) -> None:
+        self.kata_id = kata_id
+        self.repo = GitRepo(path)
+        self._tip = tip
+        self._root = Root.read(self.repo, self.repo.commit(tip).tree)
+        self._layout = detect(self._root)
+        self.rows = Rows(read_rows(self.repo, self._root, self._layout))
+        self._snapshots: dict[int, Snapshot] = {}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The stored manifest; empty when there is none that can be read."""
+        try:
+            return read_object(self.repo, self._root.blob(b"manifest.json"))
+        except DamagedError:
+            return {}
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """All events."""
+        return history(self.rows.stored, self.kata_id)
+
+    def snapshot(self, index: int) -> Snapshot:
+        """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
+        snapshot = self._snapshots.get(index)
+        if snapshot is None:
+            if not 0 <= index <= self.rows.last:
+                raise NotFoundError(f"kata {self.kata_id} has no event {index}")
+            commit = self.repo.commit_of_event(self._tip, index)
+            root = Root.read(self.repo, commit.tree)
+            own = time_ns(self.rows.stored[index])
+            when = own if own is not None else commit.time * 1_000_000_000
+            snapshot = Snapshot(index, commit, self._layout, root, when, self.rows.is_outage(index))
+            self._snapshots[index] = snapshot
+        return snapshot
+
+    def counted_steps(self) -> list[Step]:
+        """All events, with the numbers of lines where rows of before 2026 do not have them: reckoned as for rows."""
+        return [self._counted(step) for step in self.steps]
+
+    def _counted(self, step: Step) -> Step:
+        if step.index == 0 or (step.added is not None and step.deleted is not None):
+            return step
+        try:
+            was, now = (self.snapshot(index).files_tree for index in (step.index - 1, step.index))
+            added, deleted = line_counts(self.repo, was, now)
+        except (DamagedError, NotFoundError):
+            return step
+        return replace(step, added=added, deleted=deleted)
+
+    def output(self, index: int, name: bytes, limit: int) -> tuple[str, int]:
+        """The start of ``stdout``, ``stderr`` or ``status`` of an event, ``limit`` bytes at most, and its size."""
+        content = self.snapshot(index).output(name)
+        data = self.repo.blob(content.oid) if isinstance(content, BlobId) else content
+        return decode(data[:limit]), len(data)

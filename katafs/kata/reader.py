@@ -1,0 +1,157 @@
+"""A kata in a directory, wherever that is: in a mount (or a copy of one), in a store as git, or stored as plain files.
+
+For the command line, which is told a path. Each reader gives rows, outputs and diffs; all raise `KataError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.git import GitRepo
+from katafs.kata.diff import raw_diff
+from katafs.kata.events import Row, parse_rows
+from katafs.kata.past import Past
+
+_LONGEST = 64 << 20  # bytes of a file that is read
+
+
+class Reader(Protocol):
+    """What a kata is asked for."""
+
+    def rows(self) -> list[Row]:
+        """The rows of all events."""
+
+    def outputs(self, index: int) -> dict[str, str]:
+        """``stdout``, ``stderr`` and ``status`` of an event."""
+
+    def diff(self, was: int, now: int) -> str:
+        """What changed from one event to another, as ``git diff`` says it, with all lines."""
+
+
+def reader(path: Path) -> Reader:
+    """The reader of the kata in a directory. Raises `NotFoundError` when there is none."""
+    if os.path.islink(path / "events" / "latest"):
+        return _Shown(path)
+    if (path / ".git").is_dir():
+        return _Stored(path)
+    if (path / "manifest.json").is_file() and (path / "events.json").is_file():
+        return _Plain(path)
+    raise NotFoundError(f"{path}: there is no kata in this directory")
+
+
+class _Shown:
+    """As katafs shows it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rows(self) -> list[Row]:
+        return parse_rows(_read(self._path / "events_summary.json"))
+
+    def outputs(self, index: int) -> dict[str, str]:
+        names = ("stdout", "stderr", "status")
+        return {name: _text(_read(self._path / "events" / str(index) / name)) for name in names}
+
+    def diff(self, was: int, now: int) -> str:
+        return _text(_read(self._path / "diff" / f"{was}..{now}"))
+
+
+class _Stored:
+    """A git repository."""
+
+    def __init__(self, path: Path) -> None:
+        tip = GitRepo(path).main()
+        if tip is None:
+            raise DamagedError(f"{path}: the repository has no branch main")
+        self._past = Past(path, "", tip)
+
+    def rows(self) -> list[Row]:
+        return self._past.rows.stored
+
+    def outputs(self, index: int) -> dict[str, str]:
+        return {name: self._past.output(index, name.encode(), _LONGEST)[0] for name in ("stdout", "stderr", "status")}
+
+    def diff(self, was: int, now: int) -> str:
+        old, new = (self._past.snapshot(index).files_tree for index in (was, now))
+        return _text(raw_diff(self._past.repo, old, new))
+
+
+class _Plain:
+    """Version 0 or 1 (FORMAT §1.1, §1.2): rows in ``events.json``; events in ``N/event.json`` or ``N.event.json``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rows(self) -> list[Row]:
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        data = _read(self._path / "events.json").strip()
+        if (self._path / "0" / "event.json").exists():
+            data = data.replace(b"\n{", b",\n{")
+        rows = parse_rows(data)
+        # the rows of version 1 come in the order in which they were written
+        if all(type(row.get("index")) is int for row in rows):
+            rows.sort(key=lambda row: row["index"])
+        return rows
+
+    def outputs(self, index: int) -> dict[str, str]:
+        event = self._event(index)
+        found = {name: _content(event.get(name)) for name in ("stdout", "stderr")}
+        return {**found, "status": str(event.get("status", "0"))[:20]}
+
+    def diff(self, was: int, now: int) -> str:
+        old, new = self._files(was), self._files(now)
+        parts = []
+        for name in sorted(old.keys() | new.keys()):
+            before, after = (files.get(name, "").splitlines(keepends=True) for files in (old, new))
+            names = f"a/files/{name}" if name in old else "/dev/null", f"b/files/{name}" if name in new else "/dev/null"
+            lines = list(difflib.unified_diff(before, after, *names, n=len(before)))
+            if lines or (name in old) != (name in new):
+                parts.append(f"diff --git a/files/{name} b/files/{name}\n")
+                parts += [line if line.endswith("\n") else line + "\n" for line in lines]
+        return "".join(parts)
+
+    def _files(self, index: int) -> dict[str, str]:
+        files = self._event(index).get("files")
+        return {name: _content(file) for name, file in files.items()} if isinstance(files, dict) else {}
+
+    def _event(self, index: int) -> dict[str, Any]:
+        place = self._path / str(self._rows[index].get("index", index))
+        path = place / "event.json" if place.is_dir() else place.with_name(f"{place.name}.event.json")
+        try:
+            event = json.loads(_read(path))
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(f"{path} is not JSON") from error
+        return event if isinstance(event, dict) else {}
+
+
+def _content(value: Any) -> str:
+    content = value.get("content") if isinstance(value, dict) else None
+    if isinstance(content, list):
+        return "".join(line for line in content if isinstance(line, str))
+    return content if isinstance(content, str) else ""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LONGEST + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror}") from error
+    if len(data) > _LONGEST:
+        raise DamagedError(f"{path} is larger than {_LONGEST >> 20} MiB")
+    return data
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,223 @@
+"""``python -m tests.benchmarks.restarts``: what clients notice when the daemon is killed, again and again.
+
+``soak``: 4 clients write and 4 read and compare while the daemon is killed at random moments. Afterwards every event
+that was acknowledged is there, once; every repository is sound, and can be written to.
+``pause``: how long a client waits that was served while the daemon was killed; with 1 and with 64 katas in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.katas import assert_sound, git, make_kata, message, stored_rows
+from tests.mounts import Mount
+
+WRITERS, READERS = 4, 4
+
+WRITER = """
+import json, os, random, sys
+name, acknowledged, *katas = sys.argv[1:]
+chance, count = random.Random(name), 0
+fds = [os.open(f"{kata}/ran_tests", os.O_WRONLY) for kata in katas]
+log = open(acknowledged, "w", buffering=1)
+while not os.path.exists(acknowledged + ".stop"):
+    text = f"{name}-{count}"
+    size = chance.choice([10, 10, 100, 1000, 1000, 10_000, 50_000 if count % 5 else 120_000])
+    files = {f"{name}.txt": {"content": f"{text} " * size}}
+    data = json.dumps({"files": files, "stdout": {"content": text}, "summary": {"colour": "red"}}).encode()
+    data = data[: 1 << 20] if len(data) <= 1 << 20 else json.dumps(
+        {"files": {f"{name}.txt": {"content": f"{text} " * 10}}, "stdout": {"content": text},
+         "summary": {"colour": "red"}}).encode()
+    which = chance.randrange(len(fds))
+    try:
+        done = os.pwrite(fds[which], data, 0)
+        print("ok" if done == len(data) else f"short {done}/{len(data)}", which, text, file=log)
+    except OSError as error:
+        print("error", which, text, error, file=log)
+    count += 1
+"""
+READER = """
+import json, os, random, sys
+name, found, *katas = sys.argv[1:]
+chance, count = random.Random(name), 0
+log = open(found, "w", buffering=1)
+while not os.path.exists(found + ".stop"):
+    kata = chance.choice(katas)
+    try:
+        events = [int(name) for name in os.listdir(f"{kata}/events") if name != "latest"]
+        assert sorted(events) == list(range(len(events))), events
+        index = chance.choice(events)
+        # an edit, which is recorded before the test run, has the files of that and the output of the one before
+        if index and json.load(open(f"{kata}/events/{index}/event.json"))["type"] == "test":
+            text = open(f"{kata}/events/{index}/stdout").read()
+            shown = f"{kata}/events/{index}/files/{text.split('-')[0]}.txt"
+            content = open(shown).read()
+            assert content and content == f"{text} " * (len(content) // len(f"{text} ")), (shown, len(content))
+            assert os.stat(shown).st_size == len(content), shown
+        rows = json.load(open(f"{kata}/events_summary.json"))
+        assert [row["index"] for row in rows] == list(range(len(rows)))
+        assert not os.path.exists(f"{kata}/nothing{count}")
+        open(f"{kata}/diff/latest").read() if count % 20 == 0 and max(events) else None
+        count += 1
+    except (OSError, AssertionError, ValueError) as error:
+        print("error", kata, repr(error), file=log)
+print("reads", count, file=log)
+"""
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def running(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes = [subprocess.Popen([sys.executable, "-c", *command]) for command in commands]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+@contextlib.contextmanager
+def mounted(work: Path, katas: int, *options: str) -> Iterator[tuple[Mount, list[str]]]:
+    """A mount of so many new katas, and their ids."""
+    store = work / "store"
+    store.mkdir()
+    ids = [f"{number:06}" for number in range(katas)]
+    for kata_id in ids:
+        make_kata(store, kata_id)
+    mount = Mount(store, work / "mnt", "fast", options)
+    mount.expected_log = "has died|was left behind"
+    mount.start()
+    try:
+        yield mount, ids
+    finally:
+        say(mount.stop() or "nothing unexpected in the log of the daemon")
+
+
+def kill(mount: Mount) -> None:
+    """kill -9 to the daemon that serves at this moment."""
+    while not (daemon := mount.daemon):
+        time.sleep(0.0005)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(daemon, signal.SIGKILL)
+
+
+def soak(work: Path, kills: int) -> bool:
+    """Returns whether all is as it should be."""
+    with mounted(work, 4) as (mount, ids):
+        shown = [str(mount.kata(kata_id)) for kata_id in ids]
+        logs = [work / f"{kind}{number}" for kind, most in (("w", WRITERS), ("r", READERS)) for number in range(most)]
+        commands = [[WRITER if log.name[0] == "w" else READER, log.name, str(log), *shown] for log in logs]
+        with running(commands) as processes:
+            for number in range(kills):
+                time.sleep(random.uniform(0.4, 1.0))
+                kill(mount)
+                if number % 50 == 49:
+                    say(f"{number + 1} kills")
+            for log in logs:
+                log.with_name(f"{log.name}.stop").touch()
+            for process in processes:
+                process.wait(60)
+        wrong = judge(mount, ids, logs)
+    return not wrong
+
+
+def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
+    """Print what became of it; how much is wrong."""
+    lines = [(log.name, line) for log in logs for line in log.read_text().splitlines()]
+    read = sum(int(line.split()[1]) for _, line in lines if line.startswith("reads"))
+    bad = [line for line in lines if not line[1].startswith(("ok ", "reads "))]
+    acknowledged = [(int(line.split()[1]), line.split()[2]) for name, line in lines if line.startswith("ok ")]
+    lost = doubled = events = 0
+    for which, kata_id in enumerate(ids):
+        path = mount.store.joinpath(kata_id[:2], kata_id[2:4], kata_id[4:])
+        last = assert_sound(path)
+        events += last
+        tests = [row["index"] for row in stored_rows(path) if row["type"] == "test"]
+        recorded = Counter(git(path, "show", f"{index}:stdout").decode() for index in tests)
+        doubled += sum(count > 1 for count in recorded.values())
+        lost += sum(recorded[text] == 0 for kata, text in acknowledged if kata == which)
+        (mount.kata(kata_id) / "ran_tests").write_bytes(json.dumps(message()).encode())
+    answered = mount.log_text().count("was recorded already")
+    say(
+        f"{mount.log_text().count('has died')} deaths; {read} rounds of reading, {len(acknowledged)} messages "
+        f"acknowledged, {events} events; {answered} were answered for by the next daemon"
+    )
+    say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}; all sound and writable")
+    say("\n".join(f"  {name}: {line}" for name, line in bad[:20]))
+    return lost + doubled + len(bad)
+
+
+PROBE = """
+import os, sys, time
+katas, count = sys.argv[1:], 0
+while True:
+    begin = time.monotonic()
+    os.path.exists(f"{katas[count % len(katas)]}/nothing{count}")
+    end = time.monotonic()
+    if end - begin > 0.002:
+        sys.stdout.write(f"{begin} {end}\\n"); sys.stdout.flush()
+    count += 1
+"""
+
+
+def pause(work: Path, katas: int, kills: int) -> None:
+    """Print the median and the worst of so many kills: how long the request took that waited across it."""
+    pauses = []
+    with mounted(work, katas) as (mount, ids):
+        command = [sys.executable, "-c", PROBE, *(str(mount.kata(kata_id)) for kata_id in ids)]
+        with open(work / "probe", "wb") as said, subprocess.Popen(command, stdout=said) as probe:
+            moments = []
+            for _ in range(kills):
+                time.sleep(random.uniform(0.6, 0.9))
+                moments.append(time.monotonic())
+                kill(mount)
+            time.sleep(1)
+            probe.kill()
+        waits = [tuple(map(float, line.split())) for line in (work / "probe").read_text().splitlines()]
+        for moment in moments:
+            # begun before the daemon was gone, or while there was none
+            seen = [end - begin for begin, end in waits if begin < moment + 0.05 and end > moment]
+            pauses.append(max(seen, default=0.0))
+    say(
+        f"{katas} katas in use, {kills} kills: pause median {statistics.median(pauses) * 1000:.0f} ms, "
+        f"worst {max(pauses) * 1000:.0f} ms",
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["soak", "pause"])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--directory", type=Path, help="where to make the store")
+    arguments = parser.parse_args()
+    good = True
+    for katas in (1, 64) if arguments.what == "pause" else (0,):
+        with tempfile.TemporaryDirectory(prefix="katafs-restarts-", dir=arguments.directory) as name:
+            if arguments.what == "soak":
+                good = soak(Path(name), arguments.kills)
+            else:
+                pause(Path(name), katas, arguments.kills)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

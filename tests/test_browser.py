@@ -1,0 +1,210 @@
+"""The pages in a real browser: chromium through its driver, both Debian's. Runs with --browser, and in CI.
+
+``--browser DIR`` leaves screenshots in DIR, to be looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import unavailable
+from tests.katas import add_event, make_kata
+from tests.mounts import Mount, katafs, wait_until
+
+KEYS = {"right": "\ue014", "left": "\ue012"}
+
+
+class Browser:
+    """A session of chromedriver, by the WebDriver protocol (W3C)."""
+
+    def __init__(self, port: int, *, scripts: bool = True) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
+        options: dict[str, Any] = {"args": arguments}
+        if not scripts:
+            options["prefs"] = {"profile.managed_default_content_settings.javascript": 2}
+        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        self._url += (
+            "/session/" + self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        )
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, path: Path) -> None:
+        self._call("POST", "/url", {"url": path.as_uri()})
+
+    @property
+    def page(self) -> str:
+        """The name of the page that is shown."""
+        return str(self._call("GET", "/url")).rpartition("/")[2]
+
+    def run(self, script: str) -> Any:
+        return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def press(self, key: str) -> None:
+        keys = [{"type": kind, "value": KEYS.get(key, key)} for kind in ("keyDown", "keyUp")]
+        self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": keys}]})
+
+    def click(self, selector: str) -> None:
+        found = self._call("POST", "/element", {"using": "css selector", "value": selector})
+        self._call("POST", f"/element/{next(iter(found.values()))}/click", {})
+
+    def look(self, width: int, scheme: str) -> None:
+        """Set the width of the window, and whether the room is dark."""
+        size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": width < 600}
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        for command, values in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", media)):
+            self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": values})
+
+    def screenshot(self) -> bytes:
+        return base64.b64decode(self._call("GET", "/screenshot"))
+
+    def log(self) -> list[str]:
+        """What the browser complained of since it was asked last."""
+        return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
+
+    def close(self) -> None:
+        self._call("DELETE", "")
+
+
+@pytest.fixture(scope="module")
+def driver(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a chromedriver."""
+    if request.config.getoption("--browser") is None:
+        pytest.skip("needs a browser: run with --browser")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        unavailable("the Debian packages chromium and chromium-driver are not there")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def is_up() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(is_up, "chromedriver")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    store = tmp_path_factory.mktemp("browser") / "store"
+    katafs("demo", store)
+    evil = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">\n"
+    add_event(make_kata(store, "HHHHHH", {"a.html": "a\n"}), 1, files={"a.html": evil}, stdout={"content": evil})
+    mount = Mount(store, store.parent / "mnt", "fast", ())
+    try:
+        mount.start()
+        yield mount
+    finally:
+        problems = mount.stop()
+    assert not problems, problems
+
+
+@pytest.fixture
+def browser(driver: int) -> Iterator[Browser]:
+    session = Browser(driver)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def is_at(browser: Browser, page: str) -> bool:
+    return browser.page == page
+
+
+def test_from_step_to_step(browser: Browser, katas: Mount) -> None:
+    """By clicks and by keys; in one column, and in two."""
+    browser.look(1200, "light")
+    browser.open(katas.kata("BashWc") / "html" / "index.html")
+    browser.click(".strip a:nth-child(13)")
+    assert browser.page == "11..12.html"
+    for act, page in (("right", "12..13.html"), ("left", "11..12.html"), ("u", "index.html")):
+        browser.press(act)
+        wait_until(functools.partial(is_at, browser, page), f"{page} after {act}")
+    browser.open(katas.kata("BashWc") / "html" / "12..13.html")
+    browser.click("#next")
+    assert browser.page == "13..14.html"
+    columns = "return getComputedStyle(document.querySelector('.change')).display"
+    assert browser.run(columns) == "grid"
+    browser.press("s")
+    assert browser.run(columns) == "block"
+    browser.click("#side")
+    assert browser.run(columns) == "grid"
+    browser.look(400, "dark")
+    assert browser.run(columns) == "block"
+    assert browser.log() == []
+
+
+def test_nothing_hostile_runs(browser: Browser, katas: Mount) -> None:
+    for name in ("index.html", "0..1.html"):
+        browser.open(katas.kata("HHHHHH") / "html" / name)
+        assert "owned" not in browser.run("return document.title")
+        assert browser.run("return document.images.length") == 0
+        assert browser.log() == []
+    # the policy holds: what is put into the page afterwards neither runs nor loads
+    browser.run("const s = document.createElement('script'); s.text = 'document.title = 1'; document.body.append(s)")
+    browser.run("const i = new Image(); i.src = 'index.html'; document.body.append(i)")
+    assert browser.run("return document.title") != "1"
+    wait_until(lambda: sum("Content Security Policy" in line for line in seen(browser)) >= 2, "two complaints")
+
+
+_SEEN: list[str] = []
+
+
+def seen(browser: Browser) -> list[str]:
+    _SEEN.extend(browser.log())
+    return _SEEN
+
+
+def test_without_scripts(driver: int, katas: Mount) -> None:
+    browser = Browser(driver, scripts=False)
+    try:
+        browser.open(katas.kata("PyFzBz") / "html" / "12..13.html")
+        browser.click("#inline")
+        browser.click("#next")
+        assert browser.page == "13..14.html"
+        browser.click("#up")
+        assert browser.page == "index.html"
+    finally:
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_how_it_looks(
+    browser: Browser, katas: Mount, request: pytest.FixtureRequest, tmp_path: Path, scheme: str, width: int
+) -> None:
+    """Screenshots; nothing is wider than the window, and the paper is as light or dark as the room."""
+    directory = Path(request.config.getoption("--browser") or tmp_path)
+    directory.mkdir(exist_ok=True, parents=True)
+    browser.look(width, scheme)
+    pages = {"PyFzBz": "index.html", "BashWc": "index.html", "JsRmNs": "13..14.html", "CPrmFc": "4..5.html"}
+    for kata_id, name in [*pages.items(), ("BashWc", "12..13.html")]:
+        browser.open(katas.kata(kata_id) / "html" / name)
+        paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert (int(paper.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        picture = browser.screenshot()
+        assert picture.startswith(b"\x89PNG")
+        (directory / f"{kata_id}-{name}-{scheme}-{width}.png").write_bytes(picture)

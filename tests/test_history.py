@@ -1,0 +1,137 @@
+"""The history as data and as text, on the command line and in a mount."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from katafs.kata.history import history, history_text
+from katafs.text import visible
+from tests.katas import add_event, git_event, long_store, make_kata, message, row_time, unpack
+from tests.mounts import MakeMount, katafs, wait_until
+
+ROWS = [
+    {"index": 0, "event": "created", "time": row_time(0)},
+    {"index": 1, "colour": "red", "predicted": "green", "duration": 1.25, "time": row_time(60), "laptop_id": "b" * 64},
+    {"index": 2, "event": "outage"},
+    {"index": 3, "colour": "file_rename", "old_filename": "a", "new_filename": "b\x1b[31m", "time": row_time(70)},
+    {"index": 4, "colour": "green", "revert": ["AbCdEf", 1], "diff_added_count": 3, "diff_deleted_count": 0},
+    {"index": 5, "colour": "amber_special", "predicted": "amber", "checkout": {"id": "ZzZzZz", "index": 9}},
+    {"index": 6, "colour": ["?"], "time": "now", "duration": True, "predicted": 7, "diff_added_count": -1},
+]
+TEXT = """\
+event  light  what                             time (UTC)             took  predicted      +   -  laptop
+    0         created                          2026-02-03 04:05:06
+    1  red    ran tests                        2026-02-03 04:06:06  1.25 s  green, wrong               1
+    2         nothing recorded
+    3         renamed file “a” to “b␛[31m”  2026-02-03 04:06:16
+    4  green  reverted to 1                                                                 +3  -0
+    5  amber  checked out ZzZzZz 9                                          amber, right
+    6         ran tests
+"""
+
+
+def test_rows_of_every_era() -> None:
+    steps = history(ROWS, "AbCdEf")
+    text = history_text(steps).decode()
+    assert [line.split() for line in text.splitlines()] == [line.split() for line in TEXT.splitlines()]
+    titles, *lines = text.splitlines()
+    assert [line.index("+3") for line in lines if "+3" in line] == [titles.index("+") - 1]
+    assert [step.is_right for step in steps] == [None, False, None, None, None, True, None]
+
+
+def test_text_that_a_terminal_would_obey() -> None:
+    assert (
+        visible("a\tb\n\x1b]0;x\x07\x9b\u202e\u200b\x7f\ud800é日") == "a\tb\n␛]0;x␇⟨U+009B⟩⟨U+202E⟩⟨U+200B⟩␡\ufffdé日"
+    )
+
+
+@pytest.fixture
+def two(store: Path) -> Path:
+    """A kata with two events."""
+    path = make_kata(store, "AAAAAA")
+    add_event(path, 1, files={"hiker.py": "def answer():\n    return 42\n", "cyber-dojo.sh": "pytest\n"})
+    evil = {"content": "\x1b]0;owned\x07 \x1b[31mfailed\x1b[0m\n"}
+    add_event(path, 2, files={"b.py": "x\n"}, colour="green", stdout=evil)
+    return path
+
+
+def test_history_in_a_mount(mount: MakeMount, store: Path, two: Path, mode: str) -> None:
+    shown = mount(store, mode).kata("AAAAAA")
+    file = shown / "history"
+    for last in (2, 3):
+        data = file.read_bytes()
+        assert file.stat().st_size == len(data)
+        assert file.stat().st_mtime_ns == shown.stat().st_mtime_ns
+        assert len(data.splitlines()) == last + 2
+        assert data.decode() == katafs("log", shown).stdout.decode() == katafs("log", two).stdout.decode()
+        if last == 2:
+            (shown / "ran_tests").write_text('{"summary": {"colour": "amber"}}')
+    git_event(two, "by somebody else")
+    wait_until(lambda: len(file.read_bytes().splitlines()) == 6, "an event by somebody else")
+    assert file.stat().st_size == len(file.read_bytes())
+
+
+def test_log_and_show_of_a_mount_and_a_store_are_the_same(mount: MakeMount, store: Path, two: Path) -> None:
+    shown = mount(store).kata("AAAAAA")
+    for index in range(3):
+        said = katafs("show", two, index).stdout.decode()
+        assert said == katafs("show", shown, index).stdout.decode()
+        assert "\x1b" not in said
+        assert "\x07" not in said
+    said = katafs("show", two).stdout.decode()
+    assert said.startswith("event 2: ran tests, green\n")
+    for line in ("    ␛]0;owned␇ failed", "deleted file mode 100644", "-    return 42", "+x"):
+        assert line in said.splitlines()
+
+
+def test_no_kata_and_no_event(two: Path, tmp_path: Path) -> None:
+    for arguments in (("log", tmp_path), ("show", two, 3), ("show", tmp_path / "none", 1)):
+        result = katafs(*arguments, check=False)
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert result.stderr.startswith(b"katafs: ")
+        assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("archive", ["v0-5rTJv5", "v1-38w9NC", "v1-5U2J18", "saver-v2-rG63fy"])
+def test_log_and_show_of_real_katas(shared_katas: Path, store: Path, archive: str) -> None:
+    unpack(shared_katas / f"{archive}.tgz", store)
+    kata_id = archive[-6:]
+    path = store / kata_id[:2] / kata_id[2:4] / kata_id[4:]
+    lines = katafs("log", path).stdout.decode().splitlines()
+    assert len(lines) >= 3
+    assert lines[1].split()[:2] == ["0", "created"]
+    assert all(line.split()[1] in ("red", "amber", "green") for line in lines[2:])
+    for index in range(len(lines) - 1):
+        assert katafs("show", path, index).stdout.startswith(f"event {index}: ".encode())
+
+
+@pytest.mark.parametrize(("setting", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_on_a_terminal(two: Path, setting: dict[str, str], is_coloured: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | setting
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "katafs", "log", str(two)]
+    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert (b"\x1b[" in said) == is_coloured
+    assert b"red" in said
+
+
+def test_head_takes_the_first_lines(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = long_store(tmp_path_factory.getbasetemp()) / "Ln/gK/at"
+    script = f"for i in 1 2 3; do {sys.executable} -m katafs log {path} | head -1; done"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=60)
+    assert result.stdout.count(b"event") == 3
+    assert result.stderr == b""
+
+
+def test_a_message_is_a_step() -> None:
+    row = {**message(colour="red")["summary"], "index": 0}
+    assert history([row])[0].index == 0
