@@ -55,4 +55,4 @@ def test_every_option_of_the_readme_exists() -> None:
     options = set(re.findall(r"--[a-z-]+", katafs("mount", "--help").stdout.decode())) - {"--help"}
     assert options == {option for option in re.findall(r"--[a-z-]+", table) if option in options}
     commands = set(re.findall(r"^    katafs (\w+)", table, re.MULTILINE))
-    assert commands == {"mount", "umount", "reload", "create", "demo", "fsck", "log", "show"}
+    assert commands == {"mount", "umount", "reload", "create", "demo", "migrate", "fsck", "log", "show"}

@@ -167,7 +167,7 @@ echo x > events/0/stdout      echo x > events/0.json        echo x > events/new 
 echo x > manifest.json        echo x > diff/0..0            echo x > events/0/config/theme  echo x > .git/HEAD
 echo x > .git/refs/tags/9     echo x > control/new          : > download.tgz              echo x > "$root/new"
 echo x > "$root/.katafs/version"
-mkdir new                     mkdir files/new               mkdir events/1                mkdir -p "$root/Ab/Cd/Ef"
+mkdir new                     mkdir files/new               mkdir events/1                mkdir "$root/new"
 rmdir files                   rmdir events/0                rm files/hiker.py             rm ran_tests
 rm -r .git                    mv files/hiker.py x           mv ran_tests x                mv files/hiker.py stdout
 ln files/hiker.py x           ln ran_tests x                ln -s stdout x                ln -sfn 9 events/latest

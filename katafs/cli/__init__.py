@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, looking, mounts, stores
+from katafs.cli import fsck, looking, migrating, mounts, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -45,6 +45,7 @@ _COMMANDS = (
     mounts.resume,
     stores.create,
     stores.demo,
+    migrating.migrate,
     fsck.fsck,
     looking.log,
     looking.show,

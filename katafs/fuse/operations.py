@@ -25,8 +25,10 @@ from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
+from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
+from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
@@ -83,6 +85,7 @@ class Operations(pyfuse3.Operations):
         self._fast = fast
         self._writes = Writes(tree, journal or Journal(None))
         self._makers = Makers(tree)
+        self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
 
@@ -162,7 +165,7 @@ class Operations(pyfuse3.Operations):
         node = self._tree.node(inode)
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
-        if not isinstance(node, Writable):
+        if not isinstance(node, (Writable, Stored)):
             raise refuse_write()
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
@@ -175,6 +178,9 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         node = self._tree.node(self._handles.inode(fh))
+        if isinstance(node, Stored):
+            await self.plain.write(node, writer, off, buf)
+            return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self._writes.forget_pages(node.number)
@@ -243,7 +249,21 @@ class Operations(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    create = mknod = mkdir = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
+    @_answers
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        node, timeout = await self.plain.create(parent_inode, name, is_directory=False)
+        handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
+        return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
+
+    @_answers
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
+
+    mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 
 
 def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:

@@ -116,7 +116,7 @@ class Writes:
     async def _tell_committed(self, node: Writable, before: Tip) -> None:
         try:
             after = self._tree.tip(node.kata_id)
-            await self._tell(self._tree.stale_after(node.kata_id, before, after))
+            await self.tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
 
@@ -141,7 +141,7 @@ class Writes:
             before = self._tree.tip(kata_id)
             return await trio.to_thread.run_sync(job, limiter=self._recording), before
 
-    async def _tell(self, stale: Stale) -> None:
+    async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""
         if self._is_stopping:
             return
@@ -160,7 +160,7 @@ class Writes:
         # told before it has the answer, the kernel leaves them
         await trio.sleep(0.05)
         try:
-            await self._tell(stale)
+            await self.tell(stale)
         except Exception:
             log.exception("the kernel was not told to forget %s", stale)
 

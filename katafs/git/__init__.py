@@ -8,6 +8,7 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from katafs.git.history import HistoryWriter, ObjectHasher
 from katafs.git.lock import repository_lock
 from katafs.git.mending import STALE_LOCK, RefMender, put_object
 from katafs.git.objects import Oid
@@ -23,6 +24,8 @@ __all__ = [
     "Damage",
     "GitRepo",
     "GitWriter",
+    "HistoryWriter",
+    "ObjectHasher",
     "Oid",
     "RefMender",
     "Reference",

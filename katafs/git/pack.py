@@ -56,7 +56,7 @@ def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
 
     Raises `DamagedError` when one of them cannot be read; an OSError is the file's own.
     """
-    writer = _PackWriter(file)
+    writer = PackWriter(file)
     objects = _reachable(repo, tip)
     while batch := list(_some(objects)):
         for item in batch:
@@ -110,7 +110,7 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
     return links
 
 
-class _PackWriter:
+class PackWriter:
     """A version 2 pack, as it is written."""
 
     def __init__(self, file: BufferedRandom) -> None:

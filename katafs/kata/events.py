@@ -57,6 +57,11 @@ def time_of(moment: datetime) -> list[int]:
     return [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
 
 
+def time_of_ns(time_ns: int) -> list[int]:
+    """The same for a moment in nanoseconds since the epoch."""
+    return time_of(_EPOCH + timedelta(microseconds=time_ns // 1000))
+
+
 def moment_of(time: list[int]) -> datetime:
     """The inverse of `time_of`. Raises ValueError or OverflowError for what is no time."""
     year, month, day, hour, minute, second, microsecond = time

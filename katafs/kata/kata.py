@@ -18,6 +18,7 @@ from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns
 from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
 from katafs.kata.listing import Listing
+from katafs.kata.plain_paths import plain_version, set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 _SECOND = 1_000_000_000
@@ -57,11 +58,17 @@ class ReadCaches:
 
 
 class Kata:
-    """A kata stored as a git repository at ``path``."""
+    """A kata with a git repository at ``path``.
 
-    def __init__(self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches) -> None:
+    ``home`` is its directory in the store: another one where the kata is stored plain (`katafs.kata.plain_store`).
+    """
+
+    def __init__(
+        self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches, home: Path | None = None
+    ) -> None:
         self.kata_id = kata_id
         self.path = path
+        self.home = home if home is not None else path
         self.owner = owner  # user and group id of the directory
         self.repo = GitRepo(path)
         self._caches = caches
@@ -69,6 +76,7 @@ class Kata:
         self._history = next(caches.histories)
         self._tip: Tip | None = None
         self._option_times: tuple[Oid, dict[str, int]] | None = None
+        self._set_options: tuple[Oid, dict[str, list[str]]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
 
     # -- the tip
@@ -90,7 +98,7 @@ class Kata:
         if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
             self.repo = GitRepo(self.path)
             self._history = next(self._caches.histories)
-            self._tip = self._option_times = None
+            self._tip = self._option_times = self._set_options = None
         return self.tip_at(oid)
 
     def tip_at(self, oid: Oid) -> Tip:
@@ -118,6 +126,18 @@ class Kata:
         if self._manifest is None or self._manifest[0] != oid:
             self._manifest = (oid, read_object(self.repo, oid))
         return self._manifest[1]
+
+    def plain_version(self) -> int | None:
+        """0 or 1 where the manifest says that the kata has plain paths; None also where nobody can tell."""
+        try:
+            return plain_version(self.manifest())
+        except DamagedError:
+            return None
+
+    @property
+    def is_stored_plain(self) -> bool:
+        """Whether what is read here was made from plain files."""
+        return self.home != self.path
 
     # -- events
 
@@ -183,6 +203,13 @@ class Kata:
         if options is None:
             options = self._caches.options[key] = read_options(self.repo, at.root, at.layout)
         return options
+
+    def set_options(self) -> dict[str, list[str]]:
+        """The values that each option was set to, oldest first; options that never were are left out."""
+        tip = self.tip().commit.oid
+        if self._set_options is None or self._set_options[0] != tip:
+            self._set_options = (tip, set_options(commit.subject for commit in self.repo.history(tip)))
+        return self._set_options[1]
 
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import cachetools
 
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.plain_store import PlainStore
 
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
 class Store:
-    """The katas below ``root``. Belongs to one thread."""
+    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, spool: Path | None = None) -> None:
         self.root = root
         self._caches = ReadCaches()
+        self.plain = PlainStore(self._caches, spool)
         # the kata, and the device and inode of its directory: another directory is another kata
         self._open: cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]] = cachetools.LRUCache(_OPEN_KATAS)
 
@@ -55,14 +57,26 @@ class Store:
         except OSError:
             return False
 
+    def is_plain(self, kata_id: str) -> bool:
+        """Whether the kata is stored as plain files."""
+        return not self.is_git(kata_id) and os.path.isfile(self.path(kata_id) / "manifest.json")
+
     def kata(self, kata_id: str) -> Kata:
-        """A git kata. Raises `NotFoundError`, or `DamagedError` when its repository cannot be opened."""
+        """A kata, however it is stored. Raises `NotFoundError`, or `DamagedError` when it cannot be opened."""
         known = self._open.get(kata_id)
         if known is not None:
             return known[0]
         status = self.status(kata_id)
+        if self.is_plain(kata_id):
+            try:
+                return self.plain.kata(kata_id, self.path(kata_id), (status.st_uid, status.st_gid))
+            except KataError:
+                # it may have been migrated meanwhile
+                if not self.is_git(kata_id):
+                    raise
         if not self.is_git(kata_id):
-            raise NotFoundError(f"kata {kata_id} is not stored as git")
+            raise NotFoundError(f"kata {kata_id} has no manifest")
+        self.plain.drop(kata_id)
         kata = Kata(kata_id, kata_path(self.root, kata_id), (status.st_uid, status.st_gid), self._caches)
         self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
         return kata
@@ -88,3 +102,7 @@ class Store:
         except (NotFoundError, DamagedError):
             return False
         return True
+
+    def close(self) -> None:
+        """Remove what was kept outside the store."""
+        self.plain.close()

@@ -48,6 +48,10 @@ class Context:
     gid: int | None = None
     spool: Spool = field(default_factory=Spool)
     downloads: DownloadCache = field(default_factory=lambda: DownloadCache(_DOWNLOADS))
+    # katas with events that wait for their rows
+    waiting: set[str] = field(default_factory=set)
+    # options whose files were created and that have no value yet, by kata
+    begun_options: cachetools.LRUCache[tuple[str, str], bool] = field(default_factory=lambda: cachetools.LRUCache(1000))
     controls: Controls = field(default_factory=Controls)
 
     def __post_init__(self) -> None:

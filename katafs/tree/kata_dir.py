@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.kinds import Kind
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
+from katafs.kata.pending import pending_names
+from katafs.kata.plain_create import DIRECTORY
+from katafs.kata.plain_files import is_plain_name
+from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events, pages
-from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
-from katafs.tree.control import CONTROL_FILES, RAN_TESTS, ControlFile
+from katafs.tree.control import CONTROL_FILES, RAN_TESTS
+from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
+from katafs.tree.nodes import (
+    IMMUTABLE,
+    MUTABLE,
+    Directory,
+    Entry,
+    File,
+    Link,
+    Maker,
+    Node,
+    entry_or_damaged,
+)
 from katafs.tree.numbers import FIXED, PREFIX, Key
-from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile
+from katafs.tree.options import FIRST_OPTION, OPTIONS
+from katafs.tree.pending import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.plain import GIT, PlainNode, plain_entry
+from katafs.tree.plain_paths import (
+    is_plain_path,
+    is_plain_path_name,
+    plain_path_entry,
+    plain_path_names,
+    plain_path_node,
+)
+
+log = logging.getLogger(__name__)
 
 # fixed entries of a kata; others stand where their nodes are made
-KATA, CONTROL, MANIFEST, CONFIG, README, OPTIONS_JSON = 0, 11, 12, 13, 14, 15
+KATA, MANIFEST, README, OPTIONS_JSON = 0, 12, 14, 15
 
 _Maker = Callable[[Context, Kata], Node]
 
 
 class KataDir(Directory):
-    """A kata: the same tree for every git layout, the plain files of a kata that is stored plain."""
+    """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
     mode = stat.S_IFDIR | 0o755
     attr_timeout = MUTABLE
@@ -44,26 +68,75 @@ class KataDir(Directory):
         super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
+        self._is_plain = ctx.store.is_plain(kata_id)
+        self._is_ready = not self._is_plain
         self._is_git = ctx.store.is_git(kata_id)
         if self._is_git and ctx.store.has_events(kata_id):
             self._kata = ctx.store.kata(kata_id)
             self.mtime_ns = self._kata.tip().time_ns
             self.generation = self._kata.generation()
+        elif self._is_plain:
+            self.generation = ctx.store.plain.generation(kata_id, ctx.store.path(kata_id))
+
+    def to_make(self) -> Maker | None:
+        """What is in a plain kata is known when it is converted; that it is there, before."""
+        if self._is_ready:
+            return None
+        path = self._ctx.store.path(self._kata_id)
+        if self._ctx.store.plain.is_ready(self._kata_id, path):
+            self._find_plain()
+            return None
+        return partial(self._ctx.store.plain.convert, self._kata_id, path)
+
+    def made(self, result: object) -> None:
+        assert isinstance(result, Conversion)
+        self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
+        self._find_plain()
+
+    def _find_plain(self) -> None:
+        self._is_ready = True
+        try:
+            self._kata = self._ctx.store.kata(self._kata_id)
+            self._kata.tip()
+        except KataError as error:
+            log.info("kata %s is shown as its plain files alone: %s", self._kata_id, error)
+            self._kata = None
 
     def names(self) -> list[bytes]:
-        if self._kata is not None:
-            return _names(self._kata)
-        if self._is_git:
-            return [b".git"]
-        names = plain.names(self._ctx.store.path(self._kata_id), b"")
-        return names if b"manifest.json" in names else []
+        kata = self._kata
+        names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
+        if self._is_plain:
+            # what begins with a dot is of a migration
+            found = plain.names(self._ctx.store.path(self._kata_id), b"")
+            names += [name for name in found if not name.startswith(b".")]
+        elif kata is not None:
+            names += plain_path_names(kata)
+            version = kata.plain_version()
+            names += pending_names(kata.home, version) if version is not None else []
+        return sorted(set(names))
 
     def child(self, name: bytes) -> Entry:
-        if name not in self.names():
+        kata = self._kata
+        is_own = name in _BY_NAME or name in events.NAMED_SLOTS
+        # what is no kata's among plain files stands behind what a kata shows
+        # before there is a manifest a new kata has no more than what a service makes first
+        is_shown = self._is_plain or (not self._is_git and name in (DIRECTORY, b"manifest.json"))
+        if is_shown and not name.startswith(b".") and (kata is None or not is_own or is_plain_name(name)):
+            try:
+                return plain_entry(self._ctx, self._kata_id, b"", name)
+            except NotFoundError:
+                # it may have been migrated this moment
+                if self._ctx.store.is_git(self._kata_id):
+                    return KataDir(self._ctx, self._kata_id).child(name)
+        elif kata is not None and is_plain_path_name(self._ctx, kata, name):
+            return plain_path_entry(self, self._ctx, kata, name)
+        elif kata is not None and (waiting := pending_entry(self._ctx, kata, name)) is not None:
+            return waiting
+        if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
-        if self._kata is None or name == b".git":
+        if kata is None or name == b".git":
             return plain_entry(self._ctx, self._kata_id, b"", name)
-        kata, tip = self._kata, self._kata.tip()
+        tip = kata.tip()
         if name not in _BY_NAME:
             node, timeout = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
             return Entry(node, min(timeout, MUTABLE))
@@ -72,6 +145,11 @@ class KataDir(Directory):
         return entry_or_damaged(
             partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
         )
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        if self._kata is None:
+            return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
+        return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
 
 
 def _names(kata: Kata) -> list[bytes]:
@@ -113,74 +191,11 @@ def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> 
     return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
-class _TipBlob(ContentFile):
-    """A blob of the tip that is no event's, such as ``options.json``."""
-
-    attr_timeout = MUTABLE
-
-
 def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
     oid = kata.tip().root.blob(name)
     if oid is None:
         raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
-    return _TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
-
-
-def _option(number: int, ctx: Context, kata: Kata) -> Node:
-    if kata.tip().layout.is_writable:
-        return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
-    name = OPTIONS[number].decode()
-    key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
-    data = kata.options(kata.tip())[name].encode() + b"\n"
-    return _TipBlob(key, ctx, kata.option_times()[name], kata, data)
-
-
-class _ConfigDir(Directory):
-    """``config/`` at the tip: the options as they are now."""
-
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        key, parent = Key(FIXED, kata.kata_id, CONFIG), Key(FIXED, kata.kata_id, KATA)
-        super().__init__(key, ctx.owner(kata), kata.tip().time_ns, parent)
-        self._ctx, self._kata = ctx, kata
-
-    def names(self) -> list[bytes]:
-        return sorted(OPTIONS)
-
-    def child(self, name: bytes) -> Entry:
-        if name not in OPTIONS:
-            raise NotFoundError(f"no option {name!r}")
-        number = OPTIONS.index(name)
-        key = Key(FIXED, self._kata.kata_id, FIRST_OPTION + number)
-        return entry_or_damaged(partial(_option, number, self._ctx, self._kata), IMMUTABLE, key, self)
-
-
-def _control(kind: Kind, ctx: Context, kata: Kata) -> Node:
-    if not kata.tip().layout.is_writable:
-        raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
-    return ControlFile(kind, ctx.controls, kata, ctx.owner(kata))
-
-
-_CONTROL_NAMES = {kind.value.encode(): kind for kind in Kind}
-
-
-class _ControlDir(Directory):
-    """``control/``: the control files."""
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        key, parent = Key(FIXED, kata.kata_id, CONTROL), Key(FIXED, kata.kata_id, KATA)
-        super().__init__(key, ctx.owner(kata), kata.snapshot(0).time_ns, parent)
-        self._ctx, self._kata = ctx, kata
-
-    def names(self) -> list[bytes]:
-        return sorted(_CONTROL_NAMES)
-
-    def child(self, name: bytes) -> Entry:
-        kind = _CONTROL_NAMES.get(name)
-        if kind is None:
-            raise NotFoundError(f"no control file {name!r}")
-        return Entry(_control(kind, self._ctx, self._kata), IMMUTABLE)
+    return TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
 
 
 _BY_NAME = {
@@ -212,13 +227,13 @@ _FIXED: dict[int, _Maker] = {
     pages.HTML: pages.HtmlDir,
     pages.HTML_INDEX: pages.index_page,
     pages.HISTORY: pages.HistoryFile,
-    CONTROL: _ControlDir,
+    CONTROL: ControlDir,
     MANIFEST: _manifest,
-    CONFIG: _ConfigDir,
+    CONFIG: ConfigDir,
     README: partial(_tip_blob, README, b"README.md"),
     OPTIONS_JSON: partial(_tip_blob, OPTIONS_JSON, b"options.json"),
-    **{number: partial(_control, kind) for number, kind in CONTROL_FILES.items()},
-    **{FIRST_OPTION + number: partial(_option, number) for number in range(len(OPTIONS))},
+    **{number: partial(control, kind) for number, kind in CONTROL_FILES.items()},
+    **{FIRST_OPTION + number: partial(option, number) for number in range(len(OPTIONS))},
 }
 
 
@@ -228,6 +243,8 @@ def fixed_node(ctx: Context, key: Key) -> Node:
         return KataDir(ctx, key.kata)
     if key.a == GIT:
         return PlainNode(ctx, key.kata, b".git")
+    if is_plain_path(key):
+        return plain_path_node(ctx, key)
     kata = ctx.store.kata(key.kata)
     if key.a == downloads.DOWNLOAD_ROOT:
         return downloads.Member(ctx, kata, key)

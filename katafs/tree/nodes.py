@@ -87,6 +87,10 @@ class Node:
         """The key of the directory above, for ``..``."""
         raise NotDirectoryError("not a directory")
 
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        """What must be called, in a worker thread, to make a new entry. Raises EROFS where nobody may."""
+        raise refuse_write()
+
 
 class Entry(NamedTuple):
     """A name in a directory; ``timeout`` says how long, in seconds, it stays this node's."""

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 from katafs.errors import NotFoundError
 from katafs.kata import plain
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.plain_create import DIRECTORY, is_begun
+from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
-from katafs.tree.numbers import FIXED, PLAIN, Key
+from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key
 
-GIT = 10  # the fixed entry of a kata
+# fixed entries of a kata
+GIT, STORED_MANIFEST, STORED_EVENTS, FIRST_STORED_OPTION = 10, 80, 81, 82
+# slots of an event: its file, and in version 0 the directory of that
+STORED_EVENT, PLAIN_DIRECTORY = 26, 25
+_FIXED = {
+    b"": 0,
+    b".git": GIT,
+    b"manifest.json": STORED_MANIFEST,
+    b"events.json": STORED_EVENTS,
+    **{name.encode(): FIRST_STORED_OPTION + number for number, name in enumerate(OPTION_DEFAULTS)},
+}
+_FIXED_PATHS = {number: path for path, number in _FIXED.items()}
 
 
 class PlainNode(Node):
@@ -24,7 +39,11 @@ class PlainNode(Node):
         self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
         self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(status.st_mode) else stat.S_IFREG | 0o444
         # Objects never change; a reference may, to another of the same size within one tick of the clock.
+        if is_written(self.key, path, self._root):
+            self.mode |= 0o200
         self.attr_timeout = MUTABLE if path.startswith(b".git/objects/") else NEVER
+        if is_stored_key(self.key):
+            ctx.store.plain.told[self.key] = (self._size, self.mtime_ns)
 
     def size(self) -> int:
         return self._size
@@ -43,10 +62,44 @@ class PlainNode(Node):
 
 
 def plain_key(kata_id: str, path: bytes) -> Key:
-    """The key of a path in the kata's directory; ``b""`` is the kata itself."""
-    if not path:
-        return Key(FIXED, kata_id, 0)
-    return Key(FIXED, kata_id, GIT) if path == b".git" else Key(PLAIN, kata_id, path=path)
+    """The key of a path in the kata's directory; ``b""`` is the kata itself.
+
+    What every kata of version 0 or 1 has is numbered by what it is, so that it is the same for the next daemon. What is
+    made from git after migration has other numbers (`katafs.tree.plain_paths`).
+    """
+    if path in _FIXED:
+        return Key(FIXED, kata_id, _FIXED[path])
+    index = event_of(path)
+    if index is not None:
+        return Key(EVENT, kata_id, index, STORED_EVENT if path.endswith(b"n") else PLAIN_DIRECTORY)
+    directory, _, name = path.partition(b"/")
+    index = event_of(directory) if name == b"event.json" else None
+    return Key(EVENT, kata_id, index, STORED_EVENT) if index is not None else Key(PLAIN, kata_id, path=path)
+
+
+def is_written(key: Key, path: bytes, root: Path) -> bool:
+    """Whether services write to a plain file: rows and options to the files that are there, anything of a new kata."""
+    if key.kind == FIXED and key.a >= STORED_EVENTS:
+        return True
+    return (is_stored_key(key) or path == DIRECTORY) and is_begun(root)
+
+
+def is_stored_key(key: Key) -> bool:
+    """Whether a key is that of a plain file in the store that has a number of its own."""
+    if key.kind == EVENT:
+        return key.b == STORED_EVENT
+    return key.kind == FIXED and key.a in _FIXED_PATHS and key.a >= STORED_MANIFEST
+
+
+def plain_path(key: Key, version: int) -> bytes:
+    """The inverse of `plain_key` for what has a number of its own. Raises `NotFoundError`."""
+    if key.kind == FIXED and key.a in _FIXED_PATHS:
+        return _FIXED_PATHS[key.a]
+    if key.kind == EVENT and key.b == STORED_EVENT:
+        return b"%d.event.json" % key.a if version else b"%d/event.json" % key.a
+    if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
+        return b"%d" % key.a
+    raise NotFoundError(f"kata {key.kata} has no such plain path")
 
 
 def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> Entry:

@@ -8,13 +8,16 @@ from katafs.errors import NotFoundError, StaleError
 from katafs.kata.kata import Kata, Tip
 from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
+from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
 from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_directory_key
-from katafs.tree.kata_dir import CONFIG, KATA, OPTIONS_JSON, fixed_node
+from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
+from katafs.tree.pending import is_pending, pending_node
 from katafs.tree.plain import PlainNode
+from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 
 
@@ -51,6 +54,10 @@ class Tree:
             return fixed_node(ctx, key)
         if key.kind == PLAIN:
             return PlainNode(ctx, key.kata, key.path)
+        if is_plain_path(key):
+            return plain_path_node(ctx, key)
+        if is_pending(key):
+            return pending_node(ctx, key)
         kata = ctx.store.kata(key.kata)
         if key.kind == EVENT:
             return event_node(ctx, kata, key.a, key.b, key.path)

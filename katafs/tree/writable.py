@@ -65,7 +65,7 @@ class Writable(File):
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
         super().__init__(key, owner, mtime_ns)
         self.kata_id = kata.kata_id
-        self._path = kata.path
+        self._path = kata.home
         self._controls = controls
 
     @abstractmethod

@@ -1,0 +1,129 @@
+"""Writing a new repository with a whole history at once: one pack and ``packed-refs``, and no loose object.
+
+So a history of twenty events needs some ten files and as many syncs, not a hundred and sixty. Objects come in the
+order of the history, each as a difference from the one before at its path (`katafs.git.pack`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from io import BufferedRandom
+from pathlib import Path
+
+from katafs.git.objects import BLOB, COMMIT, TREE, Oid
+from katafs.git.pack import PackWriter
+from katafs.git.repo import MODE_BLOB, MODE_TREE
+
+_WORDS = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
+# what libgit2 writes into a repository that it makes
+_CONFIG = """\
+[core]
+\tbare = false
+\trepositoryformatversion = 0
+\tfilemode = true
+\tlogallrefupdates = true
+[user]
+\tname = {name}
+\temail = {email}
+"""
+_PACKED_REFS_HEADER = b"# pack-refs with: peeled fully-peeled sorted \n"
+
+
+class ObjectHasher:
+    """Gives objects their ids and keeps nothing: what would be written can be known without writing."""
+
+    def blob(self, path: bytes, data: bytes) -> Oid:
+        """The id of a blob; ``path`` is where it is met in the tree."""
+        return self._object(BLOB, path, data)
+
+    def tree(self, path: bytes, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid]) -> Oid:
+        """The id of a tree; ``path`` ends in ``/``."""
+        # git sorts a directory as if its name ended in "/"
+        entries = [(name, b"%o %s\0%s" % (MODE_BLOB, name, oid)) for name, oid in blobs.items()]
+        entries += [(name + b"/", b"%o %s\0%s" % (MODE_TREE, name, oid)) for name, oid in subtrees.items()]
+        return self._object(TREE, path, b"".join(entry for _, entry in sorted(entries)))
+
+    def file_tree(self, path: bytes, files: Mapping[bytes, bytes]) -> Oid | None:
+        """The id of the tree of files (path → content) below ``path``; None when there are none."""
+        if not files:
+            return None
+        blobs: dict[bytes, Oid] = {}
+        below: dict[bytes, dict[bytes, bytes]] = {}
+        for name, content in files.items():
+            first, slash, rest = name.partition(b"/")
+            if slash:
+                below.setdefault(first, {})[rest] = content
+            else:
+                blobs[first] = self.blob(path + first, content)
+        subtrees = {name: self.file_tree(path + name + b"/", inside) for name, inside in below.items()}
+        return self.tree(path, blobs, {name: oid for name, oid in subtrees.items() if oid is not None})
+
+    def commit(self, tree: Oid, parent: Oid | None, message: str, name: str, email: str, time: int) -> Oid:
+        """The id of a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""
+        link = f"parent {parent.hex()}\n" if parent is not None else ""
+        who = f"{name} <{email}> {time} +0000\n"
+        return self._object(COMMIT, b"", f"tree {tree.hex()}\n{link}author {who}committer {who}\n{message}".encode())
+
+    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:  # noqa: ARG002 - the writer below needs it
+        return hashlib.sha1(b"%s %d\0%s" % (_WORDS[kind], len(data), data)).digest()
+
+
+class HistoryWriter(ObjectHasher):
+    """Writes objects to a pack, which is put into a new repository by `finish`.
+
+    Not thread-safe. What the operating system refuses is an OSError.
+    """
+
+    def __init__(self, git_dir: Path) -> None:
+        """Make the directories of a repository; ``git_dir`` must not be there."""
+        self._git_dir = git_dir
+        for directory in ("objects/pack", "objects/info", "refs/heads", "refs/tags"):
+            (git_dir / directory).mkdir(parents=True)
+        self._pack_path = git_dir / "objects/pack/new.pack"
+        self._file: BufferedRandom = open(self._pack_path, "x+b")  # noqa: SIM115 - closed by finish and close
+        self._writer = PackWriter(self._file)
+        self._seen: set[Oid] = set()
+
+    def close(self) -> None:
+        """Close the file of the pack. May be called again."""
+        self._file.close()
+
+    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:
+        oid = super()._object(kind, path, data)
+        if oid not in self._seen:
+            self._seen.add(oid)
+            self._writer.add(oid, kind, path, data)
+        return oid
+
+    def finish(
+        self, main: Oid, tags: Mapping[int, Oid], name: str, email: str, sync: Callable[[int], None] = os.fsync
+    ) -> None:
+        """Write what else a repository has: the references, and the identity. Durable when this returns; ``sync`` is
+        what makes a file descriptor's file so."""
+        pack = self._writer.finish()
+        self._file.flush()
+        sync(self._file.fileno())
+        self.close()
+        objects = self._git_dir / "objects"
+        self._pack_path.rename(objects / f"pack/pack-{pack.name}.pack")
+        _write(objects / f"pack/pack-{pack.name}.idx", pack.idx, sync)
+        refs = {b"refs/heads/main": main} | {b"refs/tags/%d" % index: oid for index, oid in tags.items()}
+        lines = [b"%s %s\n" % (refs[ref].hex().encode(), ref) for ref in sorted(refs)]
+        _write(self._git_dir / "packed-refs", _PACKED_REFS_HEADER + b"".join(lines), sync)
+        _write(self._git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
+        _write(self._git_dir / "HEAD", b"ref: refs/heads/main\n", sync)
+        for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                sync(fd)
+            finally:
+                os.close(fd)
+
+
+def _write(path: Path, data: bytes, sync: Callable[[int], None]) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        sync(file.fileno())

@@ -1,0 +1,96 @@
+"""The files of a kata that is stored plain: which they are, and reading them (FORMAT §1.1, §1.2)."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from katafs.errors import DamagedError, NotFoundError
+from katafs.git.repo import open_plain
+from katafs.kata.layouts import OPTION_DEFAULTS
+
+_LARGEST = 16 << 20  # bytes of a plain file
+_EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")
+_EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
+
+#: what `signature` returns: equal as long as no plain file was changed. Name, mtime in ns, size and inode of each
+Signature = tuple[tuple[bytes, int, int, int], ...]
+
+
+def plain_names(path: Path) -> list[tuple[bytes, os.stat_result]]:
+    """The names and attributes of what is in a kata's directory and not hidden; links are not followed.
+
+    Raises `NotFoundError`.
+    """
+    try:
+        with os.scandir(os.fsencode(path)) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(b".")]
+        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in shown]
+    except OSError as error:
+        raise NotFoundError(f"{path}: {error.strerror}") from error
+
+
+def is_plain_name(name: bytes) -> bool:
+    """Whether a file or directory of that name is part of a kata that is stored plain."""
+    known = name in (b"manifest.json", b"events.json") or name.decode("ascii", "replace") in OPTION_DEFAULTS
+    return known or event_of(name) is not None
+
+
+def event_of(name: bytes) -> int | None:
+    """The index in the name of an event's file (version 1) or directory (version 0); None for other names."""
+    found = _EVENT_FILE.fullmatch(name) or _EVENT_DIRECTORY.fullmatch(name)
+    return int(name.partition(b".")[0]) if found else None
+
+
+def event_indexes(path: Path, version: int) -> list[int]:
+    """The indexes of the events that have a file, in any order. Raises `NotFoundError`."""
+    if version:
+        found = (_EVENT_FILE.fullmatch(name) for name, status in plain_names(path) if stat.S_ISREG(status.st_mode))
+        return [int(match[1]) for match in found if match]
+    directories = (name for name, status in plain_names(path) if stat.S_ISDIR(status.st_mode))
+    return [
+        int(name)
+        for name in directories
+        if _EVENT_DIRECTORY.fullmatch(name) and os.path.isfile(os.path.join(os.fsencode(path), name, b"event.json"))
+    ]
+
+
+def signature(path: Path) -> Signature:
+    """What changes with every change of a plain file. Raises `NotFoundError`."""
+    found = []
+    for name, status in plain_names(path):
+        if not is_plain_name(name):
+            continue
+        file = name
+        if stat.S_ISDIR(status.st_mode):
+            file += b"/event.json"
+            try:
+                status = os.lstat(os.path.join(os.fsencode(path), file))  # noqa: PLW2901 - the file's, not its directory's
+            except OSError:
+                continue
+        found.append((file, status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(sorted(found))
+
+
+def read_file(directory: Path, path: bytes, largest: int = _LARGEST) -> bytes:
+    """All bytes of a plain file. Raises `NotFoundError`, or `DamagedError` when it cannot be read or is too large."""
+    try:
+        with open(os.path.join(os.fsencode(directory), path), "rb", opener=open_plain) as file:
+            data = file.read(largest + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no {os.fsdecode(path)}") from error
+    except OSError as error:
+        raise DamagedError(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from error
+    if len(data) > largest:
+        raise DamagedError(f"{os.fsdecode(path)} is larger than {largest >> 10} KiB")
+    return data
+
+
+def mtime_ns(directory: Path, path: bytes) -> int:
+    """When a plain file was last written to. Raises `NotFoundError`."""
+    try:
+        return os.lstat(os.path.join(os.fsencode(directory), path)).st_mtime_ns
+    except OSError as error:
+        raise NotFoundError(f"{os.fsdecode(path)}: {error.strerror}") from error

@@ -1,0 +1,37 @@
+"""Writing to control files and options of katas of versions 0 and 1.
+
+A kata that is stored plain is migrated first; events of plain-path services that wait for their rows are recorded.
+"""
+
+from __future__ import annotations
+
+from katafs.kata.commit import Announce, Committed
+from katafs.kata.inbox import Message
+from katafs.kata.migrate import migrate_kata
+from katafs.kata.pending import flush_pending
+from katafs.tree.control import ControlFile
+from katafs.tree.options import OptionFile
+from katafs.tree.writable import Job, Writable
+
+
+class _Migrating(Writable):
+    """Has its kata made ready before a job."""
+
+    def parse(self, message: Message) -> Job:
+        job = super().parse(message)  # type: ignore[safe-super] # of the other class that is mixed in
+        path, kata_id = self._path, self.kata_id
+
+        def migrate_first(announce: Announce | None) -> Committed | None:
+            migrate_kata(path, kata_id)
+            flush_pending(path, kata_id)
+            return job(announce)
+
+        return migrate_first
+
+
+class MigratingControl(_Migrating, ControlFile):
+    """A control file of a kata of version 0 or 1."""
+
+
+class MigratingOption(_Migrating, OptionFile):
+    """``config/NAME`` of such a kata."""

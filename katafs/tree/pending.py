@@ -1,0 +1,190 @@
+"""What plain-path services write: new katas, new events, the rows and options of katas of versions 0 and 1."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import abstractmethod
+from functools import partial
+from pathlib import Path
+
+from katafs.errors import LateError, NotFoundError, StaleError
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.migrate import migrate_kata
+from katafs.kata.pending import Pending, pending_file, set_plain_option
+from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_directory, make_file
+from katafs.kata.plain_files import event_of
+from katafs.tree.context import Context
+from katafs.tree.nodes import NEVER, Directory, Entry, File, Maker, Node, Owner, refuse_write
+from katafs.tree.numbers import EVENT, FIXED, Key
+
+# slots of an event
+PENDING_EVENT, PENDING_DIRECTORY = 27, 28
+
+
+class Stored(File):
+    """A file that is written to by `store`, in a worker thread."""
+
+    mode = stat.S_IFREG | 0o644
+    attr_timeout = NEVER
+    # whether what comes is one row after another
+    is_appended = False
+    kata_id: str
+
+    @abstractmethod
+    def store(self, offset: int, data: bytes) -> object:
+        """Write; durable, and where it completes something visible, when this returns."""
+
+
+class _PendingFile(Stored):
+    """The file of an event that has no row yet."""
+
+    def __init__(self, ctx: Context, kata: Kata, version: int, index: int) -> None:
+        self.kata_id = kata.kata_id
+        self._path, self._index = kata.path, index
+        self._file = pending_file(kata.path, version, index)
+        status = _status(self._file)
+        ctx.waiting.add(kata.kata_id)
+        super().__init__(Key(EVENT, kata.kata_id, index, PENDING_EVENT), ctx.owner(kata), status.st_mtime_ns)
+        self._size = status.st_size
+
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        try:
+            with open(self._file, "rb") as file:
+                return os.pread(file.fileno(), length, offset)
+        except OSError as error:
+            raise StaleError(f"event {self._index} has its row by now") from error
+
+    def store(self, offset: int, data: bytes) -> None:
+        Pending(self._path, self.kata_id).write(self._index, offset, data)
+
+
+class _PendingDirectory(Directory):
+    """``N/`` of version 0, of an event that has no row yet."""
+
+    mode = stat.S_IFDIR | 0o755
+    attr_timeout = NEVER
+
+    def __init__(self, ctx: Context, kata: Kata, index: int) -> None:
+        status = _status(pending_file(kata.path, 0, index).parent)
+        key = Key(EVENT, kata.kata_id, index, PENDING_DIRECTORY)
+        super().__init__(key, ctx.owner(kata), status.st_mtime_ns, Key(FIXED, kata.kata_id, 0))
+        self._ctx, self._kata, self._index = ctx, kata, index
+
+    def names(self) -> list[bytes]:
+        return [b"event.json"] if pending_file(self._kata.path, 0, self._index).exists() else []
+
+    def child(self, name: bytes) -> Entry:
+        if name != b"event.json":
+            raise NotFoundError(f"no {name!r} here")
+        return Entry(_PendingFile(self._ctx, self._kata, 0, self._index), NEVER)
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        if is_directory or name != b"event.json":
+            raise refuse_write()
+        path, kata_id, index = self._kata.path, self._kata.kata_id, self._index
+        return lambda: Pending(path, kata_id).begin_file(index)
+
+
+class AppendedEvents(Stored):
+    """``events.json`` of a kata that is stored as git: rows are appended to it."""
+
+    is_appended = True
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
+
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def store(self, offset: int, data: bytes) -> object:
+        return Pending(self._path, self.kata_id).append(data)
+
+
+class PlainOption(AppendedEvents):
+    """The file of an option: values are appended to it."""
+
+    is_appended = False
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
+        super().__init__(key, owner, mtime_ns, kata, data)
+        self._name = name
+
+    def store(self, offset: int, data: bytes) -> object:
+        return set_plain_option(self._path, self.kata_id, self._name, data)
+
+
+def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
+    """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
+    index = event_of(name)
+    version = kata.plain_version()
+    if index is None or version is None or name.endswith(b"n") != bool(version):
+        return None
+    try:
+        node = _PendingFile(ctx, kata, 1, index) if version else _PendingDirectory(ctx, kata, index)
+    except NotFoundError:
+        return None
+    return Entry(node, NEVER)
+
+
+def is_pending(key: Key) -> bool:
+    """Whether a key is that of an event that is being written."""
+    return key.kind == EVENT and key.b in (PENDING_EVENT, PENDING_DIRECTORY)
+
+
+def pending_node(ctx: Context, key: Key) -> Node:
+    """The node of such a key. Raises `NotFoundError`."""
+    kata = ctx.store.kata(key.kata)
+    if key.b == PENDING_DIRECTORY:
+        return _PendingDirectory(ctx, kata, key.a)
+    return _PendingFile(ctx, kata, kata.plain_version() or 0, key.a)
+
+
+def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Maker:
+    """What makes a new entry in the directory of a kata of version 0 or 1. Raises EROFS for anything else."""
+    version = kata.plain_version()
+    index = event_of(name)
+    path, kata_id = kata.home, kata.kata_id
+    if version is None:
+        raise refuse_write()
+    if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
+        ctx.waiting.add(kata_id)
+        return partial(_begin_event, path, kata_id, index)
+    if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
+        option = name.decode()
+        if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
+            raise LateError(f"the option {option} was set before")
+        ctx.begun_options[kata_id, option] = True
+        return partial(migrate_kata, path, kata_id)
+    raise refuse_write()
+
+
+def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Maker:
+    """What makes a part of a new kata in ``path``, before it is whole. Raises EROFS for anything else."""
+    if not is_begun(path) or (name not in (DIRECTORY, b"manifest.json") and not (path / "manifest.json").exists()):
+        raise refuse_write()
+    if is_directory and name == DIRECTORY:
+        return partial(make_directory, path / "0")
+    if not is_directory and name in (*FILES, FILE_IN_DIRECTORY):
+        return partial(make_file, path / os.fsdecode(name))
+    raise refuse_write()
+
+
+def _begin_event(path: Path, kata_id: str, index: int) -> None:
+    migrate_kata(path, kata_id)
+    Pending(path, kata_id).begin(index)
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        raise NotFoundError(f"{path}: {error.strerror}") from error

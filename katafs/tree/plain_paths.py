@@ -1,0 +1,255 @@
+"""The plain paths of katas of version 0 and 1: ``N.event.json`` or ``N/event.json``, ``events.json``, option files.
+
+Where the kata is still stored plain they are the very files (`katafs.tree.plain`), else they are made from git. Their
+numbers differ: what a reader has open must not turn into something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+
+from katafs.errors import KataError, NotFoundError, StaleError
+from katafs.git import GitRepo
+from katafs.kata.events import Row
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.listing import Listing
+from katafs.kata.message import compact
+from katafs.kata.plain_create import DIRECTORY, write_plain
+from katafs.kata.plain_files import event_of
+from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
+from katafs.kata.snapshot import Snapshot
+from katafs.tree.context import Context
+from katafs.tree.made import MadeFile
+from katafs.tree.nodes import (
+    IMMUTABLE,
+    NEVER,
+    Directory,
+    Entry,
+    File,
+    Later,
+    Maker,
+    Node,
+    entry_or_damaged,
+    refuse_write,
+)
+from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.pending import AppendedEvents, PlainOption, Stored, to_create_new
+from katafs.tree.plain import (
+    FIRST_STORED_OPTION,
+    PLAIN_DIRECTORY,
+    STORED_EVENT,
+    STORED_EVENTS,
+    STORED_MANIFEST,
+    PlainNode,
+    is_stored_key,
+    plain_path,
+)
+
+# fixed entries of a kata, and the slot of an event
+PLAIN_EVENTS, FIRST_PLAIN_OPTION = 64, 65
+PLAIN_EVENT = 24
+_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
+
+
+class _StoredFile(PlainNode, Stored):
+    """A plain file or directory of the store, which may be migrated at any moment."""
+
+    def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
+        super().__init__(ctx, kata_id, path)
+        self.kata_id = kata_id
+
+    def store(self, offset: int, data: bytes) -> object:
+        return write_plain(self._root, self.kata_id, self._path, offset, data)
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+        if self._path != DIRECTORY:
+            raise refuse_write()
+        return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
+
+    def read(self, offset: int, length: int) -> bytes:
+        try:
+            data = super().read(offset, length)
+        except KataError:
+            if not self._ctx.store.is_git(self._kata_id):
+                raise
+        else:
+            # as long as this is so, it was the file
+            if not self._ctx.store.is_git(self._kata_id):
+                return data
+        return _gone_file(self._ctx, self.key).read(offset, length)
+
+
+class _GoneFile(File):
+    """A plain file that somebody has open, and that was migrated: like a file that was removed, it stays as it was.
+
+    What the kernel does not have of it is read from git, in one piece, and filled up with newlines to the size that the
+    reader was told: to JSON they are nothing. Where that cannot be, the reader hears ESTALE.
+    """
+
+    attr_timeout = NEVER
+
+    def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
+        super().__init__(key, ctx.owner(ctx.store.kata(key.kata)), mtime_ns)
+        self._size, self._node = size, node
+
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        node = self._node
+        if offset >= self._size:
+            return b""
+        if offset or length < self._size or node is None:
+            raise StaleError("the plain file was migrated")
+        if (make := node.to_make()) is not None:
+            result = make()
+            node.made(result.make() if isinstance(result, Later) else result)
+        data = node.read(0, length)
+        is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
+        if len(data) > self._size or (is_option and len(data) < self._size):
+            raise StaleError("the plain file was migrated")
+        return data.ljust(self._size, b"\n")
+
+
+class _EventDirectory(Directory):
+    """``N/`` of version 0."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
+        key = Key(EVENT, kata.kata_id, snapshot.index, PLAIN_DIRECTORY)
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(FIXED, kata.kata_id, 0))
+        self._ctx, self._kata, self._index = ctx, kata, snapshot.index
+
+    def names(self) -> list[bytes]:
+        return [b"event.json"]
+
+    def child(self, name: bytes) -> Entry:
+        if name != b"event.json":
+            raise NotFoundError(f"no {name!r} here")
+        key = Key(EVENT, self._kata.kata_id, self._index, PLAIN_EVENT)
+        return entry_or_damaged(partial(_event_file, self._ctx, self._kata, self._index), IMMUTABLE, key, self)
+
+
+def plain_path_names(kata: Kata) -> list[bytes]:
+    """The names of plain paths that a kata shows which is stored as git."""
+    version = kata.plain_version()
+    if version is None:
+        return []
+    rows = kata.tip().rows
+    ending = b".event.json" if version else b""
+    events = [b"%d%s" % (index, ending) for index in range(rows.last + 1) if has_plain_paths(rows, index)]
+    return [*events, b"events.json", *(name.encode() for name in kata.set_options())]
+
+
+def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
+    """Whether a name is one of `plain_path_names`, found out without making them."""
+    version = kata.plain_version()
+    if version is None:
+        return False
+    index = event_of(name)
+    if index is not None:
+        return name.endswith(b"n") == bool(version) and has_plain_paths(kata.tip().rows, index)
+    option = name.decode("ascii", "replace")
+    return name == b"events.json" or option in kata.set_options() or (kata.kata_id, option) in ctx.begun_options
+
+
+def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
+    """The entry of one of `plain_path_names`."""
+    index = event_of(name)
+    if index is not None:
+        key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT if name.endswith(b"n") else PLAIN_DIRECTORY)
+    elif name == b"events.json":
+        key = Key(FIXED, kata.kata_id, PLAIN_EVENTS)
+    else:
+        key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
+    mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
+    timeout = IMMUTABLE if key.kind == EVENT else NEVER
+    return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
+
+
+def is_plain_path(key: Key) -> bool:
+    """Whether a key is that of a plain path."""
+    if key.kind == EVENT:
+        return key.b in (PLAIN_EVENT, PLAIN_DIRECTORY, STORED_EVENT)
+    is_made = key.kind == FIXED and PLAIN_EVENTS <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
+    return is_made or is_stored_key(key)
+
+
+def plain_path_node(ctx: Context, key: Key) -> Node:
+    """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
+    is_git = ctx.store.is_git(key.kata)
+    if not is_stored_key(key) and (is_git or key.b != PLAIN_DIRECTORY):
+        return _made_node(ctx, key)
+    if is_git:
+        return _gone_file(ctx, key)
+    # whether the kata can be converted is not asked, nor which version it is: their paths differ
+    for version in (1, 0):
+        with contextlib.suppress(NotFoundError):
+            return _StoredFile(ctx, key.kata, plain_path(key, version))
+    if ctx.store.is_git(key.kata):
+        return plain_path_node(ctx, key)
+    raise NotFoundError(f"kata {key.kata} has no such plain file")
+
+
+def _gone_file(ctx: Context, key: Key) -> Node:
+    told = ctx.store.plain.told.get(key)
+    if told is None:
+        raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
+    made = key._replace(b=PLAIN_EVENT) if key.kind == EVENT else key._replace(a=key.a - STORED_EVENTS + PLAIN_EVENTS)
+    node = None if key == Key(FIXED, key.kata, STORED_MANIFEST) else _made_node(ctx, made)
+    return _GoneFile(ctx, key, *told, node)
+
+
+def _made_node(ctx: Context, key: Key) -> Node:
+    """The node of a plain path that is made from git."""
+    kata = ctx.store.kata(key.kata)
+    version = kata.plain_version()
+    if version is None or kata.is_stored_plain:
+        raise NotFoundError(f"kata {key.kata} has no such plain path")
+    if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
+        return _EventDirectory(ctx, kata, kata.snapshot(key.a))
+    if key.kind == EVENT and key.b == PLAIN_EVENT:
+        return _event_file(ctx, kata, key.a)
+    if key == Key(FIXED, key.kata, PLAIN_EVENTS):
+        return _events_file(ctx, kata, key, version)
+    if key.kind == FIXED:
+        return _option_file(ctx, kata, key)
+    raise NotFoundError(f"kata {key.kata} has no such plain path")
+
+
+def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
+    rows = kata.tip().rows
+    if not has_plain_paths(rows, index):
+        raise NotFoundError(f"kata {kata.kata_id} has no event {index} on its plain paths")
+    snapshot = kata.snapshot(index)
+    key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT)
+    version = kata.plain_version() or 0
+    make = partial(_make_event, snapshot, rows.stored[index], version)
+    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
+
+
+def _make_event(snapshot: Snapshot, row: Row, version: int, repo: GitRepo) -> bytes:
+    document = plain_event(repo, snapshot, row, Listing(repo, snapshot.files_tree), version)
+    return compact(document).encode("utf-8", "replace")
+
+
+def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
+    tip = kata.tip()
+    identity = (key, tip.commit.oid)
+    data = ctx.made.get(identity)
+    if not isinstance(data, bytes):
+        data = plain_events(tip.rows, version)
+        ctx.made.put(identity, data)
+    return AppendedEvents(key, ctx.owner(kata), tip.time_ns, kata, data)
+
+
+def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
+    name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
+    values = kata.set_options().get(name)
+    if values is None and (kata.kata_id, name) not in ctx.begun_options:
+        raise NotFoundError(f"the option {name} was never set")
+    # a commit has whole seconds, and the kernel must see that something was appended
+    mtime_ns = kata.option_times()[name] + len(values or ())
+    data = plain_option(values) if values else b""
+    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name)

@@ -1,0 +1,132 @@
+"""``katafs migrate``, as an operator uses it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.katas import make_kata
+from tests.mounts import CommandLine, command_line
+from tests.plain_katas import Written, make_plain_kata
+from tests.test_migrate import assert_migrated, state
+
+
+@pytest.fixture
+def cli() -> Iterator[CommandLine]:
+    with command_line() as started:
+        yield started
+
+
+@pytest.fixture
+def katas(cli: CommandLine) -> list[Written]:
+    """Three plain katas in ``store``, and a native one."""
+    store = cli.directory / "store"
+    make_kata(store, "AbCdEf")
+    return [make_plain_kata(store, kata_id, 1, 3, events=3) for kata_id in ("Py0001", "Py0002", "Py0003")]
+
+
+def break_kata(written: Written) -> None:
+    (written.path / "2.event.json").write_text('{"files": {"../x": {"content": ""}}}')
+
+
+def test_all(cli: CommandLine, katas: list[Written]) -> None:
+    assert cli.done("migrate", "store") == "3 katas with 9 events migrated\n"
+    for written in katas:
+        assert_migrated(written)
+    assert cli.done("migrate", "store") == "0 katas with 0 events migrated\n"
+
+
+def test_some(cli: CommandLine, katas: list[Written]) -> None:
+    before = state(katas[0].path)
+    assert cli.done("migrate", "store", "Py0002", "AbCdEf") == (
+        "1 kata with 3 events migrated, 1 already stored as git\n"
+    )
+    assert_migrated(katas[1])
+    assert state(katas[0].path) == before
+
+
+def test_dry_run(cli: CommandLine, katas: list[Written]) -> None:
+    before = state(cli.directory / "store")
+    assert cli.done("migrate", "--dry-run", "store") == "3 katas with 9 events could be migrated\n"
+    assert state(cli.directory / "store") == before
+
+
+def test_what_could_not_be_migrated(cli: CommandLine, katas: list[Written]) -> None:
+    break_kata(katas[1])
+    result = cli.run("migrate", "store")
+    assert result.returncode == 1
+    assert re.fullmatch("katafs: Py0002 is not migrated: event 2: '../x' is not a file name.*\n", result.stderr)
+    assert result.stdout == "2 katas with 6 events migrated, 1 not migrated\n"
+    assert_migrated(katas[0])
+    assert_migrated(katas[2])
+
+
+def test_keep_originals(cli: CommandLine, katas: list[Written]) -> None:
+    before = state(katas[0].path)
+    cli.done("migrate", "--keep-originals", "store", "Py0001")
+    assert state(katas[0].path / ".katafs-original") == before
+
+
+def test_what_is_left_is_named(cli: CommandLine, katas: list[Written]) -> None:
+    (katas[0].path / "notes.txt").write_text("mine\n")
+    result = cli.run("migrate", "store", "Py0001")
+    assert (result.returncode, result.stdout) == (0, "1 kata with 3 events migrated\n")
+    assert result.stderr == "katafs: Py0001: these are no files of a kata, and stay where they are: notes.txt\n"
+
+
+def test_wrong_command_lines(cli: CommandLine, katas: list[Written]) -> None:
+    assert cli.refused("migrate", "store", "Ab", status=2) == "Ab is not a kata id"
+    assert "does not exist" in cli.refused("migrate", "nowhere")
+    result = cli.run("migrate", "store", "Zz9999")
+    assert (result.returncode, result.stdout) == (1, "0 katas with 0 events migrated, 1 not migrated\n")
+    assert re.fullmatch("katafs: Zz9999 is not migrated: .* is not there\n", result.stderr)
+
+
+def test_progress_on_a_terminal(cli: CommandLine, katas: list[Written]) -> None:
+    store = cli.directory / "store"
+    for number in range(40):
+        shutil.copytree(katas[0].path, store / "Zz" / f"{number:02}" / "aa")
+    leader, follower = pty.openpty()
+    command = cli.command("migrate", "store")
+    run = subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=subprocess.PIPE, stderr=follower)
+    os.close(follower)
+    output, _ = run.communicate(timeout=60)
+    seen = read_all(leader)
+    assert (run.returncode, output) == (0, b"43 katas with 129 events migrated\n")
+    assert re.search(rb"\r\x1b\[K[0-9]+ of 43 katas, [0-9]+ events, [0-9]+ events/s, 0:00:[0-9]{2} left", seen)
+    assert seen.endswith(b"\r\x1b[K")
+
+
+def read_all(terminal: int) -> bytes:
+    """What was written to a terminal that nobody writes to any more."""
+    seen = b""
+    try:
+        while data := os.read(terminal, 4096):
+            seen += data
+    except OSError:
+        pass  # so Linux says that the other side is closed
+    finally:
+        os.close(terminal)
+    return seen
+
+
+def test_without_permission(cli: CommandLine, katas: list[Written]) -> None:
+    """A store of somebody else: nothing happens, in one sentence a kata."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as others")
+    for path in [cli.directory, *Path(cli.directory / "store").rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    before = state(cli.directory / "store")
+    cli.within_namespace(":", user=True)
+    result = cli.run("migrate", "store", "Py0001")
+    assert result.returncode == 1
+    assert "Permission denied" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert state(cli.directory / "store") == before
