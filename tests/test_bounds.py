@@ -134,10 +134,12 @@ def test_work_in_a_process(tmp_path: Path) -> None:
 def test_a_process_that_takes_too_much(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, limits: process.Limits, work: process.Work, said: str
 ) -> None:
+    # those of other tests, such as who renders pages
+    before = children(os.getpid())
     with open(tmp_path / "out", "w+b") as file, pytest.raises(TooLargeError, match=said):
         process.run(limits, file, work)
     assert said in caplog.text
-    assert not children(os.getpid())
+    assert set(children(os.getpid())) <= set(before)
 
 
 # -- the spool
