@@ -30,6 +30,9 @@ real = getattr(owner, name)
 
 def die(*arguments, **named):
     global calls
+    # of all renames that of the file of many tags
+    if name == "rename" and not str(arguments[1]).endswith("packed-refs"):
+        return real(*arguments, **named)
     calls -= 1
     if calls == 0 and when == "before":
         os._exit(42)

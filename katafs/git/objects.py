@@ -18,7 +18,7 @@ from katafs.git.inside import real_path
 from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
 from katafs.git.packed import Packs
 
-__all__ = ["BLOB", "COMMIT", "IN_MEMORY", "LARGEST", "TAG", "TREE", "Objects", "Oid"]
+__all__ = ["BLOB", "COMMIT", "IN_MEMORY", "LARGEST", "TAG", "TREE", "Objects", "Oid", "object_id"]
 
 Oid = bytes
 
@@ -156,11 +156,27 @@ class Objects:
     @cached_property
     def repository(self) -> pygit2.Repository:
         """The same objects as a repository that has nothing else: what libgit2 wants for a diff of trees."""
+        repository = pygit2.Repository()
+        repository.set_odb(self.odb())
+        return repository
+
+    def odb(self) -> pygit2.Odb:
+        """The same objects for libgit2, which reads them through us."""
         odb = pygit2.Odb()
         odb.add_backend(_Backend(self._reader), 1)
-        repository = pygit2.Repository()
-        repository.set_odb(odb)
-        return repository
+        return odb
+
+    def has(self, oid: Oid) -> bool:
+        """Whether there is such an object, and whole."""
+        try:
+            self._reader.read(oid)
+        except (KeyError, *_DAMAGE):
+            return False
+        return True
+
+    def write_loose(self, oid: Oid, kind: int, data: bytes) -> None:
+        """Store an object as a loose one; on disk when this returns, but for its new directory. Raises OSError."""
+        self._reader.loose.write(oid, kind, data)
 
 
 class _Reader:

@@ -35,6 +35,7 @@ MAIN = "refs/heads/main"
 # an event has some 100 bytes there, and a commit; a request must not take seconds
 _MOST_PACKED = 16 << 20  # bytes
 _MOST_COMMITS = 100_000
+_TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -168,6 +169,14 @@ class GitRepo:
                     entries.append(entry)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged") from error
+        return entries
+
+    def tree_as_stored(self, oid: Oid) -> list[tuple[bytes, bytes, Oid]]:
+        """Mode, name and id of all entries of a tree, odd ones too. Raises `DamagedError`."""
+        data = self.objects.read(oid, TREE)
+        entries = _TREE_ENTRY.findall(data)
+        if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+            raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged")
         return entries
 
     def entry(self, tree: Oid, path: bytes) -> TreeEntry | None:

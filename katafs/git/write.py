@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag
+from pygit2.enums import RepositoryOpenFlag
 
 from katafs.errors import DamagedError, InvalidError
-from katafs.git.objects import Oid
+from katafs.git.objects import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.refs import RefWriter
-from katafs.git.repo import GitRepo, open_plain
+from katafs.git.repo import MODE_TREE, GitRepo, open_plain
 from katafs.git.storing import storing
 
 _CONFIG_LIMIT = 1 << 16  # bytes
@@ -50,39 +50,48 @@ def _check_config(path: Path) -> None:
 
 
 class GitWriter:
-    """Writes to the repository of a `GitRepo`, in the same thread."""
+    """Writes to the repository of a `GitRepo`, in the same thread.
+
+    Objects are made and stored here, one file each. libgit2 writes references, for which it asks whether an object is
+    there; it opens no object's file.
+    """
 
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
         _check_config(repo.git_dir / "config")
         with storing("to the repository", repo.git_dir):
             # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
-            self._raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)
+            raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)
+            raw.set_odb(repo.objects.odb())
         self._objects = repo.git_dir / "objects"
-        self.refs = RefWriter(repo, self._raw)
+        self.refs = RefWriter(repo, raw)
+
+    def _store(self, kind: int, data: bytes) -> Oid:
+        """Store an object; on disk when this returns. One that is there and damaged is stored again."""
+        oid = object_id(kind, data)
+        if not self.repo.objects.has(oid):
+            with storing("an object", self._objects, len(data) + 4096):
+                self.repo.objects.write_loose(oid, kind, data)
+        return oid
 
     def blob(self, data: bytes) -> Oid:
         """Store a blob."""
-        with storing("a blob", self._objects, len(data) + 4096):
-            return bytes(self._raw.create_blob(data).raw)
+        return self._store(BLOB, data)
 
     def tree(
         self, base: Oid | None, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid | None] | None = None
     ) -> Oid:
         """Store ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
-        with storing("a tree", self._objects):
-            if base is not None:
-                # libgit2 would never come back from one that was cut short
-                self.repo.tree(base)
-            builder = self._raw.TreeBuilder(pygit2.Oid(raw=base)) if base is not None else self._raw.TreeBuilder()
-            for name, oid in blobs.items():
-                builder.insert(name.decode(), pygit2.Oid(raw=oid), FileMode.BLOB)
-            for name, subtree in (subtrees or {}).items():
-                if subtree is not None:
-                    builder.insert(name.decode(), pygit2.Oid(raw=subtree), FileMode.TREE)
-                elif builder.get(name.decode()) is not None:
-                    builder.remove(name.decode())
-            return bytes(builder.write().raw)
+        entries = {name: (mode, oid) for mode, name, oid in self.repo.tree_as_stored(base)} if base is not None else {}
+        entries |= {name: (b"100644", oid) for name, oid in blobs.items()}
+        for name, subtree in (subtrees or {}).items():
+            if subtree is not None:
+                entries[name] = (b"40000", subtree)
+            else:
+                entries.pop(name, None)
+        # git sorts a directory as if its name had a slash at the end
+        ordered = sorted(entries.items(), key=lambda item: item[0] + b"/" * (int(item[1][0], 8) == MODE_TREE))
+        return self._store(TREE, b"".join([b"%b %b\0%b" % (mode, name, oid) for name, (mode, oid) in ordered]))
 
     def file_tree(self, files: Mapping[bytes, bytes]) -> Oid | None:
         """Store files (path → content) as nested trees; None when there are none, as git has no empty directories."""
@@ -131,15 +140,12 @@ class GitWriter:
 
     def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Store a commit whose author and committer are the same, in UTC; `message` gets no newline."""
-        with storing("a commit", self._objects):
-            links = [f"tree {tree.hex()}\n", *(f"parent {parent.hex()}\n" for parent in parents)]
-            who = f"{name} <{email}> {time} +0000\n"
-            text = f"{''.join(links)}author {who}committer {who}\n{message}"
-            # not create_commit(), which gives an id although the disk was full (libgit2 1.9.7)
-            return bytes(self._raw.write(ObjectType.COMMIT, text.encode()).raw)
+        links = [f"tree {tree.hex()}\n", *(f"parent {parent.hex()}\n" for parent in parents)]
+        who = f"{name} <{email}> {time} +0000\n"
+        return self._store(COMMIT, f"{''.join(links)}author {who}committer {who}\n{message}".encode())
 
     def sync_objects(self) -> None:
-        """Sync the directory of the object directories: libgit2 leaves out the parent of a new ``objects/xx``."""
+        """Sync the directory of the object directories: an object syncs only its own."""
         with storing("objects", self._objects):
             fd = os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
