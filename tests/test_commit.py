@@ -311,6 +311,19 @@ def test_damaged_repositories(kata: Path) -> None:
         record(kata)
 
 
+def test_an_object_that_is_damaged_is_stored_again(kata: Path) -> None:
+    """By an event that has the same content: what is acknowledged can be read."""
+    record(kata, files={"a.txt": "the same\n"})
+    blob = git(kata, "rev-parse", "main:files/a.txt").decode().strip()
+    stored = kata / ".git/objects" / blob[:2] / blob[2:]
+    for damage in (b"rubbish", b"", stored.read_bytes()[:-3]):
+        stored.chmod(0o644)
+        stored.write_bytes(damage)
+        last = record(kata, files={"b.txt": "the same\n"}, index=len(stored_rows(kata))).index
+        assert show(kata, "files/b.txt") == b"the same\n"
+    assert assert_sound(kata) == last
+
+
 def test_a_store_of_which_the_owner_may_not_write(kata: Path) -> None:
     os.chown(kata, 65534, 65534)
     with pytest.raises(StorageError) as caught:
