@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError
+from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError, TooLargeError
 from katafs.git import GitRepo, GitWriter, repository_lock
 from katafs.kata.commit import Committed, record, set_option
 from katafs.kata.converting import ABSENT
@@ -28,7 +28,7 @@ from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, Text
 from katafs.kata.placing import MOST_SKIPPED
-from katafs.kata.plain_files import event_indexes, read_file
+from katafs.kata.plain_files import LARGEST, event_indexes, read_file
 from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, PlainText, parse_event
 from katafs.kata.plain_paths import plain_row, plain_version, set_options
 from katafs.kata.plain_rows import parse_object, parse_plain_rows
@@ -104,8 +104,10 @@ class Pending:
 
     def write(self, index: int, offset: int, data: bytes) -> None:
         """Write to the file of an event; durable once it is whole. Raises `InvalidError` for what is no event."""
+        if offset + len(data) > LARGEST:
+            raise TooLargeError(f"an event has {LARGEST >> 20} MiB at most")
         with self._locked(lock=False):
-            fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.pwrite(fd, data, offset)
                 if self.event(index) is not None:
@@ -155,16 +157,25 @@ class Pending:
         return []
 
     def event(self, index: int) -> PlainEvent | None:
-        """The event in a file; None when it is not whole."""
+        """The event in a file; None when it is not whole. Raises `DamagedError` when that cannot be told."""
         name = str(self.file(index).relative_to(self.directory)).encode()
         try:
-            document = parse_object(read_file(self.directory, name), name.decode())
-        except (DamagedError, NotFoundError):
+            data = read_file(self.directory, name)
+        except NotFoundError:
+            return None
+        try:
+            document = parse_object(data, name.decode())
+        except DamagedError:
             return None
         own = ("files", *OUTPUT_NAMES, "status")
         row = {key: value for key, value in document.items() if key not in own} if self.version else {}
         problems: list[str] = []
         event = parse_event(index, row, document, problems)
+        try:
+            # its own row must do, if none comes
+            _act(event, row)
+        except InvalidError as error:
+            problems.append(str(error))
         if problems:
             self._remove(index)
             raise InvalidError(problems[0])
