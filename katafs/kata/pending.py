@@ -73,10 +73,7 @@ class Pending:
 
         Raises `LateError` when somebody has it, `InvalidError` when it skips too many.
         """
-        end = time.monotonic() + _ROW_PATIENCE_SECONDS
-        while not self.version and self.indexes() and time.monotonic() < end:
-            # a row of version 0 does not say whose it is: one event at a time
-            time.sleep(0.01)
+        self.wait_for_row()
         with self._locked():
             self.flush(older_than=0, but=index)
             last = len(self.rows) - 1
@@ -93,6 +90,12 @@ class Pending:
                     self.file(index).parent.mkdir()
             except FileExistsError as error:
                 raise LateError(f"event {index} is being written already") from error
+
+    def wait_for_row(self) -> None:
+        """A row of version 0 does not say whose it is, and is nowhere else: one event at a time."""
+        end = time.monotonic() + _ROW_PATIENCE_SECONDS
+        while not self.version and self.indexes() and time.monotonic() < end:
+            time.sleep(0.01)
 
     def begin_file(self, index: int) -> None:
         """Make the file of an event of version 0, whose directory is there."""
@@ -133,7 +136,8 @@ class Pending:
             event = self.event(index)
             if event is None:
                 raise InvalidError(f"event {index} is not whole")
-            return self._commit(event, row)
+            # what was written is there, though somebody took its index by another way meanwhile
+            return self._commit(replace(event, index=max(index, len(self.rows))), row, index)
 
     def flush(self, older_than: float, but: int | None = None) -> None:
         """Commit events whose files are whole and so many seconds old; half ones that are a minute old are dropped.
@@ -217,6 +221,8 @@ def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> None:
     """Commit what waits for its row in the kata in ``path``, if anything does."""
     if os.path.isdir(path / PENDING):
         pending = Pending(path, kata_id)
+        if not older_than:
+            pending.wait_for_row()
         with pending._locked():
             pending.flush(older_than)
 
