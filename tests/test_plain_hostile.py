@@ -7,15 +7,19 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from katafs.errors import DamagedError, InvalidError, StorageError
 from katafs.kata import pending as pending_module
+from katafs.kata.commit import record
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import PENDING, Pending, flush_pending
 from katafs.kata.plain_rows import is_part_of_row
-from tests.katas import assert_sound
+from tests.katas import assert_sound, stored_rows
 from tests.mounts import MakeMount
 from tests.plain_katas import make_plain_kata
 
@@ -106,3 +110,24 @@ def test_an_event_that_is_too_large(path: Path) -> None:
         pending.write(3, 1 << 40, b"x")
     assert getattr(caught.value, "errno", None) == errno.EFBIG
     assert pending.file(3).stat().st_size == 0
+
+
+def test_who_is_late_again_and_again_removes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody records events between the look at the rows and the commit."""
+    pending = Pending(path, "AbCdEf")
+    for index in (3, 4):
+        pending.begin(index)
+    for index in (3, 4):
+        pending.write(index, 0, b'{"files": {}, "colour": "red"}')
+    left = [1, 1]
+
+    def slow(*args: Any, **others: Any) -> Any:
+        if left:
+            left.pop()
+            record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, b'{"summary": {"colour": "green"}}'))
+        return record(*args, **others)
+
+    monkeypatch.setattr(pending_module, "record", slow)
+    flush_pending(path, "AbCdEf")
+    assert [row["colour"] for row in stored_rows(path)[3:]] == ["green", "green", "red", "red"]
+    assert not pending.indexes()

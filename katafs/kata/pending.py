@@ -37,6 +37,7 @@ from katafs.owner import acting_as_owner
 PENDING = ".katafs-pending"
 ROW_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0
+_TRIES = 20
 _ROW_PATIENCE_SECONDS = 5.0
 
 
@@ -136,8 +137,7 @@ class Pending:
             event = self.event(index)
             if event is None:
                 raise InvalidError(f"event {index} is not whole")
-            # what was written is there, though somebody took its index by another way meanwhile
-            return self._commit(replace(event, index=max(index, len(self.rows))), row, index)
+            return self._commit(event, row)
 
     def flush(self, older_than: float, but: int | None = None) -> None:
         """Commit events whose files are whole and so many seconds old; half ones that are a minute old are dropped.
@@ -150,9 +150,7 @@ class Pending:
             if event is None and age > ROW_SECONDS:
                 self._remove(index)
             elif event is not None and index != but and age >= older_than:
-                # where somebody took its index by another way it comes after him
-                free = max(index, len(self.rows))
-                self._commit(replace(event, index=free), event.row or {"time": time_of(datetime.now(UTC))}, index)
+                self._commit(event, event.row or {"time": time_of(datetime.now(UTC))})
 
     def indexes(self) -> list[int]:
         """The events that wait for their rows, or are not whole yet."""
@@ -185,17 +183,25 @@ class Pending:
             raise InvalidError(problems[0])
         return event
 
-    def _commit(self, event: PlainEvent, row: Row, written_as: int | None = None) -> Committed:
-        act = _act(event, row)
-        try:
-            when = moment_of(row["time"]) if time_ns(row) is not None else datetime.now(UTC)
-            committed = record(self.path, self.kata_id, act, when)
-        except LateError:
-            self._remove(event.index)
-            raise
-        self._remove(event.index if written_as is None else written_as)
-        self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
+    def _commit(self, event: PlainEvent, row: Row) -> Committed:
+        committed = self._record(event, row)
+        self._remove(event.index)
+        self._read_rows()
         return committed
+
+    def _record(self, event: PlainEvent, row: Row) -> Committed:
+        """Where somebody took its index by another way meanwhile the event comes after him."""
+        when = moment_of(row["time"]) if time_ns(row) is not None else datetime.now(UTC)
+        for _ in range(_TRIES):
+            act = _act(replace(event, index=max(event.index, len(self.rows))), row)
+            try:
+                return record(self.path, self.kata_id, act, when)
+            except LateError:
+                self._read_rows()
+        raise StorageError(f"kata {self.kata_id}: others are always first", errno.EBUSY)
+
+    def _read_rows(self) -> None:
+        self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
 
     def _remove(self, index: int) -> None:
         file = self.file(index)
@@ -210,7 +216,7 @@ class Pending:
                 if lock:
                     # not the repository's lock, which `record` takes
                     stack.enter_context(repository_lock(self.path, _PATIENCE_SECONDS))
-                    self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
+                    self._read_rows()
                 yield
         except OSError as error:
             reason = error.strerror or str(error)
