@@ -17,6 +17,8 @@ import pytest
 
 from katafs.errors import KataError, ReadOnlyError
 from katafs.kata import migrate
+from katafs.kata.fsck import State
+from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata
 from katafs.kata.migrate import migrate_kata, needs_migration
 from katafs.kata.plain_kata import PlainKata
@@ -183,6 +185,26 @@ def test_two_migrations_at_once(store: Path) -> None:
     assert [run.wait(60) for run in runs] == [0, 0]
     for written in made:
         assert_migrated(written)
+
+
+def test_fsck_leaves_alone_what_was_not_finished(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain manifest, for one: it is to be among the originals."""
+    written = make_plain_kata(store, "AbCdEf", 1, 5, events=4)
+    manifest = (written.path / "manifest.json").read_bytes()
+
+    def die(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate._Migration, "_clear_away", die)
+        with pytest.raises(KeyboardInterrupt):
+            migrate_kata(written.path, "AbCdEf", keep_originals=True)
+    (finding,) = check_kata(written.path, "AbCdEf", repair=True)
+    assert (finding.code, finding.state) == ("migration-left", State.NOTE)
+    assert migrate_kata(written.path, "AbCdEf") is not None
+    assert (written.path / ".katafs-original" / "manifest.json").read_bytes() == manifest
+    assert check_kata(written.path, "AbCdEf") == []
+    assert_migrated(written)
 
 
 @pytest.mark.slow

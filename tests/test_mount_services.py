@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,37 @@ def assert_sound_with_outages(path: Path) -> int:
     assert [row["index"] for row in rows] == list(range(len(rows)))
     assert {int(tag) for tag in git(path, "tag").split()} == set(range(len(rows)))
     return len(rows) - 1
+
+
+def test_a_control_file_waits_for_a_row(store: Path, mount: MakeMount) -> None:
+    """In version 0 nothing else says which colour the event has."""
+    written = make_plain_kata(store, "AbCdEf", 0, 3, events=3)
+    kata = mount(store).kata("AbCdEf")
+    event, row = event_of(3, 0)
+    assert dir_make(kata / "3")
+    assert file_create(kata / "3" / "event.json", json.dumps(event))
+    message = json.dumps({"summary": {"colour": "green"}})
+    with ThreadPoolExecutor() as pool:
+        control = pool.submit((kata / "ran_tests").write_text, message)
+        time.sleep(0.3)
+        assert file_append(kata / "events.json", json.dumps(row) + "\n")
+        control.result()
+    assert assert_sound(written.path) == 4
+    assert [one["colour"] for one in stored_rows(written.path)[3:]] == [row["colour"], "green"]
+
+
+def test_an_index_is_taken_before_the_event_is_whole(store: Path, mount: MakeMount) -> None:
+    """What was acknowledged goes after it."""
+    written = make_plain_kata(store, "AbCdEf", 1, 3, events=3)
+    kata = mount(store).kata("AbCdEf")
+    event, row = event_of(3, 1)
+    fd = os.open(kata / "3.event.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    (kata / "ran_tests").write_text(json.dumps({"summary": {"colour": "green"}}))
+    os.write(fd, json.dumps(event).encode())
+    os.close(fd)
+    assert file_append(kata / "events.json", ",\n" + json.dumps(row))
+    assert assert_sound(written.path) == 4
+    assert [(one["index"], one["colour"]) for one in stored_rows(written.path)[3:]] == [(3, "green"), (4, "red")]
 
 
 def test_between_the_two_writes(store: Path, mount: MakeMount) -> None:

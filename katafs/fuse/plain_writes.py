@@ -19,6 +19,7 @@ from katafs.tree.nodes import Node
 from katafs.tree.pending import Stored
 
 _LONGEST_ROW = 1 << 20  # bytes
+_MOST_BYTES = 64 << 20  # of rows that are not whole
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class PlainWrites:
     def __init__(self, tree: Tree, makers: Makers, writes: Writes) -> None:
         self._tree, self._makers, self._writes = tree, makers, writes
         # a kata's writers wait for one another anyway
-        self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(1000, 10)
+        self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(
+            _MOST_BYTES, 10, getsizeof=lambda part: 1024 + len(part[1])
+        )
         self._limiter = trio.CapacityLimiter(16)
 
     async def create(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[Node, float]:
@@ -79,7 +82,12 @@ class PlainWrites:
         with contextlib.suppress(KataError):
             before = self._tree.tip(node.kata_id)
         await trio.to_thread.run_sync(node.store, offset, data, limiter=self._limiter)
-        if before is not None:
+        if before is None:
+            return
+        # It is recorded: whatever goes wrong from here on, the writer must hear of success.
+        try:
             after = self._tree.tip(node.kata_id)
             if after.commit.oid != before.commit.oid:
                 await self._writes.tell(self._tree.stale_after(node.kata_id, before, after))
+        except Exception:
+            log.exception("kata %s: the kernel was not told of a commit", node.kata_id)

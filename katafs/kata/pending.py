@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError
+from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError, TooLargeError
 from katafs.git import GitRepo, GitWriter, repository_lock
 from katafs.kata.commit import Committed, record, set_option
 from katafs.kata.converting import ABSENT
@@ -28,7 +28,7 @@ from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, Text
 from katafs.kata.placing import MOST_SKIPPED
-from katafs.kata.plain_files import event_indexes, read_file
+from katafs.kata.plain_files import LARGEST, event_indexes, read_file
 from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, PlainText, parse_event
 from katafs.kata.plain_paths import plain_row, plain_version, set_options
 from katafs.kata.plain_rows import parse_object, parse_plain_rows
@@ -37,6 +37,7 @@ from katafs.owner import acting_as_owner
 PENDING = ".katafs-pending"
 ROW_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0
+_TRIES = 20
 _ROW_PATIENCE_SECONDS = 5.0
 
 
@@ -73,10 +74,7 @@ class Pending:
 
         Raises `LateError` when somebody has it, `InvalidError` when it skips too many.
         """
-        end = time.monotonic() + _ROW_PATIENCE_SECONDS
-        while not self.version and self.indexes() and time.monotonic() < end:
-            # a row of version 0 does not say whose it is: one event at a time
-            time.sleep(0.01)
+        self.wait_for_row()
         with self._locked():
             self.flush(older_than=0, but=index)
             last = len(self.rows) - 1
@@ -94,6 +92,12 @@ class Pending:
             except FileExistsError as error:
                 raise LateError(f"event {index} is being written already") from error
 
+    def wait_for_row(self) -> None:
+        """A row of version 0 does not say whose it is, and is nowhere else: one event at a time."""
+        end = time.monotonic() + _ROW_PATIENCE_SECONDS
+        while not self.version and self.indexes() and time.monotonic() < end:
+            time.sleep(0.01)
+
     def begin_file(self, index: int) -> None:
         """Make the file of an event of version 0, whose directory is there."""
         with self._locked():
@@ -104,8 +108,10 @@ class Pending:
 
     def write(self, index: int, offset: int, data: bytes) -> None:
         """Write to the file of an event; durable once it is whole. Raises `InvalidError` for what is no event."""
+        if offset + len(data) > LARGEST:
+            raise TooLargeError(f"an event has {LARGEST >> 20} MiB at most")
         with self._locked(lock=False):
-            fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.pwrite(fd, data, offset)
                 if self.event(index) is not None:
@@ -144,9 +150,7 @@ class Pending:
             if event is None and age > ROW_SECONDS:
                 self._remove(index)
             elif event is not None and index != but and age >= older_than:
-                # where somebody took its index by another way it comes after him
-                free = max(index, len(self.rows))
-                self._commit(replace(event, index=free), event.row or {"time": time_of(datetime.now(UTC))}, index)
+                self._commit(event, event.row or {"time": time_of(datetime.now(UTC))})
 
     def indexes(self) -> list[int]:
         """The events that wait for their rows, or are not whole yet."""
@@ -155,32 +159,49 @@ class Pending:
         return []
 
     def event(self, index: int) -> PlainEvent | None:
-        """The event in a file; None when it is not whole."""
+        """The event in a file; None when it is not whole. Raises `DamagedError` when that cannot be told."""
         name = str(self.file(index).relative_to(self.directory)).encode()
         try:
-            document = parse_object(read_file(self.directory, name), name.decode())
-        except (DamagedError, NotFoundError):
+            data = read_file(self.directory, name)
+        except NotFoundError:
+            return None
+        try:
+            document = parse_object(data, name.decode())
+        except DamagedError:
             return None
         own = ("files", *OUTPUT_NAMES, "status")
         row = {key: value for key, value in document.items() if key not in own} if self.version else {}
         problems: list[str] = []
         event = parse_event(index, row, document, problems)
+        try:
+            # its own row must do, if none comes
+            _act(event, row)
+        except InvalidError as error:
+            problems.append(str(error))
         if problems:
             self._remove(index)
             raise InvalidError(problems[0])
         return event
 
-    def _commit(self, event: PlainEvent, row: Row, written_as: int | None = None) -> Committed:
-        act = _act(event, row)
-        try:
-            when = moment_of(row["time"]) if time_ns(row) is not None else datetime.now(UTC)
-            committed = record(self.path, self.kata_id, act, when)
-        except LateError:
-            self._remove(event.index)
-            raise
-        self._remove(event.index if written_as is None else written_as)
-        self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
+    def _commit(self, event: PlainEvent, row: Row) -> Committed:
+        committed = self._record(event, row)
+        self._remove(event.index)
+        self._read_rows()
         return committed
+
+    def _record(self, event: PlainEvent, row: Row) -> Committed:
+        """Where somebody took its index by another way meanwhile the event comes after him."""
+        when = moment_of(row["time"]) if time_ns(row) is not None else datetime.now(UTC)
+        for _ in range(_TRIES):
+            act = _act(replace(event, index=max(event.index, len(self.rows))), row)
+            try:
+                return record(self.path, self.kata_id, act, when)
+            except LateError:
+                self._read_rows()
+        raise StorageError(f"kata {self.kata_id}: others are always first", errno.EBUSY)
+
+    def _read_rows(self) -> None:
+        self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
 
     def _remove(self, index: int) -> None:
         file = self.file(index)
@@ -195,7 +216,7 @@ class Pending:
                 if lock:
                     # not the repository's lock, which `record` takes
                     stack.enter_context(repository_lock(self.path, _PATIENCE_SECONDS))
-                    self.rows = Kata(self.kata_id, self.path, (0, 0), ReadCaches()).tip().rows.stored
+                    self._read_rows()
                 yield
         except OSError as error:
             reason = error.strerror or str(error)
@@ -206,6 +227,8 @@ def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> None:
     """Commit what waits for its row in the kata in ``path``, if anything does."""
     if os.path.isdir(path / PENDING):
         pending = Pending(path, kata_id)
+        if not older_than:
+            pending.wait_for_row()
         with pending._locked():
             pending.flush(older_than)
 

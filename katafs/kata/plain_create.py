@@ -89,7 +89,8 @@ def _is_whole(path: Path, kata_id: str) -> bool:
 def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
     try:
         with acting_as_owner(path):
-            fd = os.open(os.path.join(os.fsencode(path), name), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(os.path.join(os.fsencode(path), name), flags)
             try:
                 os.pwrite(fd, data, offset)
                 os.fsync(fd)

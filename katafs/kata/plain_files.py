@@ -11,7 +11,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git.repo import open_plain
 from katafs.kata.layouts import OPTION_DEFAULTS
 
-_LARGEST = 16 << 20  # bytes of a plain file
+LARGEST = 16 << 20  # bytes of a plain file
 _EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")
 _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 
@@ -74,7 +74,7 @@ def signature(path: Path) -> Signature:
     return tuple(sorted(found))
 
 
-def read_file(directory: Path, path: bytes, largest: int = _LARGEST) -> bytes:
+def read_file(directory: Path, path: bytes, largest: int = LARGEST) -> bytes:
     """All bytes of a plain file. Raises `NotFoundError`, or `DamagedError` when it cannot be read or is too large."""
     try:
         with open(os.path.join(os.fsencode(directory), path), "rb", opener=open_plain) as file:

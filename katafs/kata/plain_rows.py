@@ -15,7 +15,8 @@ from typing import Any, Never
 from katafs.errors import DamagedError
 from katafs.kata.events import Row, time_ns
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# one that does not end goes to the end, and its quote is kept: were it no match, each quote in it would be tried
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+("|\\?\Z)', re.DOTALL)
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 # the time of a file and that of its row are some milliseconds apart, unless the file was copied
 _SAME_MOMENT_NS = 60 * 1_000_000_000
@@ -71,7 +72,7 @@ def parse_plain_rows(data: bytes) -> tuple[list[Row], str]:
 
 def is_part_of_row(data: bytes) -> bool:
     """Whether the end of what was appended is still to come: the kernel cuts a write at the end of a page."""
-    outside = _STRINGS.sub(b"", data)
+    outside = _STRINGS.sub(lambda found: b"" if found[1] == b'"' else b'"', data)
     return b'"' in outside or outside.count(b"{") > outside.count(b"}") or not data.strip(b", \n")
 
 

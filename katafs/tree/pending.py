@@ -8,7 +8,8 @@ from abc import abstractmethod
 from functools import partial
 from pathlib import Path
 
-from katafs.errors import LateError, NotFoundError, StaleError
+from katafs.errors import KataError, LateError, NotFoundError, StaleError
+from katafs.kata import plain
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.migrate import migrate_kata
@@ -44,7 +45,9 @@ class _PendingFile(Stored):
         self.kata_id = kata.kata_id
         self._path, self._index = kata.path, index
         self._file = pending_file(kata.path, version, index)
-        status = _status(self._file)
+        status = _status(kata.path, self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFoundError(f"{self._file} is no file")
         ctx.waiting.add(kata.kata_id)
         super().__init__(Key(EVENT, kata.kata_id, index, PENDING_EVENT), ctx.owner(kata), status.st_mtime_ns)
         self._size = status.st_size
@@ -54,9 +57,9 @@ class _PendingFile(Stored):
 
     def read(self, offset: int, length: int) -> bytes:
         try:
-            with open(self._file, "rb") as file:
-                return os.pread(file.fileno(), length, offset)
-        except OSError as error:
+            # its owner may put there what he likes
+            return plain.read(self._path, _below(self._path, self._file), offset, length)
+        except KataError as error:
             raise StaleError(f"event {self._index} has its row by now") from error
 
     def store(self, offset: int, data: bytes) -> None:
@@ -70,7 +73,9 @@ class _PendingDirectory(Directory):
     attr_timeout = NEVER
 
     def __init__(self, ctx: Context, kata: Kata, index: int) -> None:
-        status = _status(pending_file(kata.path, 0, index).parent)
+        status = _status(kata.path, pending_file(kata.path, 0, index).parent)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotFoundError(f"{index} is no directory")
         key = Key(EVENT, kata.kata_id, index, PENDING_DIRECTORY)
         super().__init__(key, ctx.owner(kata), status.st_mtime_ns, Key(FIXED, kata.kata_id, 0))
         self._ctx, self._kata, self._index = ctx, kata, index
@@ -183,8 +188,10 @@ def _begin_event(path: Path, kata_id: str, index: int) -> None:
     Pending(path, kata_id).begin(index)
 
 
-def _status(path: Path) -> os.stat_result:
-    try:
-        return os.lstat(path)
-    except OSError as error:
-        raise NotFoundError(f"{path}: {error.strerror}") from error
+def _status(root: Path, path: Path) -> os.stat_result:
+    """Raises `NotFoundError`, for what a symbolic link leads to as well."""
+    return plain.status(root, _below(root, path))
+
+
+def _below(root: Path, path: Path) -> bytes:
+    return os.fsencode(path.relative_to(root))

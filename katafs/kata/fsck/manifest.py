@@ -12,6 +12,7 @@ from katafs.git.repo import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
+from katafs.kata.migrate import needs_migration
 
 
 def check(exam: Examination) -> Iterator[Problem]:
@@ -36,6 +37,11 @@ def check(exam: Examination) -> Iterator[Problem]:
     if isinstance(said, str) and said != exam.kata_id:
         message = f"its manifest says that it is kata {printable(said)}"
         yield Problem("manifest-id", message, advice="move the kata to where it belongs, or remove the copy")
+    if needs_migration(exam.path):
+        # the plain one may still be in its place, and is to be kept
+        message = "its migration was not finished: katafs migrate goes on with it, as does whoever writes to the mount"
+        yield Problem("migration-left", message, is_note=True)
+        return
     yield from _manifest_file(exam, stored, value)
 
 

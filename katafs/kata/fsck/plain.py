@@ -11,6 +11,7 @@ from typing import Any
 from katafs.git.repo import open_plain
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
+from katafs.kata.plain_files import event_indexes
 
 _LARGEST = 64 << 20
 _BACKUP = "take it from a backup"
@@ -37,7 +38,7 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
     if isinstance(rows, str):
         yield Problem("events-unreadable", f"its events.json {rows}", advice=_BACKUP)
         return
-    indexes = [at if version == 0 else row.get("index", at) for at, row in enumerate(rows)]
+    indexes = _indexes_0(path, len(rows)) if version == 0 else [row.get("index", at) for at, row in enumerate(rows)]
     lacking, wrong = [], []
     for index in indexes:
         file = path / f"{index}/event.json" if version == 0 else path / f"{index}.event.json"
@@ -49,6 +50,14 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
         known = [index for index in which if type(index) is int]
         if which:
             yield Problem(code, f"the file of event {ranges(known) or '?'} {what}", advice=_BACKUP)
+
+
+def _indexes_0(path: Path, rows: int) -> list[int]:
+    """The events that rows of version 0 are of, which do not say so: those that are there. If there are fewer, it was
+    not a skipped index."""
+    there = sorted(event_indexes(path, 0))
+    missing = sorted(set(range(max(rows, 1 + max(there, default=0)))) - set(there))
+    return sorted([*there, *missing[: max(0, rows - len(there))]])
 
 
 def _read(path: Path) -> Any:

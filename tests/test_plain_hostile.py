@@ -1,0 +1,133 @@
+"""What the owner of a kata, or a service that went wrong, may put where plain paths are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from katafs.errors import DamagedError, InvalidError, StorageError
+from katafs.kata import pending as pending_module
+from katafs.kata.commit import record
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
+from katafs.kata.migrate import migrate_kata
+from katafs.kata.pending import PENDING, Pending, flush_pending
+from katafs.kata.plain_rows import is_part_of_row
+from tests.katas import assert_sound, stored_rows
+from tests.mounts import MakeMount
+from tests.plain_katas import make_plain_kata
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A kata of version 1 with events 0 to 2, stored as git."""
+    path = make_plain_kata(tmp_path / "store", "AbCdEf", 1, 3, events=3).path
+    migrate_kata(path, "AbCdEf")
+    return path
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a": "' + b'\\"' * 500_000, b'{"a": "' + b'\\"' * 500_000 + b"\\", b'"' * 1_000_001]
+)
+def test_a_row_is_looked_at_in_no_time(data: bytes) -> None:
+    started = time.monotonic()
+    assert is_part_of_row(data)
+    assert time.monotonic() - started < 1
+
+
+def test_whether_a_row_is_whole() -> None:
+    for row in (b'{"a": "}"}', b',\n{"a\\"": "\\\\"}\n'):
+        assert not is_part_of_row(row)
+    for part in (b'{"a": "}', b'{"a": "\\', b'{"a": "\\"}', b'{"a": 1', b",\n"):
+        assert is_part_of_row(part)
+
+
+def test_no_link_is_followed_and_no_pipe_waited_for(path: Path, mount: MakeMount, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (path / PENDING).mkdir()
+    (path / PENDING / "3.event.json").symlink_to(secret)
+    os.mkfifo(path / PENDING / "4.event.json")
+    kata = mount(path.parents[2]).kata("AbCdEf")
+    for index in (3, 4):
+        with pytest.raises(FileNotFoundError):
+            (kata / f"{index}.event.json").read_bytes()
+    (path / PENDING / "5.event.json").write_text("half")
+    assert (kata / "5.event.json").read_text() == "half"
+    for index in (3, 4):
+        with pytest.raises(StorageError):
+            Pending(path, "AbCdEf").write(index, 0, b"{}")
+
+
+def test_no_directory_of_others_is_shown(path: Path, mount: MakeMount, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "3.event.json").write_text("secret")
+    (path / PENDING).symlink_to(other)
+    kata = mount(path.parents[2]).kata("AbCdEf")
+    with pytest.raises(FileNotFoundError):
+        (kata / "3.event.json").read_bytes()
+
+
+def test_an_event_that_cannot_be_read_now_is_not_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = Pending(path, "AbCdEf")
+    pending.begin(3)
+    pending.write(3, 0, b'{"files": {}, "colour": "red"}')
+    os.utime(pending.file(3), (1, 1))
+
+    def fail(*_args: object) -> bytes:
+        raise DamagedError("3.event.json cannot be read: Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pending_module, "read_file", fail)
+        with pytest.raises(DamagedError):
+            flush_pending(path, "AbCdEf")
+    flush_pending(path, "AbCdEf")
+    assert assert_sound(path) == 3
+
+
+@pytest.mark.parametrize("own", [{"colour": 7}, {"colour": "red", "revert": 7}])
+def test_an_event_whose_own_row_would_not_do(path: Path, own: dict[str, object]) -> None:
+    """It is refused at once: accepted, it would keep every later event out."""
+    pending = Pending(path, "AbCdEf")
+    pending.begin(3)
+    with pytest.raises(InvalidError):
+        pending.write(3, 0, json.dumps({"files": {}, **own}).encode())
+    Pending(path, "AbCdEf").begin(3)
+    flush_pending(path, "AbCdEf")
+
+
+def test_an_event_that_is_too_large(path: Path) -> None:
+    pending = Pending(path, "AbCdEf")
+    pending.begin(3)
+    with pytest.raises(Exception, match="16 MiB") as caught:
+        pending.write(3, 1 << 40, b"x")
+    assert getattr(caught.value, "errno", None) == errno.EFBIG
+    assert pending.file(3).stat().st_size == 0
+
+
+def test_who_is_late_again_and_again_removes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody records events between the look at the rows and the commit."""
+    pending = Pending(path, "AbCdEf")
+    for index in (3, 4):
+        pending.begin(index)
+    for index in (3, 4):
+        pending.write(index, 0, b'{"files": {}, "colour": "red"}')
+    left = [1, 1]
+
+    def slow(*args: Any, **others: Any) -> Any:
+        if left:
+            left.pop()
+            record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, b'{"summary": {"colour": "green"}}'))
+        return record(*args, **others)
+
+    monkeypatch.setattr(pending_module, "record", slow)
+    flush_pending(path, "AbCdEf")
+    assert [row["colour"] for row in stored_rows(path)[3:]] == ["green", "green", "red", "red"]
+    assert not pending.indexes()
