@@ -319,9 +319,9 @@ def test_an_object_that_is_damaged_is_stored_again(kata: Path) -> None:
     for damage in (b"rubbish", b"", stored.read_bytes()[:-3]):
         stored.chmod(0o644)
         stored.write_bytes(damage)
-        last = record(kata, files={"b.txt": "the same\n"}, index=len(stored_rows(kata))).index
+        record(kata, files={"b.txt": "the same\n"}, index=len(stored_rows(kata)))
         assert show(kata, "files/b.txt") == b"the same\n"
-    assert assert_sound(kata) == last
+    assert assert_sound(kata) == 4
 
 
 def test_a_store_of_which_the_owner_may_not_write(kata: Path) -> None:
