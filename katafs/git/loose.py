@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from io import FileIO
 
 from katafs.git.inside import open_inside
+from katafs.git.storing import sync_directory
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 KINDS = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
@@ -117,11 +118,7 @@ class Loose:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
             raise
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(directory)
 
     def kind_and_pieces(self, oid: bytes) -> Iterator[tuple[int, bytes]]:
         """The data of an object, however large, with little memory: pieces of it, each with the kind of the object.

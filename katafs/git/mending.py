@@ -18,7 +18,7 @@ from katafs.git.objects import Oid
 from katafs.git.references import packed_references, read_reference
 from katafs.git.refs import RefWriter
 from katafs.git.repo import MAIN, GitRepo, open_plain
-from katafs.git.storing import storing
+from katafs.git.storing import storing, sync_path
 
 _PACKED_REFS = "packed-refs"
 #: how old the lock of ``main``, of ``HEAD`` or of a branch must be, in seconds, for its maker to be dead
@@ -54,7 +54,7 @@ class RefMender(RefWriter):
                     _remove_empty(path)
                     lock.become(path, new.hex().encode() + b"\n")
             for directory in (path.parent, *made):
-                _sync(directory)
+                sync_path(directory)
 
     def _set_tag(self, index: int, commit: Oid) -> None:
         with suppress(RaceLostError):
@@ -65,7 +65,7 @@ class RefMender(RefWriter):
         with storing("HEAD", self._git_dir):
             with self._locked("HEAD", STALE_LOCK) as lock:
                 lock.become(self._git_dir / "HEAD", _HEAD_TEXT)
-            _sync(self._git_dir)
+            sync_path(self._git_dir)
 
     def clean_packed(self) -> None:
         """Keep only the lines of ``packed-refs`` that git understands."""
@@ -90,7 +90,7 @@ class RefMender(RefWriter):
             header = first + b"\n" if first.startswith(b"# pack-refs with:") else b""
             lines = [found[0] for found in _PACKED_LINES.finditer(text) if found[2] != without]
             lock.become(path, header + b"".join(lines))
-        _sync(self._git_dir)
+        sync_path(self._git_dir)
 
     @contextmanager
     def _locked(self, name: str, stale: float) -> Iterator[_HeldLock]:
@@ -135,7 +135,7 @@ def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
                 os.unlink(temporary)
             raise
         for directory in (path.parent, *made):
-            _sync(directory)
+            sync_path(directory)
 
 
 def _make_parents(directory: Path) -> list[Path]:
@@ -161,11 +161,3 @@ def _write(path: str, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,7 +10,6 @@ Formats: git's Documentation/gitformat-pack, gitformat-index and gitrepository-l
 from __future__ import annotations
 
 import hashlib
-import re
 import stat
 import struct
 import zlib
@@ -21,11 +20,10 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from katafs.git.objects import BLOB, COMMIT, TREE, Oid
-from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK, GitRepo, commit_links
+from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK, TREE_ENTRY, GitRepo, commit_links
 
 _OFS_DELTA = 6
 
-_TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _OFFSET_AND_CRC = struct.Struct(">QI").pack
 
 # of differences, all of which are needed to read the last; the same in git's own packer
@@ -99,7 +97,7 @@ def _commit_links(commit: bytes) -> list[tuple[Oid, int, bytes]]:
 def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
     """Id, type and path of the trees and blobs that a tree refers to and that are not in ``seen``."""
     links = []
-    for mode, name, oid in _TREE_ENTRY.findall(tree):
+    for mode, name, oid in TREE_ENTRY.findall(tree):
         if oid not in seen:
             # to git, whatever is neither a tree nor a file is a submodule: nothing to follow
             bits = int(mode, 8)

@@ -20,7 +20,7 @@ import pygit2
 from katafs.errors import DamagedError, RaceLostError, StorageError
 from katafs.git.objects import Oid
 from katafs.git.repo import MAIN, GitRepo, open_plain
-from katafs.git.storing import errno_in, storing
+from katafs.git.storing import errno_in, storing, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class RefWriter:
         with storing(MAIN, self._repo.git_dir):
             for name in (_PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
                 with suppress(FileNotFoundError):
-                    _sync(os.path.join(self._repo.git_dir, name))
+                    sync_path(os.path.join(self._repo.git_dir, name))
 
     def set_tags(self, tags: Mapping[int, Oid]) -> None:
         """Make the lightweight tags of events, by index; those that exist are left as they are.
@@ -126,7 +126,7 @@ class RefWriter:
             except BaseException:
                 os.unlink(lock)
                 raise
-            _sync(self._repo.git_dir)
+            sync_path(self._repo.git_dir)
 
     @staticmethod
     def _with_tags(text: bytes, tags: Mapping[int, Oid]) -> bytes:
@@ -236,11 +236,3 @@ def _read(path: Path) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
-
-
-def _sync(path: str | os.PathLike[str]) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -35,7 +35,8 @@ MAIN = "refs/heads/main"
 # an event has some 100 bytes there, and a commit; a request must not take seconds
 _MOST_PACKED = 16 << 20  # bytes
 _MOST_COMMITS = 100_000
-_TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
+# mode, name and id
+TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -174,7 +175,7 @@ class GitRepo:
     def tree_as_stored(self, oid: Oid) -> list[tuple[bytes, bytes, Oid]]:
         """Mode, name and id of all entries of a tree, odd ones too. Raises `DamagedError`."""
         data = self.objects.read(oid, TREE)
-        entries = _TREE_ENTRY.findall(data)
+        entries = TREE_ENTRY.findall(data)
         if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
             raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged")
         return entries

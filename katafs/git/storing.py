@@ -52,3 +52,21 @@ def _errno_of(directory: Path, size: int) -> int | None:
     except OSError as error:
         return error.errno if error.errno in _STORAGE_ERRNOS.values() else None
     return None
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Sync a directory: the names in it. Raises OSError."""
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_path(path: str | os.PathLike[str]) -> None:
+    """Sync a file or a directory that is no link. Raises OSError."""
+    _sync(path, os.O_NOFOLLOW)
+
+
+def _sync(path: str | os.PathLike[str], flag: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

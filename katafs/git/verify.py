@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError
 from katafs.git.objects import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.repo import GitRepo, commit_links
+from katafs.git.repo import TREE_ENTRY, GitRepo, commit_links
 
-_TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 _TAGGED = re.compile(rb"object ([0-9a-f]{40})\ntype (commit|tree|blob|tag)\n")
 _TAGGED_KINDS = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
 KIND_WORDS = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
@@ -64,7 +63,7 @@ def _links(kind: int, data: bytes) -> list[tuple[Oid, int]]:
 def _entries(tree: bytes) -> Iterator[tuple[bytes, bool, Oid]]:
     """Name, whether it is a tree, and id of each entry; submodules, which are elsewhere, are left out."""
     end = 0
-    for entry in _TREE_ENTRY.finditer(tree):
+    for entry in TREE_ENTRY.finditer(tree):
         if entry.start() != end:
             break
         end = entry.end()

@@ -18,7 +18,7 @@ from katafs.errors import DamagedError, InvalidError
 from katafs.git.objects import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.refs import RefWriter
 from katafs.git.repo import MODE_TREE, GitRepo, open_plain
-from katafs.git.storing import storing
+from katafs.git.storing import storing, sync_directory
 
 _CONFIG_LIMIT = 1 << 16  # bytes
 _INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
@@ -147,8 +147,4 @@ class GitWriter:
     def sync_objects(self) -> None:
         """Sync the directory of the object directories: an object syncs only its own."""
         with storing("objects", self._objects):
-            fd = os.open(self._objects, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_directory(self._objects)

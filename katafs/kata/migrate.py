@@ -29,6 +29,7 @@ from pathlib import Path
 
 from katafs.errors import NotFoundError, ReadOnlyError, StorageError
 from katafs.git import HistoryWriter, repository_lock
+from katafs.git.storing import sync_directory
 from katafs.kata.converting import convert, identity
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_files import Signature, event_of, is_plain_name, plain_names, signature
@@ -141,7 +142,7 @@ class _Migration:
         if signature(self._path) != before:
             os.rename(self._git, self._new / ".git")
             return False
-        _sync(self._path)
+        sync_directory(self._path)
         return True
 
     def _finish(self) -> Migrated:
@@ -177,18 +178,10 @@ class _Migration:
             if not (old / "manifest.json").exists():
                 os.rename(manifest, old / "manifest.json")
             os.rename(native, manifest)
-        _sync(self._path)
+        sync_directory(self._path)
         if old.name == _OLD:
             shutil.rmtree(old)
 
 
 def _no_sync(_fd: int) -> None:
     """What is only tried out need not last."""
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -21,6 +21,7 @@ from typing import cast
 
 from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError, TooLargeError
 from katafs.git import GitRepo, GitWriter, repository_lock
+from katafs.git.storing import sync_directory
 from katafs.kata.commit import Committed, record, set_option
 from katafs.kata.converting import ABSENT
 from katafs.kata.events import Row, event_type, moment_of, time_ns, time_of
@@ -117,7 +118,7 @@ class Pending:
                 if self.event(index) is not None:
                     os.fsync(fd)
                     for directory in (self.file(index).parent, self.directory, self.path):
-                        _sync(directory)
+                        sync_directory(directory)
             finally:
                 os.close(fd)
 
@@ -298,11 +299,3 @@ def set_plain_option(path: Path, kata_id: str, name: str, data: bytes) -> Commit
 
 def _make(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
