@@ -1,0 +1,64 @@
+"""The benchmarks can be run, and say what they found; how fast it was decides nothing here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.figures import Bar, Figure, compare, table
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_quick_line(fuse: None, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--rounds", "1", "--only", "9"]
+    result = subprocess.run(
+        [*command, "--json", report, "--at", tmp_path], cwd=ROOT, capture_output=True, check=True, timeout=100
+    )
+    answer = json.loads(report.read_bytes())
+    assert answer["quick"] is True
+    assert {"kernel", "processors", "python", "pyfuse3", "pygit2"} <= answer["surroundings"].keys()
+    assert [figure["line"] for figure in answer["figures"]] == [9, 9]
+    for figure in answer["figures"]:
+        assert figure["ours"] > 1
+        assert [bar["met"] for bar in figure["bars"]] == [figure["ours"] <= bar["most"] for bar in figure["bars"]]
+        assert figure["name"] in result.stdout.decode()
+    # nothing is left of the store
+    assert list(tmp_path.iterdir()) == [report]
+
+
+def test_a_line_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks", "--only", "3,12"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert b"growth" in result.stderr
+
+
+def test_a_bar() -> None:
+    figure = Figure(3, "cold", "ms", 3.0, {"bare": 2.0, "ext4": 0.5}, [Bar(1.5, "bare"), Bar(2.9)], "loose")
+    assert [bar["met"] for bar in figure.as_json()["bars"]] == [True, False]
+    head, first, second = table([figure])
+    assert "bare 2 (1.50x), ext4 0.5 (6.00x)" in first
+    assert first.endswith("<= 1.5 x bare  met")
+    assert second.split() == ["<=", "2.9", "MISSED"]
+    assert head.startswith("line")
+
+
+def test_sides_take_turns_and_must_read_the_same() -> None:
+    turns = ""
+
+    def side(name: str, digest: str) -> tuple[float, str]:
+        nonlocal turns
+        turns += name
+        return float(len(turns)), digest
+
+    found = compare({"a": lambda: side("a", "x"), "b": lambda: side("b", "x")}, 3, warm_up=True)
+    assert turns == "abbaabba"
+    assert found == {"a": 5.0, "b": 6.0}
+    with pytest.raises(AssertionError, match="not read the same"):
+        compare({"a": lambda: side("a", "x"), "b": lambda: side("b", "y")}, 1)
