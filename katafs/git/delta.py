@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+import cachetools
+
+#: what others were made from, by the number of the pack and the place in it: kind and data, not compared with an id
+Bases = cachetools.LRUCache[tuple[int, int], tuple[int, bytes]]
+# by the bits of an instruction: for each byte that they announce its position among these, and how far it is shifted
+_PLACE = [
+    tuple((position, 8 * bit) for position, bit in enumerate(bit for bit in range(4) if code >> bit & 1))
+    for code in range(16)
+]
+
+
+def new_bases(limit: int = 4 << 20) -> Bases:
+    """Room for ``limit`` bytes of what differences were from; used by one thread.
+
+    A file that changes at each event is a row of differences, each from the next: without, the oldest would be made
+    through all the others, and the second oldest again.
+    """
+    return cachetools.LRUCache(limit, getsizeof=lambda found: len(found[1]) + 200)
+
 
 def delta_sizes(delta: bytes) -> tuple[int, int, int]:
     """The sizes that a difference is from and makes, and where its instructions start."""
@@ -36,13 +55,15 @@ def apply_delta(base: bytes, delta: bytes, largest: int) -> bytes:
             code = delta[at]
             at += 1
             if code & 0x80:
-                numbers = [0] * 7
-                for bit in range(7):
-                    if code & 1 << bit:
-                        numbers[bit] = delta[at]
-                        at += 1
-                start = int.from_bytes(bytes(numbers[:4]), "little")
-                size = int.from_bytes(bytes(numbers[4:]), "little") or 0x10000
+                # a bit for each byte that is there, of four of the place and three of the size
+                start = size = 0
+                for bit, shift in _PLACE[code & 0x0F]:
+                    start |= delta[at + bit] << shift
+                at += len(_PLACE[code & 0x0F])
+                for bit, shift in _PLACE[code >> 4 & 7]:
+                    size |= delta[at + bit] << shift
+                at += len(_PLACE[code >> 4 & 7])
+                size = size or 0x10000
                 piece = base[start : start + size]
             else:
                 size, start = code, at

@@ -6,6 +6,7 @@ it: see `katafs.git.loose` and `katafs.git.packed`.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 import pygit2
 
 from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
+from katafs.git.delta import Bases
 from katafs.git.inside import real_path
 from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
 from katafs.git.packed import Packs
@@ -31,10 +33,12 @@ class Objects:
     """The objects of one repository. Belongs to one thread.
 
     ``largest`` is the size, in bytes, of the largest object that is read into memory. ``budget`` is that of all that
-    are read; where there is one, more is a `HeavyError`.
+    are read; where there is one, more is a `HeavyError`. ``bases`` is room that is shared with other repositories.
     """
 
-    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
+    def __init__(
+        self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None, bases: Bases | None = None
+    ) -> None:
         self._git_dir = git_dir
         self._largest, self._budget = largest, budget
         try:
@@ -45,7 +49,7 @@ class Objects:
             raise unreadable(f"{git_dir} is not a readable git repository", error) from error
         if directory != self.real_git_dir + "/objects":
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
-        self._reader = _Reader(directory, largest)
+        self._reader = _Reader(directory, largest, bases)
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -74,7 +78,7 @@ class Objects:
         """The kind and the data of an object. Raises as `read` does."""
         try:
             if self._budget is not None:
-                size = self._reader.head(oid)[1]
+                size = self._reader.size(oid)
                 self._budget -= size
                 if self._budget < 0 or size > self._largest:
                     raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself")
@@ -86,7 +90,7 @@ class Objects:
         """The size of an object in bytes, from its header. Raises as `read` does; also for a size that nobody can mean,
         for which a reader would make room."""
         try:
-            size = self._reader.head(oid)[1]
+            size = self._reader.size(oid)
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
         if size > LARGEST:
@@ -182,12 +186,16 @@ class Objects:
 class _Reader:
     """Loose and packed objects together. Errors are those of `Loose` and `Packs`."""
 
-    def __init__(self, directory: str, largest: int) -> None:
+    def __init__(self, directory: str, largest: int, bases: Bases | None) -> None:
         self.loose = Loose(directory)
-        self.packs = Packs(directory)
+        self.packs = Packs(directory, bases)
         self._largest = largest
 
     def read(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
+        # what is packed is found sooner, and hardly ever loose too
+        if not strictly and self.packs.knows(oid):
+            with contextlib.suppress(KeyError, OSError, ValueError, zlib.error):
+                return self.read_packed(oid)
         try:
             return self.loose.read(oid, self._largest)
         except KeyError:
@@ -202,6 +210,12 @@ class _Reader:
         if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
         return kind, data
+
+    def size(self, oid: Oid) -> int:
+        if self.packs.knows(oid):
+            with contextlib.suppress(KeyError, OSError, ValueError, zlib.error):
+                return self.packs.size(oid, self._largest)
+        return self.head(oid)[1]
 
     def head(self, oid: Oid) -> tuple[int, int]:
         try:

@@ -8,6 +8,7 @@ Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import zlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from katafs.git.delta import apply_delta, delta_sizes
+from katafs.git.delta import Bases, apply_delta, delta_sizes, new_bases
 from katafs.git.inside import open_inside
 
 _IDX_HEAD = b"\xfftOc\0\0\0\2"
@@ -28,20 +29,23 @@ _LONGEST_CHAIN = 4095
 _OFS_DELTA, _REF_DELTA = 6, 7
 _PIECE = 1 << 12
 _LARGE_PIECE = 1 << 18
-# the type and size of an entry have at most 10 bytes, the place of its base 20
-_HEAD = 32
+# ids that are compared one after the other: Python takes longer for a step of a binary search
+_FEW = 256
+# of all packs in this process, by which the contents of `Bases` are told apart
+_numbers = itertools.count()
 _Answer = TypeVar("_Answer")
 #: the version of a directory
 _Version = tuple[int, int, int]
 
 
 class _Entry(NamedTuple):
-    """The head of an entry: its type and the size of what is stored, where that starts, and what it is based on: an
-    offset or an id."""
+    """The head of an entry: its type and the size of what is stored, the first bytes of that and where they end, and
+    what it is based on: an offset or an id."""
 
     kind: int
     size: int
-    start: int
+    stored: bytes
+    end: int
     base: int | bytes
 
 
@@ -51,8 +55,9 @@ class Packs:
     Errors are KeyError for an object that no pack has; OSError, ValueError or zlib.error for one that is damaged.
     """
 
-    def __init__(self, objects: str) -> None:
+    def __init__(self, objects: str, bases: Bases | None = None) -> None:
         self._directory = f"{objects}/pack"
+        self._bases = bases if bases is not None else new_bases()
         self._version: _Version | None = None
         self._packs: dict[str, _Pack] = {}
 
@@ -61,11 +66,19 @@ class Packs:
 
         Nothing that it is made of may have more than ``largest`` bytes.
         """
-        return self._ask(oid, lambda pack, offset: pack.read(offset, largest))
+        return self._ask(oid, lambda pack, offset: pack.read(offset, largest, self._bases))
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
-        return self._ask(oid, lambda pack, offset: pack.head(offset, largest))
+        return self._ask(oid, lambda pack, offset: (pack.kind(offset), pack.size(offset, largest)))
+
+    def size(self, oid: bytes, largest: int) -> int:
+        """The size of an object alone, which takes less: nobody looks at what a difference is from."""
+        return self._ask(oid, lambda pack, offset: pack.size(offset, largest))
+
+    def knows(self, oid: bytes) -> bool:
+        """Whether one of the packs that were there at the last look has an object."""
+        return any(pack.find(oid) is not None for pack in self._packs.values())
 
     def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer]) -> _Answer:
         """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
@@ -123,6 +136,7 @@ class _Pack:
 
     def __init__(self, stem: str) -> None:
         self._stem = stem
+        self._number = next(_numbers)
         self._fd = -1
         self._idx: bytes | None = None
         self._fanout: tuple[int, ...] = ()
@@ -158,17 +172,19 @@ class _Pack:
         idx = self._open_idx()
         first = oid[0]
         low, high = self._fanout[first - 1] if first else 0, self._fanout[first]
-        while low < high:
+        while high - low > _FEW:
             middle = (low + high) // 2
             at = _FIRST_ID + 20 * middle
-            found = idx[at : at + 20]
-            if found == oid:
-                return self._offset(idx, middle)
-            if found < oid:
-                low = middle + 1
+            if idx[at : at + 20] <= oid:
+                low = middle
             else:
                 high = middle
-        return None
+        end = _FIRST_ID + 20 * high
+        at = idx.find(oid, _FIRST_ID + 20 * low, end)
+        # the end of one id and the start of the next are none
+        while at >= 0 and (at - _FIRST_ID) % 20:
+            at = idx.find(oid, at + 1, end)
+        return self._offset(idx, (at - _FIRST_ID) // 20) if at >= 0 else None
 
     def _offset(self, idx: bytes, position: int) -> int:
         count = self._fanout[-1]
@@ -181,37 +197,49 @@ class _Pack:
 
     # -- entries
 
-    def read(self, offset: int, largest: int) -> tuple[int, bytes]:
+    def read(self, offset: int, largest: int, bases: Bases) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``."""
-        deltas: list[bytes] = []
+        deltas: list[tuple[int, bytes]] = []
         while True:
+            known = bases.get((self._number, offset))
+            if known is not None:
+                kind, data = known
+                if len(data) > largest:
+                    raise ValueError(f"{len(data)} bytes are too many")
+                break
             entry = self._entry(offset)
             if entry.size > largest:
                 raise ValueError(f"{entry.size} bytes are too many")
-            data = self._inflate(entry)
-            if entry.kind not in (_OFS_DELTA, _REF_DELTA):
+            kind, data = entry.kind, self._inflate(entry)
+            if kind not in (_OFS_DELTA, _REF_DELTA):
                 break
-            deltas.append(data)
+            deltas.append((offset, data))
             if len(deltas) > _LONGEST_CHAIN:
                 raise ValueError(f"{self._stem}: differences without an end")
             offset = self._base(entry)
-        kind = entry.kind
-        for delta in reversed(deltas):
+        for above, delta in reversed(deltas):
+            if len(data) < bases.maxsize // 4:
+                bases[self._number, offset] = (kind, data)
             data = apply_delta(data, delta, largest)
+            offset = above
         return kind, data
 
-    def head(self, offset: int, largest: int) -> tuple[int, int]:
-        """The kind and the size of the object at ``offset``."""
+    def size(self, offset: int, largest: int) -> int:
+        """The size of the object at ``offset``."""
         entry = self._entry(offset)
         if entry.kind not in (_OFS_DELTA, _REF_DELTA):
-            return entry.kind, entry.size
+            return entry.size
         if entry.size > largest:
             raise ValueError(f"{entry.size} bytes are too many")
-        _, size, _ = delta_sizes(self._inflate(entry, 20))
+        return delta_sizes(self._inflate(entry, 20))[1]
+
+    def kind(self, offset: int) -> int:
+        """The kind of the object at ``offset``."""
         for _ in range(_LONGEST_CHAIN):
-            entry = self._entry(self._base(entry))
+            entry = self._entry(offset)
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
-                return entry.kind, size
+                return entry.kind
+            offset = self._base(entry)
         raise ValueError(f"{self._stem}: differences without an end")
 
     def _base(self, entry: _Entry) -> int:
@@ -230,7 +258,7 @@ class _Pack:
 
     def _entry(self, offset: int) -> _Entry:
         """The head at ``offset``: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
-        text = self._pread(_HEAD, offset)
+        text = self._pread(_PIECE, offset)
         try:
             kind, size, at = text[0] >> 4 & 7, text[0] & 15, 1
             shift = 4
@@ -255,25 +283,26 @@ class _Pack:
             raise ValueError(f"{self._stem}: the pack is cut off") from error
         if kind in (0, 5):
             raise ValueError(f"{self._stem}: an object of no kind")
-        return _Entry(kind, size, offset + at, base)
+        return _Entry(kind, size, text[at:], offset + len(text), base)
 
     def _inflate(self, entry: _Entry, most: int | None = None) -> bytes:
         """What an entry stores, or the first ``most`` bytes of it."""
         wanted = entry.size if most is None else min(entry.size, most)
         inflater = zlib.decompressobj()
-        at, size = entry.start, _PIECE
+        stored, at = entry.stored, entry.end
         pieces: list[bytes] = []
         length = 0
         while not inflater.eof:
             # one byte more than there should be, to see that there is none
-            stored = inflater.unconsumed_tail or self._pread(size, at)
-            if not inflater.unconsumed_tail:
-                at, size = at + len(stored), _LARGE_PIECE
             piece = inflater.decompress(stored, wanted + 1 - length)
             pieces.append(piece)
             length += len(piece)
             if (not piece and not stored) or length > wanted or (most is not None and length == wanted):
                 break
+            stored = inflater.unconsumed_tail
+            if not stored and not inflater.eof:
+                stored = self._pread(_LARGE_PIECE, at)
+                at += len(stored)
         if length < wanted or (most is None and (length != wanted or not inflater.eof)):
             raise ValueError(f"{self._stem}: an object is cut off, or longer than it says")
         return b"".join(pieces)[:wanted]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.delta import Bases
 from katafs.git.inside import open_inside
 from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
 
@@ -73,14 +74,16 @@ class Commit(NamedTuple):
 class GitRepo:
     """A repository at ``path`` (the directory that holds ``.git``), opened for reading.
 
-    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its
-    `Objects`.
+    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest``, ``budget`` and ``bases`` are
+    those of its `Objects`.
     """
 
-    def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None, bases: Bases | None = None
+    ) -> None:
         self.path = path
         self.git_dir = path / ".git"
-        self.objects = Objects(self.git_dir, largest=largest, budget=budget)
+        self.objects = Objects(self.git_dir, largest=largest, budget=budget, bases=bases)
         self._references = self.objects.real_git_dir + "/"
         self._packed: tuple[tuple[int, int, int], dict[bytes, Oid]] = ((0, 0, 0), {})
 
@@ -155,28 +158,38 @@ class GitRepo:
         The object format is git's ``<octal mode> SP <name> NUL <20 bytes>``, repeated.
         """
         data = self.objects.read(oid, TREE)
+        found = TREE_ENTRY.findall(data)
+        if not _is_whole(found, data):
+            found = self._odd_entries(oid, data)
         entries: list[TreeEntry] = []
         seen: set[bytes] = set()
+        for mode, name, entry in found:
+            if is_component(name) and name not in seen:
+                seen.add(name)
+                entries.append(TreeEntry(name, int(mode, 8), entry))
+        return entries
+
+    def _odd_entries(self, oid: Oid, data: bytes) -> list[tuple[bytes, bytes, Oid]]:
+        """Mode, name and id of the entries of a tree that git would not write."""
+        found: list[tuple[bytes, bytes, Oid]] = []
         at = 0
         try:
             while at < len(data):
                 space = data.index(b" ", at)
                 end = data.index(b"\0", space)
-                name = data[space + 1 : end]
-                entry = TreeEntry(name, int(data[at:space], 8), data[end + 1 : end + 21])
+                int(data[at:space], 8)
+                if len(data) >= end + 21:
+                    found.append((data[at:space], data[space + 1 : end], data[end + 1 : end + 21]))
                 at = end + 21
-                if len(entry.oid) == 20 and is_component(name) and name not in seen:
-                    seen.add(name)
-                    entries.append(entry)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged") from error
-        return entries
+        return found
 
     def tree_as_stored(self, oid: Oid) -> list[tuple[bytes, bytes, Oid]]:
         """Mode, name and id of all entries of a tree, odd ones too. Raises `DamagedError`."""
         data = self.objects.read(oid, TREE)
         entries = TREE_ENTRY.findall(data)
-        if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+        if not _is_whole(entries, data):
             raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged")
         return entries
 
@@ -261,6 +274,11 @@ class GitRepo:
             if last < first:
                 return found
         return found | (dict.fromkeys(range(first, last + 1), later) if later is not None else {})
+
+
+def _is_whole(entries: list[tuple[bytes, bytes, Oid]], data: bytes) -> bool:
+    """Whether these entries are all of a tree's data."""
+    return sum(len(mode) + len(name) + 22 for mode, name, _ in entries) == len(data)
 
 
 def _read_packed_references(path: str) -> bytes:
