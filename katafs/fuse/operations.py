@@ -28,6 +28,7 @@ from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
+from katafs.tree.numbers import Numbers
 from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
@@ -102,7 +103,7 @@ class Operations(pyfuse3.Operations):
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
         attributes = _attributes(node, timeout)
-        self._tree.numbers.keep(node.number, node.key)
+        self._tree.told(node)
         return attributes
 
     @_answers
@@ -130,9 +131,9 @@ class Operations(pyfuse3.Operations):
         names = self._listings.get(fh) if start_id else None
         if names is None:
             names = self._listings[fh] = directory.names()
-        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", _attributes(directory, 0), 1):
+        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", _dots(directory.number), 1):
             return
-        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", self._parent_attributes(directory), 2):
+        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", _dots(self._above(directory)), 2):
             return
         for position in range(max(start_id - 2, 0), len(names)):
             try:
@@ -142,12 +143,10 @@ class Operations(pyfuse3.Operations):
                 continue
             if not pyfuse3.readdir_reply(token, names[position], attributes, position + 3):
                 return
-            self._tree.numbers.keep(node.number, node.key)
+            self._tree.told(node)
 
-    def _parent_attributes(self, directory: Node) -> pyfuse3.EntryAttributes:
-        if directory.number == pyfuse3.ROOT_INODE:
-            return _attributes(directory, 0)
-        return _attributes(self._tree.node_of(directory.parent()), 0)
+    def _above(self, directory: Node) -> int:
+        return directory.number if directory.number == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
 
     @_answers
     async def releasedir(self, fh: int) -> None:
@@ -264,6 +263,15 @@ class Operations(pyfuse3.Operations):
         return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
+
+
+def _dots(number: int) -> pyfuse3.EntryAttributes:
+    """What a listing says of ``.`` and ``..``: the kernel looks at nothing but number and type."""
+    answer = pyfuse3.EntryAttributes()
+    answer.st_ino = number
+    answer.st_mode = stat.S_IFDIR
+    answer.attr_timeout = answer.entry_timeout = NEVER
+    return answer
 
 
 def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:

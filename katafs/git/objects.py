@@ -6,7 +6,6 @@ it: see `katafs.git.loose` and `katafs.git.packed`.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -193,9 +192,11 @@ class _Reader:
 
     def read(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         # what is packed is found sooner, and hardly ever loose too
-        if not strictly and self.packs.knows(oid):
-            with contextlib.suppress(KeyError, OSError, ValueError, zlib.error):
-                return self.read_packed(oid)
+        if not strictly:
+            try:
+                return self.read_packed(oid, look=False)
+            except (KeyError, OSError, ValueError, zlib.error):
+                pass
         try:
             return self.loose.read(oid, self._largest)
         except KeyError:
@@ -205,17 +206,17 @@ class _Reader:
                 raise
             return self.read_packed(oid)
 
-    def read_packed(self, oid: Oid) -> tuple[int, bytes]:
-        kind, data = self.packs.read(oid, self._largest)
+    def read_packed(self, oid: Oid, *, look: bool = True) -> tuple[int, bytes]:
+        kind, data = self.packs.read(oid, self._largest, look=look)
         if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
         return kind, data
 
     def size(self, oid: Oid) -> int:
-        if self.packs.knows(oid):
-            with contextlib.suppress(KeyError, OSError, ValueError, zlib.error):
-                return self.packs.size(oid, self._largest)
-        return self.head(oid)[1]
+        try:
+            return self.packs.size(oid, self._largest, look=False)
+        except (KeyError, OSError, ValueError, zlib.error):
+            return self.head(oid)[1]
 
     def head(self, oid: Oid) -> tuple[int, int]:
         try:

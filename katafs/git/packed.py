@@ -61,27 +61,29 @@ class Packs:
         self._version: _Version | None = None
         self._packs: dict[str, _Pack] = {}
 
-    def read(self, oid: bytes, largest: int) -> tuple[int, bytes]:
+    def read(self, oid: bytes, largest: int, *, look: bool = True) -> tuple[int, bytes]:
         """The kind and the data of an object; they are not compared with its id.
 
-        Nothing that it is made of may have more than ``largest`` bytes.
+        Nothing that it is made of may have more than ``largest`` bytes. Without ``look`` only packs that are known
+        already are asked.
         """
-        return self._ask(oid, lambda pack, offset: pack.read(offset, largest, self._bases))
+        return self._ask(oid, lambda pack, offset: pack.read(offset, largest, self._bases), look=look)
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
         return self._ask(oid, lambda pack, offset: (pack.kind(offset), pack.size(offset, largest)))
 
-    def size(self, oid: bytes, largest: int) -> int:
+    def size(self, oid: bytes, largest: int, *, look: bool = True) -> int:
         """The size of an object alone, which takes less: nobody looks at what a difference is from."""
-        return self._ask(oid, lambda pack, offset: pack.size(offset, largest))
+        return self._ask(oid, lambda pack, offset: pack.size(offset, largest), look=look)
 
-    def knows(self, oid: bytes) -> bool:
-        """Whether one of the packs that were there at the last look has an object."""
-        return any(pack.find(oid) is not None for pack in self._packs.values())
-
-    def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer]) -> _Answer:
+    def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer], *, look: bool = True) -> _Answer:
         """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
+        if not look:
+            for pack in self._packs.values():
+                if (found := pack.find(oid)) is not None:
+                    return question(pack, found)
+            raise KeyError(oid.hex())
         pack, offset = self._find(oid)
         try:
             return question(pack, offset)

@@ -15,11 +15,12 @@ import cachetools
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import Commit, GitRepo, Oid
+from katafs.git.delta import new_bases
 from katafs.kata.events import Rows, time_ns
 from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
 from katafs.kata.listing import Listing
 from katafs.kata.plain_paths import plain_version, set_options
-from katafs.kata.snapshot import BlobId, Content, Snapshot
+from katafs.kata.snapshot import Content, Snapshot
 
 _SECOND = 1_000_000_000
 _DAMAGED_SECONDS = 1.0
@@ -44,16 +45,18 @@ class Tip:
 class ReadCaches:
     """What was read from objects that never change; shared by all katas, bounded by the number of paths and bytes."""
 
-    def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
+    def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 16 << 20) -> None:
         # the keys begin with the number of a history, see `Kata`
         self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
         # what was damaged may be mended
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
         self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
         self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
+        self.sizes: cachetools.LRUCache[tuple[int, Oid], int] = cachetools.LRUCache(snapshots * 8)
         self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
+        self.bases = new_bases()
         self.histories = itertools.count()
 
 
@@ -70,10 +73,12 @@ class Kata:
         self.path = path
         self.home = home if home is not None else path
         self.owner = owner  # user and group id of the directory
-        self.repo = GitRepo(path)
+        self.repo = GitRepo(path, bases=caches.bases)
         self._caches = caches
-        # another number when the history turns out to be another: then nothing that was read before holds
-        self._history = next(caches.histories)
+        #: another number when the history turns out to be another: then nothing that was read before holds
+        self.history = next(caches.histories)
+        #: another object whenever something about the kata as a whole is another; None where nobody sees to that
+        self.era: object | None = None
         self._tip: Tip | None = None
         self._option_times: tuple[Oid, dict[str, int]] | None = None
         self._set_options: tuple[Oid, dict[str, list[str]]] | None = None
@@ -96,8 +101,9 @@ class Kata:
 
     def _read_tip(self, oid: Oid) -> Tip:
         if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
-            self.repo = GitRepo(self.path)
-            self._history = next(self._caches.histories)
+            self.repo = GitRepo(self.path, bases=self._caches.bases)
+            self.history = next(self._caches.histories)
+            self.era = object() if self.era is not None else None
             self._tip = self._option_times = self._set_options = None
         return self.tip_at(oid)
 
@@ -143,11 +149,11 @@ class Kata:
 
     def snapshot(self, index: int) -> Snapshot:
         """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
-        key = (self._history, index)
-        known = self._caches.snapshots.get(key)
-        if known is not None:
-            return known
-        tip = self.tip()
+        key = (self.history, index)
+        try:
+            return self._caches.snapshots[key]
+        except KeyError:
+            tip = self.tip()
         if not 0 <= index <= tip.last:
             raise NotFoundError(f"kata {self.kata_id} has no event {index}")
         commit = self.repo.commit_of_event(tip.commit.oid, index)
@@ -161,8 +167,11 @@ class Kata:
 
     def listing(self, tree: Oid | None) -> Listing:
         """All paths below a tree, but for those below a directory that cannot be read."""
-        key = (self._history, tree)
-        listing = self._caches.listings.get(key) or self._caches.damaged.get(key)
+        key = (self.history, tree)
+        try:
+            return self._caches.listings[key]
+        except KeyError:
+            listing = self._caches.damaged.get(key)
         if listing is None:
             listing = Listing(self.repo, tree, tolerant=True)
             if listing.damaged:
@@ -179,18 +188,26 @@ class Kata:
 
     def size(self, content: Content) -> int:
         """The size of a content in bytes, without reading it."""
-        return self.repo.blob_size(content.oid) if isinstance(content, BlobId) else len(content)
+        if isinstance(content, bytes):
+            return len(content)
+        key = (self.history, content.oid)
+        try:
+            return self._caches.sizes[key]
+        except KeyError:
+            size = self._caches.sizes[key] = self.repo.blob_size(content.oid)
+        return size
 
     def read(self, content: Content, offset: int, size: int) -> bytes:
         """Bytes of a content."""
         if isinstance(content, bytes):
             return content[offset : offset + size]
-        key = (self._history, content.oid)
-        data = self._caches.blobs.get(key)
-        if data is None:
+        key = (self.history, content.oid)
+        try:
+            data = self._caches.blobs[key]
+        except KeyError:
             data = self.repo.blob(content.oid)
-            # what fits into one request will hardly be asked for again: the kernel has it now
-            if len(data) > size and len(data) < self._caches.blobs.maxsize // 2:
+            # what is read in one request will be asked for again at the next event, which has most files unchanged
+            if len(data) < self._caches.blobs.maxsize // 2:
                 self._caches.blobs[key] = data
         return data[offset : offset + size]
 
@@ -198,7 +215,7 @@ class Kata:
 
     def options(self, at: Tip | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
-        key = (self._history, options_key(at.root, at.layout))
+        key = (self.history, options_key(at.root, at.layout))
         options = self._caches.options.get(key)
         if options is None:
             options = self._caches.options[key] = read_options(self.repo, at.root, at.layout)

@@ -27,7 +27,6 @@ class Listing:
         self.entries: list[TreeEntry] = [TreeEntry(b"", 0o040000, tree or b"")]
         self._children: dict[int, list[int]] = {0: []}
         self._positions: dict[bytes, int] | None = None
-        self._sizes: dict[Oid, int] = {}
         self._tolerant = tolerant
         #: by position, in order: the directories that cannot be read
         self.damaged: dict[int, DamagedError] = {}
@@ -97,11 +96,3 @@ class Listing:
     def file_paths(self) -> set[bytes]:
         """The paths of all files."""
         return {self.paths[position] for position in self.files()}
-
-    def size(self, repo: GitRepo, position: int) -> int:
-        """The size of a file in bytes."""
-        oid = self.entries[position].oid
-        size = self._sizes.get(oid)
-        if size is None:
-            size = self._sizes[oid] = repo.blob_size(oid)
-        return size

@@ -16,6 +16,14 @@ from katafs.kata.plain_store import PlainStore
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
+class _Open(cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]]):
+    """Katas, each with the device and inode of its directory: another directory is another kata."""
+
+    def __delitem__(self, kata_id: str) -> None:
+        self[kata_id][0].era = None
+        super().__delitem__(kata_id)
+
+
 class Store:
     """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files."""
 
@@ -23,8 +31,7 @@ class Store:
         self.root = root
         self._caches = ReadCaches()
         self.plain = PlainStore(self._caches, spool)
-        # the kata, and the device and inode of its directory: another directory is another kata
-        self._open: cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]] = cachetools.LRUCache(_OPEN_KATAS)
+        self._open = _Open(_OPEN_KATAS)
 
     def path(self, parts: str) -> Path:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
@@ -78,6 +85,7 @@ class Store:
             raise NotFoundError(f"kata {kata_id} has no manifest")
         self.plain.drop(kata_id)
         kata = Kata(kata_id, kata_path(self.root, kata_id), (status.st_uid, status.st_gid), self._caches)
+        kata.era = object()
         self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
         return kata
 
@@ -91,8 +99,9 @@ class Store:
             raise
         if known is not None and known[1] != (status.st_dev, status.st_ino):
             self._open.pop(kata_id, None)
-        elif known is not None:
+        elif known is not None and known[0].owner != (status.st_uid, status.st_gid):
             known[0].owner = (status.st_uid, status.st_gid)
+            known[0].era = object()
         return status
 
     def has_events(self, kata_id: str) -> bool:

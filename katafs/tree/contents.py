@@ -14,7 +14,7 @@ from katafs.kata.snapshot import Content, Snapshot
 from katafs.kata.spool import Spool, SpoolFile
 from katafs.tree.context import Context
 from katafs.tree.made import make_elsewhere
-from katafs.tree.nodes import File, Later, Maker
+from katafs.tree.nodes import IMMUTABLE, File, Later, Maker
 from katafs.tree.numbers import Key
 
 # A larger one is unfolded once, into a temporary file: in a worker thread, or, as libgit2 holds Python's lock while it
@@ -30,10 +30,14 @@ class ContentFile(File):
     def __init__(self, key: Key, ctx: Context, mtime_ns: int, kata: Kata, content: Content) -> None:
         super().__init__(key, ctx.owner(kata), mtime_ns)
         self._cache = ctx.made
-        self._kata = kata
+        self._kata, self._era = kata, kata.era
         self._content = content
         self._size: int | None = None
         self._unfolded: SpoolFile | None = None
+
+    def holds(self) -> bool:
+        is_same = self._era is self._kata.era is not None
+        return is_same and self.attr_timeout == IMMUTABLE and not isinstance(self._content, bytes)
 
     def size(self) -> int:
         if self._size is None:
@@ -42,7 +46,9 @@ class ContentFile(File):
 
     def to_make(self) -> Maker | None:
         content = self._content
-        if self._unfolded is not None or isinstance(content, bytes) or self.size() <= LARGE_BLOB:
+        if isinstance(content, bytes) or self.size() <= LARGE_BLOB:
+            return None
+        if self._unfolded is not None and not self._unfolded.closed:
             return None
         # not for all katas: one that lacks the object must not show it
         known = self._cache.get((self._kata.kata_id, content.oid))

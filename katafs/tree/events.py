@@ -44,22 +44,29 @@ _HASHED: WeakKeyDictionary[Listing, HashedPaths] = WeakKeyDictionary()
 
 
 class PathFile(ContentFile):
-    """A file of ``files/``, whose size the listing may know already."""
+    """A file of ``files/``."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
         key = _path_key(kata.kata_id, snapshot.index, listing, position)
         content = BlobId(listing.entries[position].oid)
         super().__init__(key, ctx, snapshot.time_ns, kata, content)
-        self._listing = listing
-        self._position = position
         if key.path:
             self.attr_timeout = MUTABLE
 
-    def size(self) -> int:
-        return self._listing.size(self._kata.repo, self._position)
+
+class _EventDirectory(Directory):
+    """A directory of one event."""
+
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, key: Key, parent: Key) -> None:
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns, parent)
+        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+        self._era = kata.era
+
+    def holds(self) -> bool:
+        return self._era is self._kata.era is not None and self.attr_timeout == IMMUTABLE
 
 
-class FilesDir(Directory):
+class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
@@ -69,10 +76,10 @@ class FilesDir(Directory):
         above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
         key = _path_key(kata_id, index, listing, position)
         parent = _path_key(kata_id, index, listing, above) if position else Key(EVENT, kata_id, index, SELF)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, parent)
+        super().__init__(ctx, kata, snapshot, key, parent)
         if listing.damaged:
             self.attr_timeout = MUTABLE
-        self._ctx, self._kata, self._snapshot, self._listing, self._position = ctx, kata, snapshot, listing, position
+        self._listing, self._position = listing, position
 
     def names(self) -> list[bytes]:
         return [self._listing.entries[position].name for position in self._listing.children(self._position)]
@@ -146,14 +153,13 @@ def tip_directory(ctx: Context, kata: Kata, key: Key) -> TipFilesDir:
     return TipFilesDir(ctx, kata, position)
 
 
-class ConfigDir(Directory):
+class ConfigDir(_EventDirectory):
     """``events/N/config/``: one file for each of the six options."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
         kata_id, index = kata.kata_id, snapshot.index
         parent = Key(EVENT, kata_id, index, SELF)
-        super().__init__(Key(EVENT, kata_id, index, CONFIG), ctx.owner(kata), snapshot.time_ns, parent)
-        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+        super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, index, CONFIG), parent)
 
     def names(self) -> list[bytes]:
         return sorted(_OPTIONS)
@@ -165,14 +171,13 @@ class ConfigDir(Directory):
         return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot)
 
 
-class EventDir(Directory):
+class EventDir(_EventDirectory):
     """``events/N/``: everything at event N."""
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
         kata_id = kata.kata_id
         parent = Key(FIXED, kata_id, EVENTS)
-        super().__init__(Key(EVENT, kata_id, snapshot.index, SELF), ctx.owner(kata), snapshot.time_ns, parent)
-        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+        super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, snapshot.index, SELF), parent)
 
     def names(self) -> list[bytes]:
         return _EVENT_NAMES.copy()

@@ -1,6 +1,7 @@
 """The contract between the tree and the adapter: what a node must answer.
 
-A node is made for one request from a `Key` and then dropped; it keeps nothing. `Directory.names` and `Directory.child`
+A node is made for a request from a `Key`, and then dropped, or kept for the next if it never changes; nothing depends
+on that. `Directory.names` and `Directory.child`
 are all that a directory says about its entries: a listing is the names, each looked up.
 """
 
@@ -49,6 +50,11 @@ class Node:
         self.number = Numbers.number(key)
         self.owner = owner
         self.mtime_ns = mtime_ns
+
+    def holds(self) -> bool:
+        """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not
+        have anything that is costly to keep."""
+        return False
 
     def size(self) -> int | None:
         """The size in bytes; None when it is not known before the content was made (see `to_make`)."""

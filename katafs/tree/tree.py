@@ -20,6 +20,8 @@ from katafs.tree.plain import PlainNode
 from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 
+_MOST_NODES = 4096
+
 
 class Stale(NamedTuple):
     """What the kernel must ask for again: inodes (attributes, listings), and names in directories."""
@@ -34,14 +36,28 @@ class Tree:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.numbers = Numbers()
+        # from one request to the next
+        self._nodes: dict[int, Node] = {}
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
+        known = self._nodes.get(number)
+        if known is not None and known.holds():
+            return known
         key = self.numbers.key(number)
         try:
             return self.node_of(key)
         except NotFoundError as error:
             raise StaleError(f"inode {number}: {error}") from error
+
+    def told(self, node: Node) -> None:
+        """The kernel was told of a node once more."""
+        self.numbers.keep(node.number, node.key)
+        if node.holds():
+            # the oldest goes first: what is listed or looked up is read soon, or not at all
+            if len(self._nodes) >= _MOST_NODES:
+                del self._nodes[next(iter(self._nodes))]
+            self._nodes[node.number] = node
 
     def node_of(self, key: Key) -> Node:
         """The node of a key. Raises `NotFoundError`."""
