@@ -135,10 +135,11 @@ class Operations(pyfuse3.Operations):
             return
         if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", _dots(self._above(directory)), 2):
             return
+        attributes = pyfuse3.EntryAttributes()
         for position in range(max(start_id - 2, 0), len(names)):
             try:
                 node, timeout = directory.child(names[position])
-                attributes = _attributes(node, timeout)
+                _describe(attributes, node, timeout)
             except NotFoundError:
                 continue
             if not pyfuse3.readdir_reply(token, names[position], attributes, position + 3):
@@ -275,8 +276,14 @@ def _dots(number: int) -> pyfuse3.EntryAttributes:
 
 
 def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
-    size = node.size()
     answer = pyfuse3.EntryAttributes()
+    _describe(answer, node, entry_timeout)
+    return answer
+
+
+def _describe(answer: pyfuse3.EntryAttributes, node: Node, entry_timeout: float) -> None:
+    """Set all attributes: of an answer that may have been another node's."""
+    size = node.size()
     answer.st_ino = node.number
     answer.generation = node.generation
     answer.st_mode = node.mode
@@ -289,4 +296,3 @@ def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
     answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
     answer.attr_timeout = NEVER if size is None else node.attr_timeout
     answer.entry_timeout = entry_timeout
-    return answer

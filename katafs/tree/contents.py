@@ -20,6 +20,8 @@ from katafs.tree.numbers import Key
 # A larger one is unfolded once, into a temporary file: in a worker thread, or, as libgit2 holds Python's lock while it
 # unfolds a packed one, in a process of its own.
 LARGE_BLOB = 1 << 20
+# bytes in memory, of a node that is kept
+_SMALL = 512
 
 
 class ContentFile(File):
@@ -32,12 +34,13 @@ class ContentFile(File):
         self._cache = ctx.made
         self._kata, self._era = kata, kata.era
         self._content = content
+        self._is_small = not isinstance(content, bytes) or len(content) < _SMALL
         self._size: int | None = None
         self._unfolded: SpoolFile | None = None
 
     def holds(self) -> bool:
         is_same = self._era is self._kata.era is not None
-        return is_same and self.attr_timeout == IMMUTABLE and not isinstance(self._content, bytes)
+        return is_same and self.attr_timeout == IMMUTABLE and self._is_small
 
     def size(self) -> int:
         if self._size is None:

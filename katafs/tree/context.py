@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cachetools
 
@@ -16,6 +17,8 @@ from katafs.tree.nodes import Owner
 from katafs.tree.writable import Controls
 
 _DOWNLOADS = 16
+# many nodes have the same
+_owner = lru_cache(1024)(Owner)
 
 
 class DownloadCache(cachetools.LRUCache[str, Download]):
@@ -63,4 +66,4 @@ class Context:
 
     def owner_of(self, uid: int, gid: int) -> Owner:
         """The same for any directory of the store."""
-        return Owner(uid if self.uid is None else self.uid, gid if self.gid is None else self.gid)
+        return _owner(uid if self.uid is None else self.uid, gid if self.gid is None else self.gid)

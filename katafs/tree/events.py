@@ -1,12 +1,10 @@
-"""``events/`` and what is in it, ``files/`` and ``config/``: everything at one event, and the files at the tip."""
+"""``events/`` and what is in it: everything at each event."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
-from katafs.errors import NotFoundError
+from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.events import Rows
 from katafs.kata.kata import Kata
@@ -16,8 +14,8 @@ from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_docum
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, entry_or_damaged
-from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, damaged_entry
+from katafs.tree.numbers import EVENT, FIXED, Key
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
 SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
@@ -38,9 +36,6 @@ FIRST_PATH = 32
 # The files of an event beside files/ and config/, which the tip shows too
 EVENT_FILES = tuple(NAMED_SLOTS)
 _EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
-
-# the directories of the listings that are kept
-_HASHED: WeakKeyDictionary[Listing, HashedPaths] = WeakKeyDictionary()
 
 
 class PathFile(ContentFile):
@@ -89,68 +84,20 @@ class FilesDir(_EventDirectory):
         return self._entry(position, IMMUTABLE)
 
     def _entry(self, position: int, timeout: float) -> Entry:
-        if not self._listing.is_settled(position):
+        listing = self._listing
+        if not listing.is_settled(position):
             timeout = min(timeout, MUTABLE)
-        return self._damageable(
-            functools.partial(path_node, self._ctx, self._kata, self._snapshot, self._listing, position),
-            timeout,
-            position,
-        )
+        try:
+            node = path_node(self._ctx, self._kata, self._snapshot, listing, position)
+            node.size()
+        except DamagedError as error:
+            return self._damaged_entry(position, error)
+        return Entry(node, timeout)
 
-    def _damageable(self, make: Callable[[], Node], timeout: float, position: int) -> Entry:
+    def _damaged_entry(self, position: int, error: DamagedError) -> Entry:
         key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
         mode = Directory.mode if self._listing.is_directory(position) else File.mode
-        return entry_or_damaged(make, timeout, key, self, mode)
-
-
-class TipFilesDir(FilesDir):
-    """``files/`` of the kata, or a directory below it: its files are those of the newest event, its directories not,
-    since a directory has one number only at one place."""
-
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata, position: int = 0) -> None:
-        tip = kata.tip()
-        snapshot = kata.snapshot(tip.last)
-        listing = kata.listing(snapshot.files_tree)
-        super().__init__(ctx, kata, snapshot, listing, position)
-        path = listing.paths[position]
-        above = path.rpartition(b"/")[0]
-        self.key = tip_directory_key(kata.kata_id, listing, path)
-        self.number = Numbers.number(self.key)
-        self.mtime_ns = tip.time_ns
-        if position:
-            self._parent = tip_directory_key(kata.kata_id, listing, above)
-        else:
-            self._parent = Key(FIXED, kata.kata_id, 0)
-
-    def child(self, name: bytes) -> Entry:
-        position = self._listing.child(self._position, name)
-        if self._listing.is_directory(position):
-            return self._damageable(functools.partial(TipFilesDir, self._ctx, self._kata, position), MUTABLE, position)
-        return self._entry(position, MUTABLE)
-
-
-def tip_directory_key(kata_id: str, listing: Listing, path: bytes) -> Key:
-    """The key of a directory at the tip: by its path, so that it stays the same when files come and go."""
-    return _hashed(listing).key(TIP_DIRECTORY, kata_id, path) if path else Key(FIXED, kata_id, TIP_FILES)
-
-
-def _hashed(listing: Listing) -> HashedPaths:
-    hashed = _HASHED.get(listing)
-    if hashed is None:
-        hashed = _HASHED[listing] = HashedPaths(listing.paths[position] for position in listing.directories())
-    return hashed
-
-
-def tip_directory(ctx: Context, kata: Kata, key: Key) -> TipFilesDir:
-    """The directory of a `TIP_DIRECTORY` key. Raises `NotFoundError`."""
-    listing = kata.listing(kata.snapshot(kata.tip().last).files_tree)
-    path = _hashed(listing).path(key)
-    position = listing.position(path) if path is not None else None
-    if position is None:
-        raise NotFoundError(f"kata {kata.kata_id} has no such directory now")
-    return TipFilesDir(ctx, kata, position)
+        return damaged_entry(key, self, mode, error)
 
 
 class ConfigDir(_EventDirectory):
@@ -192,7 +139,7 @@ class EventDir(_EventDirectory):
 
 
 # fixed entries of a kata that this module makes (`katafs.tree.kata_dir` has the others)
-TIP_FILES, EVENTS, EVENTS_LATEST = 1, 2, 3
+EVENTS, EVENTS_LATEST = 2, 3
 
 
 class EventsDir(Directory):
@@ -236,8 +183,12 @@ def parse_index(digits: bytes) -> int | None:
 
 def event_entry(directory: Directory, ctx: Context, kata: Kata, index: int, slot: int, mode: int = File.mode) -> Entry:
     """The entry of a slot of an event."""
-    make = functools.partial(event_node, ctx, kata, index, slot)
-    return entry_or_damaged(make, IMMUTABLE, Key(EVENT, kata.kata_id, index, slot), directory, mode)
+    try:
+        node = event_node(ctx, kata, index, slot)
+        node.size()
+    except DamagedError as error:
+        return damaged_entry(Key(EVENT, kata.kata_id, index, slot), directory, mode, error)
+    return Entry(node, IMMUTABLE)
 
 
 def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:

@@ -47,6 +47,7 @@ from katafs.tree.plain_paths import (
     plain_path_names,
     plain_path_node,
 )
+from katafs.tree.tip_files import TIP_FILES, TipFilesDir
 
 log = logging.getLogger(__name__)
 
@@ -206,17 +207,17 @@ _BY_NAME = {
     b"download": downloads.DOWNLOADS,
     b"download.tgz": downloads.DOWNLOAD_LINK,
     b"events": events.EVENTS,
-    b"files": events.TIP_FILES,
+    b"files": TIP_FILES,
     b"history": pages.HISTORY,
     b"html": pages.HTML,
     b"manifest.json": MANIFEST,
     b"options.json": OPTIONS_JSON,
     b"ran_tests": RAN_TESTS,
 }
-_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, events.TIP_FILES, pages.HTML)
+_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, TIP_FILES, pages.HTML)
 _MODES = {**dict.fromkeys(_DIRECTORIES, Directory.mode), downloads.DOWNLOAD_LINK: Link.mode}
 _FIXED: dict[int, _Maker] = {
-    events.TIP_FILES: events.TipFilesDir,
+    TIP_FILES: TipFilesDir,
     events.EVENTS: events.EventsDir,
     events.EVENTS_LATEST: events.latest_event,
     DIFFS: DiffsDir,

@@ -187,8 +187,13 @@ def entry_or_damaged(
         node = make()
         node.size()
     except DamagedError as error:
-        return Entry(Damaged(key, directory, mode, error), NEVER)
+        return damaged_entry(key, directory, mode, error)
     return Entry(node, timeout)
+
+
+def damaged_entry(key: Key, directory: Node, mode: int, error: DamagedError) -> Entry:
+    """The entry of what cannot be read."""
+    return Entry(Damaged(key, directory, mode, error), NEVER)
 
 
 def refuse_write() -> ReadOnlyError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 from katafs.errors import NotFoundError, StaleError
@@ -11,7 +12,7 @@ from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
-from katafs.tree.events import EVENT_FILES, event_node, tip_directory, tip_directory_key
+from katafs.tree.events import EVENT_FILES, event_node
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
@@ -19,6 +20,7 @@ from katafs.tree.pending import is_pending, pending_node
 from katafs.tree.plain import PlainNode
 from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
+from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
 
 _MOST_NODES = 4096
 
@@ -37,7 +39,7 @@ class Tree:
         self.ctx = ctx
         self.numbers = Numbers()
         # from one request to the next
-        self._nodes: dict[int, Node] = {}
+        self._nodes: OrderedDict[int, Node] = OrderedDict()
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
@@ -56,7 +58,7 @@ class Tree:
         if node.holds():
             # the oldest goes first: what is listed or looked up is read soon, or not at all
             if len(self._nodes) >= _MOST_NODES:
-                del self._nodes[next(iter(self._nodes))]
+                self._nodes.popitem(last=False)
             self._nodes[node.number] = node
 
     def node_of(self, key: Key) -> Node:
@@ -100,7 +102,7 @@ class Tree:
         entries: list[tuple[int, bytes]] = []
         below: list[int] = []
         if before.last != after.last:
-            fixed += (events.TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
+            fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
             plain.append(b".git/refs/tags")
             here = Numbers.number(Key(FIXED, kata_id, KATA))
             entries += [(here, name) for name in (*EVENT_FILES, b"events.json")]
