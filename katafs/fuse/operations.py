@@ -27,7 +27,7 @@ from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
-from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
+from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node, refuse_write
 from katafs.tree.numbers import Numbers
 from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
@@ -87,8 +87,8 @@ class Operations(pyfuse3.Operations):
         self._writes = Writes(tree, journal or Journal(None))
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
-        # the names that a listing began with, for its later parts
-        self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
+        # what a listing began with, for its later parts
+        self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
 
     # -- names and attributes
 
@@ -128,21 +128,29 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = await self._makers.made(self._tree.node(fh))
-        names = self._listings.get(fh) if start_id else None
-        if names is None:
-            names = self._listings[fh] = directory.names()
+        entries = self._listings.get(fh) if start_id else None
+        if entries is None:
+            entries = self._listings[fh] = directory.listed() or directory.names()
         if start_id == 0 and not pyfuse3.readdir_reply(token, b".", _dots(directory.number), 1):
             return
         if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", _dots(self._above(directory)), 2):
             return
+        rest = entries[max(start_id - 2, 0) :]
+        if rest and isinstance(rest[0], Listed):
+            _reply_listed(token, directory, rest, max(start_id, 2) + 1)
+        else:
+            self._reply_names(token, directory, cast(list[bytes], rest), max(start_id, 2) + 1)
+
+    def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
+        """Look each name up: what is gone by now is left out."""
         attributes = pyfuse3.EntryAttributes()
-        for position in range(max(start_id - 2, 0), len(names)):
+        for position, name in enumerate(names, start):
             try:
-                node, timeout = directory.child(names[position])
+                node, timeout = directory.child(name)
                 _describe(attributes, node, timeout)
             except NotFoundError:
                 continue
-            if not pyfuse3.readdir_reply(token, names[position], attributes, position + 3):
+            if not pyfuse3.readdir_reply(token, name, attributes, position):
                 return
             self._tree.told(node)
 
@@ -266,6 +274,18 @@ class Operations(pyfuse3.Operations):
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 
 
+def _reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[Listed], start: int) -> None:
+    """The same where all are known, and differ in little."""
+    attributes = pyfuse3.EntryAttributes()
+    _describe(attributes, directory, directory.attr_timeout)
+    for position, (name, number, mode, size) in enumerate(entries, start):
+        attributes.st_ino = number
+        attributes.st_mode = mode
+        _set_size(attributes, size)
+        if not pyfuse3.readdir_reply(token, name, attributes, position):
+            return
+
+
 def _dots(number: int) -> pyfuse3.EntryAttributes:
     """What a listing says of ``.`` and ``..``: the kernel looks at nothing but number and type."""
     answer = pyfuse3.EntryAttributes()
@@ -289,10 +309,14 @@ def _describe(answer: pyfuse3.EntryAttributes, node: Node, entry_timeout: float)
     answer.st_mode = node.mode
     answer.st_nlink = 1
     answer.st_uid, answer.st_gid = node.owner
-    answer.st_size = size or 0
-    # tar -S takes a file without blocks for one great hole
-    answer.st_blocks = ((size or 0) + 511) // 512
-    answer.st_blksize = 131072 if stat.S_ISREG(node.mode) else 4096
+    _set_size(answer, size or 0)
+    answer.st_blksize = 131072
     answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
     answer.attr_timeout = NEVER if size is None else node.attr_timeout
     answer.entry_timeout = entry_timeout
+
+
+def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:
+    answer.st_size = size
+    # tar -S takes a file without blocks for one great hole
+    answer.st_blocks = (size + 511) // 512

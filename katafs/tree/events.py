@@ -14,8 +14,8 @@ from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_docum
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Node, damaged_entry
-from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Listed, Node, damaged_entry
+from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, Key, Numbers
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
 SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
@@ -29,13 +29,15 @@ NAMED_SLOTS = {
     b"events_summary.json": 11,
 }
 _SLOT_NAMES = {slot: name for name, slot in NAMED_SLOTS.items()}
-_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 _FIRST_OPTION = 16
 FIRST_PATH = 32
 
 # The files of an event beside files/ and config/, which the tip shows too
 EVENT_FILES = tuple(NAMED_SLOTS)
-_EVENT_NAMES = sorted([*EVENT_FILES, b"files", b"config"])
+# what is listed, in its order
+_EVENT_SLOTS = dict(sorted({**NAMED_SLOTS, b"files": FILES, b"config": CONFIG}.items()))
+_OPTION_SLOTS = dict(sorted((name.encode(), _FIRST_OPTION + number) for number, name in enumerate(OPTION_DEFAULTS)))
+_OPTION_NAMES = {slot: name.decode() for name, slot in _OPTION_SLOTS.items()}
 
 
 class PathFile(ContentFile):
@@ -60,6 +62,32 @@ class _EventDirectory(Directory):
     def holds(self) -> bool:
         return self._era is self._kata.era is not None and self.attr_timeout == IMMUTABLE
 
+    def _slots(self) -> list[tuple[bytes, int]]:
+        """The names that are listed, with the slots of what they name."""
+        raise NotImplementedError
+
+    def listed(self) -> list[Listed] | None:
+        if self.attr_timeout != IMMUTABLE:
+            return None
+        kata, snapshot = self._kata, self._snapshot
+        base = Numbers.number(Key(EVENT, kata.kata_id, snapshot.index, SELF))
+        slots = self._slots()
+        if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
+            return None
+        try:
+            return [Listed(name, base | slot, *self._mode_and_size(slot)) for name, slot in slots]
+        except DamagedError:
+            # `child` tells of which
+            return None
+
+    def _mode_and_size(self, slot: int) -> tuple[int, int]:
+        if slot in (FILES, CONFIG):
+            return Directory.mode, 0
+        content = _content(self._kata, self._snapshot, slot)
+        if isinstance(content, Rows):
+            return File.mode, content.summary_size(self._snapshot.index)
+        return File.mode, self._kata.size(content)
+
 
 class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
@@ -78,6 +106,16 @@ class FilesDir(_EventDirectory):
 
     def names(self) -> list[bytes]:
         return [self._listing.entries[position].name for position in self._listing.children(self._position)]
+
+    def _slots(self) -> list[tuple[bytes, int]]:
+        entries = self._listing.entries
+        return [(entries[position].name, FIRST_PATH + position) for position in self._listing.children(self._position)]
+
+    def _mode_and_size(self, slot: int) -> tuple[int, int]:
+        position = slot - FIRST_PATH
+        if self._listing.is_directory(position):
+            return Directory.mode, 0
+        return File.mode, self._kata.size(BlobId(self._listing.entries[position].oid))
 
     def child(self, name: bytes) -> Entry:
         position = self._listing.child(self._position, name)
@@ -109,12 +147,15 @@ class ConfigDir(_EventDirectory):
         super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, index, CONFIG), parent)
 
     def names(self) -> list[bytes]:
-        return sorted(_OPTIONS)
+        return list(_OPTION_SLOTS)
+
+    def _slots(self) -> list[tuple[bytes, int]]:
+        return list(_OPTION_SLOTS.items())
 
     def child(self, name: bytes) -> Entry:
-        if name not in _OPTIONS:
+        slot = _OPTION_SLOTS.get(name)
+        if slot is None:
             raise NotFoundError(f"no option {name!r}")
-        slot = _FIRST_OPTION + _OPTIONS.index(name)
         return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot)
 
 
@@ -127,15 +168,17 @@ class EventDir(_EventDirectory):
         super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, snapshot.index, SELF), parent)
 
     def names(self) -> list[bytes]:
-        return _EVENT_NAMES.copy()
+        return list(_EVENT_SLOTS)
+
+    def _slots(self) -> list[tuple[bytes, int]]:
+        return list(_EVENT_SLOTS.items())
 
     def child(self, name: bytes) -> Entry:
-        directory = {b"files": FILES, b"config": CONFIG}.get(name)
-        slot = directory or NAMED_SLOTS.get(name)
+        slot = _EVENT_SLOTS.get(name)
         if slot is None:
             raise NotFoundError(f"no {name!r} in an event")
-        index = self._snapshot.index
-        return event_entry(self, self._ctx, self._kata, index, slot, Directory.mode if directory else File.mode)
+        mode = Directory.mode if slot in (FILES, CONFIG) else File.mode
+        return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot, mode)
 
 
 # fixed entries of a kata that this module makes (`katafs.tree.kata_dir` has the others)
@@ -225,34 +268,36 @@ def event_node(ctx: Context, kata: Kata, index: int, slot: int, path: bytes = b"
     if slot == DOCUMENT:
         return _document(ctx, kata, snapshot)
     key = Key(EVENT, kata.kata_id, index, slot)
-    if _FIRST_OPTION <= slot < _FIRST_OPTION + len(_OPTIONS):
-        data = kata.options(snapshot)[_OPTIONS[slot - _FIRST_OPTION].decode()].encode() + b"\n"
-        return ContentFile(key, ctx, snapshot.time_ns, kata, data)
-    return _named_file(ctx, kata, snapshot, key)
+    content = _content(kata, snapshot, slot)
+    if isinstance(content, Rows):
+        return SummaryFile(key, ctx, kata, snapshot)
+    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
 
 
-def _named_file(ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> Node:
-    name = b"events.json" if key.b == STORED_EVENTS else _SLOT_NAMES.get(key.b)
-    content: Content | None
+def _content(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
+    """What is in a file of an event, but for paths; the rows, where their text is to be joined. Raises
+    `NotFoundError`."""
+    content: Content | None = None
+    name = _SLOT_NAMES.get(slot, b"")
     if name in OUTPUTS:
         content = snapshot.output(name)
+    elif slot in _OPTION_NAMES:
+        content = kata.options(snapshot)[_OPTION_NAMES[slot]].encode() + b"\n"
     elif name == b"manifest.json":
         content = snapshot.manifest()
     elif name == b"truncations.json":
         content = snapshot.truncations(kata.repo)
-    elif name == b"events.json":
-        content = snapshot.stored_events()
-    elif name is not None:
+    elif name:
         content = snapshot.stored_json(name)
         if content is None and name == b"events_summary.json":
-            return SummaryFile(key, ctx, kata, snapshot)
+            return kata.tip().rows
         if content is None:
             content = kata.tip().rows.text(snapshot.index)
-    else:
-        content = None
+    elif slot == STORED_EVENTS:
+        content = snapshot.stored_events()
     if content is None:
-        raise NotFoundError(f"event {snapshot.index} has no slot {key.b}")
-    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
+        raise NotFoundError(f"event {snapshot.index} has no slot {slot}")
+    return content
 
 
 def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:

@@ -35,6 +35,15 @@ class Owner(NamedTuple):
     gid: int
 
 
+class Listed(NamedTuple):
+    """An entry of a directory as a listing shows it."""
+
+    name: bytes
+    number: int
+    mode: int
+    size: int
+
+
 class Node:
     """Anything in the tree. ``attr_timeout`` says how long its attributes hold."""
 
@@ -88,6 +97,11 @@ class Node:
     def names(self) -> list[bytes]:
         """The names that a listing shows, in its order; `child` may know more."""
         raise NotDirectoryError("not a directory")
+
+    def listed(self) -> list[Listed] | None:
+        """The same, and what `child` says of each, where all have the directory's owner and time, never change, and
+        have numbers of which nothing needs to be kept; None where that is not so."""
+        return None
 
     def parent(self) -> Key:
         """The key of the directory above, for ``..``."""

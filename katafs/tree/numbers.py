@@ -132,6 +132,11 @@ class Numbers:
         digest = int.from_bytes(blake2b(repr(tuple(key)).encode(), digest_size=16).digest())
         return _TABLE + digest % _TABLE_SIZE
 
+    @staticmethod
+    def is_computed(number: int) -> bool:
+        """Whether the key of a number follows from it alone, so that it need not be kept."""
+        return number < _TABLE
+
     def key(self, number: int) -> Key:
         """The key of a number. Raises `StaleError` (ESTALE) for one that this daemon cannot resolve."""
         code = number & ((1 << _CODE_BITS) - 1)
