@@ -13,7 +13,6 @@ import errno
 import functools
 import logging
 import os
-import stat
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Never, TypeVar, cast
 
@@ -21,6 +20,7 @@ import cachetools
 import pyfuse3
 
 from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
+from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
@@ -102,14 +102,14 @@ class Operations(pyfuse3.Operations):
         return self._found(node, timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
-        attributes = _attributes(node, timeout)
+        answer = attributes(node, timeout)
         self._tree.told(node)
-        return attributes
+        return answer
 
     @_answers
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
-        return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
+        return attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, count in inode_list:
@@ -131,26 +131,26 @@ class Operations(pyfuse3.Operations):
         entries = self._listings.get(fh) if start_id else None
         if entries is None:
             entries = self._listings[fh] = directory.listed() or directory.names()
-        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", _dots(directory.number), 1):
+        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dots(directory.number), 1):
             return
-        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", _dots(self._above(directory)), 2):
+        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dots(self._above(directory)), 2):
             return
         rest = entries[max(start_id - 2, 0) :]
         if rest and isinstance(rest[0], Listed):
-            _reply_listed(token, directory, rest, max(start_id, 2) + 1)
+            reply_listed(token, directory, rest, max(start_id, 2) + 1)
         else:
             self._reply_names(token, directory, cast(list[bytes], rest), max(start_id, 2) + 1)
 
     def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
         """Look each name up: what is gone by now is left out."""
-        attributes = pyfuse3.EntryAttributes()
+        answer = pyfuse3.EntryAttributes()
         for position, name in enumerate(names, start):
             try:
                 node, timeout = directory.child(name)
-                _describe(attributes, node, timeout)
+                describe(answer, node, timeout)
             except NotFoundError:
                 continue
-            if not pyfuse3.readdir_reply(token, name, attributes, position):
+            if not pyfuse3.readdir_reply(token, name, answer, position):
                 return
             self._tree.told(node)
 
@@ -213,7 +213,7 @@ class Operations(pyfuse3.Operations):
             raise InvalidError("it can only be truncated to 0")
         self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = _attributes(self._tree.node(inode), 0)
+        answer = attributes(self._tree.node(inode), 0)
         answer.st_size = 0
         return answer
 
@@ -272,51 +272,3 @@ class Operations(pyfuse3.Operations):
         return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
-
-
-def _reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[Listed], start: int) -> None:
-    """The same where all are known, and differ in little."""
-    attributes = pyfuse3.EntryAttributes()
-    _describe(attributes, directory, directory.attr_timeout)
-    for position, (name, number, mode, size) in enumerate(entries, start):
-        attributes.st_ino = number
-        attributes.st_mode = mode
-        _set_size(attributes, size)
-        if not pyfuse3.readdir_reply(token, name, attributes, position):
-            return
-
-
-def _dots(number: int) -> pyfuse3.EntryAttributes:
-    """What a listing says of ``.`` and ``..``: the kernel looks at nothing but number and type."""
-    answer = pyfuse3.EntryAttributes()
-    answer.st_ino = number
-    answer.st_mode = stat.S_IFDIR
-    answer.attr_timeout = answer.entry_timeout = NEVER
-    return answer
-
-
-def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
-    answer = pyfuse3.EntryAttributes()
-    _describe(answer, node, entry_timeout)
-    return answer
-
-
-def _describe(answer: pyfuse3.EntryAttributes, node: Node, entry_timeout: float) -> None:
-    """Set all attributes: of an answer that may have been another node's."""
-    size = node.size()
-    answer.st_ino = node.number
-    answer.generation = node.generation
-    answer.st_mode = node.mode
-    answer.st_nlink = 1
-    answer.st_uid, answer.st_gid = node.owner
-    _set_size(answer, size or 0)
-    answer.st_blksize = 131072
-    answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
-    answer.attr_timeout = NEVER if size is None else node.attr_timeout
-    answer.entry_timeout = entry_timeout
-
-
-def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:
-    answer.st_size = size
-    # tar -S takes a file without blocks for one great hole
-    answer.st_blocks = (size + 511) // 512

@@ -13,6 +13,10 @@ _PLACE = [
 ]
 
 
+class LargeObjectError(ValueError):
+    """An object is larger than who wants it can have it."""
+
+
 def new_bases(limit: int = 4 << 20) -> Bases:
     """Room for ``limit`` bytes of what differences were from; used by one thread.
 
@@ -45,7 +49,7 @@ def apply_delta(base: bytes, delta: bytes, largest: int) -> bytes:
     """What a difference makes of its base: instructions to copy from it, and bytes to insert."""
     before, after, at = delta_sizes(delta)
     if after > largest:
-        raise ValueError(f"{after} bytes are too many")
+        raise LargeObjectError(f"{after} bytes are too many")
     if before != len(base):
         raise ValueError("a difference from something else")
     pieces: list[bytes] = []

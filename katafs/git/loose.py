@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from io import FileIO
 
+from katafs.git.delta import LargeObjectError
 from katafs.git.inside import open_inside
 from katafs.git.storing import sync_directory
 
@@ -78,7 +79,7 @@ class Loose:
             text = inflater.decompress(stored := file.read(_SMALL) or b"", _SMALL)
             word, size, start = _parse_head(text)
             if size > largest:
-                raise ValueError(f"{size} bytes are too many")
+                raise LargeObjectError(f"{size} bytes are too many")
             rest = b""
             if len(stored) == _SMALL:
                 # what cannot be deflated takes a little more than its size
@@ -130,7 +131,7 @@ class Loose:
             text = inflater.decompress(file.read(_HEAD_STORED) or b"", _HEAD)
             word, size, start = _parse_head(text)
             if size > LARGEST:
-                raise ValueError(f"{size} bytes are too many")
+                raise LargeObjectError(f"{size} bytes are too many")
             digest = hashlib.sha1(text)
             left = size - len(text) + start
             yield KINDS[word], text[start:]

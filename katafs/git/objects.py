@@ -6,6 +6,7 @@ it: see `katafs.git.loose` and `katafs.git.packed`.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 import pygit2
 
 from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
-from katafs.git.delta import Bases
+from katafs.git.delta import Bases, LargeObjectError
 from katafs.git.inside import real_path
 from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
 from katafs.git.packed import Packs
@@ -48,7 +49,7 @@ class Objects:
             raise unreadable(f"{git_dir} is not a readable git repository", error) from error
         if directory != self.real_git_dir + "/objects":
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
-        self._reader = _Reader(directory, largest, bases)
+        self._reader = _Reader(directory, bases)
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -76,20 +77,32 @@ class Objects:
     def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""
         try:
+            if self._budget is None:
+                return self._reader.read(oid, self._largest, strictly=strictly)
+            kind, data = self._reader.read(oid, min(self._largest, self._budget), strictly=strictly)
+        except LargeObjectError as error:
             if self._budget is not None:
-                size = self._reader.size(oid)
-                self._budget -= size
-                if self._budget < 0 or size > self._largest:
-                    raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself")
-            return self._reader.read(oid, strictly=strictly)
+                raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself") from error
+            raise self._wrong(oid, error) from error
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
+        self._budget -= len(data)
+        return kind, data
+
+    @contextlib.contextmanager
+    def spending(self, budget: int) -> Iterator[None]:
+        """Meanwhile read so many bytes at most: more is a `HeavyError`."""
+        before, self._budget = self._budget, budget
+        try:
+            yield
+        finally:
+            self._budget = before
 
     def size(self, oid: Oid) -> int:
         """The size of an object in bytes, from its header. Raises as `read` does; also for a size that nobody can mean,
         for which a reader would make room."""
         try:
-            size = self._reader.size(oid)
+            size = self._reader.size(oid, self._largest)
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
         if size > LARGEST:
@@ -99,7 +112,7 @@ class Objects:
     def kind(self, oid: Oid) -> int:
         """The kind of an object, from its header. Raises as `read` does."""
         try:
-            return self._reader.head(oid)[0]
+            return self._reader.head(oid, self._largest)[0]
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
 
@@ -148,7 +161,7 @@ class Objects:
     def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
         """The kind and the data of an object as a pack has it; None when no pack has it whole."""
         try:
-            return self._reader.read_packed(oid)
+            return self._reader.read_packed(oid, self._largest)
         except (KeyError, *_DAMAGE):
             return None
 
@@ -166,13 +179,13 @@ class Objects:
     def odb(self) -> pygit2.Odb:
         """The same objects for libgit2, which reads them through us."""
         odb = pygit2.Odb()
-        odb.add_backend(_Backend(self._reader), 1)
+        odb.add_backend(_Backend(self._reader, self._largest), 1)
         return odb
 
     def has(self, oid: Oid) -> bool:
         """Whether there is such an object, and whole."""
         try:
-            self._reader.read(oid)
+            self._reader.read(oid, self._largest)
         except (KeyError, *_DAMAGE):
             return False
         return True
@@ -185,68 +198,67 @@ class Objects:
 class _Reader:
     """Loose and packed objects together. Errors are those of `Loose` and `Packs`."""
 
-    def __init__(self, directory: str, largest: int, bases: Bases | None) -> None:
+    def __init__(self, directory: str, bases: Bases | None) -> None:
         self.loose = Loose(directory)
         self.packs = Packs(directory, bases)
-        self._largest = largest
 
-    def read(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
+    def read(self, oid: Oid, largest: int, *, strictly: bool = False) -> tuple[int, bytes]:
         # what is packed is found sooner, and hardly ever loose too
         if not strictly:
             try:
-                return self.read_packed(oid, look=False)
+                return self.read_packed(oid, largest, look=False)
             except (KeyError, OSError, ValueError, zlib.error):
                 pass
         try:
-            return self.loose.read(oid, self._largest)
+            return self.loose.read(oid, largest)
         except KeyError:
-            return self.read_packed(oid)
+            return self.read_packed(oid, largest)
         except (OSError, ValueError, zlib.error):
             if strictly or oid not in self.packs:
                 raise
-            return self.read_packed(oid)
+            return self.read_packed(oid, largest)
 
-    def read_packed(self, oid: Oid, *, look: bool = True) -> tuple[int, bytes]:
-        kind, data = self.packs.read(oid, self._largest, look=look)
+    def read_packed(self, oid: Oid, largest: int, *, look: bool = True) -> tuple[int, bytes]:
+        kind, data = self.packs.read(oid, largest, look=look)
         if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
         return kind, data
 
-    def size(self, oid: Oid) -> int:
+    def size(self, oid: Oid, largest: int) -> int:
         try:
-            return self.packs.size(oid, self._largest, look=False)
+            return self.packs.size(oid, largest, look=False)
         except (KeyError, OSError, ValueError, zlib.error):
-            return self.head(oid)[1]
+            return self.head(oid, largest)[1]
 
-    def head(self, oid: Oid) -> tuple[int, int]:
+    def head(self, oid: Oid, largest: int) -> tuple[int, int]:
         try:
             return self.loose.head(oid)
         except KeyError:
-            return self.packs.head(oid, self._largest)
+            return self.packs.head(oid, largest)
         except (OSError, ValueError, zlib.error):
             if oid in self.packs:
-                return self.packs.head(oid, self._largest)
+                return self.packs.head(oid, largest)
             raise
 
 
 class _Backend(pygit2.OdbBackend):
     """What libgit2 asks when it compares trees. A KeyError is its "not found"."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: _Reader, largest: int) -> None:
         super().__init__()
-        self._reader = reader
+        self._reader, self._largest = reader, largest
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
-        return self._reader.read(bytes(oid.raw))
+        return self._reader.read(bytes(oid.raw), self._largest)
 
     def read_prefix_cb(self, digits: str) -> tuple[int, bytes, pygit2.Oid]:
         """pygit2 asks for whole ids in this way, and for nothing else."""
         oid = bytes.fromhex(digits)
-        kind, data = self._reader.read(oid)
+        kind, data = self._reader.read(oid, self._largest)
         return kind, data, pygit2.Oid(raw=oid)
 
     def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
-        return self._reader.head(bytes(oid.raw))
+        return self._reader.head(bytes(oid.raw), self._largest)
 
     def exists_cb(self, oid: pygit2.Oid) -> bool:
         raw = bytes(oid.raw)

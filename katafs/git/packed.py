@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from katafs.git.delta import Bases, apply_delta, delta_sizes, new_bases
+from katafs.git.delta import Bases, LargeObjectError, apply_delta, delta_sizes, new_bases
 from katafs.git.inside import open_inside
 
 _IDX_HEAD = b"\xfftOc\0\0\0\2"
@@ -207,11 +207,11 @@ class _Pack:
             if known is not None:
                 kind, data = known
                 if len(data) > largest:
-                    raise ValueError(f"{len(data)} bytes are too many")
+                    raise LargeObjectError(f"{len(data)} bytes are too many")
                 break
             entry = self._entry(offset)
             if entry.size > largest:
-                raise ValueError(f"{entry.size} bytes are too many")
+                raise LargeObjectError(f"{entry.size} bytes are too many")
             kind, data = entry.kind, self._inflate(entry)
             if kind not in (_OFS_DELTA, _REF_DELTA):
                 break
@@ -232,7 +232,7 @@ class _Pack:
         if entry.kind not in (_OFS_DELTA, _REF_DELTA):
             return entry.size
         if entry.size > largest:
-            raise ValueError(f"{entry.size} bytes are too many")
+            raise LargeObjectError(f"{entry.size} bytes are too many")
         return delta_sizes(self._inflate(entry, 20))[1]
 
     def kind(self, offset: int) -> int:
