@@ -110,6 +110,10 @@ class Writes:
         node.accepted(committed)
         if committed is None:
             return
+        if committed.is_new:
+            self._tree.ctx.counters.commits[node.counted_as] += 1
+        else:
+            self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
         await self._tell_committed(node, before)
 
