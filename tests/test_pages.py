@@ -174,10 +174,10 @@ def test_everything_that_can_happen(mount: MakeMount, store: Path) -> None:
     kata = mount(store).kata("AAAAAA")
     found = check_all(kata)
     assert found.keys() == {"index.html", "0..0.html", *(f"{at}..{at + 1}.html" for at in range(6))}
-    index = _words(found["index.html"])
+    told = _words(found["index.html"])
     for words in ("predicted green, wrong", "predicted green, right", "nothing recorded", "reverted to 0", "timed out"):
-        assert words in index, words
-    assert "special" not in index
+        assert words in told, words
+    assert "special" not in told
     marked = [more["class"] for tag, more in found["index.html"].tags if tag == "a" and "aria-label" in more]
     assert marked == [
         *("light event", "light red wrong", "light outage", "light outage", "light green right", "light red"),
