@@ -118,7 +118,7 @@ def test_every_page_of_the_demo(mount: MakeMount, store: Path) -> None:
         lights = [more for tag, more in found["index.html"].tags if tag == "a" and "aria-label" in more]
         assert len(lights) == events
         pages += len(found)
-    assert pages == 76
+    assert pages == 89
     text = "".join(Reader((path / "Ba/sh/Wc/html/12..13.html").read_text()).texts["span"])
     assert "predicted green, wrong" in text
 
