@@ -9,6 +9,7 @@ are sent from a worker thread while the event loop goes on answering, never for 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
+from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
 from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
@@ -43,6 +45,7 @@ class Operations(pyfuse3.Operations):
         self.counters = tree.ctx.counters
         self._handles = Handles(fast)
         self._fast = fast
+        self._has_xattr = tree.ctx.about.xattr
         self._writes = Writes(tree, journal or Journal(None))
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
@@ -77,6 +80,30 @@ class Operations(pyfuse3.Operations):
     @answers
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()
+
+    # -- extended attributes: who asks for them once asks for each file, so they are there only where they are wanted
+
+    @answers
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if not self._has_xattr:
+            # the kernel does not ask again
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        if not name.startswith(PREFIX):
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        value = (await self._named(inode)).get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value.encode()
+
+    @answers
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        if not self._has_xattr:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        return [PREFIX + name.encode() for name in await self._named(inode)]
+
+    async def _named(self, inode: int) -> dict[str, str]:
+        node = self._tree.node(inode)
+        return (await self._makers.made(node)).attributes() if node.has_attributes else {}
 
     # -- directories
 
