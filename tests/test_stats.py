@@ -6,9 +6,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,8 @@ from katafs.kata.store import Store
 from katafs.tree.context import Context
 from tests.katas import make_kata
 from tests.mounts import MakeMount, Mount, is_keeper, wait_until
+
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -238,3 +244,43 @@ def test_promtool_has_nothing_to_say(mount: MakeMount, store: Path) -> None:
     text = (mounted.path / ".katafs" / "stats").read_bytes()
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
+
+
+def test_it_is_scraped_as_the_readme_says(mount: MakeMount, store: Path, tmp_path: Path, mode: str) -> None:
+    """By any web server over the directory, and by way of a copy."""
+    mounted = mount(store, mode)
+    about = mounted.path / ".katafs"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", about, str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def scraped() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=20) as answer:
+                return str(answer.read().decode())
+        except urllib.error.URLError:
+            return ""
+
+    try:
+        wait_until(scraped, "the web server")
+        first = Stats(scraped())
+        count = "katafs_request_duration_seconds_count"
+        assert first("process_resident_memory_bytes") > 0
+        wait_until(lambda: Stats(scraped())(count, operation="lookup") > first(count, operation="lookup"), "another")
+    finally:
+        server.terminate()
+        server.wait(20)
+    script = README.read_text().split("    grep -v process_ ", 1)[1].split("\n", 1)[0]
+    copy = f"grep -v process_ {script}".replace("/cyber-dojo/katas", str(mounted.path))
+    subprocess.run(["bash", "-c", copy], cwd=tmp_path, check=True)
+    copied = Stats((tmp_path / "katafs.prom").read_text())
+    assert {family.name.split("_")[0] for family in copied.families} == {"katafs"}
+
+
+def test_the_readme_has_every_metric(mount: MakeMount, store: Path) -> None:
+    text = README.read_text()
+    for family in stats_of(mount(store)).families:
+        name = "process_…" if family.name.startswith("process_") else family.name
+        name = name.replace("katafs_cache_", "") if name.startswith("katafs_cache_") else name
+        assert name in text, name
