@@ -13,12 +13,13 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 import cachetools
 import pyfuse3
 
 from katafs.errors import InvalidError, KataError, NotFoundError
-from katafs.fuse.answering import answers, refused
+from katafs.fuse.answering import answers, refuse, watch
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
@@ -32,6 +33,8 @@ from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
 _LISTINGS = 256
+# whatever the arguments
+_REFUSED: Any = refuse
 
 
 class Operations(pyfuse3.Operations):
@@ -42,7 +45,6 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, fast: FastOpen, journal: Journal | None = None) -> None:
         super().__init__()
         self._tree = tree
-        self.counters = tree.ctx.counters
         self._handles = Handles(fast)
         self._fast = fast
         self._has_xattr = tree.ctx.about.xattr
@@ -51,6 +53,8 @@ class Operations(pyfuse3.Operations):
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
+        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
+        watch(self, tree.ctx.counters)
 
     # -- names and attributes
 
@@ -250,9 +254,7 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
 
-    mknod, unlink, rmdir, symlink, rename, link, setxattr, removexattr = map(
-        refused, ("mknod", "unlink", "rmdir", "symlink", "rename", "link", "setxattr", "removexattr")
-    )
+    mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 
 
 def _attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:

@@ -49,6 +49,11 @@ class Writes:
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._waiting = self._bytes = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return self._waiting
+
     async def write(
         self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 #: upper bounds of the buckets of `Latency`, in seconds; one more bucket is for what takes longer
 BOUNDS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
@@ -19,7 +20,7 @@ class Latency:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one request."""
+        """Count one request that has its answer."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
@@ -30,8 +31,8 @@ class Counters:
     def __init__(self) -> None:
         #: by the name of the request
         self.latencies: defaultdict[str, Latency] = defaultdict(Latency)
-        #: requests that were begun
-        self.begun = 0
+        #: how many requests wait, for something slow to be made or for a commit; the adapter knows
+        self.waiting: Callable[[], int] = lambda: 0
         #: by the name of the request, and of the errno
         self.errors: Counter[tuple[str, str]] = Counter()
         #: commits, by what was written to: ``control``, ``option``, ``plain``

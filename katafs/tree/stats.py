@@ -100,7 +100,8 @@ class _Collector(Collector):
             labels=("operation",),
         )
         for operation, latency in sorted(counters.latencies.items()):
-            durations.add_metric((operation,), _buckets(latency), latency.sum)
+            if any(latency.counts):
+                durations.add_metric((operation,), _buckets(latency), latency.sum)
         errors = CounterMetricFamily(
             "katafs_request_errors",
             "Requests that were answered with an errno. ENOENT of lookup is what every search for a name gets.",
@@ -108,10 +109,11 @@ class _Collector(Collector):
         )
         for names, count in sorted(counters.errors.items()):
             errors.add_metric(names, count)
-        answered = sum(sum(latency.counts) for latency in counters.latencies.values())
         yield from (durations, errors)
         yield GaugeMetricFamily(
-            "katafs_requests_in_progress", "Requests that have no answer yet.", counters.begun - answered
+            "katafs_requests_waiting",
+            "Requests that wait for something slow to be made, or for their commit.",
+            counters.waiting(),
         )
 
     def _recorded(self) -> Iterator[Metric]:
