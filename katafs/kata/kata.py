@@ -13,6 +13,7 @@ from typing import Any
 
 import cachetools
 
+from katafs.caching import CountedCache
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.git.delta import new_bases
@@ -47,13 +48,13 @@ class ReadCaches:
 
     def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 16 << 20) -> None:
         # the keys begin with the number of a history, see `Kata`
-        self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
         # what was damaged may be mended
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
-        self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
+        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
+        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
         self.sizes: cachetools.LRUCache[tuple[int, Oid], int] = cachetools.LRUCache(snapshots * 8)
-        self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
+        self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
         self.bases = new_bases()
@@ -150,10 +151,10 @@ class Kata:
     def snapshot(self, index: int) -> Snapshot:
         """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
         key = (self.history, index)
-        try:
-            return self._caches.snapshots[key]
-        except KeyError:
-            tip = self.tip()
+        known = self._caches.snapshots.get(key)
+        if known is not None:
+            return known
+        tip = self.tip()
         if not 0 <= index <= tip.last:
             raise NotFoundError(f"kata {self.kata_id} has no event {index}")
         commit = self.repo.commit_of_event(tip.commit.oid, index)
@@ -168,10 +169,10 @@ class Kata:
     def listing(self, tree: Oid | None) -> Listing:
         """All paths below a tree, but for those below a directory that cannot be read."""
         key = (self.history, tree)
-        try:
-            return self._caches.listings[key]
-        except KeyError:
-            listing = self._caches.damaged.get(key)
+        listing = self._caches.listings.get(key)
+        if listing is not None:
+            return listing
+        listing = self._caches.damaged.get(key)
         if listing is None:
             listing = Listing(self.repo, tree, tolerant=True)
             if listing.damaged:
@@ -202,9 +203,8 @@ class Kata:
         if isinstance(content, bytes):
             return content[offset : offset + size]
         key = (self.history, content.oid)
-        try:
-            data = self._caches.blobs[key]
-        except KeyError:
+        data = self._caches.blobs.get(key)
+        if data is None:
             data = self.repo.blob(content.oid)
             # what is read in one request will be asked for again at the next event, which has most files unchanged
             if len(data) < self._caches.blobs.maxsize // 2:

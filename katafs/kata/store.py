@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-import cachetools
-
+from katafs.caching import CountedCache
 from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
@@ -16,7 +16,7 @@ from katafs.kata.plain_store import PlainStore
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
-class _Open(cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]]):
+class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
     """Katas, each with the device and inode of its directory: another directory is another kata."""
 
     def __delitem__(self, kata_id: str) -> None:
@@ -111,6 +111,21 @@ class Store:
         except (NotFoundError, DamagedError):
             return False
         return True
+
+    def caches(self) -> dict[str, CountedCache[Any, Any]]:
+        """What is kept in memory, by names for an operator."""
+        kept = self._caches
+        return {
+            "katas": self._open,
+            "listings": kept.listings,
+            "snapshots": kept.snapshots,
+            "options": kept.options,
+            "blobs": kept.blobs,
+        }
+
+    def open_repositories(self) -> int:
+        """How many are open, with those that were made from plain katas."""
+        return len(self._open) + self.plain.conversions
 
     def close(self) -> None:
         """Remove what was kept outside the store."""
