@@ -53,7 +53,7 @@ class ReadCaches:
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
         self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
         self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
-        self.sizes: cachetools.LRUCache[tuple[int, Oid], int] = cachetools.LRUCache(snapshots * 8)
+        self.sizes: cachetools.LRUCache[tuple[int, Oid], int] = cachetools.LRUCache(snapshots * 2)
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
