@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, looking, migrating, mounts, stores
+from katafs.cli import fsck, looking, migrating, mounts, status, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -42,6 +42,7 @@ _COMMANDS = (
     mounts.mount,
     mounts.umount,
     mounts.reload,
+    status.status,
     mounts.resume,
     stores.create,
     stores.demo,

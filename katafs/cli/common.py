@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,33 @@ class PathType(click.Path):
             self.fail("the path is empty", param, ctx)
         return super().convert(value, param, ctx)
 
+
+class Command(click.Command):
+    """A command whose help ends with examples, each with what it does, and with its exit statuses."""
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[tuple[str, str]] = (),
+        statuses: dict[int, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(*args, **more)
+        self.examples = examples
+        self.statuses = STATUSES | (statuses or {})
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        with formatter.section("Examples"):
+            formatter.write_dl(self.examples)
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(status), words) for status, words in self.statuses.items() if words])
+
+
+#: what commands end with; those that do not, or with more, say so
+STATUSES = {0: "done", 1: "it could not be done; a sentence says why", 2: "the command line is wrong"}
+
+quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
 
 PATH = PathType(path_type=Path, readable=False)
 
