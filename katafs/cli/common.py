@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from katafs.fuse import mounting
 
@@ -38,10 +39,15 @@ class Command(click.Command):
         self.statuses = STATUSES | (statuses or {})
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        with formatter.section("Examples"):
-            formatter.write_dl(self.examples)
-        with formatter.section("Exit status"):
-            formatter.write_dl([(str(status), words) for status, words in self.statuses.items() if words])
+        teach(formatter, self.examples, self.statuses)
+
+
+def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
+    """The end of a help page."""
+    with formatter.section("Examples"):
+        formatter.write_dl(examples)
+    with formatter.section("Exit status"):
+        formatter.write_dl([(str(status), words) for status, words in statuses.items()])
 
 
 #: what commands end with; those that do not, or with more, say so
@@ -50,7 +56,16 @@ STATUSES = {0: "done", 1: "it could not be done; a sentence says why", 2: "the c
 quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
 
+
+class _DirectoryType(PathType):
+    """A path that a shell completes with directories only. Whether it is one, the command says in its own words."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [CompletionItem(incomplete, type="dir")]
+
+
 PATH = PathType(path_type=Path, readable=False)
+DIRECTORY = _DirectoryType(path_type=Path, readable=False)
 
 
 def start_writing() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from katafs import __version__, background
-from katafs.cli.common import PATH, drop_output, fail
+from katafs.cli.common import DIRECTORY, drop_output, fail
 from katafs.cli.mount_options import split, to_arguments
 from katafs.cli.mounts import mount
 from katafs.fuse import mounting
@@ -42,8 +42,8 @@ def main() -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="katafs")
-@click.argument("store", type=PATH)
-@click.argument("mountpoint", type=PATH)
+@click.argument("store", type=DIRECTORY)
+@click.argument("mountpoint", type=DIRECTORY)
 @click.option("-s", "sloppy", is_flag=True, help="Pass over options that are unknown.")
 @click.option("-f", "fake", is_flag=True, help="Look at the options, and mount nothing.")
 @click.option("-n", "no_table", is_flag=True, help="Without effect: katafs writes no /etc/mtab.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from katafs import background
-from katafs.cli.common import PATH, Command, fail, quiet, verbose
+from katafs.cli.common import DIRECTORY, PATH, Command, fail, quiet, verbose
 from katafs.cli.logs import LEVELS, LogTo
 from katafs.cli.mount_options import MountCommand
 from katafs.fuse import mounting
@@ -34,8 +34,8 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
         ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
     ],
 )
-@click.argument("store", type=PATH)
-@click.argument("mountpoint", type=PATH)
+@click.argument("store", type=DIRECTORY)
+@click.argument("mountpoint", type=DIRECTORY)
 @click.option(
     "-o",
     "options",
@@ -130,7 +130,7 @@ def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
         ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
     ],
 )
-@click.argument("mountpoint", type=PATH)
+@click.argument("mountpoint", type=DIRECTORY)
 @click.option("-l", "--lazy", is_flag=True, help="Take it out of the tree at once; who uses it may finish.")
 @verbose
 def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
@@ -148,7 +148,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
 
 
 @click.command(cls=Command, examples=[("katafs reload /mnt/katas", "after an upgrade of the package")])
-@click.argument("mountpoint", type=PATH)
+@click.argument("mountpoint", type=DIRECTORY)
 @verbose
 def reload(mountpoint: Path, verbose: bool) -> None:
     """Serve MOUNTPOINT with the code installed now.

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from katafs.cli.common import PATH, Command, fail
+from katafs.cli.common import DIRECTORY, Command, fail
 from katafs.fuse import mounting, runtime
 from katafs.fuse.mounts import Mounted, mounts
 from katafs.text import visible
@@ -37,7 +37,7 @@ _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
     ],
     statuses={1: "what is mounted at MOUNTPOINT is no katafs, or one does not answer, or is dead"},
 )
-@click.argument("mountpoint", type=PATH, required=False)
+@click.argument("mountpoint", type=DIRECTORY, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with an object for each mount.")
 def status(mountpoint: Path | None, as_json: bool) -> None:
     """Show what is mounted: from where, for how long, how.
