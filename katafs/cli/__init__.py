@@ -10,7 +10,6 @@ from katafs import __version__, background
 from katafs.cli import fsck, installing, looking, migrating, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
 
-
 _EXAMPLES = [
     ("katafs demo /tmp/store", "a store to try"),
     ("katafs mount /tmp/store /mnt/katas", "then: ls /mnt/katas"),

@@ -16,12 +16,15 @@ from katafs.fuse import mounting
 
 
 class PathType(click.Path):
-    """A path. The empty one, which a variable that is not set leaves, is not the current directory."""
+    """A path. The empty one, which a variable that is not set leaves, is not the current directory.
+
+    It is not looked at, as click.Path does: it may be in a mount that does not answer.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
+        return Path(value)
 
 
 class Command(click.Command):
@@ -64,8 +67,8 @@ class _DirectoryType(PathType):
         return [CompletionItem(incomplete, type="dir")]
 
 
-PATH = PathType(path_type=Path, readable=False)
-DIRECTORY = _DirectoryType(path_type=Path, readable=False)
+PATH = PathType()
+DIRECTORY = _DirectoryType()
 
 
 def start_writing() -> None:

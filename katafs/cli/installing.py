@@ -56,8 +56,7 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     changed = False
     try:
         for thing in _things(root):
-            is_ours = thing.is_ours()
-            if not is_ours and os.path.lexists(thing.path):
+            if os.path.lexists(thing.path) and not thing.is_ours():
                 kept.append(thing.path)
                 continue
             done = thing.take_away() if remove else thing.put()
@@ -115,17 +114,17 @@ class _File:
     def is_ours(self) -> bool:
         """As `_Link`'s."""
         try:
-            return not self.path.is_symlink() and _OURS in self.path.read_text(errors="replace")
+            return not self.path.is_symlink() and _OURS in self.path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return False
 
     def put(self) -> bool:
         """As `_Link`'s."""
-        if self.is_ours() and self.path.read_text() == self.text:
+        if self.is_ours() and self.path.read_text(encoding="utf-8") == self.text:
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text(self.text)
+        new.write_text(self.text, encoding="utf-8")
         new.chmod(0o644)
         new.replace(self.path)
         return True
@@ -148,11 +147,11 @@ def _things(root: Path) -> Iterator[_Link | _File]:
         yield _Link(sbin / name, scripts / "mount.fuse.katafs")
     if root / scripts.relative_to("/") not in (local / "bin", root / "usr/bin"):
         yield _Link(local / "bin/katafs", program)
-    unit = resources.files("katafs").joinpath("katafs@.service").read_text()
+    unit = resources.files("katafs").joinpath("katafs@.service").read_text(encoding="utf-8")
     unit = unit.replace("=katafs ", f"={program} ")
     yield _File(local / "lib/systemd/system/katafs@.service", f"{unit}# {_OURS}\n")
     for name, place in _MANUALS.items():
-        text = resources.files("katafs").joinpath("man", name).read_text()
+        text = resources.files("katafs").joinpath("man", name).read_text(encoding="utf-8")
         yield _File(local / "share/man" / place, f'{text}.\\" {_OURS}\n')
     for shell, place in _COMPLETIONS.items():
         yield _File(local / place, f"{completion(shell)}\n# {_OURS}\n")

@@ -84,6 +84,11 @@ def _is_without_effect(name: str, value: str | None) -> bool:
 
 
 def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:
-    text = f"There is no mount option {name!r}" + ("" if value is None else " with a value") + "."
-    close = [one for one in difflib.get_close_matches(name, known, 1) if one != name]
-    return text + (f" Did you mean {close[0]!r}?" if close else " man katafs has a list.")
+    if value is not None and name in known:
+        return f"The mount option {name} takes no value."
+    if value is None and name in _VALUE_WITHOUT_EFFECT:
+        return f"The mount option {name} needs a value: {name}=…"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"There is no mount option {name!r}. " + (
+        f"Did you mean {close[0]!r}?" if close else "man katafs lists them."
+    )

@@ -48,8 +48,7 @@ def status(mountpoint: Path | None, as_json: bool) -> None:
     if mountpoint is None:
         found = [one for one in mounts() if mounting.is_katafs(one)]
     else:
-        # not Path.resolve(), which stops at a dead mount
-        at = mounting.katafs_at(Path(os.path.realpath(mountpoint)))
+        at = mounting.katafs_at(mounting.real_mountpoint(mountpoint))
         if at is None:
             fail(f"{mountpoint}: no katafs is mounted here")
         found = [at]

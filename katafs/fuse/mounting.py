@@ -139,6 +139,13 @@ def katafs_at(mountpoint: Path) -> Mounted | None:
     return found if found is not None and is_katafs(found) else None
 
 
+def real_mountpoint(path: Path) -> Path:
+    """The real path of what is thought to be a mount of ours. Asks nothing of a mount that is named plainly: its daemon
+    may not answer. Otherwise a dead mount is no hindrance, as it is to Path.resolve()."""
+    plain = Path(os.path.abspath(path))
+    return plain if ".." not in path.parts and katafs_at(plain) is not None else Path(os.path.realpath(path))
+
+
 def is_katafs(mounted: Mounted) -> bool:
     """Whether what is mounted is a katafs."""
     return mounted.file_system == FILE_SYSTEM.decode()
@@ -195,8 +202,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
 
     ``lazy``: take it out of the tree at once; the daemon serves those who use it until the last of them is done.
     """
-    # not Path.resolve(), which stops at a dead mount
-    path = Path(os.path.realpath(mountpoint))
+    path = real_mountpoint(mountpoint)
     if not is_mounted(path):
         raise MountError(f"{mountpoint}: no katafs is mounted here")
     if lazy:
@@ -214,7 +220,7 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
 
     Raises `MountError`.
     """
-    path = Path(os.path.realpath(mountpoint))
+    path = real_mountpoint(mountpoint)
     if not is_mounted(path):
         raise MountError(f"{mountpoint}: no katafs is mounted here")
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)

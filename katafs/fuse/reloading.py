@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from katafs.fuse import runtime
-from katafs.fuse.mounting import MountError, device_of
+from katafs.fuse.mounting import MountError, device_of, real_mountpoint
 
 _PATIENCE_SECONDS = 60.0
 
@@ -21,7 +21,7 @@ def reload_mount(mountpoint: Path) -> str:
 
     Raises `MountError`.
     """
-    path = Path(os.path.realpath(mountpoint))
+    path = real_mountpoint(mountpoint)
     device = device_of(path)
     if device is None:
         raise MountError(f"{mountpoint}: no katafs is mounted here")
