@@ -480,7 +480,7 @@ def test_a_wrong_command_line(arguments: str) -> None:
     assert re.search(r"\nError: .+\n$", result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo", "log", "show"])
+@pytest.mark.parametrize("command", ["", *(name for name, one in main.commands.items() if not one.hidden)])
 def test_help(command: str) -> None:
     said = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="katafs")
     assert (said.exit_code, said.stderr) == (0, "")

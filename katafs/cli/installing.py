@@ -22,10 +22,11 @@ from katafs.cli.common import DIRECTORY, Command, fail, quiet
 _OURS = "put here by katafs install; katafs install --remove takes it away"
 _HELPERS = ("mount.fuse.katafs", "mount.katafs")
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+# fish looks for others' in /usr/share alone, where only packages may put something
 _COMPLETIONS = {
-    "bash": "share/bash-completion/completions/katafs",
-    "zsh": "share/zsh/site-functions/_katafs",
-    "fish": "share/fish/vendor_completions.d/katafs.fish",
+    "bash": "usr/local/share/bash-completion/completions/katafs",
+    "zsh": "usr/local/share/zsh/site-functions/_katafs",
+    "fish": "etc/fish/completions/katafs.fish",
 }
 _MANUALS = {
     "katafs.1": "man1/katafs.1",
@@ -154,7 +155,7 @@ def _things(root: Path) -> Iterator[_Link | _File]:
         text = resources.files("katafs").joinpath("man", name).read_text(encoding="utf-8")
         yield _File(local / "share/man" / place, f'{text}.\\" {_OURS}\n')
     for shell, place in _COMPLETIONS.items():
-        yield _File(local / place, f"{completion(shell)}\n# {_OURS}\n")
+        yield _File(root / place, f"{completion(shell)}\n# {_OURS}\n")
 
 
 def completion(shell: str) -> str:
