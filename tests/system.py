@@ -1,5 +1,5 @@
 """A machine of its own for a test, as far as the file system goes: a shell in a private mount namespace, in which
-``/etc`` and ``/usr`` can be written to and nobody else sees it, and ``/mnt`` and ``/srv`` are empty."""
+``/etc``, ``/usr`` and ``/var`` can be written to and nobody else sees it, and ``/mnt`` and ``/srv`` are empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SET_UP = """
     set -e
     mkdir "$1/over"
     mount -t tmpfs tmpfs "$1/over"
-    for name in etc usr; do
+    for name in etc usr var; do
         mkdir -p "$1/over/$name/upper" "$1/over/$name/work"
         mount -t overlay overlay -o "lowerdir=/$name,upperdir=$1/over/$name/upper,workdir=$1/over/$name/work" "/$name"
     done

@@ -104,7 +104,8 @@ def test_each_help_has_examples_that_can_be_given(name: str) -> None:
         words = re.search(r"katafs (\w+)([^|<>]*)", example)
         assert words is not None
         assert words.group(1) == name
-        command.make_context(name, words.group(2).split())
+        parent = click.Context(main, help_option_names=["-h", "--help"])
+        command.make_context(name, words.group(2).split(), parent=parent)
 
 
 # -- katafs(5)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from katafs import __version__
-from katafs.cli.status import _SAMPLE, _duration
+from katafs.cli.status import _duration, counted
 from tests.conftest import unavailable
 from tests.katas import make_kata
 from tests.mounts import CommandLine, command_line, daemon_of, wait_until
@@ -133,10 +133,14 @@ def test_durations(seconds: float, said: str) -> None:
 
 def test_counters_are_found_in_what_prometheus_reads() -> None:
     text = """# HELP katafs_commits_total Commits.
-katafs_commits_total{by="control",kata="a b"} 2.0
-katafs_commits_total{by="option"} 1
+katafs_commits_total{written="control",kata="a b"} 2.0
+katafs_commits_total{written="option"} 1
 katafs_request_duration_seconds_bucket{le="0.1"} 4.0
-katafs_request_duration_seconds_count{request="read"} 1.5e+03
+katafs_request_duration_seconds_count{operation="read"} 1.5e+03
+katafs_request_errors_total{errno="ENOENT",operation="lookup"} 70.0
+katafs_request_errors_total{errno="EROFS",operation="lookup"} 1.0
+katafs_cache_hits_total{cache="blobs"} 5.0
 katafs_memory_bytes 7
+process_open_fds 9.0
 """
-    assert _SAMPLE.findall(text) == [("commits", "2.0"), ("commits", "1"), ("request_duration", "1.5e+03")]
+    assert counted(text) == {"commits": 3, "requests": 1500, "errors": 1}

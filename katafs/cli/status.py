@@ -23,8 +23,12 @@ from katafs.fuse.mounts import Mounted, mounts
 from katafs.text import visible
 
 _PATIENCE_SECONDS = 3.0
-# "katafs_commits_total{kind="control"} 12.0"
-_SAMPLE = re.compile(r"katafs_(\w+?)_(?:total|seconds_count)(?:\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
+# such as: katafs_commits_total{written="control"} 12.0
+_SAMPLE = re.compile(r"^katafs_(\w+?)_(?:total|seconds_count)(\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
+_SHORTER = {"request_duration": "requests", "request_errors": "errors"}
+# what every search for a name gets is no error to a person
+_NO_ERROR = ('errno="ENOENT"', 'operation="lookup"')
+_LEFT_OUT = ("cache_hits", "cache_misses", "daemon_deaths")
 _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
 
 
@@ -121,14 +125,19 @@ def _look(mounted: Mounted) -> _Shown:
 
 
 def _counters(mountpoint: Path) -> dict[str, int]:
-    """What the daemon counts, added up, by names such as ``commits``; empty where it does not say."""
+    """What the daemon counts; empty where it does not say."""
     try:
-        text = (mountpoint / ".katafs/stats").read_text()
+        return counted((mountpoint / ".katafs/stats").read_text())
     except OSError:
         return {}
+
+
+def counted(text: str) -> dict[str, int]:
+    """What Prometheus' text form counts of katafs, over all labels, by names without units: ``requests``."""
     sums: Counter[str] = Counter()
-    for name, value in _SAMPLE.findall(text):
-        sums[name] += int(float(value))
+    for name, labels, value in _SAMPLE.findall(text):
+        if name not in _LEFT_OUT and not all(label in labels for label in _NO_ERROR):
+            sums[_SHORTER.get(name, name)] += int(float(value))
     return dict(sums)
 
 
