@@ -497,6 +497,26 @@ def test_help_needs_no_library_but_click(cli: CommandLine) -> None:
     assert not [name for name in ("pyfuse3", "trio", "pygit2", "cachetools") if f" {name}\n" in result.stderr]
 
 
+def test_quiet_and_verbose(cli: CommandLine) -> None:
+    mnt, store = cli.directory / "mnt", cli.directory / "store"
+    assert cli.done("mount", "--verbose", "store", "mnt") == f"{store} is mounted on {mnt}\n"
+    assert cli.done("reload", "-v", "mnt") == f"mnt is served by katafs {__version__}\n"
+    (pid,) = cli.daemons()
+    cli.kill(pid)
+    assert cli.done("mount", "--quiet", "store", "mnt") == ""
+    assert cli.done("umount", "-v", "mnt") == "mnt is unmounted\n"
+    assert cli.done("demo", "-q", "store") == ""
+    assert cli.done("fsck", "-q", "store") == ""
+    plain = store / "Ab/Cd/Eh"
+    plain.mkdir(parents=True)
+    (plain / "manifest.json").write_text('{"id": "AbCdEh", "version": 1, "visible_files": {}}')
+    (plain / "events.json").write_text('{"index":0,"time":[2020,1,2,3,4,5,6],"event":"created"}')
+    (plain / "0.event.json").write_text('{"files":{},"index":0,"time":[2020,1,2,3,4,5,6],"event":"created"}')
+    assert cli.done("migrate", "--quiet", "--dry-run", "store") == ""
+    result = cli.run("migrate", "--verbose", "store")
+    assert (result.stdout, result.stderr) == ("1 kata with 1 events migrated\n", "AbCdEh: 1 events\n")
+
+
 def test_version(cli: CommandLine) -> None:
     assert cli.done("--version") == f"katafs, version {__version__}\n"
 
