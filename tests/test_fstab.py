@@ -121,6 +121,7 @@ def test_what_is_refused(machine: System) -> None:
 
 def test_umount_while_somebody_works_in_it(machine: System) -> None:
     machine.done("mount -t katafs /srv/katas /mnt/katas")
+    (first,) = json.loads(machine.done("katafs status --json /mnt/katas"))
     pid = machine.done(f"sleep 600 < {KATA}/stdout & echo $!").strip()
     assert machine.run("umount /mnt/katas") == (32, "umount: /mnt/katas: target is busy.\n")
     busy = "katafs: /mnt/katas is busy: sleep ({}) works in it, or has a file of it open; umount --lazy takes it away"
@@ -135,7 +136,7 @@ def test_umount_while_somebody_works_in_it(machine: System) -> None:
     machine.done("mount -t katafs /srv/katas /mnt/katas; mountpoint -q /mnt/katas; umount /mnt/katas")
     machine.done(f"cd; kill {pid}; wait")
     # the first one's daemon ends with its last user
-    wait_until(lambda: machine.run("pgrep -f mount.katafs")[0], "the end of the daemon")
+    wait_until(lambda: not Path(f"/proc/{first['pid']}").exists(), "the end of the daemon")
 
 
 def test_what_is_mounted_in_it_is_named(machine: System) -> None:

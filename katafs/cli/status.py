@@ -22,7 +22,7 @@ from katafs.fuse import mounting, runtime
 from katafs.fuse.mounts import Mounted, mounts
 from katafs.text import visible
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 2.0
 # such as: katafs_commits_total{written="control"} 12.0
 _SAMPLE = re.compile(r"^katafs_(\w+?)_(?:total|seconds_count)(\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
 _SHORTER = {"request_duration": "requests", "request_errors": "errors"}
