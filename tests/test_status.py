@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -81,6 +82,19 @@ def test_what_a_person_reads(cli: CommandLine) -> None:
     assert facts["mode"] == "fast mode, read-write, kept alive"
     assert facts["process"] == f"{daemon_of(pid)}, kept alive by {pid}"
     assert f"{said}" in cli.done("status") + "\n"
+
+
+@pytest.mark.parametrize(("setting", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_on_a_terminal(cli: CommandLine, setting: dict[str, str], is_coloured: bool) -> None:
+    cli.mount("store", "mnt")
+    environment = {name: value for name, value in cli.environment.items() if name != "NO_COLOR"} | setting
+    ours, theirs = pty.openpty()
+    command = cli.command("status", "mnt")
+    subprocess.run(command, stdout=theirs, cwd=cli.directory, env=environment, check=True, timeout=60)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert (b"\x1b[" in said, b"serving" in said) == (is_coloured, True)
 
 
 def test_a_mount_that_is_dead_or_does_not_answer(cli: CommandLine) -> None:

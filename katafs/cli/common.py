@@ -95,6 +95,11 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def echo(text: str) -> None:
+    """Print what may have colours: on a terminal only, where click itself looks, and not with NO_COLOR."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """End the command with one sentence."""
     click.echo(f"katafs: {message}", err=True)

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,8 @@ class LogTo:
             if _is_journal():
                 formatter = _JournalFormatter("%(name)s: %(message)s")
         else:
+            from logging.handlers import SysLogHandler
+
             try:
                 handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
                 formatter = logging.Formatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail
+from katafs.cli.common import DIRECTORY, Command, echo, fail
 from katafs.errors import KataError
 from katafs.text import visible, without_colours
 
@@ -44,9 +44,9 @@ def log(path: Path) -> None:
     except KataError as error:
         fail(str(error))
     titles, *events = rows
-    _print(click.style("  ".join(titles).rstrip(), bold=True))
+    echo(click.style("  ".join(titles).rstrip(), bold=True))
     for cells in events:
-        _print("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
 
 
 @click.command(
@@ -78,17 +78,12 @@ def show(path: Path, event: int | None) -> None:
     except KataError as error:
         fail(str(error))
     for line in lines:
-        _print(line)
+        echo(line)
 
 
 def _id_of(path: Path) -> str:
     """The id of a kata by the last three names of its path."""
     return "".join(Path(os.path.abspath(path)).parts[-3:])
-
-
-def _print(line: str) -> None:
-    """A line; click itself takes the colours away where there is no terminal."""
-    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def _coloured(title: str, cell: str) -> str:

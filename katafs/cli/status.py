@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail
+from katafs.cli.common import DIRECTORY, Command, echo, fail
 from katafs.fuse import mounting, runtime
 from katafs.fuse.mounts import Mounted, mounts
 from katafs.text import visible
@@ -62,7 +62,7 @@ def status(mountpoint: Path | None, as_json: bool) -> None:
     elif not shown:
         click.echo("no katafs is mounted")
     else:
-        click.echo("\n\n".join("\n".join(_lines(one)) for one in shown))
+        echo("\n\n".join("\n".join(_lines(one)) for one in shown))
     sys.stdout.flush()
     # a thread may wait for a mount that does not answer, and Python for the thread
     os._exit(0 if all(one.state == _SERVING for one in shown) else 1)
