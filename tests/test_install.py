@@ -178,4 +178,4 @@ def test_zsh_completes(machine: System) -> None:
             zpty -w -n z $'{line}\\t'
             zpty -r z said '*{expected}*' && echo completed"""
         machine.done(f"cat > zsh/try <<'END'\n{script}\nEND")
-        assert machine.run("timeout 20 zsh zsh/try") == (0, "completed\n"), line
+        assert machine.run("timeout 50 zsh zsh/try") == (0, "completed\n"), line
