@@ -51,7 +51,8 @@ def test_other_values_are_no_later_version(store: Path, version: Any) -> None:
 
 def test_a_later_version_in_a_mount(store: Path, mount: MakeMount) -> None:
     of_version(store, 3)
-    kata = mount(store).kata("AbCdEf")
+    kata = mount(store, options=("--xattr",)).kata("AbCdEf")
+    assert os.getxattr(kata, "user.katafs.version") == b"3"
     assert {"control", "ran_tests"} & set(os.listdir(kata)) == set()
     assert (kata / "events/1/files/hiker.py").read_text().startswith("def answer")
     assert git(kata, "tag") == b"0\n1\n"

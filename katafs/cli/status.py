@@ -94,8 +94,8 @@ class _Shown:
         if served is not None:
             known |= {
                 "version": served.version,
-                "since": _moment(served).isoformat(timespec="seconds"),
-                "seconds": int(_seconds(served)),
+                "since": _moment(served).isoformat(timespec="seconds") if served.since else None,
+                "seconds": int(_seconds(served)) if served.since else None,
                 "mode": "fast" if served.is_fast else "slower",
                 "kept_alive": served.is_kept,
                 "pid": served.pid,
@@ -147,7 +147,12 @@ def _lines(shown: _Shown) -> Iterator[str]:
     how = ["read-only" if "ro" in options else "read-write", *(["for all users"] if "allow_other" in options else [])]
     state = shown.state
     if served is not None:
-        state += f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
+        # a keeper that an older katafs started does not say since when
+        state += (
+            ""
+            if not served.since
+            else f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
+        )
         how = [f"{'fast' if served.is_fast else 'slower'} mode", *how]
         how += ["kept alive" if served.is_kept else "ends with its daemon"]
     facts = {"store": visible(shown.mounted.source), "state": state, "mode": ", ".join(how)}
