@@ -14,10 +14,10 @@ from typing import Any
 import cachetools
 
 from katafs.caching import CountedCache
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import DamagedError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns
-from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
+from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, read_rows
 from katafs.kata.listing import Listing
 from katafs.kata.plain_paths import plain_version, set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
@@ -134,6 +134,16 @@ class Kata:
             return plain_version(self.manifest())
         except DamagedError:
             return None
+
+    def is_writable(self) -> bool:
+        """Whether katafs writes to it: its layout is one of ours or saver's, and its version not a later one."""
+        try:
+            check_version(self.manifest(), self.kata_id)
+        except ReadOnlyError:
+            return False
+        except DamagedError:
+            pass  # whoever writes will be told
+        return self.tip().layout.is_writable
 
     @property
     def is_stored_plain(self) -> bool:

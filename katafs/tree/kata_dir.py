@@ -163,7 +163,7 @@ def _names(kata: Kata) -> list[bytes]:
         names = [name for name in names if name not in (b"README.md", b"options.json")]
     elif kata.tip().root.blob(b"README.md") is None:
         names.remove(b"README.md")
-    if not kata.tip().layout.is_writable:
+    if not kata.is_writable():
         names = [name for name in names if name not in (b"control", b"ran_tests")]
     if _shows_git(kata):
         names.append(b".git")
@@ -172,7 +172,8 @@ def _names(kata: Kata) -> list[bytes]:
 
 def _shows_git(kata: Kata) -> bool:
     try:
-        return kata.manifest().get("version") == 2
+        version = kata.manifest().get("version")
+        return isinstance(version, (int, float)) and version >= 2
     except DamagedError:
         # nobody can tell, and the repository is what is left to be looked at
         return True

@@ -116,6 +116,7 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
+        self._repair = self._repair and manifest.later_version(exam) is None
         if not self._is_quick:
             self._damage = objects.look(exam)
         self._long = list(self._found_by(LONG_CHECKS, exam))
