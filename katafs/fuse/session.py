@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
+from katafs import process
 from katafs.errors import KataError
 from katafs.fuse import fastopen
 from katafs.fuse.device import Held, resend
@@ -233,6 +234,7 @@ async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None
     is_orphaned = False
     while True:
         await trio.sleep(_EXPIRE_SECONDS)
+        process.rest()
         try:
             tree.ctx.controls.expire()
             await operations.plain.expire()

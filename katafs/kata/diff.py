@@ -35,7 +35,7 @@ from katafs.text import decode
 # KiB take it 15 ms, and 160 ms in the worst case that was found (random lines of one letter).
 DIFF_BUDGET = 256 << 10
 # a writer waits for it, and other writers of the kata do
-_COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0)
+_COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
 
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
