@@ -234,8 +234,7 @@ def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None
         wait_until(lambda: workers(mounted.daemon), "the process")
         ended = [*children(mounted.daemon), *workers(mounted.daemon)]
         mounted.kill()
-        for pid in ended:
-            wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the end of the process", 5)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ended), "the end of the processes", 5)
         assert reader.wait(5) != 0
 
 

@@ -18,7 +18,7 @@ from katafs.git import GitRepo, GitWriter
 from katafs.git.refs import _seen
 from tests.katas import add_event, assert_sound, git, make_kata
 from tests.mounts import MakeMount, Mount, wait_until
-from tests.test_bounds import MIB, big_event, workers, memory
+from tests.test_bounds import MIB, big_event, memory, workers
 
 MESSAGE = b'{"summary": {"colour": "red"}}'
 

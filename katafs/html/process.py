@@ -53,13 +53,13 @@ def _render(page: Page, *, highlight: bool) -> bytes:
 
 def prepare_nursery() -> Iterator[None]:
     """Have in memory what pages need, before workers are forked: one step after the other, in the nursery."""
-    from katafs.html.serve import maker
+    from katafs.html.serve import maker  # noqa: PLC0415 - as in `_make`
 
     yield from maker().prepare()
 
 
 def _make(_file: None, page: Page, highlight: bool) -> bytes:
     # here, so that the daemon itself does without the libraries
-    from katafs.html.serve import make
+    from katafs.html.serve import make  # noqa: PLC0415
 
     return make(page, highlight=highlight)

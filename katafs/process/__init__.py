@@ -1,7 +1,7 @@
 """Work that may take much memory or time, or holds Python's lock: in a process of its own, with limits.
 
-The process is a worker, forked for this one piece of work by a nursery (`katafs.process.nursery`) with the modules that
-it needs in memory: some milliseconds. The nursery is a new Python, never a fork of a daemon with threads, and is started
+The process is a worker, forked for this one piece of work by a nursery (`katafs.process.nursery`) that has in memory
+what it needs: some milliseconds. The nursery is a new Python, never a fork of a daemon with threads, and is started
 when there is work. Nothing that this process has open is there but the file for the result. It ends with this process,
 or when there was no work for some time; when it is killed, the next one begins its work again.
 """

@@ -61,25 +61,27 @@ class Nursery:
     def rest(self) -> None:
         """End the nursery when it has had no work for some time, and bury those that have ended."""
         with self._lock:
-            if self._control is not None and not self._working:
-                if time.monotonic() - self._last_used > IDLE_SECONDS:
-                    self._let_go()
+            is_idle = not self._working and time.monotonic() - self._last_used > IDLE_SECONDS
+            if self._control is not None and is_idle:
+                self._let_go()
             self._ended = [process for process in self._ended if process.poll() is None]
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
-            for _ in range(2):
-                control = self._control or self._start()
+            if self._control is not None:
                 try:
-                    socket.send_fds(control, [modules.encode()], fds)
-                except OSError as error:
+                    socket.send_fds(self._control, [modules.encode()], fds)
+                except OSError:
                     # it was killed meanwhile, or has found that its code is old
                     self._let_go()
-                    reason = error
-                    continue
-                self._working += 1
-                return
-        raise _cannot(reason)
+            if self._control is None:
+                self._control = self._start()
+                try:
+                    socket.send_fds(self._control, [modules.encode()], fds)
+                except OSError as error:
+                    self._let_go()
+                    raise _cannot(error) from error
+            self._working += 1
 
     def _start(self) -> socket.socket:
         control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,7 +92,7 @@ class Nursery:
             with its_control:
                 self._process = subprocess.Popen(
                     command,
-                    stdin=its_control,
+                    stdin=its_control.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=environment,
@@ -102,8 +104,8 @@ class Nursery:
         except OSError as error:
             control.close()
             raise _cannot(error) from error
-        self._control = control
         if code != wire.CODE:
+            control.close()
             self._let_go()
             raise ExhaustedError("other code than ours is installed now: katafs reload is to be called", errno.EAGAIN)
         return control

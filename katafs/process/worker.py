@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+from collections.abc import Callable
 
 from katafs.errors import KataError
 from katafs.process import wire
@@ -30,8 +31,7 @@ def work(task: int, output: int | None = None) -> None:
         end.sendall(answer)
 
 
-def _called(limits: Limits, output: int | None, call: object, arguments: tuple[object, ...]) -> object:
-    assert callable(call)
+def _called(limits: Limits, output: int | None, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
     limits.impose()
     if output is None:
         return call(None, *arguments)
