@@ -103,10 +103,14 @@ class Nursery:
             code = control.recv(wire.MESSAGE)
         except OSError as error:
             control.close()
+            self._let_go()
             raise _cannot(error) from error
         if code != wire.CODE:
             control.close()
             self._let_go()
+        if not code:
+            raise ExhaustedError("no process can be started: it ends at once", errno.EAGAIN)
+        if code != wire.CODE:
             raise ExhaustedError("other code than ours is installed now: katafs reload is to be called", errno.EAGAIN)
         return control
 
