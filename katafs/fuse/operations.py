@@ -20,12 +20,13 @@ from typing import Any, Never, TypeVar, cast
 import cachetools
 import pyfuse3
 
-from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
+from katafs.errors import InvalidError, KataError, NotFoundError, NotReadYet, unreadable
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
+from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
 from katafs.tree.pending import Stored
@@ -45,7 +46,13 @@ def _answers(handler: _Handler) -> _Handler:
     @functools.wraps(handler)
     async def answer(*args: Any) -> Any:
         try:
-            return await handler(*args)
+            while True:
+                try:
+                    return await handler(*args)
+                except NotReadYet as missing:
+                    # Asked again from the start, which has done nothing yet: where that is not so, the handler itself
+                    # sees to it, and where it has to know who asks.
+                    await args[0].reading.read(missing)
         except pyfuse3.FUSEError:
             raise
         except KataError as error:
@@ -83,7 +90,8 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
-        self._writes = Writes(tree, journal or Journal(None))
+        self.reading = Reading()
+        self._writes = Writes(tree, journal or Journal(None), self.reading)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
@@ -177,7 +185,8 @@ class Operations(pyfuse3.Operations):
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
-        node = self._tree.node(self._handles.inode(fh))
+        inode = self._handles.inode(fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
             await self.plain.write(node, writer, off, buf)
             return len(buf)
@@ -197,15 +206,16 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
+        writer = self._handles.writer(inode if fh is None else fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, writer)
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = _attributes(self._tree.node(inode), 0)
+        answer = await self.reading.answer(lambda: _attributes(self._tree.node(inode), 0))
         answer.st_size = 0
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5.0
+_SWITCH_SECONDS = 0.001
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
 _READERS = 100  # requests that are handled at a time, beside those that wait for a commit, or for something slow
@@ -75,6 +77,8 @@ def serve(
     """
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
+    # how long the event loop may have to wait for a thread that has Python's lock
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if fast is None:
         fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
@@ -82,7 +86,7 @@ def serve(
 
     from katafs.fuse.operations import Operations
 
-    tree = Tree(Context(Store(options.store), options.uid, options.gid))
+    tree = Tree(Context(Store(options.store, defers=True), options.uid, options.gid))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))

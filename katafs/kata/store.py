@@ -17,11 +17,14 @@ _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
 class Store:
-    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files."""
+    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
 
-    def __init__(self, root: Path, spool: Path | None = None) -> None:
+    ``defers``: a question about a kata that needs something large raises `NotReadYet`.
+    """
+
+    def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
         self.root = root
-        self._caches = ReadCaches()
+        self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         # the kata, and the device and inode of its directory: another directory is another kata
         self._open: cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]] = cachetools.LRUCache(_OPEN_KATAS)

@@ -25,7 +25,7 @@ from katafs.tree.numbers import Key
 Make = Callable[[GitRepo], bytes]
 
 # What is read, in bytes, for a content that is computed in the daemon itself.
-TEXT_BUDGET = 4 << 20
+TEXT_BUDGET = 1 << 20
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
