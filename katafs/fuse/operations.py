@@ -25,6 +25,7 @@ from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
+from katafs.fuse.memory import Memory
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
@@ -91,6 +92,7 @@ class Operations(pyfuse3.Operations):
         self._handles = Handles(fast)
         self._fast = fast
         self.reading = Reading()
+        self.memory = Memory(tree.ctx)
         self._writes = Writes(tree, journal or Journal(None), self.reading)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
@@ -119,6 +121,7 @@ class Operations(pyfuse3.Operations):
         return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.numbers.forget(inode, count)
 

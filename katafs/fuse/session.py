@@ -16,7 +16,7 @@ import trio
 
 from katafs import process
 from katafs.errors import KataError
-from katafs.fuse import fastopen
+from katafs.fuse import fastopen, memory
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
@@ -78,6 +78,7 @@ def serve(
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
     # how long the event loop may have to wait for a thread that has Python's lock
+    memory.keep_few_heaps()
     sys.setswitchinterval(_SWITCH_SECONDS)
     if fast is None:
         fast = fastopen.load(wanted=options.fast_open)
@@ -239,6 +240,7 @@ async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None
     while True:
         await trio.sleep(_EXPIRE_SECONDS)
         process.rest()
+        await operations.memory.look()
         try:
             tree.ctx.controls.expire()
             await operations.plain.expire()

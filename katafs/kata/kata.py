@@ -6,16 +6,14 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cachetools
-
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet
 from katafs.git import Commit, GitRepo, Oid
+from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows, parse_rows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
 from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, rows_of
@@ -23,8 +21,9 @@ from katafs.kata.listing import Listing
 from katafs.kata.plain_paths import plain_version, set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
+__all__ = ["Kata", "ReadCaches", "Tip"]
+
 _SECOND = 1_000_000_000
-_DAMAGED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,26 +40,6 @@ class Tip:
     def last(self) -> int:
         """The newest event."""
         return self.rows.last
-
-
-class ReadCaches:
-    """What was read from objects that never change; shared by all katas, bounded by the number of paths and bytes."""
-
-    def __init__(
-        self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20, *, defers: bool = False
-    ) -> None:
-        #: whether what is large is not read here and now, but a `NotReadYet`
-        self.defers = defers
-        # the keys begin with the number of a history, see `Kata`
-        self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
-        # what was damaged may be mended
-        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
-        self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
-        self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
-            blob_bytes, getsizeof=lambda data: len(data) + 200
-        )
-        self.histories = itertools.count()
 
 
 class Kata:
@@ -130,6 +109,12 @@ class Kata:
 
     def _keep_rows(self, oid: Oid, rows: Rows) -> None:
         self._rows = (oid, rows)
+        self._caches.hold(self, self.repo.blob_size(oid))
+
+    def let_go(self) -> None:
+        """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
+        self._history = next(self._caches.histories)
+        self._tip = self._rows = self._option_times = self._set_options = self._manifest = None
 
     def generation(self) -> int:
         """A number that is another for another kata of the same id, and the same in every daemon: it is made from the

@@ -106,6 +106,10 @@ class Store:
             return False
         return True
 
+    def forget(self) -> None:
+        """Forget what was read, and can be read again."""
+        self._caches.clear()
+
     def close(self) -> None:
         """Remove what was kept outside the store."""
         self.plain.close()

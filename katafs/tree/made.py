@@ -49,6 +49,10 @@ class MadeCache:
             return spooled
         return self._contents.get(key)
 
+    def forget(self) -> None:
+        """Forget the contents in memory, which can be made again; their sizes stay."""
+        self._contents.clear()
+
     def size(self, key: Hashable) -> int | None:
         """The size of a content that was made once, in bytes."""
         return self._sizes.get(key)
