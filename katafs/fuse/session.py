@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_EXPIRE_SECONDS = 5.0
+_EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
@@ -237,12 +238,14 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
 
 async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
-    while True:
-        await trio.sleep(_EXPIRE_SECONDS)
+    for second in itertools.count(1):
+        await trio.sleep(1)
+        tree.ctx.controls.expire()
+        if second % _EXPIRE_SECONDS:
+            continue
         process.rest()
         await operations.memory.look()
         try:
-            tree.ctx.controls.expire()
             await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")

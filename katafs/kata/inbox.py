@@ -7,7 +7,7 @@ The kernel gives a message as one or many writes, and several clients may write 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -191,9 +191,14 @@ class Inbox:
         """How many messages have been begun and not finished."""
         return sum(known.refusal is None for known in self._unfinished.values())
 
-    def expire(self, now: float) -> list[Hashable]:
-        """Forget what has waited for more than 10 s; the control files whose messages were dropped."""
-        old = [key for key, known in self._unfinished.items() if now - known.touched > UNFINISHED_SECONDS]
+    def expire(self, now: float, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> list[Hashable]:
+        """Forget what has waited for more than 10 s, or has a writer who is gone; the control files whose messages were
+        dropped."""
+        old = [
+            key
+            for key, known in self._unfinished.items()
+            if now - known.touched > UNFINISHED_SECONDS or is_gone(key[1])
+        ]
         return [key[0] for key in old if self.drop(*key)]
 
 

@@ -113,7 +113,7 @@ def parse_act(kind: Kind, data: bytes) -> Act:
     """
     if len(data) + _WEIGHT * sum(map(data.count, b",[{")) <= _MOST_HERE:
         return _parse(kind, data)
-    return cast(Act, process.run(_LIMITS, None, _parse_elsewhere, kind, data))
+    return cast(Act, process.attempt(_LIMITS, None, _parse_elsewhere, kind, data))
 
 
 def _parse_elsewhere(_file: None, kind: Kind, data: bytes) -> Act:
