@@ -32,6 +32,7 @@ from katafs.kata.spool import Spool
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.made import MadeCache
+from katafs.tree.tree import Tree
 from tests.benchmarks import hostile
 from tests.katas import add_event, git, git_commit, make_kata, pretty_json, row_time, stored_rows
 from tests.mounts import MakeMount, Mount, wait_until
@@ -513,7 +514,7 @@ def test_what_the_kernel_forgot_is_forgotten(store: Path) -> None:
     assert kata.path == path
     assert kata.files(0)
     ctx.made.put("text", b"made")
-    memory = Memory(ctx)
+    memory = Memory(Tree(ctx))
     for forgotten, is_kept in ((10, True), (6_000, False), (10, False)):
         memory.forgotten(forgotten)
         trio.run(memory.look)

@@ -7,7 +7,7 @@ import logging
 
 import trio
 
-from katafs.tree.context import Context
+from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def keep_few_heaps() -> None:
 class Memory:
     """Sees when it is time. Belongs to the event loop."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
         self._forgotten = 0
 
     def forgotten(self, inodes: int) -> None:
@@ -44,7 +44,7 @@ class Memory:
         forgotten, self._forgotten = self._forgotten, 0
         if forgotten < _MANY_FORGOTTEN:
             return
-        self._ctx.forget()
+        self._tree.ctx.forget()
         # freed memory stays with the process otherwise; takes some milliseconds, without Python's lock
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

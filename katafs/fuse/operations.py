@@ -92,7 +92,7 @@ class Operations(pyfuse3.Operations):
         self._handles = Handles(fast)
         self._fast = fast
         self.reading = Reading()
-        self.memory = Memory(tree.ctx)
+        self.memory = Memory(tree)
         self._writes = Writes(tree, journal or Journal(None), self.reading)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)

@@ -59,6 +59,9 @@ class Writes:
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
+        expect: Callable[[], None] | None = None
+        if len(data) > _LARGE:
+            expect = await trio.to_thread.run_sync(node.scan, writer, data)
         request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
         try:
             if request.announced is not None and await self._was_recorded(node, request.announced):
@@ -68,6 +71,8 @@ class Writes:
                 node.refused(error, (writer, offset))
                 raise error
             before = node.is_unfinished(writer)
+            if expect is not None:
+                expect()
             message = node.feed(writer, offset, data, appends=appends)
             self._journal.fed(request, was_unfinished=before, is_unfinished=node.is_unfinished(writer))
             if message is not None:

@@ -98,6 +98,10 @@ class Writable(File):
     def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
         """Take one write; the message if it is complete. Raises what the writer is to hear."""
 
+    def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
+        """Look at a large write in a worker thread; what is returned is to be called right before `feed`."""
+        return bool
+
     @abstractmethod
     def parse(self, message: Message) -> Job:
         """What the message says is to be done. Raises `InvalidError`."""
