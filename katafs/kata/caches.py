@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import cachetools
 
+from katafs.caching import CountedCache
 from katafs.git import Oid
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import Snapshot
@@ -38,12 +39,12 @@ class ReadCaches:
         #: whether what is large is not read here and now, but a `NotReadYet`
         self.defers = defers
         # the keys begin with the number of a history, see `Kata`
-        self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
         # what was damaged may be mended
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
-        self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
-        self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
+        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
+        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
+        self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
         self.histories = itertools.count()

@@ -77,6 +77,8 @@ class Writable(File):
 
     mode = stat.S_IFREG | 0o644
     attr_timeout = NEVER
+    #: under what its commits are counted
+    counted_as = "control"
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
         super().__init__(key, owner, mtime_ns)
@@ -100,7 +102,7 @@ class Writable(File):
 
     def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
         """Look at a large write in a worker thread; what is returned is to be called right before `feed`."""
-        return bool
+        return lambda: None
 
     @abstractmethod
     def parse(self, message: Message) -> Job:
