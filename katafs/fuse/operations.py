@@ -24,7 +24,9 @@ from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
+from katafs.fuse.memory import Memory
 from katafs.fuse.plain_writes import PlainWrites
+from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
 from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
@@ -48,13 +50,15 @@ class Operations(pyfuse3.Operations):
         self._handles = Handles(fast)
         self._fast = fast
         self._has_xattr = tree.ctx.about.xattr
-        self._writes = Writes(tree, journal or Journal(None))
+        self.reading = Reading()
+        self.memory = Memory(tree)
+        self._writes = Writes(tree, journal or Journal(None), self.reading)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters)
+        watch(self, tree.ctx.counters, self.reading)
 
     # -- names and attributes
 
@@ -76,6 +80,7 @@ class Operations(pyfuse3.Operations):
         return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.numbers.forget(inode, count)
 
@@ -156,7 +161,8 @@ class Operations(pyfuse3.Operations):
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
-        node = self._tree.node(self._handles.inode(fh))
+        inode = self._handles.inode(fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
             await self.plain.write(node, writer, off, buf)
             return len(buf)
@@ -175,15 +181,16 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
+        writer = self._handles.writer(inode if fh is None else fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, writer)
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = _attributes(self._tree.node(inode), 0)
+        answer = await self.reading.answer(lambda: _attributes(self._tree.node(inode), 0))
         answer.st_size = 0
         return answer
 

@@ -81,7 +81,7 @@ class PlainWrites:
                 return
         before = None
         with contextlib.suppress(KataError):
-            before = self._tree.tip(node.kata_id)
+            before = await self._writes.tip(node.kata_id)
         await trio.to_thread.run_sync(node.store, offset, data, limiter=self._limiter)
         if before is None:
             # what made a new kata whole is its first commit
@@ -89,9 +89,8 @@ class PlainWrites:
             return
         # It is recorded: whatever goes wrong from here on, the writer must hear of success.
         try:
-            after = self._tree.tip(node.kata_id)
-            if after.commit.oid != before.commit.oid:
+            if (await self._writes.tip(node.kata_id)).commit.oid != before.commit.oid:
                 self._counters.commits["plain"] += 1
-                await self._writes.tell(self._tree.stale_after(node.kata_id, before, after))
+                await self._writes.tell(await self._writes.stale_after(node.kata_id, before))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", node.kata_id)

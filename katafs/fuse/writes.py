@@ -14,6 +14,7 @@ import trio
 
 from katafs.errors import DiedError, KataError, StorageError
 from katafs.fuse.journal import Journal
+from katafs.fuse.reading import Reading
 from katafs.git import Oid
 from katafs.kata.commit import Announce, Committed
 from katafs.kata.inbox import Message
@@ -36,9 +37,10 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, journal: Journal) -> None:
+    def __init__(self, tree: Tree, journal: Journal, reading: Reading) -> None:
         self._tree = tree
         self._journal = journal
+        self._reading = reading
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
         self._limiter = trio.CapacityLimiter(_TELLING)
         self._telling = 0
@@ -62,6 +64,9 @@ class Writes:
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
+        expect: Callable[[], None] | None = None
+        if len(data) > _LARGE:
+            expect = await trio.to_thread.run_sync(node.scan, writer, data)
         request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
         try:
             if request.announced is not None and await self._was_recorded(node, request.announced):
@@ -71,6 +76,8 @@ class Writes:
                 node.refused(error, (writer, offset))
                 raise error
             before = node.is_unfinished(writer)
+            if expect is not None:
+                expect()
             message = node.feed(writer, offset, data, appends=appends)
             self._journal.fed(request, was_unfinished=before, is_unfinished=node.is_unfinished(writer))
             if message is not None:
@@ -94,7 +101,8 @@ class Writes:
         log.info("kata %s: event %d, commit %s was recorded already", node.kata_id, committed.index, commit.hex())
         node.accepted(committed)
         # a message may be two commits
-        await self._tell_committed(node, kata.tip_at(commits_before(kata.repo, commit, 2)))
+        before = await self._reading.answer(lambda: kata.tip_at(commits_before(kata.repo, commit, 2)))
+        await self._tell_committed(node, before)
         return True
 
     async def _commit(
@@ -124,8 +132,7 @@ class Writes:
 
     async def _tell_committed(self, node: Writable, before: Tip) -> None:
         try:
-            after = self._tree.tip(node.kata_id)
-            await self.tell(self._tree.stale_after(node.kata_id, before, after))
+            await self.tell(await self.stale_after(node.kata_id, before))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
 
@@ -147,8 +154,16 @@ class Writes:
         """Call a job when it is its turn. Returns its result, and the tip before it."""
         queue = self._queues.setdefault(kata_id, trio.Lock())
         async with queue:
-            before = self._tree.tip(kata_id)
+            before = await self.tip(kata_id)
             return await trio.to_thread.run_sync(job, limiter=self._recording), before
+
+    async def tip(self, kata_id: str) -> Tip:
+        """The tip of a kata as it is now."""
+        return await self._reading.answer(lambda: self._tree.tip(kata_id))
+
+    async def stale_after(self, kata_id: str, before: Tip) -> Stale:
+        """What the kernel must forget of a kata whose tip was another."""
+        return await self._reading.answer(lambda: self._tree.stale_after(kata_id, before, self._tree.tip(kata_id)))
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""

@@ -232,7 +232,7 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOAD_LINK: downloads.download_link,
     pages.HTML: pages.HtmlDir,
     pages.HTML_INDEX: pages.index_page,
-    pages.HISTORY: pages.HistoryFile,
+    pages.HISTORY: pages.history_file,
     CONTROL: ControlDir,
     MANIFEST: _manifest,
     CONFIG: ConfigDir,
