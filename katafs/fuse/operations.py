@@ -83,9 +83,10 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
-        self._writes = Writes(tree, journal or Journal(None))
+        journal = journal or Journal(None)
+        self._writes = Writes(tree, journal)
         self._makers = Makers(tree)
-        self.plain = PlainWrites(tree, self._makers, self._writes)
+        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
 
@@ -179,7 +180,7 @@ class Operations(pyfuse3.Operations):
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         node = self._tree.node(self._handles.inode(fh))
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf)
+            await self.plain.write(node, writer, off, buf, unique)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
@@ -253,7 +254,7 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, is_directory=False)
+        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
@@ -261,7 +262,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 

@@ -172,7 +172,7 @@ async def _run(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
-        nursery.start_soon(_expire, tree, operations, kept)
+        nursery.start_soon(_expire, options, tree, operations, kept)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
@@ -229,13 +229,14 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
             pyfuse3.terminate()
 
 
-async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None:
+async def _expire(options: MountOptions, tree: Tree, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
     while True:
         await trio.sleep(_EXPIRE_SECONDS)
         try:
             tree.ctx.controls.expire()
-            await operations.plain.expire()
+            if not options.read_only:
+                await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")
         if kept is not None and kept.is_orphaned and not is_orphaned:

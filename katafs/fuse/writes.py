@@ -13,8 +13,7 @@ import pyfuse3
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
-from katafs.fuse.journal import Journal
-from katafs.git import Oid
+from katafs.fuse.journal import Journal, Request
 from katafs.kata.commit import Announce, Committed
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Tip
@@ -59,7 +58,9 @@ class Writes:
         """
         request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
         try:
-            if request.announced is not None and await self._was_recorded(node, request.announced):
+            committed = await self.recorded_before(node.kata_id, request)
+            if committed is not None:
+                node.accepted(committed)
                 return
             if self._journal.is_rest(request):
                 error = DiedError("the daemon died while it had the beginning of the message; send it again")
@@ -79,18 +80,19 @@ class Writes:
         node.truncate(writer)
         self._journal.truncated(node.number, writer)
 
-    async def _was_recorded(self, node: Writable, commit: Oid) -> bool:
-        """Whether what a write is for was recorded by a daemon that died before it could answer; then this one does
-        what that one could not."""
-        kata = self._tree.ctx.store.kata(node.kata_id)
-        committed = await trio.to_thread.run_sync(find_recorded, kata.path, node.kata_id, commit)
+    async def recorded_before(self, kata_id: str, request: Request) -> Committed | None:
+        """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
+        that one could not."""
+        if request.announced is None:
+            return None
+        kata = self._tree.ctx.store.kata(kata_id)
+        committed = await trio.to_thread.run_sync(find_recorded, kata.home, kata_id, request.announced)
         if committed is None:
-            return False
-        log.info("kata %s: event %d, commit %s was recorded already", node.kata_id, committed.index, commit.hex())
-        node.accepted(committed)
+            return None
+        log.info("kata %s: event %d, commit %s was recorded already", kata_id, committed.index, committed.commit.hex())
         # a message may be two commits
-        await self._tell_committed(node, kata.tip_at(commits_before(kata.repo, commit, 2)))
-        return True
+        await self.tell_committed(kata_id, kata.tip_at(commits_before(kata.repo, committed.commit, 2)))
+        return committed
 
     async def _commit(
         self, node: Writable, message: Message, again_at: tuple[Hashable | None, int] | None, announce: Announce
@@ -111,14 +113,24 @@ class Writes:
         if committed is None:
             return
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
-        await self._tell_committed(node, before)
+        await self.tell_committed(node.kata_id, before)
 
-    async def _tell_committed(self, node: Writable, before: Tip) -> None:
+    async def tell_committed(self, kata_id: str, before: Tip | None) -> None:
+        """Tell the kernel what changed since a tip, if there was one and anything did. Raises nothing: it is recorded, and whoever wrote
+        must hear of success, whatever goes wrong from there on."""
+        if before is None:
+            return
         try:
-            after = self._tree.tip(node.kata_id)
-            await self.tell(self._tree.stale_after(node.kata_id, before, after))
+            after = self._tree.tip(kata_id)
+            if after.commit.oid != before.commit.oid:
+                await self.tell(self._tree.stale_after(kata_id, before, after))
         except Exception:
-            log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
+            log.exception("kata %s: the kernel was not told of a commit", kata_id)
+
+    def tell_committed_later(self, kata_id: str, before: Tip | None) -> None:
+        """The same, while the caller goes on."""
+        if before is not None and not self._is_stopping:
+            trio.lowlevel.spawn_system_task(self.tell_committed, kata_id, before)
 
     @contextlib.contextmanager
     def _place_for(self, message: Message) -> Iterator[None]:

@@ -49,12 +49,13 @@ def event_indexes(path: Path, version: int) -> list[int]:
     if version:
         found = (_EVENT_FILE.fullmatch(name) for name, status in plain_names(path) if stat.S_ISREG(status.st_mode))
         return [int(match[1]) for match in found if match]
-    directories = (name for name, status in plain_names(path) if stat.S_ISDIR(status.st_mode))
-    return [
-        int(name)
-        for name in directories
-        if _EVENT_DIRECTORY.fullmatch(name) and os.path.isfile(os.path.join(os.fsencode(path), name, b"event.json"))
-    ]
+    return [index for index in event_directories(path) if os.path.isfile(path / str(index) / "event.json")]
+
+
+def event_directories(path: Path) -> list[int]:
+    """The indexes of the events of version 0, also of those whose files are not there. Raises `NotFoundError`."""
+    names = (name for name, status in plain_names(path) if stat.S_ISDIR(status.st_mode))
+    return [int(name) for name in names if _EVENT_DIRECTORY.fullmatch(name)]
 
 
 def signature(path: Path) -> Signature:

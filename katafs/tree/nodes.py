@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
+from katafs.kata.exclusive import Attempt
 from katafs.tree.numbers import Key, Numbers
 
 # How long, in seconds, the kernel may keep what it was told.
@@ -19,6 +20,8 @@ MUTABLE = 0.5  # a commit by somebody else shows within one second
 NEVER = 0.0
 
 Maker = Callable[[], object]
+#: what makes a new entry in a directory, in a worker thread
+Creator = Callable[[Attempt], object]
 
 
 class Later(NamedTuple):
@@ -87,8 +90,8 @@ class Node:
         """The key of the directory above, for ``..``."""
         raise NotDirectoryError("not a directory")
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
-        """What must be called, in a worker thread, to make a new entry. Raises EROFS where nobody may."""
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
+        """What must be called to make a new entry. Raises EROFS where nobody may."""
         raise refuse_write()
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git import GitRepo
+from katafs.kata.commit import Announce
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
@@ -25,11 +26,11 @@ from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
     NEVER,
+    Creator,
     Directory,
     Entry,
     File,
     Later,
-    Maker,
     Node,
     entry_or_damaged,
     refuse_write,
@@ -60,10 +61,10 @@ class _StoredFile(PlainNode, Stored):
         super().__init__(ctx, kata_id, path)
         self.kata_id = kata_id
 
-    def store(self, offset: int, data: bytes) -> object:
-        return write_plain(self._root, self.kata_id, self._path, offset, data)
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        return write_plain(self._root, self.kata_id, self._path, offset, data, announce)
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._path != DIRECTORY:
             raise refuse_write()
         return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
@@ -246,9 +247,8 @@ def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
 
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
+    # one that was never set has no name, but for those who have just created it, perhaps in an earlier daemon
     values = kata.set_options().get(name)
-    if values is None and (kata.kata_id, name) not in ctx.begun_options:
-        raise NotFoundError(f"the option {name} was never set")
     # a commit has whole seconds, and the kernel must see that something was appended
     mtime_ns = kata.option_times()[name] + len(values or ())
     data = plain_option(values) if values else b""
