@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Hashable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cachetools
@@ -14,9 +13,9 @@ import trio
 
 from katafs.errors import DiedError, InvalidError, KataError
 from katafs.kata.exclusive import Attempt
-from katafs.kata.pending import ROW_SECONDS, Pending
+from katafs.kata.pending import ROW_SECONDS, flush_pending
 from katafs.kata.plain_rows import begins_row, is_part_of_row
-from katafs.kata.waiting import marked, unmark
+from katafs.kata.waiting import marked
 from katafs.tree.nodes import Node
 from katafs.tree.pending import Stored
 
@@ -33,15 +32,6 @@ if TYPE_CHECKING:
     from katafs.fuse.writes import Writes
     from katafs.kata.kata import Tip
     from katafs.tree.tree import Tree
-
-
-def _expire(path: Path, kata_id: str) -> bool:
-    """Record what has waited for long enough; whether something goes on waiting."""
-    if path.is_dir():
-        return Pending(path, kata_id).expire(ROW_SECONDS)
-    with contextlib.suppress(OSError):
-        unmark(path, kata_id)
-    return False
 
 
 class PlainWrites:
@@ -83,7 +73,8 @@ class PlainWrites:
             ctx.waiting.discard(kata_id)
             before = self._tip(kata_id)
             try:
-                left = await trio.to_thread.run_sync(_expire, ctx.store.path(kata_id), kata_id, limiter=self._limiter)
+                flush = partial(flush_pending, ctx.store.path(kata_id), kata_id, ROW_SECONDS)
+                left = await trio.to_thread.run_sync(flush, limiter=self._limiter)
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", kata_id, error)
                 self._failed[kata_id] = True

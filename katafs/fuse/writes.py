@@ -116,8 +116,10 @@ class Writes:
         await self.tell_committed(node.kata_id, before)
 
     async def tell_committed(self, kata_id: str, before: Tip | None) -> None:
-        """Tell the kernel what changed since a tip, if there was one and anything did. Raises nothing: it is recorded, and whoever wrote
-        must hear of success, whatever goes wrong from there on."""
+        """Tell the kernel what changed since a tip, if there was one and anything did.
+
+        Raises nothing: it is recorded, and whoever wrote must hear of success, whatever goes wrong from there on.
+        """
         if before is None:
             return
         try:

@@ -76,9 +76,9 @@ class Pending:
                 raise LateError(f"event {index} is there already; the last is {last}")
             if index - last - 1 > MOST_SKIPPED:
                 raise InvalidError(f"index {index} skips more than {MOST_SKIPPED} events after the last, {last}")
-            mark(self.path, self.kata_id)
             with contextlib.suppress(FileExistsError):
                 self.directory.mkdir()
+            mark(self.path, self.kata_id)
             attempt.make(path, is_directory=is_directory)
 
     def wait_for_row(self) -> None:
@@ -251,10 +251,23 @@ class Pending:
             raise StorageError(f"kata {self.kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
 
 
-def flush_pending(path: Path, kata_id: str) -> None:
-    """Commit what waits for its row in the kata in ``path``, if anything does."""
+def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
+    """Commit what has waited for its row for so many seconds in the kata in ``path``; whether anything goes on waiting.
+
+    Raises `KataError`.
+    """
     if os.path.isdir(path / PENDING):
-        Pending(path, kata_id).expire(0)
+        return Pending(path, kata_id).expire(older_than)
+    try:
+        if not path.is_dir():
+            unmark(path, kata_id)
+        elif older_than:
+            with repository_lock(path, _PATIENCE_SECONDS):
+                if not os.path.isdir(path / PENDING):
+                    unmark(path, kata_id)
+    except OSError as error:
+        raise StorageError(f"kata {kata_id} cannot be written: {error.strerror}", error.errno or errno.EIO) from error
+    return False
 
 
 def pending_indexes(path: Path, version: int) -> list[int]:
