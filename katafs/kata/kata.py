@@ -18,7 +18,8 @@ from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns
 from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, read_rows
 from katafs.kata.listing import Listing
-from katafs.kata.plain_paths import plain_version, set_options
+from katafs.kata.plain_files import plain_version
+from katafs.kata.plain_paths import set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 _SECOND = 1_000_000_000

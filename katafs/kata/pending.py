@@ -28,9 +28,9 @@ from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.placing import MOST_SKIPPED
 from katafs.kata.plain_act import plain_act
-from katafs.kata.plain_files import LARGEST, event_directories, event_indexes, read_file
+from katafs.kata.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
 from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, parse_event
-from katafs.kata.plain_paths import plain_row, plain_version
+from katafs.kata.plain_paths import plain_row
 from katafs.kata.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.verifying import has_event
 from katafs.kata.waiting import mark, unmark

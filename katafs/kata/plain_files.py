@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.repo import open_plain
@@ -17,6 +19,14 @@ _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 
 #: what `signature` returns: equal as long as no plain file was changed. Name, mtime in ns, size and inode of each
 Signature = tuple[tuple[bytes, int, int, int], ...]
+
+
+def plain_version(manifest: Mapping[str, Any]) -> int | None:
+    """0 or 1 where a manifest says, as a number or in digits, that plain-path services made the kata; without a version
+    it is 0. Else None."""
+    value = manifest.get("version")
+    text = "0" if value is None and manifest else str(value)
+    return int(text) if type(value) in (int, str, type(None)) and text in ("0", "1") else None
 
 
 def plain_names(path: Path) -> list[tuple[bytes, os.stat_result]]:

@@ -24,12 +24,6 @@ from katafs.text import decode
 _LATER_KEYS = ("type", "diff_added_count", "diff_deleted_count", "laptop_id", "tab_seq")
 
 
-def plain_version(manifest: Mapping[str, Any]) -> int | None:
-    """0 or 1 where a manifest says that plain-path services made the kata, else None."""
-    version = manifest.get("version", 0 if manifest else None)
-    return version if type(version) is int and version in (0, 1) else None
-
-
 def has_plain_paths(rows: Rows, index: int) -> bool:
     """Whether there is an event file of that index: nobody ever wrote one for an outage."""
     return 0 <= index <= rows.last and not rows.is_outage(index)
