@@ -68,6 +68,7 @@ class PlainWrites:
     async def expire(self) -> None:
         """Record the events whose rows did not come in a minute, those of daemons that died too."""
         ctx = self._tree.ctx
+        ctx.store.plain.partly_read.expire()
         waiting = ctx.waiting | await trio.to_thread.run_sync(marked, ctx.store.root, limiter=self._limiter)
         for kata_id in sorted(waiting - set(self._failed)):
             ctx.waiting.discard(kata_id)

@@ -70,6 +70,9 @@ class _StoredFile(PlainNode, Stored):
         return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
 
     def read(self, offset: int, length: int) -> bytes:
+        state = (self._size, self.mtime_ns)
+        if offset or length < self._size:
+            self._ctx.store.plain.partly_read.keep(self.key, self._root, self._path, state)
         try:
             data = super().read(offset, length)
         except KataError:
@@ -85,33 +88,39 @@ class _StoredFile(PlainNode, Stored):
 class _GoneFile(File):
     """A plain file that somebody has open, and that was migrated: like a file that was removed, it stays as it was.
 
-    What the kernel does not have of it is read from git, in one piece, and filled up with newlines to the size that the
-    reader was told: to JSON they are nothing. Where that cannot be, the reader hears ESTALE.
+    Who has read a part of it reads on in the file itself, which is held open for a while. Where nobody has, it is made
+    from git, and filled up with newlines to the size that the reader was told: to JSON they are nothing. Where neither
+    can be, the reader hears ESTALE.
     """
 
     attr_timeout = NEVER
 
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
         super().__init__(key, ctx.owner(ctx.store.kata(key.kata)), mtime_ns)
-        self._size, self._node = size, node
+        self._size, self._node, self._partly_read = size, node, ctx.store.plain.partly_read
 
     def size(self) -> int:
         return self._size
 
     def read(self, offset: int, length: int) -> bytes:
-        node = self._node
-        if offset >= self._size:
-            return b""
-        if offset or length < self._size or node is None:
+        state = (self._size, self.mtime_ns)
+        kept = self._partly_read.read(self.key, state, offset, length)
+        if kept is not None:
+            return kept
+        is_part = bool(offset) or length < self._size
+        if self._node is None or (is_part and self._partly_read.has(self.key, state)):
             raise StaleError("the plain file was migrated")
+        return self._made(self._node, offset, max(min(length, self._size - offset), 0))
+
+    def _made(self, node: Node, offset: int, length: int) -> bytes:
         if (make := node.to_make()) is not None:
             result = make()
             node.made(result.make() if isinstance(result, Later) else result)
-        data = node.read(0, length)
+        made = node.size() or 0
         is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
-        if len(data) > self._size or (is_option and len(data) < self._size):
+        if made > self._size or (is_option and made < self._size):
             raise StaleError("the plain file was migrated")
-        return data.ljust(self._size, b"\n")
+        return node.read(offset, length).ljust(length, b"\n")
 
 
 class _EventDirectory(Directory):
