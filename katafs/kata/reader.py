@@ -6,17 +6,16 @@ For the command line, which is told a path. Each reader gives rows, outputs and 
 from __future__ import annotations
 
 import difflib
-import json
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
 from katafs.kata.past import Past
+from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, PlainKata
 
 _LONGEST = 64 << 20  # bytes of a file that is read
 
@@ -83,61 +82,39 @@ class _Stored:
 
 
 class _Plain:
-    """Version 0 or 1 (FORMAT §1.1, §1.2): rows in ``events.json``; events in ``N/event.json`` or ``N.event.json``."""
+    """Plain files of version 0 or 1."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._plain = PlainKata("", path)
 
     def rows(self) -> list[Row]:
-        return self._rows
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        data = _read(self._path / "events.json").strip()
-        if (self._path / "0" / "event.json").exists():
-            data = data.replace(b"\n{", b",\n{")
-        rows = parse_rows(data)
-        # the rows of version 1 come in the order in which they were written
-        if all(type(row.get("index")) is int for row in rows):
-            rows.sort(key=lambda row: row["index"])
-        return rows
+        return self._plain.rows()
 
     def outputs(self, index: int) -> dict[str, str]:
         event = self._event(index)
-        found = {name: _content(event.get(name)) for name in ("stdout", "stderr")}
-        return {**found, "status": str(event.get("status", "0"))[:20]}
+        if event.index != index:
+            return {"stdout": "", "stderr": "", "status": "0"}
+        found = {name: event.outputs[name].content if name in event.outputs else b"" for name in OUTPUT_NAMES}
+        return {name: _text(content) for name, content in found.items()} | {"status": event.status or "0"}
 
     def diff(self, was: int, now: int) -> str:
-        old, new = self._files(was), self._files(now)
+        old, new = (self._event(index).files for index in (was, now))
         parts = []
-        for name in sorted(old.keys() | new.keys()):
-            before, after = (files.get(name, "").splitlines(keepends=True) for files in (old, new))
-            names = f"a/files/{name}" if name in old else "/dev/null", f"b/files/{name}" if name in new else "/dev/null"
+        for path in sorted(old.keys() | new.keys()):
+            name = _text(path)
+            before, after = (
+                _text(files[path].content).splitlines(keepends=True) if path in files else [] for files in (old, new)
+            )
+            names = f"a/files/{name}" if path in old else "/dev/null", f"b/files/{name}" if path in new else "/dev/null"
             lines = list(difflib.unified_diff(before, after, *names, n=len(before)))
-            if lines or (name in old) != (name in new):
+            if lines or (path in old) != (path in new):
                 parts.append(f"diff --git a/files/{name} b/files/{name}\n")
                 parts += [line if line.endswith("\n") else line + "\n" for line in lines]
         return "".join(parts)
 
-    def _files(self, index: int) -> dict[str, str]:
-        files = self._event(index).get("files")
-        return {name: _content(file) for name, file in files.items()} if isinstance(files, dict) else {}
-
-    def _event(self, index: int) -> dict[str, Any]:
-        place = self._path / str(self._rows[index].get("index", index))
-        path = place / "event.json" if place.is_dir() else place.with_name(f"{place.name}.event.json")
-        try:
-            event = json.loads(_read(path))
-        except (ValueError, RecursionError) as error:
-            raise DamagedError(f"{path} is not JSON") from error
-        return event if isinstance(event, dict) else {}
-
-
-def _content(value: Any) -> str:
-    content = value.get("content") if isinstance(value, dict) else None
-    if isinstance(content, list):
-        return "".join(line for line in content if isinstance(line, str))
-    return content if isinstance(content, str) else ""
+    def _event(self, index: int) -> PlainEvent:
+        """The event, of an outage the one that came after it: its files are those that are shown."""
+        return self._plain.event(min(other for other in self._plain.indexes if other >= index))
 
 
 def _read(path: Path) -> bytes:
