@@ -29,6 +29,7 @@ from tests.plain_katas import make_plain_kata
 from tests.test_mount_services import event_of
 
 WRITERS, READERS, KATAS, FIRST = 16, 2, 4, 3
+PAUSE = 0.05  # seconds
 
 
 def write_event(kata: Path, index: int, version: int, text: str) -> str:
@@ -67,27 +68,33 @@ def writer(katas: list[Path], version: int, number: int, stop: float, said: Any)
         if time.monotonic() > stop:
             break
         kata = katas[(number + turn) % len(katas)]
-        index = 1 + max(int(name) for name in os.listdir(kata / "events") if name != "latest")
+        index = 1 + int(os.readlink(kata / "events/latest"))
         try:
             outcome = write_event(kata, index, version, f"{number} {turn}\n")
         except OSError as error:
             outcome = f"{error.strerror} at {Path(error.filename or 'a write').suffix or 'a directory'}"
         outcomes[outcome] += 1
+        # what its client takes to have something new to say
+        time.sleep(PAUSE)
         if outcome == "won":
             won.append((kata.name, f"{number} {turn}\n"))
     said.put(("writer", outcomes, won))
 
 
-def reader(katas: list[Path], stop: float, said: Any) -> None:
-    """Whole rows at every moment, and never fewer. Every tenth is parsed, all are looked at."""
-    reads, torn, fewer = 0, 0, 0
+def reader(katas: list[Path], stop: float, most: int, said: Any) -> None:
+    """Whole rows at every moment, and never fewer, until then and so many times; with a descriptor that stays open, and
+    every hundredth time with a new one."""
+    reads = torn = fewer = 0
     seen = dict.fromkeys(katas, 0)
-    while time.monotonic() < stop:
+    fds = {kata: os.open(kata / "events.json", os.O_RDONLY) for kata in katas}
+    while time.monotonic() < stop or reads < most:
         for kata in katas:
-            with open(kata / "events.json", "rb") as file:
-                data = file.read()
-            rows = data.count(b'"duration"') + 1
-            torn += not (data.strip().endswith(b"}") and data.count(b"{") == data.count(b"}"))
+            if reads % 100 < KATAS:
+                os.close(fds[kata])
+                fds[kata] = os.open(kata / "events.json", os.O_RDONLY)
+            data = os.pread(fds[kata], 1 << 24, 0)
+            rows = data.count(b'"time"')
+            torn += not (data.rstrip().endswith(b"}") and data.count(b"{") == data.count(b"}") == rows)
             fewer += rows < seen[kata]
             seen[kata] = rows
             reads += 1
@@ -121,7 +128,7 @@ def judge(mount: Mount, ids: list[str], said: list[Any]) -> int:
     return wrong
 
 
-def run(work: Path, version: int, seconds: int, kills: int) -> int:
+def run(work: Path, version: int, seconds: int, kills: int, reads: int) -> int:
     ids = [f"AbCd{number:02}" for number in range(KATAS)]
     (work / "store").mkdir()
     for kata_id in ids:
@@ -134,7 +141,7 @@ def run(work: Path, version: int, seconds: int, kills: int) -> int:
     katas = [mount.kata(kata_id) for kata_id in ids]
     processes = [
         *(multiprocessing.Process(target=writer, args=(katas, version, each, stop, said)) for each in range(WRITERS)),
-        *(multiprocessing.Process(target=reader, args=(katas, stop, said)) for _ in range(READERS)),
+        *(multiprocessing.Process(target=reader, args=(katas, stop, reads // READERS, said)) for _ in range(READERS)),
     ]
     try:
         for process in processes:
@@ -143,7 +150,7 @@ def run(work: Path, version: int, seconds: int, kills: int) -> int:
             time.sleep(random.uniform(0.5, 2 * seconds / kills - 0.5))
             if time.monotonic() < stop:
                 kill(mount)
-        told = [said.get(timeout=seconds + 120) for _ in processes]
+        told = [said.get(timeout=seconds + 120 + reads / 100) for _ in processes]
         return judge(mount, ids, told)
     finally:
         for process in processes:
@@ -154,11 +161,12 @@ def run(work: Path, version: int, seconds: int, kills: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.services", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--reads", type=int, default=0, help="go on with reading until there are so many")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--version", type=int, default=1, choices=[0, 1])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="katafs-services-", dir=fast_directory()) as directory:
-        wrong = run(Path(directory), options.version, options.seconds, options.kills)
+        wrong = run(Path(directory), options.version, options.seconds, options.kills, options.reads)
     say(f"wrong: {wrong}")
     return 1 if wrong else 0
 
