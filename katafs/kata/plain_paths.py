@@ -35,9 +35,10 @@ def plain_row(row: Row, version: int) -> Row:
     return {key: value for key, value in row.items() if key not in left_out}
 
 
-def plain_events(rows: Rows, version: int) -> bytes:
-    """``events.json``: all rows but outages, in the order of their indexes."""
-    lines = [compact(plain_row(row, version)) for index, row in enumerate(rows.stored) if has_plain_paths(rows, index)]
+def plain_events(rows: Rows, version: int, last: int | None = None) -> bytes:
+    """``events.json`` when ``last`` was the last event, or now: all rows but outages, in the order of their indexes."""
+    stored = rows.stored if last is None else rows.stored[: last + 1]
+    lines = [compact(plain_row(row, version)) for index, row in enumerate(stored) if has_plain_paths(rows, index)]
     text = ",\n".join(lines) if version else "".join(line + "\n" for line in lines)
     # what is no character cannot be written
     return text.encode("utf-8", "replace")
