@@ -142,6 +142,24 @@ def test_a_control_file_waits_for_a_row(store: Path, mount: MakeMount) -> None:
     assert [one["colour"] for one in stored_rows(written.path)[3:]] == [row["colour"], "green"]
 
 
+def test_the_next_directory_is_made_before_the_row_comes(store: Path, mount: MakeMount) -> None:
+    """It keeps nobody from appending the row, which says no index in version 0."""
+    written = make_plain_kata(store, "AbCdEf", 0, 3, events=3)
+    kata = mount(store).kata("AbCdEf")
+    (one, its_row), (other, other_row) = event_of(3, 0), event_of(4, 0)
+    assert dir_make(kata / "3")
+    assert file_create(kata / "3/event.json", json.dumps(one))
+    assert dir_make(kata / "4")
+    assert not dir_make(kata / "4")
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(file_create, kata / "4/event.json", json.dumps(other))
+        assert file_append(kata / "events.json", json.dumps(its_row) + "\n")
+        assert second.result()
+    assert file_append(kata / "events.json", json.dumps({**other_row, "colour": "green"}) + "\n")
+    assert assert_sound(written.path) == 4
+    assert [row.get("colour") for row in stored_rows(written.path)[3:]] == ["red", "green"]
+
+
 def test_an_index_is_taken_before_the_event_is_whole(store: Path, mount: MakeMount) -> None:
     """What was acknowledged goes after it."""
     written = make_plain_kata(store, "AbCdEf", 1, 3, events=3)

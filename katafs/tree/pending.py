@@ -18,7 +18,7 @@ from katafs.kata.pending import Pending, pending_file
 from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_new, set_plain_option
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
-from katafs.tree.nodes import NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
+from katafs.tree.nodes import IMMUTABLE, NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
 
 # slots of an event
@@ -97,32 +97,42 @@ class _PendingDirectory(Directory):
 
 
 class AppendedEvents(Stored):
-    """``events.json`` of a kata that is stored as git: rows are appended to it."""
+    """``events.json`` of a kata that is stored as git, up to an event: what is appended to it makes the next one.
+
+    The kernel takes it for longer when somebody has appended, until it asks. Who reads in between finds newlines there,
+    as behind the end there are some: to version 1 they are nothing, unlike zeros. In version 0 they are empty lines; so
+    there it is to ask each time, which leaves next to no time in between.
+    """
 
     is_appended = True
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
+        self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
         self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
 
     def size(self) -> int:
         return len(self._data)
 
     def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
+        return self._data[offset : offset + length].ljust(length, b"\n")
 
     def store(self, offset: int, data: bytes, announce: Announce) -> object:
         return Pending(self._path, self.kata_id).append(data, announce)
 
 
-class PlainOption(AppendedEvents):
+class PlainOption(Stored):
     """The file of an option: values are appended to it."""
 
-    is_appended = False
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
-        super().__init__(key, owner, mtime_ns, kata, data)
-        self._name = name
+        super().__init__(key, owner, mtime_ns)
+        self.kata_id, self._path, self._data, self._name = kata.kata_id, kata.path, data, name
+
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
 
     def store(self, offset: int, data: bytes, announce: Announce) -> object:
         return set_plain_option(self._path, self.kata_id, self._name, data, announce)
