@@ -172,8 +172,9 @@ class Operations(pyfuse3.Operations):
 
     @_answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = self._tree.node(self._handles.inode(fh))
-        return (await self._makers.made(node)).read(off, size)
+        node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        data = node.read(off, size)
+        return data.ljust(size, node.behind) if node.behind else data
 
     @_answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -93,7 +94,8 @@ def read_file(directory: Path, path: bytes, largest: int = LARGEST) -> bytes:
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no {os.fsdecode(path)}") from error
     except OSError as error:
-        raise DamagedError(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from error
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise DamagedError(f"{os.fsdecode(path)} cannot be read: {reason}") from error
     if len(data) > largest:
         raise DamagedError(f"{os.fsdecode(path)} is larger than {largest >> 10} KiB")
     return data

@@ -46,6 +46,8 @@ class Node:
     slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
+    #: what the kernel is told that stands behind the end of a file; else it takes it for zeros
+    behind = b""
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
         self.key = key

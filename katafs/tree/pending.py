@@ -105,6 +105,7 @@ class AppendedEvents(Stored):
     """
 
     is_appended = True
+    behind = b"\n"
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
@@ -115,7 +116,7 @@ class AppendedEvents(Stored):
         return len(self._data)
 
     def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length].ljust(length, b"\n")
+        return self._data[offset : offset + length]
 
     def store(self, offset: int, data: bytes, announce: Announce) -> object:
         return Pending(self._path, self.kata_id).append(data, announce)
