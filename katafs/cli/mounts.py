@@ -36,6 +36,9 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount, as owners and modes allow.")
 @click.option("--uid", type=int, callback=_check_owner, help="Show this user as the owner of everything.")
 @click.option("--gid", type=int, callback=_check_owner, help="Show this group as the group of everything.")
+@click.option(
+    "--xattr", is_flag=True, help="Give katas and events extended attributes: two requests more a file in ls -l."
+)
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
 @click.option("--no-keep-alive", is_flag=True, help="Let the mount end with the daemon, however that ends.")
 @click.option("--log-file", type=PATH, help="Log to this file [default: syslog, or standard error with -f].")
@@ -48,6 +51,7 @@ def mount(
     allow_other: bool,
     uid: int | None,
     gid: int | None,
+    xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
     log_file: Path | None,
@@ -61,7 +65,7 @@ def mount(
     # the daemon works in another directory
     log_to = _LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
     wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid
+        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr
     )
     try:
         if mounting.remove_dead(mountpoint):

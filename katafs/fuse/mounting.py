@@ -45,6 +45,8 @@ class MountOptions:
     keep_alive: bool = True
     uid: int | None = None
     gid: int | None = None
+    #: whether events have extended attributes
+    xattr: bool = False
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""

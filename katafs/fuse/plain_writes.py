@@ -39,6 +39,7 @@ class PlainWrites:
 
     def __init__(self, tree: Tree, makers: Makers, writes: Writes, journal: Journal) -> None:
         self._tree, self._makers, self._writes, self._journal = tree, makers, writes, journal
+        self._counters = tree.ctx.counters
         # a kata's writers wait for one another anyway
         self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(
             _MOST_BYTES, 10, getsizeof=lambda part: 1024 + len(part[1])
@@ -60,7 +61,8 @@ class PlainWrites:
             await trio.to_thread.run_sync(make, attempt, limiter=self._limiter)
             # Events that waited may have been recorded before. The kernel is told of them later, for it holds the
             # directory as long as it has no answer.
-            self._writes.tell_committed_later(directory.key.kata, before)
+            if before is not None:
+                trio.lowlevel.spawn_system_task(self._told, directory.key.kata, before)
             return (await self._makers.made(self._tree.node(parent))).child(name)
         finally:
             self._journal.end(request)
@@ -82,7 +84,7 @@ class PlainWrites:
                 continue
             if left:
                 ctx.waiting.add(kata_id)
-            await self._writes.tell_committed(kata_id, before)
+            await self._told(kata_id, before)
 
     async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes, unique: int) -> None:
         """Write to a file, for the request ``unique``. What it completes is visible everywhere when this returns."""
@@ -96,7 +98,7 @@ class PlainWrites:
             before = self._tip(node.kata_id)
             announce = partial(self._journal.announce, request)
             await trio.to_thread.run_sync(node.store, offset, whole, announce, limiter=self._limiter)
-            await self._writes.tell_committed(node.kata_id, before)
+            await self._told(node.kata_id, before)
         finally:
             self._journal.end(request)
 
@@ -119,6 +121,15 @@ class PlainWrites:
             self._parts[key] = (end, data)
         self._journal.fed(request, was_unfinished=bool(begun), is_unfinished=is_part)
         return None if is_part else data
+
+    async def _told(self, kata_id: str, before: Tip | None) -> None:
+        """Count what was recorded since a tip, and tell the kernel."""
+        after = self._tip(kata_id)
+        # what made a new kata whole is its first commit
+        is_first = before is None and self._tree.ctx.store.is_git(kata_id)
+        is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
+        self._counters.commits["plain"] += is_first or is_new
+        await self._writes.tell_committed(kata_id, before)
 
     def _tip(self, kata_id: str) -> Tip | None:
         """The tip of a kata that is there and can be read."""

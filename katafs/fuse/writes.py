@@ -48,6 +48,11 @@ class Writes:
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._waiting = self._bytes = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return self._waiting
+
     async def write(
         self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
     ) -> None:
@@ -112,6 +117,10 @@ class Writes:
         node.accepted(committed)
         if committed is None:
             return
+        if committed.is_new:
+            self._tree.ctx.counters.commits[node.counted_as] += 1
+        else:
+            self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
         await self.tell_committed(node.kata_id, before)
 
@@ -128,11 +137,6 @@ class Writes:
                 await self.tell(self._tree.stale_after(kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", kata_id)
-
-    def tell_committed_later(self, kata_id: str, before: Tip | None) -> None:
-        """The same, while the caller goes on."""
-        if before is not None and not self._is_stopping:
-            trio.lowlevel.spawn_system_task(self.tell_committed, kata_id, before)
 
     @contextlib.contextmanager
     def _place_for(self, message: Message) -> Iterator[None]:

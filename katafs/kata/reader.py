@@ -15,7 +15,7 @@ from katafs.git import GitRepo
 from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
 from katafs.kata.past import Past
-from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, PlainKata
+from katafs.kata.plain_kata import PlainKata
 
 _LONGEST = 64 << 20  # bytes of a file that is read
 
@@ -82,39 +82,41 @@ class _Stored:
 
 
 class _Plain:
-    """Plain files of version 0 or 1."""
+    """Version 0 or 1, numbered as the mount shows it: what was skipped is an outage."""
 
     def __init__(self, path: Path) -> None:
-        self._plain = PlainKata("", path)
+        self._kata = PlainKata("".join(path.absolute().parts[-3:]), path)
 
     def rows(self) -> list[Row]:
-        return self._plain.rows()
+        return self._kata.rows()
 
     def outputs(self, index: int) -> dict[str, str]:
-        event = self._event(index)
-        if event.index != index:
-            return {"stdout": "", "stderr": "", "status": "0"}
-        found = {name: event.outputs[name].content if name in event.outputs else b"" for name in OUTPUT_NAMES}
-        return {name: _text(content) for name, content in found.items()} | {"status": event.status or "0"}
+        event = self._kata.event(index) if self._is_written(index) else None
+        found = {
+            name: _text(event.outputs[name].content) if event is not None and name in event.outputs else ""
+            for name in ("stdout", "stderr")
+        }
+        return {**found, "status": ((event.status if event is not None else None) or "0")[:20]}
 
     def diff(self, was: int, now: int) -> str:
-        old, new = (self._event(index).files for index in (was, now))
+        old, new = self._files(was), self._files(now)
         parts = []
-        for path in sorted(old.keys() | new.keys()):
-            name = _text(path)
-            before, after = (
-                _text(files[path].content).splitlines(keepends=True) if path in files else [] for files in (old, new)
-            )
-            names = f"a/files/{name}" if path in old else "/dev/null", f"b/files/{name}" if path in new else "/dev/null"
+        for name in sorted(old.keys() | new.keys()):
+            before, after = (files.get(name, "").splitlines(keepends=True) for files in (old, new))
+            names = f"a/files/{name}" if name in old else "/dev/null", f"b/files/{name}" if name in new else "/dev/null"
             lines = list(difflib.unified_diff(before, after, *names, n=len(before)))
-            if lines or (path in old) != (path in new):
+            if lines or (name in old) != (name in new):
                 parts.append(f"diff --git a/files/{name} b/files/{name}\n")
                 parts += [line if line.endswith("\n") else line + "\n" for line in lines]
         return "".join(parts)
 
-    def _event(self, index: int) -> PlainEvent:
-        """The event, of an outage the one that came after it: its files are those that are shown."""
-        return self._plain.event(min(other for other in self._plain.indexes if other >= index))
+    def _is_written(self, index: int) -> bool:
+        return index in self._kata.indexes
+
+    def _files(self, index: int) -> dict[str, str]:
+        # an outage has the files of the event that came after it
+        written = next(known for known in self._kata.indexes if known >= index)
+        return {_text(name): _text(file.content) for name, file in self._kata.event(written).files.items()}
 
 
 def _read(path: Path) -> bytes:

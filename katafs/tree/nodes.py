@@ -48,6 +48,7 @@ class Node:
     generation = 0
     #: what the kernel is told that stands behind the end of a file; else it takes it for zeros
     behind = b""
+    has_attributes = False
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
         self.key = key
@@ -91,6 +92,10 @@ class Node:
     def parent(self) -> Key:
         """The key of the directory above, for ``..``."""
         raise NotDirectoryError("not a directory")
+
+    def attributes(self) -> dict[str, str]:
+        """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
+        return {}
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """What must be called to make a new entry. Raises EROFS where nobody may."""
