@@ -123,12 +123,15 @@ class PlainWrites:
         return None if is_part else data
 
     async def _told(self, kata_id: str, before: Tip | None) -> None:
-        """Count what was recorded since a tip, and tell the kernel."""
-        after = self._tip(kata_id)
-        # what made a new kata whole is its first commit
-        is_first = before is None and self._tree.ctx.store.is_git(kata_id)
-        is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
-        self._counters.commits["plain"] += is_first or is_new
+        """Count what was recorded since a tip, and tell the kernel. Raises nothing, as it is recorded."""
+        try:
+            after = self._tip(kata_id)
+            # what made a new kata whole is its first commit
+            is_first = before is None and self._tree.ctx.store.is_git(kata_id)
+            is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
+            self._counters.commits["plain"] += is_first or is_new
+        except Exception:
+            log.exception("kata %s: what was recorded cannot be looked at", kata_id)
         await self._writes.tell_committed(kata_id, before)
 
     def _tip(self, kata_id: str) -> Tip | None:
