@@ -74,7 +74,8 @@ class PlainWrites:
         waiting = ctx.waiting | await trio.to_thread.run_sync(marked, ctx.store.root, limiter=self._limiter)
         for kata_id in sorted(waiting - set(self._failed)):
             ctx.waiting.discard(kata_id)
-            before = self._tip(kata_id)
+            # where it is about to be migrated nothing waits yet
+            before = self._tip(kata_id) if ctx.store.is_git(kata_id) else None
             try:
                 flush = partial(flush_pending, ctx.store.path(kata_id), kata_id, ROW_SECONDS)
                 left = await trio.to_thread.run_sync(flush, limiter=self._limiter)
