@@ -85,7 +85,8 @@ class PlainWrites:
                 continue
             if left:
                 ctx.waiting.add(kata_id)
-            await self._told(kata_id, before)
+            if before is not None:
+                await self._told(kata_id, before)
 
     async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes, unique: int) -> None:
         """Write to a file, for the request ``unique``. What it completes is visible everywhere when this returns."""
