@@ -49,12 +49,13 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
+        journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
         self.reading = Reading()
         self.memory = Memory(tree)
-        self._writes = Writes(tree, journal or Journal(None), self.reading)
+        self._writes = Writes(tree, journal, self.reading)
         self._makers = Makers(tree)
-        self.plain = PlainWrites(tree, self._makers, self._writes)
+        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
@@ -156,15 +157,16 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = self._tree.node(self._handles.inode(fh))
-        return (await self._makers.made(node)).read(off, size)
+        node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        data = node.read(off, size)
+        return data.ljust(size, node.behind) if node.behind else data
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         inode = self._handles.inode(fh)
         node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf)
+            await self.plain.write(node, writer, off, buf, unique)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
@@ -233,14 +235,14 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, is_directory=False)
+        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 

@@ -18,7 +18,8 @@ from katafs.kata.events import Rows, parse_rows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
 from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
-from katafs.kata.plain_paths import plain_version, set_options
+from katafs.kata.plain_files import plain_version
+from katafs.kata.plain_paths import set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 __all__ = ["Kata", "ReadCaches", "Tip"]

@@ -29,6 +29,7 @@ from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
     MUTABLE,
+    Creator,
     Directory,
     Entry,
     File,
@@ -151,7 +152,7 @@ class KataDir(Directory):
             partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
         )
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._kata is None:
             return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
         return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
