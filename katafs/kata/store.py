@@ -25,11 +25,14 @@ class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
 
 
 class Store:
-    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files."""
+    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
 
-    def __init__(self, root: Path, spool: Path | None = None) -> None:
+    ``defers``: a question about a kata that needs something large raises `NotReadYet`.
+    """
+
+    def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
         self.root = root
-        self._caches = ReadCaches()
+        self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
 
@@ -111,6 +114,10 @@ class Store:
         except (NotFoundError, DamagedError):
             return False
         return True
+
+    def forget(self) -> None:
+        """Forget what was read, and can be read again."""
+        self._caches.clear()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""

@@ -61,6 +61,11 @@ class Tree:
                 self._nodes.popitem(last=False)
             self._nodes[node.number] = node
 
+    def forget(self) -> None:
+        """Give up what was kept to be quicker."""
+        self._nodes.clear()
+        self.ctx.forget()
+
     def node_of(self, key: Key) -> Node:
         """The node of a key. Raises `NotFoundError`."""
         ctx = self.ctx
