@@ -14,7 +14,7 @@ import stat
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedRandom
 from itertools import accumulate
 from typing import NamedTuple
@@ -109,10 +109,11 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
 
 
 class PackWriter:
-    """A version 2 pack, as it is written."""
+    """A version 2 pack, as it is written. ``deflate`` makes zlib streams."""
 
-    def __init__(self, file: BufferedRandom) -> None:
+    def __init__(self, file: BufferedRandom, deflate: Callable[[bytes], bytes] | None = None) -> None:
         self._file = file
+        self._deflate = deflate or _deflate
         self._offset = file.write(b"\0" * 12)
         # for each object its id, offset (8 bytes) and CRC (4 bytes), so that to sort them is to sort the ids
         self._records: list[bytes] = []
@@ -130,17 +131,21 @@ class PackWriter:
             self._bases_size -= len(base_data)
             if base_kind == kind and base_chain < _LONGEST_CHAIN and (delta := _delta(base_data, data)):
                 chain = base_chain + 1
-                entry = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset) + _deflate(delta)
-        entry = entry or _type_and_size(kind, len(data)) + _deflate(data)
-        self._file.write(entry)
-        self._offset = offset + len(entry)
-        self._records.append(oid + _OFFSET_AND_CRC(offset, zlib.crc32(entry)))
+                head = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset)
+                entry = head + self._deflate(delta)
+        self.add_entry(oid, entry or _type_and_size(kind, len(data)) + self._deflate(data))
         if path and len(data) <= _BASES_LIMIT:
             self._bases[path] = (kind, offset, data, chain)
             self._bases_size += len(data)
         while self._bases_size > _BASES_LIMIT:
             oldest = next(iter(self._bases))
             self._bases_size -= len(self._bases.pop(oldest)[2])
+
+    def add_entry(self, oid: Oid, entry: bytes) -> None:
+        """Append an object as another pack has it, which is no difference."""
+        self._file.write(entry)
+        self._records.append(oid + _OFFSET_AND_CRC(self._offset, zlib.crc32(entry)))
+        self._offset += len(entry)
 
     def finish(self) -> Pack:
         """Fill in the head of the file, and append its checksum."""

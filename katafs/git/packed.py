@@ -8,8 +8,10 @@ Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -30,7 +32,14 @@ _PIECE = 1 << 12
 _LARGE_PIECE = 1 << 18
 # the type and size of an entry have at most 10 bytes, the place of its base 20
 _HEAD = 32
+# Who merges packs, or packs all, replaces what was found a moment ago. More often than this nobody does it in earnest.
+_TRIES = 10
+# Kernels give all changes within such a time the same time stamp (before 6.13), so that a listing that is as young may
+# have been followed by another change.
+_TICK_NS = 20_000_000
 _Answer = TypeVar("_Answer")
+# what is said of us, not of a file
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: the version of a directory
 _Version = tuple[int, int, int]
 
@@ -69,14 +78,20 @@ class Packs:
 
     def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer]) -> _Answer:
         """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
-        pack, offset = self._find(oid)
-        try:
-            return question(pack, offset)
-        except (OSError, ValueError, zlib.error):
-            if not self._look():
-                raise
+        for left in reversed(range(_TRIES)):
             pack, offset = self._find(oid)
-            return question(pack, offset)
+            try:
+                return question(pack, offset)
+            except (OSError, ValueError, zlib.error):
+                if not self._look() or not left:
+                    raise
+        raise AssertionError
+
+    def knows(self, oid: bytes) -> bool:
+        """Whether one of the packs has an object that were there when last it was looked."""
+        if not self._packs:
+            self._look()
+        return self._known(oid) is not None
 
     def __contains__(self, oid: bytes) -> bool:
         try:
@@ -91,22 +106,32 @@ class Packs:
         for pack in self._packs.values():
             yield from pack.ids()
 
-    def _find(self, oid: bytes) -> tuple[_Pack, int]:
-        """The pack that has an object, and where in it. Raises KeyError."""
+    def _known(self, oid: bytes) -> tuple[_Pack, int] | None:
         for pack in self._packs.values():
             if (offset := pack.find(oid)) is not None:
                 return pack, offset
-        if self._look():
-            return self._find(oid)
+        return None
+
+    def _find(self, oid: bytes) -> tuple[_Pack, int]:
+        """The pack that has an object, and where in it. Raises KeyError."""
+        for _ in range(_TRIES):
+            found = self._known(oid)
+            if found is not None:
+                return found
+            if not self._look():
+                break
         raise KeyError(oid.hex())
 
     def _look(self) -> bool:
         """Look which packs there are now; whether that is something new."""
+        version: _Version | None = None
         try:
             status = os.stat(self._directory, follow_symlinks=False)
             version = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
             if version == self._version:
                 return False
+            if time.time_ns() - status.st_ctime_ns < _TICK_NS:
+                version = None
             with os.scandir(self._directory) as entries:
                 names = sorted(entry.name for entry in entries if entry.name.endswith(".idx"))
         except OSError:
@@ -121,8 +146,10 @@ class Packs:
 class _Pack:
     """One pack, opened when it is first read."""
 
-    def __init__(self, stem: str) -> None:
+    def __init__(self, stem: str, files: tuple[str, str] | None = None) -> None:
+        """``files`` are the pack and its index where these have other names."""
         self._stem = stem
+        self._pack_path, self._idx_path = files or (f"{stem}.pack", f"{stem}.idx")
         self._fd = -1
         self._idx: bytes | None = None
         self._fanout: tuple[int, ...] = ()
@@ -136,11 +163,14 @@ class _Pack:
     def _open_idx(self) -> bytes:
         """The index. One that is damaged or gone has nothing in it, like a pack that is not there."""
         if self._idx is None:
-            self._idx, self._fanout = b"", (0,) * 256
+            self._fanout = (0,) * 256
             try:
-                data = _read_file(f"{self._stem}.idx", _LARGEST_IDX)
-            except OSError:
-                return self._idx
+                data = _read_file(self._idx_path, _LARGEST_IDX)
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    raise
+                return b""
+            self._idx = b""
             if data[: len(_IDX_HEAD)] == _IDX_HEAD and len(data) >= _FIRST_ID + 40:
                 fanout = _FANOUT.unpack_from(data, len(_IDX_HEAD))
                 is_ordered = all(one <= other for one, other in pairwise(fanout))
@@ -225,7 +255,7 @@ class _Pack:
 
     def _pread(self, size: int, offset: int) -> bytes:
         if self._fd < 0:
-            self._fd = open_inside(f"{self._stem}.pack")
+            self._fd = open_inside(self._pack_path)
         return os.pread(self._fd, size, offset)
 
     def _entry(self, offset: int) -> _Entry:

@@ -285,14 +285,14 @@ def set_plain_option(path: Path, kata_id: str, name: str, data: bytes) -> Commit
         return committed
     with acting_as_owner(path):
         repo = GitRepo(path)
-        with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+        with repository_lock(repo.git_dir, _PATIENCE_SECONDS), GitWriter(repo) as writer:
             tip = repo.main()
             if tip is None or name in set_options(commit.subject for commit in repo.history(tip)):
                 return None
-            writer, seconds = GitWriter(repo), int(time.time())
+            seconds = int(time.time())
             message = f"set option {name} to {value}"
             new = writer.commit(repo.commit(tip).tree, [tip], message, kata_id, f"{kata_id}@cyber-dojo.org", seconds)
-            writer.sync_objects()
+            writer.store()
             writer.refs.move_main(new, tip)
             return None
 

@@ -66,7 +66,7 @@ def config(exam: Examination) -> Iterator[Problem]:
     # without these libgit2 sees no repository at all, of which other checks tell
     if head is not None and (head.oid or head.target) and (exam.git_dir / "refs").is_dir():
         try:
-            GitWriter(exam.repo)
+            GitWriter(exam.repo).close()
         except KataError as error:
             advice = "move .git/config away; --repair then writes a plain one"
             yield Problem("config-refused", f"katafs cannot write to the kata: {reason(error)}", advice=advice)
