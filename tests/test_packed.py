@@ -70,8 +70,9 @@ def test_every_object_of_a_real_pack(store: Path, options: tuple[str, ...]) -> N
     assert bytes(20) not in packs
     with pytest.raises(KeyError):
         packs.read(bytes(20), 200_000)
-    assert sorted(packs) == sorted(map(bytes.fromhex, oids))
-    verified = git(path, "verify-pack", "-v", next((path / ".git/objects/pack").glob("*.pack"))).decode()
+    assert set(packs) >= set(map(bytes.fromhex, oids))
+    newest = max((path / ".git/objects/pack").glob("*.pack"), key=lambda each: each.stat().st_size)
+    verified = git(path, "verify-pack", "-v", newest).decode()
     assert "chain length = 4" in verified, "the pack has chains"
 
 

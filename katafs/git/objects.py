@@ -54,6 +54,10 @@ class Objects:
         """Where the packs are, or will be."""
         return Path(self._reader.directory, "pack")
 
+    def close(self) -> None:
+        """Close the packs; they are opened again when one is read."""
+        self._reader.packs.close()
+
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
         if not self._git_dir.is_dir():

@@ -81,10 +81,11 @@ class GitWriter:
         self.close()
 
     def close(self) -> None:
-        """Forget what was not stored, and close the files that libgit2 has open: the garbage collector, which finds
-        cycles in a repository of pygit2's, would do it much later."""
+        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in a
+        repository of pygit2's, and in the traceback of an error, would do it much later."""
         self.forget()
         self._raw.free()
+        self.repo.objects.close()
 
     def forget(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
