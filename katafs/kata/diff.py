@@ -17,6 +17,7 @@ The others pair renames as libgit2 does, which may differ from git's choice: it 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,7 +71,9 @@ def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, i
     Reckoned in a process of its own where there is much to compare. Raises `TooLargeError` where that is too much.
     """
     try:
-        return _line_counts(_reader(repo.path, repo.objects.pending, budget=DIFF_BUDGET), was, now)
+        reader = _reader(repo.path, repo.objects.pending, budget=DIFF_BUDGET)
+        with contextlib.closing(reader.objects):
+            return _line_counts(reader, was, now)
     except HeavyError:
         pending = dict(repo.objects.pending)
         counts = process.run(_COUNT_LIMITS, None, _line_counts_elsewhere, repo.path, pending, was, now)
