@@ -216,10 +216,7 @@ class _Reader:
             return self.read_packed(oid)
 
     def read_packed(self, oid: Oid) -> tuple[int, bytes]:
-        kind, data = self.packs.read(oid, self._largest)
-        if object_id(kind, data) != oid:
-            raise ValueError("its bytes are not those of its id")
-        return kind, data
+        return self.packs.read(oid, self._largest)
 
     def head(self, oid: Oid) -> tuple[int, int]:
         if (known := self._pending.get(oid)) is not None:

@@ -6,9 +6,12 @@ Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
+import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -41,6 +44,41 @@ class _Entry(NamedTuple):
     base: int | bytes
 
 
+class _Bases:
+    """What differences were from, and what they made, in the memory of the whole process; the oldest go first.
+
+    Who reads the events of a kata one after the other would else begin at the start of a chain each time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> tuple[int, bytes] | None:
+        """Kind and data of the entry that is there in a pack, by the key of its reader and its offset."""
+        with self._lock:
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+            return found
+
+    def keep(self, key: tuple[int, int], kind: int, data: bytes) -> None:
+        with self._lock:
+            if key in self._known or len(data) > self._limit // 16:
+                return
+            self._known[key] = (kind, data)
+            self._size += len(data) + _OVERHEAD
+            while self._size > self._limit:
+                self._size -= len(self._known.popitem(last=False)[1][1]) + _OVERHEAD
+
+
+BASES = _Bases(8 << 20)
+# what an entry takes beside its data, in bytes
+_OVERHEAD = 300
+_keys = itertools.count()
+
+
 class PackReader:
     """One pack, opened when it is first read."""
 
@@ -49,11 +87,16 @@ class PackReader:
         self._stem = stem
         self._pack_path, self._idx_path = files or (f"{stem}.pack", f"{stem}.idx")
         self._fd = -1
+        self._key = next(_keys)
         self._idx: bytes | None = None
         self._fanout: tuple[int, ...] = ()
 
     def __del__(self) -> None:
         self.close()
+
+    def forget(self) -> None:
+        """What was read may have been damaged: read it again."""
+        self._key = next(_keys)
 
     def close(self) -> None:
         """Close the pack; it is opened again when it is read."""
@@ -115,21 +158,27 @@ class PackReader:
 
     def read(self, offset: int, largest: int) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``."""
-        deltas: list[bytes] = []
-        while True:
+        deltas: list[tuple[int, bytes]] = []
+        while (known := BASES.get((self._key, offset))) is None:
             entry = self._entry(offset)
             if entry.size > largest:
                 raise ValueError(f"{entry.size} bytes are too many")
             data = self._inflate(entry)
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
+                known = entry.kind, data
                 break
-            deltas.append(data)
+            deltas.append((offset, data))
             if len(deltas) > _LONGEST_CHAIN:
                 raise ValueError(f"{self._stem}: differences without an end")
             offset = self._base(entry)
-        kind = entry.kind
-        for delta in reversed(deltas):
+        kind, data = known
+        if len(data) > largest:
+            raise ValueError(f"{len(data)} bytes are too many")
+        if deltas:
+            BASES.keep((self._key, offset), kind, data)
+        for at, delta in reversed(deltas):
             data = apply_delta(data, delta, largest)
+            BASES.keep((self._key, at), kind, data)
         return kind, data
 
     def head(self, offset: int, largest: int) -> tuple[int, int]:

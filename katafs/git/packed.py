@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from katafs.git.loose import object_id
 from katafs.git.pack_reader import PackReader
 
 _MOST_PACKS = 1000
@@ -38,11 +39,18 @@ class Packs:
         self._identities: dict[str, tuple[_Version | None, ...]] = {}
 
     def read(self, oid: bytes, largest: int) -> tuple[int, bytes]:
-        """The kind and the data of an object; they are not compared with its id.
+        """The kind and the data of an object; they are those of its id.
 
         Nothing that it is made of may have more than ``largest`` bytes.
         """
-        return self._ask(oid, lambda pack, offset: pack.read(offset, largest))
+
+        def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
+            kind, data = pack.read(offset, largest)
+            if object_id(kind, data) != oid:
+                raise ValueError("its bytes are not those of its id")
+            return kind, data
+
+        return self._ask(oid, read)
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
@@ -55,6 +63,7 @@ class Packs:
             try:
                 return question(pack, offset)
             except (OSError, ValueError, zlib.error):
+                pack.forget()
                 if not self._look() or not left:
                     raise
         raise AssertionError
