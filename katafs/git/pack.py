@@ -55,7 +55,7 @@ def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
     Raises `DamagedError` when one of them cannot be read; an OSError is the file's own.
     """
     writer = PackWriter(file)
-    objects = _reachable(repo, tip)
+    objects = reachable(repo, tip)
     while batch := list(_some(objects)):
         for item in batch:
             writer.add(*item)
@@ -71,7 +71,7 @@ def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
             return
 
 
-def _reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
+def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
     """Every object once: newest commit first, each before what is new in its tree, in the order of the tree."""
     read = repo.objects.read
     seen: set[Oid] = set()

@@ -6,6 +6,7 @@ the owner of one kata could end the daemon of all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import zlib
@@ -143,5 +144,7 @@ def _version(status: os.stat_result) -> _Version:
 
 
 def _identity(entry: os.DirEntry[str] | None) -> _Version | None:
-    """What is another for each file; None for one that is not there. Raises OSError."""
-    return _version(entry.stat(follow_symlinks=False)) if entry is not None else None
+    """What is another for each file; None for one that is not there, or no longer. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return _version(entry.stat(follow_symlinks=False)) if entry is not None else None
+    return None

@@ -1,7 +1,6 @@
 """Writing to one git repository: blobs, trees, commits; its references are written by `katafs.git.refs`.
 
-Objects are synced by `GitWriter.store`, references by the call that writes them (``enable_fsync_gitdir``, set in the
-package's ``__init__``).
+Objects are synced by `GitWriter.store`, references by the call that writes them.
 """
 
 from __future__ import annotations
@@ -40,11 +39,13 @@ def init_repository(path: Path, name: str, email: str) -> GitRepo:
     return GitRepo(path)
 
 
-def _check_config(path: Path) -> None:
-    """Refuse a configuration that sends libgit2 to other files: to one that never ends, for instance.
+def check_config(repo: GitRepo) -> None:
+    """Whether git could write to a repository, as its configuration is; katafs itself reads none.
 
-    Raises `DamagedError`.
+    Raises `DamagedError`, also for a configuration that sends libgit2 to other files: to one that never ends, for
+    instance.
     """
+    path = repo.git_dir / "config"
     try:
         with open(path, "rb", opener=open_plain) as file:
             # libgit2 would wait for a pipe
@@ -54,25 +55,22 @@ def _check_config(path: Path) -> None:
         raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
     if not is_plain or len(text) > _CONFIG_LIMIT or _INCLUDE.search(text):
         raise DamagedError(f"{path} is not a configuration that is obeyed")
+    with storing("to the repository", repo.git_dir):
+        # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
+        pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH).free()
 
 
 class GitWriter:
     """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
 
     Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
-    sees them already. libgit2 writes references, for which it asks whether an object is there; it opens no object's
-    file.
+    sees them already. No configuration is read.
     """
 
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
-        _check_config(repo.git_dir / "config")
-        with storing("to the repository", repo.git_dir):
-            # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
-            self._raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)
-            self._raw.set_odb(repo.objects.odb())
         self._stored: set[Oid] = set()
-        self.refs = RefWriter(repo, self._raw)
+        self.refs = RefWriter(repo)
 
     def __enter__(self) -> Self:
         return self
@@ -81,10 +79,9 @@ class GitWriter:
         self.close()
 
     def close(self) -> None:
-        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in a
-        repository of pygit2's, and in the traceback of an error, would do it much later."""
+        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
+        the traceback of an error, would do it much later."""
         self.forget()
-        self._raw.free()
         self.repo.objects.close()
 
     def forget(self) -> None:
