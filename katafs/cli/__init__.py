@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, looking, migrating, mounts, stores
+from katafs.cli import compacting, fsck, looking, migrating, mounts, stores
 from katafs.cli.common import drop_output, fail
 
 
@@ -46,6 +46,7 @@ _COMMANDS = (
     stores.create,
     stores.demo,
     migrating.migrate,
+    compacting.compact,
     fsck.fsck,
     looking.log,
     looking.show,

@@ -45,6 +45,8 @@ class MountOptions:
     keep_alive: bool = True
     uid: int | None = None
     gid: int | None = None
+    #: seconds without a write after which a kata is packed anew; None: never
+    compact_after: float | None = 60.0
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""

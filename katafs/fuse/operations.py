@@ -21,6 +21,7 @@ import cachetools
 import pyfuse3
 
 from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
+from katafs.fuse.compacting import Compactor
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
@@ -83,7 +84,8 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
-        self._writes = Writes(tree, journal or Journal(None))
+        self.compactor = Compactor(tree.ctx.store)
+        self._writes = Writes(tree, journal or Journal(None), self.compactor.wrote)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts

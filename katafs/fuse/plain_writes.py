@@ -88,6 +88,7 @@ class PlainWrites:
         try:
             after = self._tree.tip(node.kata_id)
             if after.commit.oid != before.commit.oid:
+                self._writes.wrote(node.kata_id)
                 await self._writes.tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", node.kata_id)

@@ -36,8 +36,10 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, journal: Journal) -> None:
+    def __init__(self, tree: Tree, journal: Journal, wrote: Callable[[str], None]) -> None:
+        """``wrote`` is called with the id of a kata in which something was recorded."""
         self._tree = tree
+        self.wrote = wrote
         self._journal = journal
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
         self._limiter = trio.CapacityLimiter(_TELLING)
@@ -87,6 +89,7 @@ class Writes:
         if committed is None:
             return False
         log.info("kata %s: event %d, commit %s was recorded already", node.kata_id, committed.index, commit.hex())
+        self.wrote(node.kata_id)
         node.accepted(committed)
         # a message may be two commits
         await self._tell_committed(node, kata.tip_at(commits_before(kata.repo, commit, 2)))
@@ -111,6 +114,7 @@ class Writes:
         if committed is None:
             return
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
+        self.wrote(node.kata_id)
         await self._tell_committed(node, before)
 
     async def _tell_committed(self, node: Writable, before: Tip) -> None:
