@@ -17,7 +17,7 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
-from katafs.git.pack import _type_and_size, _varint
+from katafs.git.pack import _type_and_size, varint
 from katafs.git.packed import Packs
 from tests.katas import add_event, git, make_kata
 from tests.mounts import MakeMount
@@ -94,7 +94,7 @@ def make_thin(path: Path, base: str, small: str) -> None:
     directory = path / ".git/objects"
     loose = directory / base[:2] / base[2:]
     data = zlib.decompress(loose.read_bytes()).partition(b"\0")[2]
-    delta = _varint(len(data)) + _varint(13) + b"\x90\x0a" + b"\x03end"
+    delta = varint(len(data)) + varint(13) + b"\x90\x0a" + b"\x03end"
     entries = [_type_and_size(3, len(data)) + zlib.compress(data, 9)]
     entries.append(_type_and_size(7, len(delta)) + bytes.fromhex(base) + zlib.compress(delta))
     body = struct.pack(">4sII", b"PACK", 2, 2) + b"".join(entries)

@@ -28,6 +28,7 @@ from katafs.git.pack_reader import PackReader
 from katafs.git.ref_locks import STALE_TAG
 from katafs.git.references import read_reference
 from katafs.git.repo import GitRepo
+from katafs.git.tight import TightWriter
 
 # bytes; larger ones are packed well enough, and would make much work of little
 _LARGEST_PACK = 64 << 20
@@ -91,7 +92,7 @@ class Repack:
             return False
         if self._directory.is_dir():
             remove_left_behind(self._directory)
-        self._new = NewPack(self._directory, _deflate)
+        self._new = NewPack(self._directory, TightWriter)
         for oid, kind, path, data in _ordered(self._repo, wanted):
             self._new.writer.add(oid, kind, path, data)
         self._new.finish()
@@ -138,10 +139,6 @@ def _ordered(repo: GitRepo, wanted: set[Oid]) -> Iterator[tuple[Oid, int, bytes,
     for oid in sorted(left):
         kind, data = repo.objects.read_any(oid)
         yield oid, kind, b"", data
-
-
-def _deflate(data: bytes) -> bytes:
-    return zlib.compress(data, 9)
 
 
 def _check(new: NewPack, wanted: Iterable[Oid]) -> None:

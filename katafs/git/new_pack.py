@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +30,11 @@ _LEFT_BEHIND = 3600.0
 _SMALL = 256
 
 
-def deflate_quickly(data: bytes) -> bytes:
-    """A zlib stream, for what is merged or deflated again later."""
-    return zlib.compress(data, 1 if len(data) > _SMALL else 0)
+class QuickWriter(PackWriter):
+    """Writes what is packed anew later."""
+
+    def _deflate(self, data: bytes) -> bytes:
+        return zlib.compress(data, 1 if len(data) > _SMALL else 0)
 
 
 class NewPack:
@@ -41,7 +43,7 @@ class NewPack:
     To be used in a ``with`` statement, at whose end what was not installed is removed. Raises OSError.
     """
 
-    def __init__(self, directory: Path, deflate: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
         self._directory = directory
         directory.mkdir(exist_ok=True)
         self._undo = contextlib.ExitStack()
@@ -49,7 +51,7 @@ class NewPack:
         self._idx = ""
         self._path = directory
         #: where the objects are to be added
-        self.writer = PackWriter(self._file, deflate)
+        self.writer = kind(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +95,7 @@ class NewPack:
 
 def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> None:
     """Write objects, kind and data by id, as a pack; it is on disk when this returns. Raises OSError."""
-    with NewPack(directory, deflate_quickly) as new:
+    with NewPack(directory) as new:
         for oid, (kind, data) in objects.items():
             new.writer.add(oid, kind, b"", data)
         new.finish()

@@ -14,7 +14,7 @@ import stat
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedRandom
 from itertools import accumulate
 from typing import NamedTuple
@@ -109,11 +109,10 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
 
 
 class PackWriter:
-    """A version 2 pack, as it is written. ``deflate`` makes zlib streams."""
+    """A version 2 pack, as it is written."""
 
-    def __init__(self, file: BufferedRandom, deflate: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(self, file: BufferedRandom) -> None:
         self._file = file
-        self._deflate = deflate or _deflate
         self._offset = file.write(b"\0" * 12)
         # for each object its id, offset (8 bytes) and CRC (4 bytes), so that to sort them is to sort the ids
         self._records: list[bytes] = []
@@ -129,7 +128,7 @@ class PackWriter:
         if base is not None:
             base_kind, base_offset, base_data, base_chain = base
             self._bases_size -= len(base_data)
-            if base_kind == kind and base_chain < _LONGEST_CHAIN and (delta := _delta(base_data, data)):
+            if base_kind == kind and base_chain < _LONGEST_CHAIN and (delta := self._difference(kind, base_data, data)):
                 chain = base_chain + 1
                 head = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset)
                 entry = head + self._deflate(delta)
@@ -147,6 +146,17 @@ class PackWriter:
         self._records.append(oid + _OFFSET_AND_CRC(self._offset, zlib.crc32(entry)))
         self._offset += len(entry)
 
+    def _deflate(self, data: bytes) -> bytes:
+        """A zlib stream (RFC 1950); of small data one stored block."""
+        size = len(data)
+        if size > _SMALL:
+            return zlib.compress(data)
+        return struct.pack("<3sHH", b"\x78\x01\x01", size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
+
+    def _difference(self, kind: int, base: bytes, data: bytes) -> bytes:  # noqa: ARG002 - others look at it
+        """How to make an object from another; empty when that would save little."""
+        return _delta(base, data)
+
     def finish(self) -> Pack:
         """Fill in the head of the file, and append its checksum."""
         self._file.seek(0)
@@ -163,10 +173,10 @@ class PackWriter:
 def _type_and_size(kind: int, size: int) -> bytes:
     """The head of an entry: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
     first = kind << 4 | size & 15
-    return bytes((first,)) if size < 16 else bytes((first | 0x80,)) + _varint(size >> 4)
+    return bytes((first,)) if size < 16 else bytes((first | 0x80,)) + varint(size >> 4)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """7 bits at a time, lowest first; the top bit says that more follow."""
     groups = bytearray()
     while number > 0x7F:
@@ -185,14 +195,6 @@ def _distance(distance: int) -> bytes:
     return bytes(groups[::-1])
 
 
-def _deflate(data: bytes) -> bytes:
-    """A zlib stream (RFC 1950); of small data one stored block."""
-    size = len(data)
-    if size > _SMALL:
-        return zlib.compress(data)
-    return struct.pack("<3sHH", b"\x78\x01\x01", size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
-
-
 def _delta(base: bytes, data: bytes) -> bytes:
     """How to make ``data`` from what it has in common with ``base`` at both ends; empty when that would save little."""
     most = min(len(base), len(data))
@@ -203,7 +205,7 @@ def _delta(base: bytes, data: bytes) -> bytes:
     middle = data[start : len(data) - end]
     pieces = [middle[at : at + _LONGEST_INSERT] for at in range(0, len(middle), _LONGEST_INSERT)]
     inserts = b"".join([bytes((len(piece),)) + piece for piece in pieces])
-    return _varint(len(base)) + _varint(len(data)) + _copy(0, start) + inserts + _copy(len(base) - end, end)
+    return varint(len(base)) + varint(len(data)) + _copy(0, start) + inserts + _copy(len(base) - end, end)
 
 
 def _common_start(one: bytes, other: bytes, most: int) -> int:
