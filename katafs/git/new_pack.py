@@ -23,6 +23,9 @@ from katafs.git.objects import Oid
 from katafs.git.pack import Pack, PackWriter
 from katafs.git.storing import sync_directory
 
+#: what we write into a ``.keep``
+KEPT = b"katafs: being recorded\n"
+_TRIES = 3
 _TEMPORARY = "tmp_pack_katafs_"
 # seconds; nobody writes to one file of a pack for so long, without writing to it
 _LEFT_BEHIND = 3600.0
@@ -77,8 +80,15 @@ class NewPack:
         self._path = self._directory / f"pack-{pack.idx[-40:-20].hex()}.pack"
         return pack
 
-    def install(self) -> Path:
-        """Let others see it: its path. What is there under its name has the same content, or is damaged."""
+    def install(self, *, is_kept: bool = False) -> Path:
+        """Let others see it: its path. What is there under its name has the same content, or is damaged.
+
+        ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers to its objects; until then
+        ``git repack -a -d`` would drop them with the pack.
+        """
+        if is_kept:
+            with contextlib.suppress(FileExistsError), open(self._path.with_suffix(".keep"), "xb") as keep:
+                keep.write(KEPT)
         os.rename(self._pack, self._path)
         os.rename(self._idx, self._path.with_suffix(".idx"))
         sync_directory(self._directory)
@@ -93,23 +103,42 @@ class NewPack:
         return name, file
 
 
-def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> None:
-    """Write objects, kind and data by id, as a pack; it is on disk when this returns. Raises OSError."""
-    with NewPack(directory) as new:
-        for oid, (kind, data) in objects.items():
-            new.writer.add(oid, kind, b"", data)
-        new.finish()
-        new.install()
+def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> Path:
+    """Write objects, kind and data by id, as a pack that nobody replaces until it is let go; it is on disk when this
+    returns: its path. Raises OSError."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with NewPack(directory) as new:
+                for oid, (kind, data) in objects.items():
+                    new.writer.add(oid, kind, b"", data)
+                new.finish()
+                return new.install(is_kept=True)
+        except FileNotFoundError:
+            # ``git gc --prune=now`` removes temporary files, also of those who live
+            if not left:
+                raise
+    raise AssertionError
+
+
+def let_go(pack: Path) -> None:
+    """What is in a pack of `store_pack` is referred to, or is not needed any more. Raises OSError."""
+    keep = pack.with_suffix(".keep")
+    with contextlib.suppress(FileNotFoundError):
+        if keep.read_bytes() == KEPT:
+            keep.unlink()
 
 
 def remove_left_behind(directory: Path) -> None:
-    """Remove the temporary files of writers that died. Raises OSError."""
+    """Remove the temporary files of writers that died, and let go of their packs. Raises OSError."""
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(_TEMPORARY)]
-    for name in names:
+        found = [entry for entry in entries if entry.name.startswith(_TEMPORARY) or entry.name.endswith(".keep")]
+    for entry in found:
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - os.lstat(directory / name).st_mtime > _LEFT_BEHIND:
-                os.unlink(directory / name)
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_BEHIND:
+                if entry.name.startswith(_TEMPORARY):
+                    os.unlink(entry)
+                elif entry.is_file(follow_symlinks=False):
+                    let_go(directory / entry.name)
 
 
 def _remove(name: str) -> None:

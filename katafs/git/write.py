@@ -5,6 +5,7 @@ Objects are synced by `GitWriter.store`, references by the call that writes them
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
 from katafs.errors import DamagedError, InvalidError
-from katafs.git.new_pack import store_pack
+from katafs.git.new_pack import let_go, store_pack
 from katafs.git.objects import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.old_packs import merge_packs
 from katafs.git.refs import RefWriter
@@ -70,6 +71,7 @@ class GitWriter:
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
         self._stored: set[Oid] = set()
+        self._packs: list[Path] = []
         self.refs = RefWriter(repo)
 
     def __enter__(self) -> Self:
@@ -82,7 +84,13 @@ class GitWriter:
         """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
         the traceback of an error, would do it much later."""
         self.forget()
+        self._let_go()
         self.repo.objects.close()
+
+    def _let_go(self) -> None:
+        while self._packs:
+            with contextlib.suppress(OSError):
+                let_go(self._packs.pop())
 
     def forget(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
@@ -97,11 +105,13 @@ class GitWriter:
         if new:
             size = sum(len(data) for _, data in new.values())
             with storing("objects", self.repo.git_dir, size + 4096):
-                store_pack(self.repo.objects.pack_directory, new)
+                self._packs.append(store_pack(self.repo.objects.pack_directory, new))
             self._stored |= new.keys()
 
     def merge(self) -> None:
-        """Merge the packs that `store` made, if there are many by now. That it fails is nobody's loss."""
+        """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
+        nobody's loss."""
+        self._let_go()
         try:
             merge_packs(self.repo.objects.pack_directory)
         except OSError as error:
