@@ -143,7 +143,7 @@ class PackWriter:
     def add_entry(self, oid: Oid, entry: bytes) -> None:
         """Append an object as another pack has it, which is no difference."""
         self._file.write(entry)
-        self._records.append(oid + _OFFSET_AND_CRC(self._offset, zlib.crc32(entry)))
+        self._records.append(record_of(oid, self._offset, zlib.crc32(entry)))
         self._offset += len(entry)
 
     def _deflate(self, data: bytes) -> bytes:
@@ -166,8 +166,13 @@ class PackWriter:
         self._file.write(checksum)
         self._records.sort()
         ids = [record[:20] for record in self._records]
-        idx = _idx(self._records, checksum)
+        idx = idx_of(self._records, checksum)
         return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), self._offset + 20, idx, frozenset(ids))
+
+
+def record_of(oid: Oid, offset: int, checksum: int) -> bytes:
+    """What an index says of an object; to sort such records is to sort the ids."""
+    return oid + _OFFSET_AND_CRC(offset, checksum)
 
 
 def _type_and_size(kind: int, size: int) -> bytes:
@@ -240,7 +245,7 @@ def _copy(offset: int, size: int) -> bytes:
     return struct.pack("<BIHB", 0xFF, offset, size & 0xFFFF, size >> 16) if size else b""
 
 
-def _idx(records: list[bytes], checksum: bytes) -> bytes:
+def idx_of(records: list[bytes], checksum: bytes) -> bytes:
     """The ``.idx`` (version 2) of a pack, from its records sorted by id."""
     counts = Counter(record[0] for record in records)
     offsets = [record[20:28] for record in records]

@@ -34,7 +34,7 @@ _HEAD = 32
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """The head of an entry: its type and the size of what is stored, where that starts, and what it is based on: an
     offset or an id."""
 
@@ -160,7 +160,7 @@ class PackReader:
         """The kind and the data of the entry at ``offset``."""
         deltas: list[tuple[int, bytes]] = []
         while (known := BASES.get((self._key, offset))) is None:
-            entry = self._entry(offset)
+            entry = self.entry(offset)
             if entry.size > largest:
                 raise ValueError(f"{entry.size} bytes are too many")
             data = self._inflate(entry)
@@ -183,19 +183,19 @@ class PackReader:
 
     def head(self, offset: int, largest: int) -> tuple[int, int]:
         """The kind and the size of the object at ``offset``."""
-        entry = self._entry(offset)
+        entry = self.entry(offset)
         if entry.kind not in (_OFS_DELTA, _REF_DELTA):
             return entry.kind, entry.size
         if entry.size > largest:
             raise ValueError(f"{entry.size} bytes are too many")
         _, size, _ = delta_sizes(self._inflate(entry, 20))
         for _ in range(_LONGEST_CHAIN):
-            entry = self._entry(self._base(entry))
+            entry = self.entry(self._base(entry))
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
                 return entry.kind, size
         raise ValueError(f"{self._stem}: differences without an end")
 
-    def _base(self, entry: _Entry) -> int:
+    def _base(self, entry: Entry) -> int:
         """Where the entry begins that another is a difference from: in the same pack, as git has it on disk."""
         if isinstance(entry.base, int):
             return entry.base
@@ -209,7 +209,7 @@ class PackReader:
             self._fd = open_inside(self._pack_path)
         return os.pread(self._fd, size, offset)
 
-    def _entry(self, offset: int) -> _Entry:
+    def entry(self, offset: int) -> Entry:
         """The head at ``offset``: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
         text = self._pread(_HEAD, offset)
         try:
@@ -236,9 +236,9 @@ class PackReader:
             raise ValueError(f"{self._stem}: the pack is cut off") from error
         if kind in (0, 5):
             raise ValueError(f"{self._stem}: an object of no kind")
-        return _Entry(kind, size, offset + at, base)
+        return Entry(kind, size, offset + at, base)
 
-    def _inflate(self, entry: _Entry, most: int | None = None) -> bytes:
+    def _inflate(self, entry: Entry, most: int | None = None) -> bytes:
         """What an entry stores, or the first ``most`` bytes of it."""
         wanted = entry.size if most is None else min(entry.size, most)
         inflater = zlib.decompressobj()
