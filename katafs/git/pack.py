@@ -26,8 +26,6 @@ _OFS_DELTA = 6
 
 _OFFSET_AND_CRC = struct.Struct(">QI").pack
 
-# of differences, all of which are needed to read the last; the same in git's own packer
-_LONGEST_CHAIN = 50
 _LONGEST_INSERT = 127
 # bytes of objects kept in memory, to make differences from; also the most that one instruction copies
 _BASES_LIMIT = 0xFFFFFF
@@ -111,6 +109,9 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
 class PackWriter:
     """A version 2 pack, as it is written."""
 
+    #: of differences, all of which are needed to read the last; the same in git's own packer
+    longest_chain = 50
+
     def __init__(self, file: BufferedRandom) -> None:
         self._file = file
         self._offset = file.write(b"\0" * 12)
@@ -128,7 +129,8 @@ class PackWriter:
         if base is not None:
             base_kind, base_offset, base_data, base_chain = base
             self._bases_size -= len(base_data)
-            if base_kind == kind and base_chain < _LONGEST_CHAIN and (delta := self._difference(kind, base_data, data)):
+            is_base = base_kind == kind and base_chain < self.longest_chain
+            if is_base and (delta := self._difference(kind, base_data, data)):
                 chain = base_chain + 1
                 head = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset)
                 entry = head + self._deflate(delta)

@@ -27,6 +27,8 @@ _LARGEST_IDX = 64 << 20  # bytes: two million objects
 _LONGEST_CHAIN = 4095
 _OFS_DELTA, _REF_DELTA = 6, 7
 _PIECE = 1 << 12
+# with most differences in it, whole
+_FIRST_PIECE = 512
 _LARGE_PIECE = 1 << 18
 # the type and size of an entry have at most 10 bytes, the place of its base 20
 _HEAD = 32
@@ -42,6 +44,8 @@ class Entry(NamedTuple):
     size: int
     start: int
     base: int | bytes
+    #: the first bytes of what is stored, maybe all
+    begun: bytes
 
 
 class _Bases:
@@ -211,7 +215,8 @@ class PackReader:
 
     def entry(self, offset: int) -> Entry:
         """The head at ``offset``: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
-        text = self._pread(_HEAD, offset)
+        found = self._pread(_FIRST_PIECE, offset)
+        text = found[:_HEAD]
         try:
             kind, size, at = text[0] >> 4 & 7, text[0] & 15, 1
             shift = 4
@@ -236,20 +241,23 @@ class PackReader:
             raise ValueError(f"{self._stem}: the pack is cut off") from error
         if kind in (0, 5):
             raise ValueError(f"{self._stem}: an object of no kind")
-        return Entry(kind, size, offset + at, base)
+        return Entry(kind, size, offset + at, base, found[at:])
 
     def _inflate(self, entry: Entry, most: int | None = None) -> bytes:
         """What an entry stores, or the first ``most`` bytes of it."""
         wanted = entry.size if most is None else min(entry.size, most)
         inflater = zlib.decompressobj()
-        at, size = entry.start, _PIECE
+        begun = entry.begun
+        at, size = entry.start + len(begun), _PIECE
         pieces: list[bytes] = []
         length = 0
         while not inflater.eof:
             # one byte more than there should be, to see that there is none
-            stored = inflater.unconsumed_tail or self._pread(size, at)
-            if not inflater.unconsumed_tail:
+            stored = inflater.unconsumed_tail or begun
+            if not stored:
+                stored = self._pread(size, at)
                 at, size = at + len(stored), _LARGE_PIECE
+            begun = b""
             piece = inflater.decompress(stored, wanted + 1 - length)
             pieces.append(piece)
             length += len(piece)
