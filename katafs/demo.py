@@ -1,10 +1,14 @@
-"""``katafs demo``: a store with a few katas that have a history, the same bytes every time."""
+"""``katafs demo``: a store with a few katas that have a history, the same bytes every time.
+
+One of them is old, and stored as plain files, to be looked at and migrated.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from importlib import resources
@@ -13,7 +17,7 @@ from typing import Any
 
 from katafs.errors import StorageError
 from katafs.kata.commit import record
-from katafs.kata.create import create_kata
+from katafs.kata.create import create_kata, place_kata
 from katafs.kata.events import moment_of
 from katafs.kata.ids import kata_path
 from katafs.kata.kinds import Kind
@@ -34,11 +38,15 @@ def make_demo(store: Path) -> Iterator[tuple[str, str]]:
         with contextlib.suppress(OSError):
             path.rmdir()
         if not path.exists():
-            create_kata(store, story["manifest"], kata_id, moment_of(story["created"]), partial(_tell, story))
+            if _is_plain(story):
+                place_kata(store, kata_id, partial(_write_plain, story))
+            else:
+                create_kata(store, story["manifest"], kata_id, moment_of(story["created"]), partial(_tell, story))
         elif not _is_ours(path, story):
             raise StorageError(f"{path} is there already, and is not a demo kata; take another store", errno.EEXIST)
         manifest = story["manifest"]
-        yield kata_id, f"{manifest['display_name']}, {manifest['exercise']}, {len(story['events'])} events"
+        what = f"{manifest['display_name']}, {manifest['exercise']}, {len(story['events'])} events"
+        yield kata_id, f"{what}, of version 1" if _is_plain(story) else what
 
 
 def _tell(story: dict[str, Any], path: Path) -> None:
@@ -51,10 +59,47 @@ def _tell(story: dict[str, Any], path: Path) -> None:
         record(path, story["id"], act, moment_of(event["time"]))
 
 
+def _is_plain(story: dict[str, Any]) -> bool:
+    return story.get("version") == 1
+
+
+def _write_plain(story: dict[str, Any], path: Path) -> None:
+    """Write a story as the services of 2020 did (FORMAT, version 1): compact JSON, the times of files those of events,
+    an option as it was set."""
+    kata_id, created = story["id"], story["created"]
+    manifest = {**story["manifest"], "version": 1, "created": created, "id": kata_id}
+    _write(path / "manifest.json", _compact(manifest), created)
+    first = {"index": 0, "time": created, "event": "created"}
+    _write(path / "0.event.json", _compact({"files": manifest["visible_files"], **first}), created)
+    rows, last = [first], created
+    for index, event in enumerate(story["events"], start=1):
+        if event is None:
+            continue
+        last = event["time"]
+        said = {key: value for key, value in event["message"].items() if key != "summary"}
+        rows.append({**event["message"]["summary"], "index": index, "time": last})
+        _write(path / f"{index}.event.json", _compact({**said, **rows[-1]}), last)
+    _write(path / "events.json", ",\n".join(map(_compact, rows)), last)
+    for name, (values, when) in story["options"].items():
+        _write(path / name, "".join(f"\n{value}" for value in [values[0], *values]), when)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _write(path: Path, text: str, when: list[int]) -> None:
+    path.write_text(text, encoding="utf-8")
+    seconds = moment_of(when).timestamp()
+    os.utime(path, (seconds, seconds))
+
+
 def _is_ours(path: Path, story: dict[str, Any]) -> bool:
     """Whether the kata that is there was made from this story; its events may have gone on."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(manifest, dict) and manifest.get("created") == story["created"] and (path / ".git").is_dir()
+    # a plain one may have been migrated since
+    is_stored = (path / ".git").is_dir() or _is_plain(story)
+    return isinstance(manifest, dict) and manifest.get("created") == story["created"] and is_stored

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import unavailable
-from tests.katas import add_event, make_kata
+from tests.katas import add_event, long_store, make_kata
 from tests.mounts import Mount, katafs, wait_until
 
 KEYS = {"right": "\ue014", "left": "\ue012"}
@@ -64,10 +64,10 @@ class Browser:
         found = self._call("POST", "/element", {"using": "css selector", "value": selector})
         self._call("POST", f"/element/{next(iter(found.values()))}/click", {})
 
-    def look(self, width: int, scheme: str) -> None:
-        """Set the width of the window, and whether the room is dark."""
+    def look(self, width: int, scheme: str, medium: str = "") -> None:
+        """Set the width of the window, whether the room is dark, and whether it is for paper."""
         size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": width < 600}
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        media = {"media": medium, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
         for command, values in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", media)):
             self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": values})
 
@@ -111,6 +111,10 @@ def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> 
     katafs("demo", store)
     evil = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">\n"
     add_event(make_kata(store, "HHHHHH", {"a.html": "a\n"}), 1, files={"a.html": evil}, stdout={"content": evil})
+    shutil.copytree(long_store(tmp_path_factory.getbasetemp()) / "Ln", store / "Ln")
+    lines = [f"def function_{number}(a, b): return a + {number} * b  # {number}\n" for number in range(5_000)]
+    long = make_kata(store, "BBBBBB", {"long.py": "".join(lines)})
+    add_event(long, 1, files={"long.py": "".join([*lines[:2_500], "changed\n", *lines[2_501:]])})
     mount = Mount(store, store.parent / "mnt", "fast", ())
     try:
         mount.start()
@@ -190,6 +194,12 @@ def test_without_scripts(driver: int, katas: Mount) -> None:
         browser.close()
 
 
+LOOKED_AT = [
+    *(("PyFzBz", "index.html"), ("BashWc", "index.html"), ("JsRmNs", "index.html"), ("LngKat", "index.html")),
+    *(("JsRmNs", "13..14.html"), ("CPrmFc", "4..5.html"), ("BashWc", "12..13.html"), ("RbLeap", "index.html")),
+]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_how_it_looks(
@@ -199,8 +209,7 @@ def test_how_it_looks(
     directory = Path(request.config.getoption("--browser") or tmp_path)
     directory.mkdir(exist_ok=True, parents=True)
     browser.look(width, scheme)
-    pages = {"PyFzBz": "index.html", "BashWc": "index.html", "JsRmNs": "13..14.html", "CPrmFc": "4..5.html"}
-    for kata_id, name in [*pages.items(), ("BashWc", "12..13.html")]:
+    for kata_id, name in LOOKED_AT:
         browser.open(katas.kata(kata_id) / "html" / name)
         paper = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert (int(paper.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
@@ -208,3 +217,28 @@ def test_how_it_looks(
         picture = browser.screenshot()
         assert picture.startswith(b"\x89PNG")
         (directory / f"{kata_id}-{name}-{scheme}-{width}.png").write_bytes(picture)
+
+
+def test_on_paper(browser: Browser, katas: Mount, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Black on white from a dark room too, without what is to be clicked."""
+    directory = Path(request.config.getoption("--browser") or tmp_path)
+    browser.look(794, "dark", "print")
+    for name in ("index.html", "12..13.html"):
+        browser.open(katas.kata("BashWc") / "html" / name)
+        assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not browser.run("return [...document.querySelectorAll('.bar, .views')].some(e => e.offsetHeight)")
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        (directory / f"paper-{name}.png").write_bytes(browser.screenshot())
+
+
+@pytest.mark.parametrize("page", ["LngKat/index.html", "BBBBBB/0..1.html", "BBBBBB/0..0.html"])
+def test_large_pages_stay_pleasant(browser: Browser, katas: Mount, page: str) -> None:
+    """300 events, and a file of 5,000 lines, folded and whole: all is there, and keys are answered."""
+    kata_id, name = page.split("/")
+    browser.look(1280, "light")
+    browser.open(katas.kata(kata_id) / "html" / name)
+    things = browser.run("return document.querySelectorAll('.strip .light, .l').length")
+    assert things >= (300 if kata_id == "LngKat" else 5_000)
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    browser.press("s")
+    assert browser.run("return document.querySelectorAll('input:checked').length") == (name == "0..1.html")

@@ -23,6 +23,8 @@ STORIES: list[dict[str, Any]] = [
     json.loads(file.read_text(encoding="utf-8")) for file in resources.files("katafs").joinpath("demo_data").iterdir()
 ]
 IDS = sorted(story["id"] for story in STORIES)
+PLAIN = [story for story in STORIES if "version" in story]
+NATIVE = [story for story in STORIES if "version" not in story]
 
 
 def in_memory(cli: CommandLine) -> None:
@@ -49,8 +51,12 @@ def demo() -> Iterator[Path]:
 
 
 def references(store: Path) -> dict[str, bytes]:
-    """All references of all katas, with the objects that they name."""
-    return {kata_id: git(kata_path(store, kata_id), "for-each-ref") for kata_id in IDS}
+    """All references of all katas, with the objects that they name; of the plain one its files and their times."""
+    found = {story["id"]: git(kata_path(store, story["id"]), "for-each-ref") for story in NATIVE}
+    for story in PLAIN:
+        files = sorted(kata_path(store, story["id"]).iterdir())
+        found[story["id"]] = repr([(file.name, file.stat().st_mtime_ns, file.read_bytes()) for file in files]).encode()
+    return found
 
 
 def snapshot(store: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -72,7 +78,7 @@ def test_the_same_every_time(cli: CommandLine, demo: Path) -> None:
     assert snapshot(made) == before
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: str(story["id"]))
+@pytest.mark.parametrize("story", NATIVE, ids=lambda story: str(story["id"]))
 def test_the_history_of_each_kata(demo: Path, story: dict[str, Any]) -> None:
     path = kata_path(demo, story["id"])
     last = len(story["events"])
@@ -111,7 +117,7 @@ def test_the_histories_have_what_a_demo_is_to_show(demo: Path) -> None:
     names: set[str] = set()
     contents: list[bytes] = []
     subjects = ""
-    for kata_id in IDS:
+    for kata_id in (story["id"] for story in NATIVE):
         path = kata_path(demo, kata_id)
         told = git(path, "log", "-M", "--name-status", "--format=", "-z", "--", "files").decode().split("\0")
         kinds |= {word[0] for word in told if re.fullmatch(r"[ACDMR]\d*", word)}
@@ -130,6 +136,31 @@ def test_the_histories_have_what_a_demo_is_to_show(demo: Path) -> None:
     assert any(b"\r\n" in content for content in contents)
 
 
+def test_one_kata_is_old(cli: CommandLine) -> None:
+    """Of version 1, with an index that was skipped; it reads the same, is migrated without a word, and stays ours."""
+    (story,) = PLAIN
+    store = cli.directory / "store"
+    cli.done("demo", "store")
+    path = kata_path(store, story["id"])
+    assert not (path / ".git").exists()
+    before = cli.done("log", path)
+    assert "nothing recorded" in before.splitlines()[7]
+    assert re.search(r"11 +green", before.splitlines()[-1])
+    shown = [cli.done("show", path, index) for index in range(12)]
+    assert cli.done("migrate", "store") == "1 kata with 11 events migrated\n"
+    assert cli.done("log", path) == before
+    for index, text in enumerate(shown):
+        # git knows the names of blobs
+        now = re.sub(
+            r"^(index|new file mode|deleted file mode) .*\n", "", cli.done("show", path, index), flags=re.MULTILINE
+        )
+        assert now == text
+    assert git(path, "show", "HEAD:config/theme") == b"dark\n"
+    assert cli.done("fsck", "store").endswith("5 katas: 0 findings\n")
+    assert story["id"][:2] in cli.done("demo", "store")
+    assert (path / ".git").is_dir()
+
+
 def test_an_interrupted_demo_is_completed_by_the_next(cli: CommandLine, demo: Path) -> None:
     """Killed when the first kata is there, in the middle of another; a kata is never there in part."""
     store = cli.directory / "store"
@@ -143,7 +174,8 @@ def test_an_interrupted_demo_is_completed_by_the_next(cli: CommandLine, demo: Pa
     assert 1 <= len(list(store.glob("??/??/??"))) < len(IDS)
     cli.done("demo", "store")
     assert references(store) == references(demo)
-    for path in store.glob("??/??/??"):
+    for story in NATIVE:
+        path = kata_path(store, story["id"])
         assert git(path, "fsck", "--full", "--strict") == b""
 
 

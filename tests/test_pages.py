@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import signal
+import stat
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from katafs.git import GitRepo
 from katafs.html import process
 from katafs.html.process import Page, render
-from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows
+from katafs.kata.commit import record
+from katafs.kata.history import LIGHTS
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
+from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
 from tests.katas import git as run_git
-from tests.mounts import MakeMount, Mount, katafs
+from tests.mounts import MakeMount, Mount, katafs, wait_until
 
 HOSTILE = {
     "<script>alert(1)</script>.py": "</code></pre><script>alert(1)</script><img src=x onerror=alert(1)>\n",
@@ -80,7 +89,7 @@ def check(page: str, names: set[str]) -> Reader:
         assert not [name for name in more if name.startswith("on") or name in ("style", "src", "srcset")], tag
         if "href" in more:
             assert tag == "a"
-            assert more["href"] in names
+            assert more["href"] in names or str(more["href"]).startswith("#file-")
     ids = [more["id"] for _, more in read.tags if "id" in more]
     assert len(ids) == len(set(ids))
     assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", page)
@@ -109,7 +118,7 @@ def test_every_page_of_the_demo(mount: MakeMount, store: Path) -> None:
         lights = [more for tag, more in found["index.html"].tags if tag == "a" and "aria-label" in more]
         assert len(lights) == events
         pages += len(found)
-    assert pages == 76
+    assert pages == 89
     text = "".join(Reader((path / "Ba/sh/Wc/html/12..13.html").read_text()).texts["span"])
     assert "predicted green, wrong" in text
 
@@ -139,6 +148,78 @@ def test_nothing_in_a_kata_is_obeyed(mount: MakeMount, store: Path, hostile: Pat
     assert "⟨U+202E⟩" in code
     assert "more characters" in code
     assert (kata / "html" / "2..1.html").read_bytes() != (kata / "html" / "1..2.html").read_bytes()
+
+
+def _words(page: Reader) -> str:
+    """All that can be read in a page, but for the style and the script."""
+    return " ".join(part for tag, parts in page.texts.items() if tag not in ("style", "script") for part in parts)
+
+
+def files(name: str) -> dict[str, dict[str, str]]:
+    return {name: {"content": "1\n"}}
+
+
+def test_everything_that_can_happen(mount: MakeMount, store: Path) -> None:
+    """An outage, a special colour, predictions, a revert, a run that took too long."""
+    path = make_kata(store, "AAAAAA", {"a.py": "1\n"})
+    events: list[tuple[int, Kind, dict[str, Any]]] = [
+        (1, Kind.PREDICTED_WRONG, {"summary": {"colour": "red_special", "predicted": "green"}}),
+        (4, Kind.PREDICTED_RIGHT, {"summary": {"colour": "green", "predicted": "green"}, "files": files("b.py")}),
+        (5, Kind.REVERTED, {"summary": {"colour": "red", "revert": ["AAAAAA", 0]}, "files": files("a.py")}),
+        (6, Kind.RAN_TESTS, {"summary": {"colour": "timed_out"}, "stdout": {"content": "\x1b[31mslow\x1b[0m\n"}}),
+    ]
+    for index, kind, more in events:
+        act = parse_act(kind, json.dumps({"index": index, **more}).encode())
+        record(path, "AAAAAA", act, datetime(2026, 1, 1, 9, index, tzinfo=UTC))
+    kata = mount(store).kata("AAAAAA")
+    found = check_all(kata)
+    assert found.keys() == {"index.html", "0..0.html", *(f"{at}..{at + 1}.html" for at in range(6))}
+    told = _words(found["index.html"])
+    for words in ("predicted green, wrong", "predicted green, right", "nothing recorded", "reverted to 0", "timed out"):
+        assert words in told, words
+    assert "special" not in told
+    marked = [more["class"] for tag, more in found["index.html"].tags if tag == "a" and "aria-label" in more]
+    assert marked == [
+        *("light event", "light red wrong", "light outage", "light outage", "light green right", "light red"),
+        "light timed_out",
+    ]
+    assert "No file has changed" in _words(found["1..2.html"])
+    assert "slow" in _words(found["5..6.html"])
+    assert "[31m" not in _words(found["5..6.html"])
+    table = (kata / "history").read_text().splitlines()
+    assert len(table) == 8
+    assert "outage" not in table[4]
+    assert "nothing recorded" in table[3]
+
+
+@pytest.mark.parametrize("archive", ["v0-5rTJv5", "v1-5U2J18", "v1-38w9NC", "saver-v2-rG63fy"])
+def test_katas_of_every_age(shared_katas: Path, mount: MakeMount, store: Path, archive: str) -> None:
+    """Real ones: as they are stored, and the same once they are migrated."""
+    unpack(shared_katas / f"{archive}.tgz", store)
+    kata_id = archive.rpartition("-")[2]
+    kata = mount(store).kata(kata_id)
+    rows = json.loads((kata / "events_summary.json").read_text())
+    last = len(rows) - 1
+    names = set(os.listdir(kata / "html"))
+    assert len(names) == last + 2
+    wanted = ["index.html", "0..0.html", "0..1.html", f"{last - 1}..{last}.html", f"0..{last}.html"]
+    names.add(wanted[-1])
+    before = {name: (kata / "html" / name).read_text() for name in wanted}
+    lights = [more for tag, more in check(before["index.html"], names).tags if tag == "a" and "aria-label" in more]
+    shown = [str(more["class"]).split()[1] for more in lights]
+    told = [str(row.get("colour", "")).removesuffix("_special") for row in rows]
+    assert [light for light in shown if light in LIGHTS] == [colour for colour in told if colour in LIGHTS]
+    for page in before.values():
+        check(page, names)
+    table = (kata / "history").read_text()
+    assert len(table.splitlines()) == last + 2
+    if archive.startswith("saver"):
+        return
+    katafs("migrate", store)
+    wait_until(lambda: stat.S_ISDIR((store / kata.relative_to(kata.parents[2]) / ".git").lstat().st_mode), "git")
+    assert (kata / "history").read_text() == table
+    for name, page in before.items():
+        assert (kata / "html" / name).read_text() == page, name
 
 
 def test_pages_follow_the_events(mount: MakeMount, store: Path, mode: str) -> None:
@@ -216,3 +297,49 @@ def test_long_histories_and_long_files(limit: None, store: Path, tmp_path_factor
         assert time.monotonic() - start < 4
         assert len(data) < 2_500_000
         assert data == render(Page(at, "LngKat", tip, *page))
+
+
+def _palettes() -> dict[str, dict[str, str]]:
+    """The colours of the style sheet, by name, in a light room and in a dark one."""
+    style = resources.files("katafs.html").joinpath("templates", "style.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in blocks[:2])
+    return {"light": light, "dark": {**light, **dark}}
+
+
+def _luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours, as WCAG 2.2 defines it."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("room", ["light", "dark"])
+def test_everything_can_be_told_from_its_paper(room: str) -> None:
+    """Level AA: 4.5 for text, 3 for the lights."""
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    colours = _palettes()[room]
+    code = ("ink", "c", "k", "s", "m", "f", "b")
+    on = {
+        "paper": ("ink", "soft", "link", "red", "green"),
+        "card": ("ink", "soft", "link", "red", "green", *code),
+        "fold": ("ink", "soft", *code),
+        "plus": (*code, "soft"),
+        "minus": (*code, "soft"),
+        "plus-mark": ("ink",),
+        "minus-mark": ("ink",),
+    }
+    for paper, inks in on.items():
+        for ink in inks:
+            ratio = contrast(colours[ink], colours[paper])
+            assert ratio >= 4.5, f"--{ink} on --{paper} in a {room} room: {ratio:.2f}"
+    for light in ("red", "green", "event", "other"):
+        assert contrast(colours[light], colours["paper"]) >= 4.5
+    # the amber light is told by its sign too
+    assert contrast(colours["amber"], "#241a00") >= 4.5

@@ -36,6 +36,9 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount, as owners and modes allow.")
 @click.option("--uid", type=int, callback=_check_owner, help="Show this user as the owner of everything.")
 @click.option("--gid", type=int, callback=_check_owner, help="Show this group as the group of everything.")
+@click.option(
+    "--xattr", is_flag=True, help="Give katas and events extended attributes: two requests more a file in ls -l."
+)
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
 @click.option("--no-keep-alive", is_flag=True, help="Let the mount end with the daemon, however that ends.")
 @click.option("--no-compact", is_flag=True, help="Do not pack katas anew when nobody writes to them.")
@@ -56,6 +59,7 @@ def mount(
     allow_other: bool,
     uid: int | None,
     gid: int | None,
+    xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
     no_compact: bool,
@@ -79,6 +83,7 @@ def mount(
         not no_keep_alive,
         uid,
         gid,
+        xattr,
         None if no_compact or read_only else compact_after,
     )
     try:

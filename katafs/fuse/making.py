@@ -38,6 +38,11 @@ class Makers:
         self._threads = {kind: trio.CapacityLimiter(threads) for kind, threads in _THREADS.items()}
         self._processes = trio.CapacityLimiter(_PROCESSES)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._waiting
+
     async def made(self, node: Node) -> Node:
         """The node with its content made, once for all who ask at the same time; so is its failure.
 

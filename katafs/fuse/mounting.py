@@ -45,6 +45,8 @@ class MountOptions:
     keep_alive: bool = True
     uid: int | None = None
     gid: int | None = None
+    #: whether events have extended attributes
+    xattr: bool = False
     #: seconds without a write after which a kata is packed anew; None: never
     compact_after: float | None = 60.0
 

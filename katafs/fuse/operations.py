@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Never, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 import cachetools
 import pyfuse3
 
-from katafs.errors import InvalidError, KataError, NotFoundError, unreadable
+from katafs.errors import InvalidError, KataError, NotFoundError
+from katafs.fuse.answering import answers, refuse, watch
 from katafs.fuse.compacting import Compactor
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
@@ -28,50 +27,15 @@ from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
+from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
 from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
-log = logging.getLogger(__name__)
-
-_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 _LISTINGS = 256
-
-
-def _answers(handler: _Handler) -> _Handler:
-    """Turn what a handler raises into an errno. Anything unexpected is EIO and a traceback: pyfuse3 would end the
-    daemon for any exception but FUSEError."""
-
-    @functools.wraps(handler)
-    async def answer(*args: Any) -> Any:
-        try:
-            return await handler(*args)
-        except pyfuse3.FUSEError:
-            raise
-        except KataError as error:
-            # an expected failure: the sentence says it all, a traceback nothing more
-            log.log(logging.ERROR if error.errno == errno.EIO else logging.DEBUG, "%s: %s", handler.__name__, error)
-            raise pyfuse3.FUSEError(error.errno) from error
-        except (MemoryError, OSError) as error:
-            # a limit of the daemon, not met where something is read: to this request only
-            failure = unreadable(handler.__name__, error)
-            log.exception("%s failed", handler.__name__)
-            raise pyfuse3.FUSEError(failure.errno) from error
-        except Exception as error:
-            log.exception("%s failed", handler.__name__)
-            raise pyfuse3.FUSEError(errno.EIO) from error
-
-    return cast(_Handler, answer)
-
-
-@_answers
-async def _refuse(*_args: object) -> Never:
-    raise refuse_write()
-
-
-# one handler for everything that would change the tree, whatever its arguments
-_REFUSED: Any = _refuse
+# whatever the arguments
+_REFUSED: Any = refuse
 
 
 class Operations(pyfuse3.Operations):
@@ -84,16 +48,19 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
+        self._has_xattr = tree.ctx.about.xattr
         self.compactor = Compactor(tree.ctx.store)
         self._writes = Writes(tree, journal or Journal(None), self.compactor.wrote)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
+        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
+        watch(self, tree.ctx.counters)
 
     # -- names and attributes
 
-    @_answers
+    @answers
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         directory = self._tree.node(parent_inode)
         if name in (b".", b".."):
@@ -107,7 +74,7 @@ class Operations(pyfuse3.Operations):
         self._tree.numbers.keep(node.number, node.key)
         return attributes
 
-    @_answers
+    @answers
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
         return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
@@ -116,17 +83,41 @@ class Operations(pyfuse3.Operations):
         for inode, count in inode_list:
             self._tree.numbers.forget(inode, count)
 
-    @_answers
+    @answers
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()
 
+    # -- extended attributes: who asks for them once asks for each file, so they are there only where they are wanted
+
+    @answers
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if not self._has_xattr:
+            # the kernel does not ask again
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        if not name.startswith(PREFIX):
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        value = (await self._named(inode)).get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value.encode()
+
+    @answers
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        if not self._has_xattr:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        return [PREFIX + name.encode() for name in await self._named(inode)]
+
+    async def _named(self, inode: int) -> dict[str, str]:
+        node = self._tree.node(inode)
+        return (await self._makers.made(node)).attributes() if node.has_attributes else {}
+
     # -- directories
 
-    @_answers
+    @answers
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         return inode
 
-    @_answers
+    @answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = await self._makers.made(self._tree.node(fh))
         names = self._listings.get(fh) if start_id else None
@@ -151,17 +142,17 @@ class Operations(pyfuse3.Operations):
             return _attributes(directory, 0)
         return _attributes(self._tree.node_of(directory.parent()), 0)
 
-    @_answers
+    @answers
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
 
-    @_answers
+    @answers
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         return
 
     # -- files
 
-    @_answers
+    @answers
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
         node = self._tree.node(inode)
@@ -171,12 +162,12 @@ class Operations(pyfuse3.Operations):
             raise refuse_write()
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
-    @_answers
+    @answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = self._tree.node(self._handles.inode(fh))
         return (await self._makers.made(node)).read(off, size)
 
-    @_answers
+    @answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         node = self._tree.node(self._handles.inode(fh))
@@ -190,7 +181,7 @@ class Operations(pyfuse3.Operations):
         await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
-    @_answers
+    @answers
     async def setattr(
         self,
         inode: int,
@@ -211,7 +202,7 @@ class Operations(pyfuse3.Operations):
         answer.st_size = 0
         return answer
 
-    @_answers
+    @answers
     async def flush(self, fh: int) -> None:
         """Only in the slower mode: closing can still be told that a message is not finished.
 
@@ -221,7 +212,7 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
             raise InvalidError("the message is not finished")
 
-    @_answers
+    @answers
     async def release(self, fh: int) -> None:
         writer = self._handles.writer(fh)
         inode = self._handles.release(fh)
@@ -232,7 +223,7 @@ class Operations(pyfuse3.Operations):
             if isinstance(node, Writable):
                 self._writes.truncate(node, writer)
 
-    @_answers
+    @answers
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
@@ -242,7 +233,7 @@ class Operations(pyfuse3.Operations):
 
     # -- the file system
 
-    @_answers
+    @answers
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         store = os.statvfs(self._tree.ctx.store.root)
         answer = pyfuse3.StatvfsData()
@@ -251,7 +242,7 @@ class Operations(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    @_answers
+    @answers
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
@@ -259,7 +250,7 @@ class Operations(pyfuse3.Operations):
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
-    @_answers
+    @answers
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:

@@ -42,6 +42,7 @@ class PlainWrites:
 
     def __init__(self, tree: Tree, makers: Makers, writes: Writes) -> None:
         self._tree, self._makers, self._writes = tree, makers, writes
+        self._counters = tree.ctx.counters
         # a kata's writers wait for one another anyway
         self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(
             _MOST_BYTES, 10, getsizeof=lambda part: 1024 + len(part[1])
@@ -83,12 +84,15 @@ class PlainWrites:
             before = self._tree.tip(node.kata_id)
         await trio.to_thread.run_sync(node.store, offset, data, limiter=self._limiter)
         if before is None:
+            # what made a new kata whole is its first commit
+            self._counters.commits["plain"] += self._tree.ctx.store.is_git(node.kata_id)
             return
         # It is recorded: whatever goes wrong from here on, the writer must hear of success.
         try:
             after = self._tree.tip(node.kata_id)
             if after.commit.oid != before.commit.oid:
                 self._writes.wrote(node.kata_id)
+                self._counters.commits["plain"] += 1
                 await self._writes.tell(self._tree.stale_after(node.kata_id, before, after))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", node.kata_id)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from katafs.errors import KataError
-from katafs.fuse import fastopen
+from katafs.fuse import fastopen, runtime
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.kata.store import Store
-from katafs.tree.context import Context
+from katafs.tree.context import About, Context
 from katafs.tree.tree import Tree
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def serve(
 
     from katafs.fuse.operations import Operations
 
-    tree = Tree(Context(Store(options.store), options.uid, options.gid))
+    about = About(options.read_only, options.xattr, lambda: fast.is_active, lambda: _deaths(kept))
+    tree = Tree(Context(Store(options.store), options.uid, options.gid, about=about))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -111,6 +112,12 @@ def serve(
         if kept is None or kept.is_orphaned:
             log.info("%s is unmounted", options.mountpoint)
     return end.is_handing_over
+
+
+def _deaths(kept: Kept | None) -> int:
+    """How many daemons of the mount have died, as the keeper says."""
+    status = runtime.read(kept.held.device) if kept is not None and kept.held.device else None
+    return status.deaths if status is not None else 0
 
 
 @dataclass

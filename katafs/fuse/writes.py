@@ -51,6 +51,11 @@ class Writes:
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._waiting = self._bytes = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return self._waiting
+
     async def write(
         self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
     ) -> None:
@@ -113,6 +118,10 @@ class Writes:
         node.accepted(committed)
         if committed is None:
             return
+        if committed.is_new:
+            self._tree.ctx.counters.commits[node.counted_as] += 1
+        else:
+            self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
         self.wrote(node.kata_id)
         await self._tell_committed(node, before)

@@ -11,7 +11,7 @@ from statistics import median
 from katafs.kata.history import Step
 
 _LANES = {"green": 0, "amber": 1, "red": 2}
-_LANE_HEIGHT, _TOP, _LEFT = 34, 26, 28
+_LANE_HEIGHT, _TOP, _LEFT, _RIGHT, _BOTTOM = 34, 26, 76, 28, 14
 _LONGEST_PAUSE = 8  # times the usual one: a longer one is drawn as a break
 _EACH, _LEAST = 26, 1000  # width in pixels: for an event, at least
 
@@ -39,9 +39,11 @@ class Chart:
     def __init__(self, steps: Sequence[Step]) -> None:
         timed = [(step, step.time) for step in steps if step.time is not None]
         places, pauses = _places([time for _, time in timed])
-        self.width = max(_LEAST, _EACH * len(timed) + 2 * _LEFT)
-        self.height = _TOP + 4 * _LANE_HEIGHT
-        scale = (self.width - 2 * _LEFT) / (places[-1] or 1) if places else 1
+        self.width = max(_LEAST, _EACH * len(timed) + _LEFT + _RIGHT)
+        #: whether it may be made as wide as the page
+        self.is_short = self.width == _LEAST
+        self.height = _TOP + 4 * _LANE_HEIGHT + _BOTTOM
+        scale = (self.width - _LEFT - _RIGHT) / (places[-1] or 1) if places else 1
         self.dots = [Dot(step, _x(place, scale), _y(step)) for (step, _), place in zip(timed, places, strict=True)]
         self.breaks = [Break(_x(place, scale), seconds) for place, seconds in pauses]
         self.lanes = [(name, _TOP + lane * _LANE_HEIGHT) for name, lane in _LANES.items()]

@@ -28,7 +28,7 @@ _AROUND = 5
 _SIGNS = {"red": "✗", "amber": "!", "green": "✓", "timed_out": "…", "faulty": "?", "pulling": "↓"}
 _EVENT_SIGNS = {
     "created": "★",
-    "outage": "",
+    "outage": "\u00a0",  # as high as the others
     "reverted": "↶",
     "checked_out": "⇣",
     "file_create": "+",

@@ -50,6 +50,8 @@ class Committed:
 
     index: int
     commit: Oid
+    #: False when it was recorded before, and nothing was written
+    is_new: bool = True
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
         index = head.last
     # what is answered for must be durable, whoever recorded it
     attempt.git.refs.sync_main()
-    return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid)
+    return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid, is_new=False)
 
 
 def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, dict[int, Oid]]:

@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,39 @@ def create_kata(
         if history is not None:
             history(directory)
 
+    with _making(store):
+        for _ in range(_TRIES):
+            candidate = kata_id or _free_id(store)
+            try:
+                _create(store, candidate, make)
+            except FileExistsError:
+                if kata_id is not None:
+                    raise
+            else:
+                return candidate
+    raise StorageError("no free kata id was found", errno.EEXIST)
+
+
+def place_kata(store: Path, kata_id: str, make: Callable[[Path], None]) -> None:
+    """Have ``make`` fill a directory, and put it where the kata ``kata_id`` of ``store`` is to be; durable when it
+    appears. Raises `StorageError` (EEXIST when the id is taken), and then nothing of it is left."""
+
+    def make_durable(directory: Path, _id: str) -> None:
+        make(directory)
+        _sync_all(directory)
+
+    with _making(store):
+        _create(store, kata_id, make_durable)
+
+
+@contextlib.contextmanager
+def _making(store: Path) -> Iterator[None]:
+    """As the owner of the store; errors are `StorageError`."""
     try:
         with acting_as_owner(store):
-            for _ in range(_TRIES):
-                candidate = kata_id or _free_id(store)
-                try:
-                    _create(store, candidate, make)
-                except FileExistsError:
-                    if kata_id is not None:
-                        raise
-                else:
-                    return candidate
+            yield
     except OSError as error:
         raise StorageError(f"cannot make a kata in {store}: {error.strerror}", error.errno or errno.EIO) from error
-    raise StorageError("no free kata id was found", errno.EEXIST)
 
 
 def _free_id(store: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,6 +68,11 @@ def history(rows: Sequence[Row], kata_id: str = "") -> list[Step]:
     """The steps of all rows, stored or shown ones. Nothing in a row is relied on: what makes no sense is left out."""
     laptops: dict[str, int] = {}
     return [_step(row, index, kata_id, laptops) for index, row in enumerate(rows)]
+
+
+def step_of(row: Row, index: int, kata_id: str = "") -> Step:
+    """One step; who sent it is not told, since that is a matter of all rows."""
+    return replace(_step(row, index, kata_id, {}), laptop=None)
 
 
 def _step(row: Row, index: int, kata_id: str, laptops: dict[str, int]) -> Step:

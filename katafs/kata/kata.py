@@ -13,6 +13,7 @@ from typing import Any
 
 import cachetools
 
+from katafs.caching import CountedCache
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns
@@ -46,12 +47,12 @@ class ReadCaches:
 
     def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
         # the keys begin with the number of a history, see `Kata`
-        self.listings: cachetools.LRUCache[tuple[int, Oid | None], Listing] = cachetools.LRUCache(paths, getsizeof=len)
+        self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
         # what was damaged may be mended
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: cachetools.LRUCache[tuple[int, int], Snapshot] = cachetools.LRUCache(snapshots)
-        self.options: cachetools.LRUCache[tuple[int, Oid | None], dict[str, str]] = cachetools.LRUCache(snapshots)
-        self.blobs: cachetools.LRUCache[tuple[int, Oid], bytes] = cachetools.LRUCache(
+        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
+        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
+        self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
         self.histories = itertools.count()

@@ -161,6 +161,11 @@ class PlainStore:
         except (DamagedError, NotFoundError):
             return 0
 
+    @property
+    def conversions(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
     def directory(self) -> Path:
         """The directory of all conversions, made when it is first needed. Those of daemons that died are removed.
 

@@ -6,17 +6,16 @@ For the command line, which is told a path. Each reader gives rows, outputs and 
 from __future__ import annotations
 
 import difflib
-import json
 import os
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
 from katafs.kata.past import Past
+from katafs.kata.plain_kata import PlainKata
 
 _LONGEST = 64 << 20  # bytes of a file that is read
 
@@ -83,29 +82,21 @@ class _Stored:
 
 
 class _Plain:
-    """Version 0 or 1 (FORMAT §1.1, §1.2): rows in ``events.json``; events in ``N/event.json`` or ``N.event.json``."""
+    """Version 0 or 1, numbered as the mount shows it: what was skipped is an outage."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._kata = PlainKata("".join(path.absolute().parts[-3:]), path)
 
     def rows(self) -> list[Row]:
-        return self._rows
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        data = _read(self._path / "events.json").strip()
-        if (self._path / "0" / "event.json").exists():
-            data = data.replace(b"\n{", b",\n{")
-        rows = parse_rows(data)
-        # the rows of version 1 come in the order in which they were written
-        if all(type(row.get("index")) is int for row in rows):
-            rows.sort(key=lambda row: row["index"])
-        return rows
+        return self._kata.rows()
 
     def outputs(self, index: int) -> dict[str, str]:
-        event = self._event(index)
-        found = {name: _content(event.get(name)) for name in ("stdout", "stderr")}
-        return {**found, "status": str(event.get("status", "0"))[:20]}
+        event = self._kata.event(index) if self._is_written(index) else None
+        found = {
+            name: _text(event.outputs[name].content) if event is not None and name in event.outputs else ""
+            for name in ("stdout", "stderr")
+        }
+        return {**found, "status": ((event.status if event is not None else None) or "0")[:20]}
 
     def diff(self, was: int, now: int) -> str:
         old, new = self._files(was), self._files(now)
@@ -119,25 +110,13 @@ class _Plain:
                 parts += [line if line.endswith("\n") else line + "\n" for line in lines]
         return "".join(parts)
 
+    def _is_written(self, index: int) -> bool:
+        return index in self._kata.indexes
+
     def _files(self, index: int) -> dict[str, str]:
-        files = self._event(index).get("files")
-        return {name: _content(file) for name, file in files.items()} if isinstance(files, dict) else {}
-
-    def _event(self, index: int) -> dict[str, Any]:
-        place = self._path / str(self._rows[index].get("index", index))
-        path = place / "event.json" if place.is_dir() else place.with_name(f"{place.name}.event.json")
-        try:
-            event = json.loads(_read(path))
-        except (ValueError, RecursionError) as error:
-            raise DamagedError(f"{path} is not JSON") from error
-        return event if isinstance(event, dict) else {}
-
-
-def _content(value: Any) -> str:
-    content = value.get("content") if isinstance(value, dict) else None
-    if isinstance(content, list):
-        return "".join(line for line in content if isinstance(line, str))
-    return content if isinstance(content, str) else ""
+        # an outage has the files of the event that came after it
+        written = next(known for known in self._kata.indexes if known >= index)
+        return {_text(name): _text(file.content) for name, file in self._kata.event(written).files.items()}
 
 
 def _read(path: Path) -> bytes:

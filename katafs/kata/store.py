@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-import cachetools
-
+from katafs.caching import CountedCache
 from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
@@ -24,7 +24,7 @@ class Store:
         self._caches = ReadCaches()
         self.plain = PlainStore(self._caches, spool)
         # the kata, and the device and inode of its directory: another directory is another kata
-        self._open: cachetools.LRUCache[str, tuple[Kata, tuple[int, int]]] = cachetools.LRUCache(_OPEN_KATAS)
+        self._open: CountedCache[str, tuple[Kata, tuple[int, int]]] = CountedCache(_OPEN_KATAS)
 
     def path(self, parts: str) -> Path:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
@@ -102,6 +102,21 @@ class Store:
         except (NotFoundError, DamagedError):
             return False
         return True
+
+    def caches(self) -> dict[str, CountedCache[Any, Any]]:
+        """What is kept in memory, by names for an operator."""
+        kept = self._caches
+        return {
+            "katas": self._open,
+            "listings": kept.listings,
+            "snapshots": kept.snapshots,
+            "options": kept.options,
+            "blobs": kept.blobs,
+        }
+
+    def open_repositories(self) -> int:
+        """How many are open, with those that were made from plain katas."""
+        return len(self._open) + self.plain.conversions
 
     def close(self) -> None:
         """Remove what was kept outside the store."""

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cachetools
 
+from katafs.caching import CountedCache
 from katafs.git import Oid
 from katafs.kata.download import Download
 from katafs.kata.kata import Kata
 from katafs.kata.spool import Spool
 from katafs.kata.store import Store
+from katafs.tree.counters import Counters
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
+from katafs.tree.stats import Stats
 from katafs.tree.writable import Controls
 
 _DOWNLOADS = 16
 
 
-class DownloadCache(cachetools.LRUCache[str, Download]):
+class DownloadCache(CountedCache[str, Download]):
     """The newest download of some katas; their contents are in unlinked temporary files."""
 
     def newest(self, kata_id: str, tip: Oid) -> Download | None:
         """The download of a kata at that tip."""
-        known = super().get(kata_id)
+        known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
     def keep(self, kata_id: str, download: Download) -> Download:
@@ -37,6 +42,21 @@ class DownloadCache(cachetools.LRUCache[str, Download]):
         kata_id, download = super().popitem()
         download.close()
         return kata_id, download
+
+
+@dataclass(frozen=True)
+class About:
+    """What the adapter knows of the mount and the daemon. Questions have answers once the tree can be read."""
+
+    read_only: bool = False
+    #: whether events have extended attributes
+    xattr: bool = False
+    #: whether the kernel opens files by itself
+    is_fast: Callable[[], bool] = lambda: False
+    #: how many daemons before this one have died
+    deaths: Callable[[], int] = lambda: 0
+    #: when the daemon was started, in ns
+    began_ns: int = field(default_factory=time.time_ns)
 
 
 @dataclass
@@ -53,9 +73,12 @@ class Context:
     # options whose files were created and that have no value yet, by kata
     begun_options: cachetools.LRUCache[tuple[str, str], bool] = field(default_factory=lambda: cachetools.LRUCache(1000))
     controls: Controls = field(default_factory=Controls)
+    counters: Counters = field(default_factory=Counters)
+    about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
+        self.stats = Stats(self)
 
     def owner(self, kata: Kata) -> Owner:
         """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""

@@ -13,6 +13,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
+from katafs.tree.attributes import event_attributes
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
@@ -168,11 +169,16 @@ class ConfigDir(Directory):
 class EventDir(Directory):
     """``events/N/``: everything at event N."""
 
+    has_attributes = True
+
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
         kata_id = kata.kata_id
         parent = Key(FIXED, kata_id, EVENTS)
         super().__init__(Key(EVENT, kata_id, snapshot.index, SELF), ctx.owner(kata), snapshot.time_ns, parent)
         self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+
+    def attributes(self) -> dict[str, str]:
+        return event_attributes(self._kata, self._snapshot)
 
     def names(self) -> list[bytes]:
         return _EVENT_NAMES.copy()

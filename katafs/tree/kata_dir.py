@@ -20,6 +20,7 @@ from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events, pages
+from katafs.tree.attributes import kata_attributes
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS
 from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
@@ -61,6 +62,7 @@ class KataDir(Directory):
 
     mode = stat.S_IFDIR | 0o755
     attr_timeout = MUTABLE
+    has_attributes = True
 
     def __init__(self, ctx: Context, kata_id: str) -> None:
         status = ctx.store.refresh(kata_id)
@@ -92,6 +94,9 @@ class KataDir(Directory):
         assert isinstance(result, Conversion)
         self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
         self._find_plain()
+
+    def attributes(self) -> dict[str, str]:
+        return kata_attributes(self._kata) if self._kata is not None else {}
 
     def _find_plain(self) -> None:
         self._is_ready = True

@@ -10,10 +10,12 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 import cachetools
 
 from katafs import process
+from katafs.caching import CountedCache
 from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.objects import LARGEST
@@ -37,7 +39,7 @@ class MadeCache:
 
     def __init__(self, spool: Spool | None = None, limit: int = 64 << 20, sizes: int = 100_000) -> None:
         self.spool = spool or Spool()
-        self._contents: cachetools.LRUCache[Hashable, bytes] = cachetools.LRUCache(limit, getsizeof=len)
+        self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
         self._sizes: cachetools.LRUCache[Hashable, int] = cachetools.LRUCache(sizes)
         self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(sizes, _REFUSED_SECONDS)
         self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
@@ -48,6 +50,10 @@ class MadeCache:
         if spooled is not None and not spooled.closed:
             return spooled
         return self._contents.get(key)
+
+    def caches(self) -> dict[str, CountedCache[Any, Any]]:
+        """What is kept in memory, by names for an operator."""
+        return {"contents": self._contents}
 
     def size(self, key: Hashable) -> int | None:
         """The size of a content that was made once, in bytes."""

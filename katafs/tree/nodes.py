@@ -43,6 +43,7 @@ class Node:
     slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
+    has_attributes = False
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
         self.key = key
@@ -86,6 +87,10 @@ class Node:
     def parent(self) -> Key:
         """The key of the directory above, for ``..``."""
         raise NotDirectoryError("not a directory")
+
+    def attributes(self) -> dict[str, str]:
+        """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
+        return {}
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
         """What must be called, in a worker thread, to make a new entry. Raises EROFS where nobody may."""

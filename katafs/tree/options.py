@@ -23,6 +23,8 @@ _SECOND = 1_000_000_000
 class OptionFile(Writable):
     """``config/NAME``: the value and a newline. Every write is one whole value."""
 
+    counted_as = "option"
+
     def __init__(self, position: int, controls: Controls, kata: Kata, owner: Owner) -> None:
         key = Key(FIXED, kata.kata_id, FIRST_OPTION + position)
         self._name = OPTIONS[position].decode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from functools import partial
-from importlib import resources
 
 from katafs import __version__
 from katafs.errors import NotFoundError
@@ -12,10 +11,13 @@ from katafs.kata.ids import is_id_part
 from katafs.kata.plain_create import make_directory
 from katafs.tree.context import Context
 from katafs.tree.kata_dir import KataDir
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Maker, Node, refuse_write
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Directory, Entry, Maker, Node, refuse_write
 from katafs.tree.numbers import META, PREFIX, ROOT, Key
+from katafs.tree.readme import readme
+from katafs.tree.stats import StatsFile
 
 _KATAFS, _FIRST_FILE = 2, 3
+_FILES = [b"README.md", b"version", b"stats"]
 _ROOT_KEY = Key(META, "", ROOT)
 
 
@@ -52,6 +54,12 @@ class PrefixDir(Directory):
         return partial(make_directory, self._ctx.store.path(self._parts + name.decode()))
 
 
+class AboutFile(BytesFile):
+    """``version``, ``README.md``: the next daemon may have others."""
+
+    attr_timeout = MUTABLE
+
+
 class MetaDir(Directory):
     """``.katafs/``: about the file system itself."""
 
@@ -59,19 +67,23 @@ class MetaDir(Directory):
         status = ctx.store.status("")
         owner = ctx.owner_of(status.st_uid, status.st_gid)
         super().__init__(Key(META, "", _KATAFS), owner, status.st_ctime_ns, _ROOT_KEY)
-        self._files = {
-            b"README.md": resources.files("katafs.tree").joinpath("help.md").read_bytes(),
-            b"version": f"{__version__}\n".encode(),
-        }
+        self._ctx = ctx
 
     def names(self) -> list[bytes]:
-        return list(self._files)
+        return _FILES.copy()
 
     def child(self, name: bytes) -> Entry:
-        if name not in self._files:
+        if name not in _FILES:
             raise NotFoundError(f"no {name!r} in .katafs")
-        number = _FIRST_FILE + list(self._files).index(name)
-        return Entry(BytesFile(Key(META, "", number), self.owner, self.mtime_ns, self._files[name]), IMMUTABLE)
+        return Entry(self.file(name, fresh=True), NEVER)
+
+    def file(self, name: bytes, *, fresh: bool) -> Node:
+        """One of the files; ``fresh`` if it is about to be opened."""
+        key = Key(META, "", _FIRST_FILE + _FILES.index(name))
+        if name == b"stats":
+            return StatsFile(key, self.owner, self._ctx.stats, fresh=fresh)
+        text = f"{__version__}\n" if name == b"version" else readme(self._ctx)
+        return AboutFile(key, self.owner, self._ctx.about.began_ns, text.encode())
 
 
 def meta_node(ctx: Context, key: Key) -> Node:
@@ -81,7 +93,6 @@ def meta_node(ctx: Context, key: Key) -> Node:
     about = MetaDir(ctx)
     if key.a == _KATAFS:
         return about
-    names = about.names()
-    if not 0 <= key.a - _FIRST_FILE < len(names):
+    if not 0 <= key.a - _FIRST_FILE < len(_FILES):
         raise NotFoundError(f"no entry {key.a}")
-    return about.child(names[key.a - _FIRST_FILE]).node
+    return about.file(_FILES[key.a - _FIRST_FILE], fresh=False)

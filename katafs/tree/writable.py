@@ -61,6 +61,8 @@ class Writable(File):
 
     mode = stat.S_IFREG | 0o644
     attr_timeout = NEVER
+    #: under what its commits are counted
+    counted_as = "control"
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
         super().__init__(key, owner, mtime_ns)

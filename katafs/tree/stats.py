@@ -1,0 +1,162 @@
+"""``.katafs/stats``: what the daemon has counted, in Prometheus' text format.
+
+The library writes the text, and knows the figures of the process; ours are handed to it when the file is asked for.
+Names and units are those of https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from katafs import __version__
+from katafs.tree.counters import BOUNDS, Latency
+from katafs.tree.nodes import NEVER, BytesFile, Owner
+from katafs.tree.numbers import Key
+
+if TYPE_CHECKING:
+    from katafs.tree.context import Context
+
+# The next reader gets the same text for so long, in seconds: what is read in two requests is to be of one text.
+_FRESH_SECONDS = 0.1
+# caches that are bounded by bytes
+_BY_BYTES = ("blobs", "contents")
+
+
+class Stats:
+    """The text, and the moment it was made. Belongs to the event loop."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(ctx))
+        ProcessCollector(registry=self._registry)
+        self._text = b""
+        self._made_ns = 0
+        self._until = 0.0
+
+    def text(self, *, fresh: bool) -> tuple[bytes, int]:
+        """The text and its time in ns; a new text if it is to be fresh, or there is none.
+
+        A path is looked up before each open, which makes a new one. While the file is open, its text stays.
+        """
+        now = time.monotonic()
+        if not self._text or (fresh and now > self._until):
+            self._text = generate_latest(self._registry)
+            self._made_ns = max(time.time_ns(), self._made_ns + 1)
+            self._until = now + _FRESH_SECONDS
+        return self._text, self._made_ns
+
+
+class StatsFile(BytesFile):
+    """``stats``. The kernel sees by the time that there is another text."""
+
+    attr_timeout = NEVER
+
+    def __init__(self, key: Key, owner: Owner, stats: Stats, *, fresh: bool) -> None:
+        text, made_ns = stats.text(fresh=fresh)
+        super().__init__(key, owner, made_ns, text)
+
+
+class _Collector(Collector):
+    """The figures of one mount."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._about()
+        yield from self._requests()
+        yield from self._recorded()
+        yield from self._caches()
+        yield from self._held()
+
+    def _about(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("katafs_build_info", "The code that runs.", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        about = self._ctx.about
+        mount = GaugeMetricFamily("katafs_mount_info", "What is mounted.", labels=("store", "mode", "read_only"))
+        mode = "fast" if about.is_fast() else "slower"
+        store = str(self._ctx.store.root).encode("utf-8", "replace").decode()
+        mount.add_metric((store, mode, str(about.read_only).lower()), 1)
+        yield from (build, mount)
+        yield CounterMetricFamily(
+            "katafs_daemon_deaths", "Daemons of this mount that have died and were replaced.", about.deaths()
+        )
+
+    def _requests(self) -> Iterator[Metric]:
+        counters = self._ctx.counters
+        durations = HistogramMetricFamily(
+            "katafs_request_duration_seconds",
+            "Requests that reached the daemon and how long it took to answer them. What the kernel answers itself"
+            " is not among them.",
+            labels=("operation",),
+        )
+        for operation, latency in sorted(counters.latencies.items()):
+            if any(latency.counts):
+                durations.add_metric((operation,), _buckets(latency), latency.sum)
+        errors = CounterMetricFamily(
+            "katafs_request_errors",
+            "Requests that were answered with an errno. ENOENT of lookup is what every search for a name gets.",
+            labels=("operation", "errno"),
+        )
+        for names, count in sorted(counters.errors.items()):
+            errors.add_metric(names, count)
+        yield from (durations, errors)
+        yield GaugeMetricFamily(
+            "katafs_requests_waiting",
+            "Requests that wait for something slow to be made, or for their commit.",
+            counters.waiting(),
+        )
+
+    def _recorded(self) -> Iterator[Metric]:
+        counters = self._ctx.counters
+        commits = CounterMetricFamily(
+            "katafs_commits", "Commits of this mount, by what was written to.", labels=("written",)
+        )
+        for written in ("control", "option", "plain"):
+            commits.add_metric((written,), counters.commits[written])
+        yield commits
+        yield CounterMetricFamily(
+            "katafs_conflicts", "Writes that were refused because somebody else was first (EEXIST).", counters.conflicts
+        )
+        yield CounterMetricFamily("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
+        yield CounterMetricFamily("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
+
+    def _caches(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily("katafs_cache_entries", "Entries of a cache.", labels=("cache",))
+        sizes = GaugeMetricFamily("katafs_cache_bytes", "Bytes in a cache that is bounded by them.", labels=("cache",))
+        hits = CounterMetricFamily("katafs_cache_hits", "Questions that a cache answered.", labels=("cache",))
+        misses = CounterMetricFamily("katafs_cache_misses", "Questions that it did not answer.", labels=("cache",))
+        ctx = self._ctx
+        for name, cache in {**ctx.store.caches(), **ctx.made.caches(), "downloads": ctx.downloads}.items():
+            entries.add_metric((name,), len(cache))
+            hits.add_metric((name,), cache.hits)
+            misses.add_metric((name,), cache.misses)
+            if name in _BY_BYTES:
+                sizes.add_metric((name,), cache.currsize)
+        yield from (entries, sizes, hits, misses)
+
+    def _held(self) -> Iterator[Metric]:
+        ctx = self._ctx
+        yield GaugeMetricFamily(
+            "katafs_open_repositories", "Repositories that are open.", ctx.store.open_repositories()
+        )
+        yield GaugeMetricFamily(
+            "katafs_temporary_bytes", "Bytes in temporary files: large contents and downloads.", ctx.spool.taken
+        )
+        yield GaugeMetricFamily(
+            "katafs_unfinished_messages", "Messages that were begun and not finished.", len(ctx.controls.inbox)
+        )
+
+
+def _buckets(latency: Latency) -> list[tuple[str, float]]:
+    bounds = [*map(floatToGoString, BOUNDS), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(latency.counts), strict=True))
