@@ -245,11 +245,24 @@ def test_a_pack_that_was_mended_is_read(kata: Path) -> None:
         assert repo.commit(tip).oid == tip
 
 
-def test_no_descriptor_is_left(kata: Path) -> None:
+def test_few_descriptors_are_open(kata: Path) -> None:
+    """None by who has written, two by who reads, however many packs there are."""
     before = len(os.listdir("/proc/self/fd"))
     for index in range(1, 10):
         add_event(kata, index, files={"hiker.py": f"{index}\n"})
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+    repo = GitRepo(kata)
+    for oid in objects(kata):
+        repo.objects.read_any(bytes.fromhex(oid))
+    assert len(packs(kata)) == 10
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
+    git(kata, "repack", "-adq")
+    add_event(kata, 10)
+    tip = repo.main()
+    assert tip is not None
+    assert tip in repo.objects
+    listed = subprocess.run(["ls", "-l", f"/proc/{os.getpid()}/fd"], capture_output=True, check=False).stdout
+    assert b".pack (deleted)" not in listed
 
 
 # -- beside git

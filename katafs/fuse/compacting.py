@@ -62,6 +62,9 @@ class Compactor:
             )
         except KataError as error:
             log.warning("kata %s: it is not compacted: %s", kata_id, error)
+        except Exception:
+            # nothing that is done on the quiet ends the daemon
+            log.exception("kata %s: it is not compacted", kata_id)
         else:
             if compacted is not None:
                 before, after = compacted.before, compacted.after

@@ -17,6 +17,7 @@ from katafs.git.loose import object_id
 from katafs.git.pack_reader import PackReader
 
 _MOST_PACKS = 1000
+_MOST_OPEN = 2
 # Who merges packs, or packs all, replaces what was found a moment ago. More often than this nobody does it in earnest.
 _TRIES = 10
 # Kernels give all changes within such a time the same time stamp (before 6.13), so that a listing that is as young may
@@ -37,6 +38,7 @@ class Packs:
         self._directory = f"{objects}/pack"
         self._version: _Version | None = None
         self._packs: dict[str, PackReader] = {}
+        self._open: list[PackReader] = []
         self._identities: dict[str, tuple[_Version | None, ...]] = {}
 
     def read(self, oid: bytes, largest: int) -> tuple[int, bytes]:
@@ -61,6 +63,7 @@ class Packs:
         """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
         for left in reversed(range(_TRIES)):
             pack, offset = self._find(oid)
+            self._use(pack)
             try:
                 return question(pack, offset)
             except (OSError, ValueError, zlib.error):
@@ -68,6 +71,14 @@ class Packs:
                 if not self._look() or not left:
                     raise
         raise AssertionError
+
+    def _use(self, pack: PackReader) -> None:
+        """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
+        if pack in self._open:
+            return
+        self._open.append(pack)
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(0).close()
 
     def close(self) -> None:
         """Close all files; they are opened again when one is read."""
@@ -136,6 +147,11 @@ class Packs:
             stem: self._packs[stem] if stem in known else PackReader(f"{self._directory}/{stem}") for stem in identities
         }
         self._identities = identities
+        for pack in self._open:
+            if pack not in self._packs.values():
+                # its room on the disk is free when nobody has it open
+                pack.close()
+        self._open = [pack for pack in self._open if pack in self._packs.values()]
         return True
 
 

@@ -8,6 +8,7 @@ no lock but for a moment, and may be done beside everybody who reads and writes 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ def _compact(_file: None, path: Path, kata_id: str) -> Compacted | None:
 
 
 def quiet_seconds(path: Path) -> float:
-    """How long ago, by its time, the branch of a kata was moved, by whomever; 0 if that is not to be known."""
+    """How long ago, by its time, the branch of a kata was moved, by whomever; very long if that is not to be known."""
     try:
-        return max(0.0, time.time() - os.lstat(path / ".git" / MAIN).st_mtime)
+        return abs(time.time() - os.lstat(path / ".git" / MAIN).st_mtime)
     except OSError:
-        return 0.0
+        return math.inf
