@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import PATH, fail, names, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, names, real_store, start_writing
 from katafs.errors import KataError
 
 if TYPE_CHECKING:
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 
 
-@click.command()
-@click.argument("store", type=PATH)
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs compact /srv/katas", "all katas that would gain by it"),
+        ("katafs compact /srv/katas AbCdEf", "one kata"),
+    ],
+    statuses={1: "a kata could not be compacted: it stays as it is, and a sentence says why"},
+)
+@click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 def compact(store: Path, ids: Sequence[str]) -> None:
     """Pack the repositories of katas anew, so that they take less room.

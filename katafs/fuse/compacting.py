@@ -11,6 +11,7 @@ import trio
 from katafs.errors import KataError
 from katafs.kata.compact import compact_elsewhere, quiet_seconds
 from katafs.kata.store import Store
+from katafs.tree.counters import Counters
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +23,8 @@ _PAUSE = 1.0  # seconds
 class Compactor:
     """Knows which katas were written to through the mount. Belongs to the event loop."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, counters: Counters) -> None:
+        self._store, self._counters = store, counters
         # when each was last written to, the one that is quiet for longest first
         self._written: OrderedDict[str, float] = OrderedDict()
         self._limiter = trio.CapacityLimiter(1)
@@ -67,5 +68,6 @@ class Compactor:
             log.exception("kata %s: it is not compacted", kata_id)
         else:
             if compacted is not None:
+                self._counters.compactions += 1
                 before, after = compacted.before, compacted.after
                 log.info("kata %s: compacted from %d to %d files", kata_id, before.files, after.files)
