@@ -103,6 +103,7 @@ def test_every_option_of_the_readme_exists() -> None:
         "create",
         "demo",
         "migrate",
+        "compact",
         "fsck",
         "log",
         "show",
