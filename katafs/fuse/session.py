@@ -186,7 +186,7 @@ async def _run(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
-        nursery.start_soon(_expire, tree, operations, kept)
+        nursery.start_soon(_expire, options, tree, operations, kept)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
@@ -243,7 +243,7 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
             pyfuse3.terminate()
 
 
-async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None:
+async def _expire(options: MountOptions, tree: Tree, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
     for second in itertools.count(1):
         await trio.sleep(1)
@@ -253,7 +253,8 @@ async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None
         process.rest()
         await operations.memory.look()
         try:
-            await operations.plain.expire()
+            if not options.read_only:
+                await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")
         if kept is not None and kept.is_orphaned and not is_orphaned:

@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet
+from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows, parse_rows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
-from katafs.kata.layouts import Layout, Root, detect, options_key, read_object, read_options, rows_of
+from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
-from katafs.kata.plain_paths import plain_version, set_options
+from katafs.kata.plain_files import plain_version
+from katafs.kata.plain_paths import set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
@@ -139,6 +140,16 @@ class Kata:
             return plain_version(self.manifest())
         except DamagedError:
             return None
+
+    def is_writable(self) -> bool:
+        """Whether katafs writes to it: its layout is one of ours or saver's, and its version not a later one."""
+        try:
+            check_version(self.manifest(), self.kata_id)
+        except ReadOnlyError:
+            return False
+        except DamagedError:
+            pass  # whoever writes will be told
+        return self.tip().layout.is_writable
 
     @property
     def is_stored_plain(self) -> bool:
