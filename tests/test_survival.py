@@ -98,10 +98,12 @@ HANDLERS: dict[str, Callable[[Operations], Awaitable[object]]] = {
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_whatever_a_handler_raises(
-    name: str, error: BaseException, number: int, caplog: pytest.LogCaptureFixture
+    name: str, error: BaseException, number: int, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    operations = Operations(Tree(Context(Store(store))), FastOpen(None))
+    operations._tree = BrokenTree(error)
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        trio.run(HANDLERS[name], Operations(BrokenTree(error), FastOpen(None)))
+        trio.run(HANDLERS[name], operations)
     assert caught.value.errno == number
     is_bug = not isinstance(error, KataError)
     assert any(record.exc_info for record in caplog.records) == is_bug, "a traceback for what nobody expected"
@@ -189,7 +191,7 @@ def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.
     """A mount for all tests here, in each mode."""
     with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
         # a handler that fails otherwise, with a traceback, is not expected
-        mount.expected_log = r"katafs\.fuse\.operations: \w+: "
+        mount.expected_log = r"katafs\.fuse\.answering: \w+: "
         yield mount
 
 
