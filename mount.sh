@@ -8,6 +8,7 @@ usage() {
 Usage: ./mount.sh [OPTION]...
 
 Installs what katafs needs (Debian packages, and Python packages into .venv here),
+puts it where mount, systemd, man and shells look (see katafs install --help),
 makes a store of demo katas if there is no store, mounts it, and says what to try.
 Run again, it does only what is left to do.
 
@@ -64,6 +65,8 @@ if [[ $action == umount ]]; then
 fi
 
 setup_env .venv requirements.lock
+# mount -t fuse.katafs, fstab, the unit of systemd, the manual pages, completion
+"$katafs" install --quiet
 [[ $action == mount ]] || exit 0
 
 [[ -e /dev/fuse ]] || modprobe fuse 2>/dev/null ||

@@ -28,6 +28,7 @@ from tests.katas import git, make_kata
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
+LAZY = "umount --lazy takes it away all the same"
 NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
 
 
@@ -250,7 +251,7 @@ def test_a_busy_mount_stays(cli: CommandLine) -> None:
     with subprocess.Popen(["sleep", "60"], cwd=cli.directory / "mnt/Ab/Cd/Ef") as busy:
         said = cli.refused("umount", "mnt", alive=1)
         busy.kill()
-    assert said == f"{cli.directory}/mnt is busy: some process works in it, or has a file of it open"
+    assert said == f"{cli.directory}/mnt is busy: sleep ({busy.pid}) works in it, or has a file of it open; {LAZY}"
     check_kata(cli.directory / "mnt")
 
 
@@ -288,8 +289,8 @@ def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(c
         katafs mount --allow-other store mnt"""
     )
     assert result.stdout == "pytest\n"
-    assert result.stderr.splitlines() == [
-        f"katafs: {cli.directory}/mnt is busy: some process works in it, or has a file of it open",
+    assert re.sub(r"\d+\)", "…)", result.stderr).splitlines() == [
+        f"katafs: {cli.directory}/mnt is busy: sh (…) works in it, or has a file of it open; {LAZY}",
         "katafs: mnt: no katafs is mounted here",
         f"katafs: {cli.directory}/mnt cannot be mounted: {NOT_FOR_OTHERS}",
     ]
@@ -479,7 +480,7 @@ def test_a_wrong_command_line(arguments: str) -> None:
     assert re.search(r"\nError: .+\n$", result.stderr), result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "reload", "create", "demo", "log", "show"])
+@pytest.mark.parametrize("command", ["", *(name for name, one in main.commands.items() if not one.hidden)])
 def test_help(command: str) -> None:
     said = CliRunner().invoke(main, [*command.split(), "--help"], prog_name="katafs")
     assert (said.exit_code, said.stderr) == (0, "")
@@ -494,6 +495,26 @@ def test_help_needs_no_library_but_click(cli: CommandLine) -> None:
     result = cli.run("--help")
     assert " click\n" in result.stderr
     assert not [name for name in ("pyfuse3", "trio", "pygit2", "cachetools") if f" {name}\n" in result.stderr]
+
+
+def test_quiet_and_verbose(cli: CommandLine) -> None:
+    mnt, store = cli.directory / "mnt", cli.directory / "store"
+    assert cli.done("mount", "--verbose", "store", "mnt") == f"{store} is mounted on {mnt}\n"
+    assert cli.done("reload", "-v", "mnt") == f"mnt is served by katafs {__version__}\n"
+    (pid,) = cli.daemons()
+    cli.kill(pid)
+    assert cli.done("mount", "--quiet", "store", "mnt") == ""
+    assert cli.done("umount", "-v", "mnt") == "mnt is unmounted\n"
+    assert cli.done("demo", "-q", "store") == ""
+    assert cli.done("fsck", "-q", "store") == ""
+    plain = store / "Ab/Cd/Eh"
+    plain.mkdir(parents=True)
+    (plain / "manifest.json").write_text('{"id": "AbCdEh", "version": 1, "visible_files": {}}')
+    (plain / "events.json").write_text('{"index":0,"time":[2020,1,2,3,4,5,6],"event":"created"}')
+    (plain / "0.event.json").write_text('{"files":{},"index":0,"time":[2020,1,2,3,4,5,6],"event":"created"}')
+    assert cli.done("migrate", "--quiet", "--dry-run", "store") == ""
+    result = cli.run("migrate", "--verbose", "store")
+    assert (result.stdout, result.stderr) == ("1 kata with 1 events migrated\n", "AbCdEh: 1 events\n")
 
 
 def test_version(cli: CommandLine) -> None:

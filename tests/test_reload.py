@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -133,13 +132,3 @@ def test_a_supervisor_hears_when_it_is_ready(cli: CommandLine, option: str) -> N
             assert kata(cli).exists()
             process.send_signal(signal.SIGTERM)
             assert process.wait(DEADLINE) == 0
-
-
-def test_the_unit_of_systemd() -> None:
-    """Its commands and options exist."""
-    unit = (PACKAGE / "katafs.service").read_text()
-    for command, options in re.findall(r"^Exec\w+=katafs (\w+) (.*)", unit, re.MULTILINE):
-        said = subprocess.run(["katafs", command, "--help"], capture_output=True, text=True, check=True).stdout
-        assert set(re.findall(r"--\S+", options)) <= set(re.findall(r"--[a-z-]+", said))
-    assert "Type=notify" in unit
-    assert "Restart=always" in unit

@@ -7,12 +7,22 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, looking, migrating, mounts, stores
-from katafs.cli.common import drop_output, fail
+from katafs.cli import fsck, installing, looking, migrating, mounts, status, stores
+from katafs.cli.common import STATUSES, drop_output, fail, teach
+
+_EXAMPLES = [
+    ("katafs demo /tmp/store", "a store to try"),
+    ("katafs mount /tmp/store /mnt/katas", "then: ls /mnt/katas"),
+    ("katafs log /mnt/katas/Py/Fz/Bz", "the history of a kata"),
+    ("katafs umount /mnt/katas", "the end of it"),
+]
 
 
 class _Commands(click.Group):
     """The commands; what the operating system refuses beside them, such as to print, is one sentence too."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        teach(formatter, _EXAMPLES, STATUSES)
 
     def main(self, *args: Any, **more: Any) -> Any:
         try:
@@ -27,13 +37,7 @@ class _Commands(click.Group):
 def main() -> None:
     """Show cyber-dojo katas, stored as git repositories, as plain files.
 
-    \b
-    katafs demo /tmp/store                  a store to try
-    katafs mount /tmp/store /mnt/katas      then: ls /mnt/katas
-    katafs log /mnt/katas/Py/Fz/Bz          the history of a kata
-    katafs umount /mnt/katas
-
-    Exit status: 0 done, 1 it could not be done, 2 the command line is wrong.
+    Each command has a --help with examples; man katafs has it all.
     """
     background.open_standard_streams()
 
@@ -42,6 +46,7 @@ _COMMANDS = (
     mounts.mount,
     mounts.umount,
     mounts.reload,
+    status.status,
     mounts.resume,
     stores.create,
     stores.demo,
@@ -49,6 +54,7 @@ _COMMANDS = (
     fsck.fsck,
     looking.log,
     looking.show,
+    installing.install,
 )
 for _command in _COMMANDS:
     main.add_command(_command)

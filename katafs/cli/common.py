@@ -5,24 +5,70 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from katafs.fuse import mounting
 
 
 class PathType(click.Path):
-    """A path. The empty one, which a variable that is not set leaves, is not the current directory."""
+    """A path. The empty one, which a variable that is not set leaves, is not the current directory.
+
+    It is not looked at, as click.Path does: it may be in a mount that does not answer.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
+        return Path(value)
 
 
-PATH = PathType(path_type=Path, readable=False)
+class Command(click.Command):
+    """A command whose help ends with examples, each with what it does, and with its exit statuses."""
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[tuple[str, str]] = (),
+        statuses: dict[int, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(*args, **more)
+        self.examples = examples
+        self.statuses = STATUSES | (statuses or {})
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        teach(formatter, self.examples, self.statuses)
+
+
+def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
+    """The end of a help page."""
+    with formatter.section("Examples"):
+        formatter.write_dl(examples)
+    with formatter.section("Exit status"):
+        formatter.write_dl([(str(status), words) for status, words in statuses.items()])
+
+
+#: what commands end with; those that do not, or with more, say so
+STATUSES = {0: "done", 1: "it could not be done; a sentence says why", 2: "the command line is wrong"}
+
+quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
+
+
+class _DirectoryType(PathType):
+    """A path that a shell completes with directories only. Whether it is one, the command says in its own words."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [CompletionItem(incomplete, type="dir")]
+
+
+PATH = PathType()
+DIRECTORY = _DirectoryType()
 
 
 def start_writing() -> None:
@@ -47,6 +93,11 @@ def real_store(store: Path, status: int = 1) -> Path:
 def drop_output() -> None:
     """Forget what could not be printed; Python would try again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def echo(text: str) -> None:
+    """Print what may have colours: on a terminal only, where click itself looks, and not with NO_COLOR."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import PATH, drop_output, fail, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, drop_output, fail, real_store, start_writing
 
 if TYPE_CHECKING:
     from katafs.kata.fsck import Finding, Result
@@ -24,8 +25,23 @@ _MENDED, _LEFT, _FAILED, _STOPPED = 1, 4, 8, 32
 _STEPS = 1000  # of the progress bar
 
 
-@click.command()
-@click.argument("store", type=PATH)
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs fsck /srv/katas", "look at all katas"),
+        ("katafs fsck --repair /srv/katas AbCdEf", "mend one kata"),
+        ("katafs fsck --json -q /srv/katas | jq .code", "for programs"),
+    ],
+    statuses={
+        0: "nothing is wrong; the following are added up, as those of fsck(8):",
+        1: "something was wrong, and is mended",
+        2: "the command line is wrong",
+        4: "something is wrong, and is left",
+        8: "something could not be checked",
+        32: "stopped by a signal",
+    },
+)
+@click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("-r", "--repair", is_flag=True, help="Mend what can be mended. Nothing that was recorded is lost.")
 @click.option("--quick", is_flag=True, help="References, rows and tags only: do not read all objects.")
@@ -36,15 +52,6 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
 
     Safe beside running daemons and services. Each finding is one line: the kata, what kind of finding it is, a
     sentence, and what became of it or what to do.
-
-    \b
-    Exit status, added up as that of fsck(8):
-      0  nothing is wrong
-      1  something was wrong, and is mended
-      4  something is wrong, and is left
-      8  something could not be checked
-     32  stopped by a signal
-    and 2 if the command line is wrong.
     """
     start_writing()
     # what the writers log is in the findings
@@ -100,11 +107,10 @@ class _Report(ExitStack):
         self.status = 0
         self._has_bar = not is_quiet and sys.stderr is not None and sys.stderr.isatty()
         self._position = 0
+        self._started = time.monotonic()
         if self._has_bar:
             self._bar = self.enter_context(
-                click.progressbar(
-                    range(_STEPS), file=sys.stderr, item_show_func=lambda _: _count(self._katas, "kata"), show_eta=False
-                )
+                click.progressbar(range(_STEPS), file=sys.stderr, item_show_func=lambda _: self._rate(), show_eta=True)
             )
 
     def tell(self, done: float, result: Result) -> None:
@@ -125,6 +131,10 @@ class _Report(ExitStack):
             step = int(done * _STEPS)
             self._bar.update(step - self._position)
             self._position = step
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        return f"{_count(self._katas, 'kata')}, {self._katas / seconds:.0f}/s"
 
     def _tell(self, finding: Finding) -> None:
         state = finding.state.value

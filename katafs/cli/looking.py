@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import PATH, fail
+from katafs.cli.common import DIRECTORY, Command, echo, fail
 from katafs.errors import KataError
 from katafs.text import visible, without_colours
 
@@ -22,16 +22,19 @@ _COLOURS = {"red": "red", "amber": "yellow", "green": "green"}
 _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-@click.command()
-@click.argument("path", type=PATH, default=".")
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
+        ("katafs log", "the one that the current directory is"),
+    ],
+)
+@click.argument("path", type=DIRECTORY, default=".")
 def log(path: Path) -> None:
     """Show the history of the kata in PATH, a line an event.
 
     PATH is a kata in a mount or in a store, the current directory unless given. In colour on a terminal, but not when
     NO_COLOR is set.
-
-    \b
-    katafs log /mnt/katas/Py/Fz/Bz
     """
     from katafs.kata.history import aligned, history, table
     from katafs.kata.reader import reader
@@ -41,21 +44,24 @@ def log(path: Path) -> None:
     except KataError as error:
         fail(str(error))
     titles, *events = rows
-    _print(click.style("  ".join(titles).rstrip(), bold=True))
+    echo(click.style("  ".join(titles).rstrip(), bold=True))
     for cells in events:
-        _print("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
 
 
-@click.command()
-@click.argument("path", type=PATH)
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
+        ("katafs show .", "the newest event, in a kata's directory"),
+    ],
+)
+@click.argument("path", type=DIRECTORY)
 @click.argument("event", type=click.IntRange(min=0), required=False, metavar="[N]")
 def show(path: Path, event: int | None) -> None:
     """Show event N of the kata in PATH: its output, what changed.
 
     PATH is a kata in a mount or in a store; N is the newest event unless given.
-
-    \b
-    katafs show /mnt/katas/Py/Fz/Bz 12
     """
     from katafs.kata.history import history
     from katafs.kata.reader import reader
@@ -72,17 +78,12 @@ def show(path: Path, event: int | None) -> None:
     except KataError as error:
         fail(str(error))
     for line in lines:
-        _print(line)
+        echo(line)
 
 
 def _id_of(path: Path) -> str:
     """The id of a kata by the last three names of its path."""
     return "".join(Path(os.path.abspath(path)).parts[-3:])
-
-
-def _print(line: str) -> None:
-    """A line; click itself takes the colours away where there is no terminal."""
-    click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def _coloured(title: str, cell: str) -> str:

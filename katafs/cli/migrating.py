@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,29 +12,42 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import PATH, fail, real_store, start_writing
-from katafs.errors import KataError
+from katafs.cli.common import DIRECTORY, Command, fail, quiet, real_store, start_writing
+from katafs.errors import KataError, StorageError
 
 if TYPE_CHECKING:
     from katafs.kata.migrate import Migrated
     from katafs.kata.store import Store
 
+# what another kata would meet too
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 
 
-@click.command()
-@click.argument("store", type=PATH)
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs migrate --dry-run /srv/katas", "what could be migrated, and what could not"),
+        ("katafs migrate /srv/katas", "all katas; go on here when it was stopped"),
+        ("katafs migrate /srv/katas AbCdEf", "one kata"),
+    ],
+    statuses={1: "a kata could not be migrated: it stays as it is, and a sentence says why"},
+)
+@click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Try it all, change nothing, and say what would be done.")
 @click.option("--keep-originals", is_flag=True, help="Keep each kata's plain files in its .katafs-original.")
-def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Name each kata that is migrated.")
+@quiet
+def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool, verbose: bool, quiet: bool) -> None:
     """Turn katas of plain files into git repositories.
 
     All katas of versions 0 and 1 in STORE that are plain files, or those with an ID. Each gets its whole history, with
     the dates of its events, and is read back and compared before its plain files go. It can be stopped at any moment
     and started again, and can run while the store is mounted. Katas that are stored as git already are left alone.
 
-    Exit status 1 when a kata could not be migrated; it stays as it is, and a line says why.
+    Exit status 1 when a kata could not be migrated, or it was interrupted; such katas stay as they are, and a line says
+    why. Where the disk is full or read-only no others are tried.
     """
     from katafs.kata.ids import is_kata_id
     from katafs.kata.migrate import migrate_kata
@@ -44,14 +58,17 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
         if not is_kata_id(kata_id):
             fail(f"{kata_id} is not a kata id", 2)
     wanted = sorted(set(ids))
-    run = _Run(dry_run=dry_run)
+    run = _Run(dry_run=dry_run, verbose=verbose, quiet=quiet)
     run.total = sum(1 for _ in _to_migrate(path, wanted))
     try:
         for kata_id, kata_path in _to_migrate(path, wanted):
             work = partial(migrate_kata, kata_path, kata_id, dry_run=dry_run, keep_originals=keep_originals)
-            run.take(kata_id, work)
-    finally:
+            if not run.take(kata_id, work):
+                break
+    except KeyboardInterrupt:
         run.end()
+        fail("interrupted; started again it goes on from here")
+    run.end()
     sys.exit(1 if run.refused else 0)
 
 
@@ -84,33 +101,38 @@ def _names(katas: Store, parts: str) -> list[str]:
 class _Run:
     """What was done so far, and telling of it: a line that changes on a terminal, some lines otherwise."""
 
-    def __init__(self, *, dry_run: bool) -> None:
+    def __init__(self, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
         self.total = self.refused = 0
         self._migrated = self._events = self._already = 0
-        self._dry_run = dry_run
+        self._dry_run, self._is_verbose, self._is_quiet = dry_run, verbose, quiet
         self._start = self._told = time.monotonic()
         self._is_terminal = sys.stderr.isatty()
 
-    def take(self, kata_id: str, work: Callable[[], Migrated | None]) -> None:
-        """Migrate one kata."""
+    def take(self, kata_id: str, work: Callable[[], Migrated | None]) -> bool:
+        """Migrate one kata. Whether it makes sense to go on."""
         try:
             migrated = work()
         except KataError as error:
             self.refused += 1
             self._say(f"katafs: {kata_id} is not migrated: {error}")
+            if isinstance(error, StorageError) and error.errno in _HOPELESS:
+                return False
         else:
             if migrated is None:
                 self._already += 1
             else:
                 self._migrated += 1
                 self._events += migrated.events
+                if self._is_verbose:
+                    self._say(f"{kata_id}: {migrated.events} events")
                 if migrated.left:
                     names = ", ".join(migrated.left[:5])
                     self._say(f"katafs: {kata_id}: these are no files of a kata, and stay where they are: {names}")
         now = time.monotonic()
-        if now - self._told > (_TERMINAL_SECONDS if self._is_terminal else _LINE_SECONDS):
+        if not self._is_quiet and now - self._told > (_TERMINAL_SECONDS if self._is_terminal else _LINE_SECONDS):
             self._told = now
             self._tell()
+        return True
 
     def _tell(self) -> None:
         seconds = time.monotonic() - self._start
@@ -128,6 +150,8 @@ class _Run:
 
     def end(self) -> None:
         """Tell of all."""
+        if self._is_quiet:
+            return
         if self._is_terminal:
             click.echo("\r\033[K", err=True, nl=False)
         verb = "could be migrated" if self._dry_run else "migrated"
@@ -136,6 +160,9 @@ class _Run:
             text += f", {self._already} already stored as git"
         if self.refused:
             text += f", {self.refused} not migrated"
+        left = self.total - self._migrated - self._already - self.refused
+        if left > 0:
+            text += f", {left} left"
         click.echo(text)
 
 

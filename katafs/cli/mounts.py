@@ -6,20 +6,18 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
 from katafs import background
-from katafs.cli.common import PATH, fail
+from katafs.cli.common import DIRECTORY, PATH, Command, fail, quiet, verbose
+from katafs.cli.logs import LEVELS, LogTo
+from katafs.cli.mount_options import MountCommand
 from katafs.fuse import mounting
 
 log = logging.getLogger(__name__)
-
-_LEVELS = ["debug", "info", "warning", "error"]
 
 
 def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int | None:
@@ -28,9 +26,25 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
     return value
 
 
-@click.command()
-@click.argument("store", type=PATH)
-@click.argument("mountpoint", type=PATH)
+@click.command(
+    cls=MountCommand,
+    examples=[
+        ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
+        ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
+        ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
+    ],
+)
+@click.argument("store", type=DIRECTORY)
+@click.argument("mountpoint", type=DIRECTORY)
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    expose_value=False,
+    metavar="OPTIONS",
+    help="Options as in fstab(5), with commas between: ro, noauto and the like, and those of this command, such as "
+    "allow_other or uid=1000.",
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option("-r", "--read-only", is_flag=True, help="Nothing can be written (EROFS).")
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount, as owners and modes allow.")
@@ -42,7 +56,9 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
 @click.option("--no-keep-alive", is_flag=True, help="Let the mount end with the daemon, however that ends.")
 @click.option("--log-file", type=PATH, help="Log to this file [default: syslog, or standard error with -f].")
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@verbose
+@quiet
 def mount(
     store: Path,
     mountpoint: Path,
@@ -56,6 +72,8 @@ def mount(
     no_keep_alive: bool,
     log_file: Path | None,
     log_level: str,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Mount STORE on MOUNTPOINT; returns when the tree is ready.
 
@@ -63,12 +81,12 @@ def mount(
     katafs umount does. As root, on Linux 6.9 or newer, the mount outlives a daemon that dies: another takes over.
     """
     # the daemon works in another directory
-    log_to = _LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
+    log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
     wanted = mounting.MountOptions(
         store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr=xattr
     )
     try:
-        if mounting.remove_dead(mountpoint):
+        if mounting.remove_dead(mountpoint) and not quiet:
             click.echo(f"katafs: {mountpoint}: what a daemon that has died had left was removed", err=True)
         options = mounting.check(wanted)
         if foreground:
@@ -79,52 +97,11 @@ def mount(
     problem = background.start(partial(_serve, options, log_to))
     if problem is not None:
         fail(problem)
+    if verbose:
+        click.echo(f"{options.store} is mounted on {options.mountpoint}")
 
 
-@dataclass(frozen=True)
-class _LogTo:
-    """Where the log goes."""
-
-    path: Path | None
-    level: str
-    foreground: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
-        return {"path": os.fspath(self.path) if self.path else None, "level": self.level, "foreground": self.foreground}
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> _LogTo:
-        return cls(Path(told["path"]) if told["path"] else None, told["level"], told["foreground"])
-
-    def start(self) -> None:
-        """Raises OSError."""
-        text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-        handler: logging.Handler = logging.NullHandler()
-        if self.path is not None:
-            handler = logging.FileHandler(self.path, encoding="utf-8", errors="backslashreplace")
-        elif self.foreground:
-            handler = logging.StreamHandler()
-        else:
-            from logging.handlers import SysLogHandler
-
-            try:
-                handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
-                text = "katafs[%(process)d]: %(levelname)s %(name)s: %(message)s"
-            except OSError:
-                pass  # no syslog here
-        handler.setFormatter(logging.Formatter(text))
-        root = logging.getLogger()
-        root.addHandler(handler)
-        root.setLevel(self.level.upper())
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether the log and our own message go to the same place."""
-        return self.foreground and self.path is None
-
-
-def _serve(options: mounting.MountOptions, log_to: _LogTo, ready: Callable[[], None]) -> None:
+def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], None]) -> None:
     """Log, mount and serve. Raises `MountError`; what nobody expects is in the log, with its traceback."""
     try:
         log_to.start()
@@ -137,7 +114,7 @@ def _serve(options: mounting.MountOptions, log_to: _LogTo, ready: Callable[[], N
 
 
 @contextmanager
-def _logging_failures(mountpoint: Path, log_to: _LogTo) -> Iterator[None]:
+def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
     """Raises `MountError`, whatever fails; what is expected to fail is logged as a sentence."""
     try:
         yield
@@ -150,19 +127,34 @@ def _logging_failures(mountpoint: Path, log_to: _LogTo) -> Iterator[None]:
         raise mounting.MountError(f"{mountpoint}: the daemon failed: {error!r}") from error
 
 
-@click.command()
-@click.argument("mountpoint", type=PATH)
-def umount(mountpoint: Path) -> None:
-    """End the mount on MOUNTPOINT, also one whose daemon has died."""
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs umount /mnt/katas", "what plain umount does, and who uses it if it is busy"),
+        ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
+    ],
+)
+@click.argument("mountpoint", type=DIRECTORY)
+@click.option("-l", "--lazy", is_flag=True, help="Take it out of the tree at once; who uses it may finish.")
+@verbose
+def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
+    """End the mount on MOUNTPOINT, also one whose daemon has died.
+
+    A mount that somebody uses stays, and a sentence says who that is. With --lazy it is gone for everybody else, and
+    the daemon ends when the last user is done.
+    """
     try:
-        mounting.unmount(mountpoint)
+        mounting.unmount(mountpoint, lazy=lazy)
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
+    if verbose:
+        click.echo(f"{mountpoint} is unmounted")
 
 
-@click.command()
-@click.argument("mountpoint", type=PATH)
-def reload(mountpoint: Path) -> None:
+@click.command(cls=Command, examples=[("katafs reload /mnt/katas", "after an upgrade of the package")])
+@click.argument("mountpoint", type=DIRECTORY)
+@verbose
+def reload(mountpoint: Path, verbose: bool) -> None:
     """Serve MOUNTPOINT with the code installed now.
 
     Clients notice nothing. Requests under way are finished, or done again by the new daemon. Returns when it
@@ -171,9 +163,11 @@ def reload(mountpoint: Path) -> None:
     from katafs.fuse.reloading import reload_mount
 
     try:
-        reload_mount(mountpoint)
+        version = reload_mount(mountpoint)
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
+    if verbose:
+        click.echo(f"{mountpoint} is served by katafs {version}")
 
 
 @click.command(hidden=True)
@@ -185,7 +179,7 @@ def resume(state: int, check: bool) -> None:
 
     try:
         told = resuming.read_state(state)
-        log_to = _LogTo.from_json(told["again"])
+        log_to = LogTo.from_json(told["again"])
         if check:
             resuming.check_code()
             return

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import click
 
-from katafs.cli.common import PATH, drop_output, fail, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, drop_output, fail, quiet, real_store, start_writing
 from katafs.errors import KataError
 
 _MAX_MANIFEST = 16 << 20
 
 
-@click.command()
-@click.argument("store", type=PATH)
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs create /srv/katas < manifest.json", "prints an id, such as AbCdEf"),
+        ("jq -n '{visible_files: {}}' | katafs create /srv/katas", "one without files"),
+    ],
+)
+@click.argument("store", type=DIRECTORY)
 def create(store: Path) -> None:
     """Make a kata in STORE from the manifest on standard input. Prints its id.
 
@@ -48,9 +54,10 @@ def create(store: Path) -> None:
         fail(f"kata {kata_id} is made, but its id could not be printed: {error.strerror}")
 
 
-@click.command()
-@click.argument("store", type=PATH)
-def demo(store: Path) -> None:
+@click.command(cls=Command, examples=[("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas")])
+@click.argument("store", type=DIRECTORY)
+@quiet
+def demo(store: Path, quiet: bool) -> None:
     """Make a store with a few katas to look at.
 
     They are the same every time. STORE is made if it is not there; what is in it stays as it is.
@@ -65,8 +72,8 @@ def demo(store: Path) -> None:
     except OSError as error:
         fail(f"store {store}: {error.strerror}")
     try:
-        made = list(make_demo(real_store(store)))
+        for kata_id, what in make_demo(real_store(store)):
+            if not quiet:
+                click.echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")
     except KataError as error:
         fail(str(error))
-    for kata_id, what in made:
-        click.echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")

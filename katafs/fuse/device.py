@@ -14,10 +14,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from katafs.fuse.mounting import DEVICE, FILE_SYSTEM, LIBC, MountOptions, detach, device_of
-
-# <linux/mount.h>
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 1, 2, 4, 1024
+from katafs.fuse.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
 
 # struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _IN_HEADER = struct.Struct("=IIQQIIIHH")
@@ -74,7 +71,7 @@ def _mount(fd: int, options: MountOptions) -> None:
     """mount(2), as libfuse calls it."""
     data = f"fd={fd},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()},default_permissions"
     data += ",allow_other" if options.allow_other else ""
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME | (_MS_RDONLY if options.read_only else 0)
+    flags = ALWAYS | (MS_RDONLY if options.read_only else 0)
     source, target = os.fsencode(options.store), os.fsencode(options.mountpoint)
     if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()) == 0:
         return

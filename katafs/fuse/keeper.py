@@ -23,14 +23,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import katafs
 from katafs.background import tell_supervisor
-from katafs.fuse import fastopen, runtime, session
+from katafs.fuse import fastopen, runtime, session, unkept
 from katafs.fuse.child import NOBODY, Child, execute_katafs
 from katafs.fuse.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.fuse.device import Held, UnsuitableError, hold
 from katafs.fuse.mounting import MountError, MountOptions, detach
-from katafs.fuse.watcher import watch_over_us
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +61,7 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
             reason = str(error)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - _STOP)
 
-    def ready_and_tell() -> None:
-        log.info("the mount will not outlive the daemon: %s", reason)
-        ready()
-        tell_supervisor("READY=1")
-
-    watch_over_us(options.mountpoint)
-    session.serve(options, ready_and_tell, fast)
+    unkept.serve(options, ready, fast, reason)
 
 
 def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
@@ -110,9 +102,7 @@ class _Keeper:
         # from the order to the old daemon until the new one is ready
         self._is_reloading = False
         self._end_at: float | None = None
-        pid = os.getpid()
-        mountpoint = os.fspath(options.mountpoint)
-        self._status = runtime.Status(mountpoint, katafs.__version__, pid, runtime.start_time(pid))
+        self._status = runtime.Status.of_us(options.mountpoint)
 
     def adopt(self, daemon: Child, status: dict[str, Any]) -> None:
         """Take over what the keeper had that this process was."""
@@ -122,6 +112,8 @@ class _Keeper:
         self._daemon = daemon
         self._status.daemon, self._status.deaths = daemon.pid, status["deaths"]
         self._status.reloads = status["reloads"]
+        # an older katafs did not say it
+        self._status.since = status.get("since", 0.0)
 
     def run(self, ready: Callable[[], None] | None) -> None:
         """Until the mount is over. ``ready`` is None when it was called by what we were before a reload."""

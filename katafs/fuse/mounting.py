@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import errno
 import os
-import re
 import stat
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from katafs.fuse import holders
+from katafs.fuse.mounts import Mounted, mounted_at
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
@@ -18,6 +20,11 @@ DEVICE = Path("/dev/fuse")
 LIBC = ctypes.CDLL(None, use_errno=True)
 # <sys/mount.h>
 _MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
+# <linux/mount.h>
+MS_RDONLY = 1
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_NOATIME = 2, 4, 8, 32, 1024
+#: what holds for all our mounts: no file in them is a program or a device, and nobody keeps times of access
+ALWAYS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
 
 
 class MountError(Exception):
@@ -53,7 +60,8 @@ class MountOptions:
         # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
         source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
         name = source if source.isascii() else "katafs"
-        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noatime"}
+        options = {"default_permissions", f"fsname={name}", "subtype=katafs"}
+        options |= {"nosuid", "nodev", "noexec", "noatime"}
         options |= {"ro"} if self.read_only else set()
         return options | ({"allow_other"} if self.allow_other else set())
 
@@ -118,26 +126,31 @@ def _check_device() -> None:
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether a katafs is mounted at this real path, dead or alive, with nothing else on top of it."""
-    return _mounted_at(mountpoint)[0] == FILE_SYSTEM
+    return katafs_at(mountpoint) is not None
 
 
 def device_of(mountpoint: Path) -> str | None:
     """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
-    file_system, device = _mounted_at(mountpoint)
-    return device.decode() if file_system == FILE_SYSTEM else None
+    found = katafs_at(mountpoint)
+    return found.device if found is not None else None
 
 
-def _mounted_at(mountpoint: Path) -> tuple[bytes, bytes]:
-    """The type and device number of the topmost mount at a real path; empty if there is none."""
-    wanted = os.fsencode(mountpoint)
-    found = (b"", b"")
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            fields = line.split(b" ")
-            # blanks and the like are written as \040
-            if re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields[4]) == wanted:
-                found = (fields[fields.index(b"-") + 1], fields[2])
-    return found
+def katafs_at(mountpoint: Path) -> Mounted | None:
+    """The katafs that is mounted at this real path, with nothing else on top of it."""
+    found = mounted_at(mountpoint)
+    return found if found is not None and is_katafs(found) else None
+
+
+def real_mountpoint(path: Path) -> Path:
+    """The real path of what is thought to be a mount of ours. Asks nothing of a mount that is named plainly: its daemon
+    may not answer. Otherwise a dead mount is no hindrance, as it is to Path.resolve()."""
+    plain = Path(os.path.abspath(path))
+    return plain if ".." not in path.parts and katafs_at(plain) is not None else Path(os.path.realpath(path))
+
+
+def is_katafs(mounted: Mounted) -> bool:
+    """Whether what is mounted is a katafs."""
+    return mounted.file_system == FILE_SYSTEM.decode()
 
 
 def remove_dead(mountpoint: Path) -> bool:
@@ -147,14 +160,15 @@ def remove_dead(mountpoint: Path) -> bool:
     """
     path = Path(os.path.realpath(mountpoint))
     removed = False
-    while _is_dead(path) and is_mounted(path):
+    while is_dead(path) and is_mounted(path):
         if _detach(path):
             break
         removed = True
     return removed
 
 
-def _is_dead(path: Path) -> bool:
+def is_dead(path: Path) -> bool:
+    """Whether the daemon of the mount at a path has died. Waits for a daemon that lives and does not answer."""
     try:
         os.statvfs(path)
     except OSError as error:
@@ -185,17 +199,39 @@ def _detach(path: Path) -> str:
     return _system_unmount(path, _MNT_DETACH) if os.geteuid() == 0 else _user_unmount(path, "-z")
 
 
-def unmount(mountpoint: Path) -> None:
-    """Unmount, whatever has become of the daemon. Raises `MountError`."""
-    # not Path.resolve(), which stops at a dead mount
-    path = Path(os.path.realpath(mountpoint))
+def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Unmount, whatever has become of the daemon. Raises `MountError`; of a mount that is busy it says who uses it.
+
+    ``lazy``: take it out of the tree at once; the daemon serves those who use it until the last of them is done.
+    """
+    path = real_mountpoint(mountpoint)
     if not is_mounted(path):
         raise MountError(f"{mountpoint}: no katafs is mounted here")
-    reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
+    if lazy:
+        reason = _detach(path)
+    else:
+        reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
     if reason == os.strerror(errno.EBUSY):
-        raise MountError(f"{path} is busy: some process works in it, or has a file of it open")
+        raise MountError(f"{path} is busy: {holders.told(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
+
+
+def remount(mountpoint: Path, *, read_only: bool) -> None:
+    """Let nothing be written to a mount any more, or again. The kernel does it, without the daemon.
+
+    Raises `MountError`.
+    """
+    path = real_mountpoint(mountpoint)
+    if not is_mounted(path):
+        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
+    if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EBUSY:
+        raise MountError(f"{path} cannot be made read-only: a file of it is open for writing")
+    raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
 
 
 def _system_unmount(path: Path, flags: int = 0) -> str:

@@ -24,7 +24,9 @@ from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
+from katafs.fuse.memory import Memory
 from katafs.fuse.plain_writes import PlainWrites
+from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
 from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
@@ -47,14 +49,17 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
+        journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
-        self._writes = Writes(tree, journal or Journal(None))
+        self.reading = Reading()
+        self.memory = Memory(tree)
+        self._writes = Writes(tree, journal, self.reading)
         self._makers = Makers(tree)
-        self.plain = PlainWrites(tree, self._makers, self._writes)
+        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters)
+        watch(self, tree.ctx.counters, self.reading)
 
     # -- names and attributes
 
@@ -76,6 +81,7 @@ class Operations(pyfuse3.Operations):
         return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.numbers.forget(inode, count)
 
@@ -151,14 +157,16 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = self._tree.node(self._handles.inode(fh))
-        return (await self._makers.made(node)).read(off, size)
+        node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        data = node.read(off, size)
+        return data.ljust(size, node.behind) if node.behind else data
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
-        node = self._tree.node(self._handles.inode(fh))
+        inode = self._handles.inode(fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf)
+            await self.plain.write(node, writer, off, buf, unique)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
@@ -175,15 +183,16 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
+        writer = self._handles.writer(inode if fh is None else fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, writer)
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = _attributes(self._tree.node(inode), 0)
+        answer = await self.reading.answer(lambda: _attributes(self._tree.node(inode), 0))
         answer.st_size = 0
         return answer
 
@@ -226,14 +235,14 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, is_directory=False)
+        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 

@@ -11,19 +11,22 @@ import time
 from pathlib import Path
 
 from katafs.fuse import runtime
-from katafs.fuse.mounting import MountError, device_of
+from katafs.fuse.mounting import MountError, device_of, real_mountpoint
 
 _PATIENCE_SECONDS = 60.0
 
 
-def reload_mount(mountpoint: Path) -> None:
-    """Have a mount served by the code that is installed now; returns when that is so. Raises `MountError`."""
-    path = Path(os.path.realpath(mountpoint))
+def reload_mount(mountpoint: Path) -> str:
+    """Have a mount served by the code that is installed now; returns its version when that is so.
+
+    Raises `MountError`.
+    """
+    path = real_mountpoint(mountpoint)
     device = device_of(path)
     if device is None:
         raise MountError(f"{mountpoint}: no katafs is mounted here")
     before = runtime.read(device)
-    if before is None or not before.is_alive():
+    if before is None or not before.is_kept or not before.is_alive():
         raise MountError(f"{mountpoint}: this mount is not kept alive; unmount it, and mount it again")
     try:
         os.kill(before.pid, signal.SIGUSR1)
@@ -37,6 +40,6 @@ def reload_mount(mountpoint: Path) -> None:
         if now.reloads > before.reloads:
             if now.failure:
                 raise MountError(f"{mountpoint}: the new code cannot be used, all is as before: {now.failure}")
-            return
+            return now.version
         time.sleep(0.01)
     raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")

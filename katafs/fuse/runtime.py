@@ -1,13 +1,17 @@
-"""Where a keeper says what it is doing: ``/run/katafs/MAJOR:MINOR.json``, for each mount that is kept alive."""
+"""Where a mount says who serves it: ``/run/katafs/MAJOR:MINOR.json``, for each mount of root's."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import re
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from katafs import __version__
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +20,12 @@ DIRECTORY = Path("/run/katafs")
 
 @dataclass
 class Status:
-    """What a keeper is doing."""
+    """What a mount, or its keeper, is doing."""
 
     mountpoint: str
     version: str
-    #: the keeper, and when it was started, in the kernel's ticks: together they name a process
+    #: the keeper, or the daemon of a mount that none keeps alive, and when it was started, in the kernel's ticks:
+    #: together they name a process
     pid: int
     started: int
     #: the daemon; 0 while there is none
@@ -30,9 +35,21 @@ class Status:
     #: reloads that were asked for and are over, and why the last one failed, if it did
     reloads: int = 0
     failure: str = ""
+    #: when the mount was ready, in seconds since the epoch
+    since: float = 0.0
+    #: whether there is a keeper
+    is_kept: bool = True
+    #: whether the kernel opens files by itself
+    is_fast: bool = True
+
+    @classmethod
+    def of_us(cls, mountpoint: Path) -> Status:
+        """That of this process, whose mount becomes ready."""
+        pid = os.getpid()
+        return cls(os.fspath(mountpoint), __version__, pid, start_time(pid), since=time.time())
 
     def is_alive(self) -> bool:
-        """Whether the keeper lives."""
+        """Whether that process lives."""
         return start_time(self.pid) == self.started
 
 
@@ -51,6 +68,16 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
+def memory(pid: int) -> int | None:
+    """The memory that a process has to itself, and its part of what it shares, in bytes (``Pss`` of proc(5)); None if
+    nobody says."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)[0]) * 1024
+    except (OSError, IndexError):
+        return None
+
+
 def _path(device: str) -> Path:
     return DIRECTORY / f"{device}.json"
 
@@ -64,11 +91,14 @@ def publish(device: str, status: Status) -> None:
         new.write_text(json.dumps(asdict(status)) + "\n")
         new.replace(path)
     except OSError as error:
-        log.warning("katafs reload will not find this mount: %s", error)
+        log.warning("katafs reload and status will not find this mount: %s", error)
 
 
 def withdraw(device: str) -> None:
-    """The mount is over."""
+    """Our mount is over. Its number may be another mount's by now."""
+    said = read(device)
+    if said is not None and said.pid != os.getpid():
+        return
     try:
         _path(device).unlink(missing_ok=True)
     except OSError as error:

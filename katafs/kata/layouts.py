@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from katafs.errors import DamagedError
+from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import GitRepo, Oid, TreeEntry
 from katafs.kata.events import Row, parse_rows
 
@@ -31,6 +31,20 @@ OPTION_DEFAULTS = {
     "revert_green": "off",
 }
 OPTION_VALUES = {name: ("dark", "light") if name == "theme" else ("on", "off") for name in OPTION_DEFAULTS}
+
+
+#: The newest version that a manifest can have and still be understood: a layout that means something else gets another.
+NEWEST_VERSION = 2
+
+
+def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
+    """Raises `ReadOnlyError` for a kata that a newer katafs, or saver, has made: it may mean something else by what
+    looks the same."""
+    version = manifest.get("version")
+    if type(version) is int and version > NEWEST_VERSION:
+        raise ReadOnlyError(
+            f"kata {kata_id} is of version {version}, and this katafs knows {NEWEST_VERSION}: it is only read"
+        )
 
 
 class Layout(Enum):
@@ -90,10 +104,15 @@ def rows_blob(root: Root, layout: Layout) -> Oid | None:
 
 def read_rows(repo: GitRepo, root: Root, layout: Layout) -> list[Row]:
     """The stored rows. Raises `DamagedError` when there are none that can be read."""
+    return parse_rows(repo.blob(rows_of(repo, root, layout)))
+
+
+def rows_of(repo: GitRepo, root: Root, layout: Layout) -> Oid:
+    """The blob of the rows. Raises `DamagedError` when there is none."""
     oid = rows_blob(root, layout)
     if oid is None:
         raise DamagedError(f"{repo.git_dir}: the tip has no events")
-    return parse_rows(repo.blob(oid))
+    return oid
 
 
 def options_key(root: Root, layout: Layout) -> Oid | None:

@@ -12,7 +12,16 @@ from katafs.git import GitRepo, GitWriter, Oid
 from katafs.kata.diff import line_counts
 from katafs.kata.events import Row, parse_rows, time_of
 from katafs.kata.kinds import Kind
-from katafs.kata.layouts import Layout, Root, detect, read_object, read_options, read_truncations, rows_blob
+from katafs.kata.layouts import (
+    Layout,
+    Root,
+    check_version,
+    detect,
+    read_object,
+    read_options,
+    read_truncations,
+    rows_blob,
+)
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
 from katafs.text import decode, pretty, pretty_bytes
@@ -36,6 +45,7 @@ class Head:
         rows_oid = rows_blob(root, layout)
         if not layout.is_writable or rows_oid is None:
             raise ReadOnlyError(f"{repo.path} is stored in a layout that is read-only")
+        check_version(read_object(repo, root.blob(b"manifest.json")), "".join(repo.path.parts[-3:]))
         text = repo.blob(rows_oid)
         return cls(oid, root, layout, text, parse_rows(text))
 
@@ -136,9 +146,9 @@ class KataWriter:
 
     # -- an option
 
-    def option(self, head: Head, name: str, value: str) -> Head | None:
-        """Put the change of an option on a head; None when it has that value already."""
-        if read_options(self.repo, head.root, head.layout)[name] == value:
+    def option(self, head: Head, name: str, value: str, *, in_any_case: bool = False) -> Head | None:
+        """Put the change of an option on a head; None when it has that value already, but for ``in_any_case``."""
+        if not in_any_case and read_options(self.repo, head.root, head.layout)[name] == value:
             return None
         blobs: dict[bytes, bytes] = {}
         subtrees: dict[bytes, Oid | None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from katafs.kata.history import step_of
 from katafs.kata.kata import Kata
+from katafs.kata.layouts import NEWEST_VERSION
 from katafs.kata.snapshot import Snapshot
 from katafs.text import visible
 
@@ -39,12 +40,19 @@ def kata_attributes(kata: Kata) -> dict[str, str]:
     told = {
         "id": kata.kata_id,
         "events": tip.last + 1,
-        "version": kata.plain_version() if kata.plain_version() is not None else 2,
+        "version": _version(kata),
         "layout": "plain" if kata.is_stored_plain else tip.layout.value,
         "commit": tip.commit.oid.hex(),
         **{key: manifest[key] for key in ("display_name", "exercise") if isinstance(manifest.get(key), str)},
     }
     return _texts(told)
+
+
+def _version(kata: Kata) -> int:
+    plain, stored = kata.plain_version(), kata.manifest().get("version")
+    if plain is not None:
+        return plain
+    return stored if type(stored) is int and stored > NEWEST_VERSION else NEWEST_VERSION
 
 
 def _texts(told: dict[str, object]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def option(number: int, ctx: Context, kata: Kata) -> Node:
     """The file of an option in ``config/``."""
     if kata.plain_version() is not None:
         return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
-    if kata.tip().layout.is_writable:
+    if kata.is_writable():
         return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
     name = OPTIONS[number].decode()
     key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)
@@ -60,7 +60,7 @@ class ConfigDir(Directory):
 
 def control(kind: Kind, ctx: Context, kata: Kata) -> Node:
     """The control file of a kind. Raises `NotFoundError` where the kata is read-only."""
-    if not kata.tip().layout.is_writable:
+    if not kata.is_writable():
         raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
     if kata.plain_version() is not None:
         return MigratingControl(kind, ctx.controls, kata, ctx.owner(kata))

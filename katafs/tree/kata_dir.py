@@ -29,6 +29,7 @@ from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
     MUTABLE,
+    Creator,
     Directory,
     Entry,
     File,
@@ -151,7 +152,7 @@ class KataDir(Directory):
             partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
         )
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._kata is None:
             return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
         return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
@@ -163,7 +164,7 @@ def _names(kata: Kata) -> list[bytes]:
         names = [name for name in names if name not in (b"README.md", b"options.json")]
     elif kata.tip().root.blob(b"README.md") is None:
         names.remove(b"README.md")
-    if not kata.tip().layout.is_writable:
+    if not kata.is_writable():
         names = [name for name in names if name not in (b"control", b"ran_tests")]
     if _shows_git(kata):
         names.append(b".git")
@@ -172,7 +173,8 @@ def _names(kata: Kata) -> list[bytes]:
 
 def _shows_git(kata: Kata) -> bool:
     try:
-        return kata.manifest().get("version") == 2
+        version = kata.manifest().get("version")
+        return isinstance(version, (int, float)) and version >= 2
     except DamagedError:
         # nobody can tell, and the repository is what is left to be looked at
         return True
@@ -231,7 +233,7 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOAD_LINK: downloads.download_link,
     pages.HTML: pages.HtmlDir,
     pages.HTML_INDEX: pages.index_page,
-    pages.HISTORY: pages.HistoryFile,
+    pages.HISTORY: pages.history_file,
     CONTROL: ControlDir,
     MANIFEST: _manifest,
     CONFIG: ConfigDir,

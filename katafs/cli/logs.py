@@ -1,0 +1,80 @@
+"""Where the log of a daemon goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LEVELS = ("debug", "info", "warning", "error")
+# of syslog(3), which the journal knows by as well
+_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
+
+
+@dataclass(frozen=True)
+class LogTo:
+    """Where the log goes."""
+
+    path: Path | None
+    level: str
+    foreground: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        return {"path": os.fspath(self.path) if self.path else None, "level": self.level, "foreground": self.foreground}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> LogTo:
+        return cls(Path(told["path"]) if told["path"] else None, told["level"], told["foreground"])
+
+    def start(self) -> None:
+        """Raises OSError."""
+        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        handler: logging.Handler = logging.NullHandler()
+        if self.path is not None:
+            handler = logging.FileHandler(self.path, encoding="utf-8", errors="backslashreplace")
+        elif self.foreground:
+            handler = logging.StreamHandler()
+            if _is_journal():
+                formatter = _JournalFormatter("%(name)s: %(message)s")
+        else:
+            from logging.handlers import SysLogHandler
+
+            try:
+                handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
+                formatter = logging.Formatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s")
+            except OSError:
+                pass  # no syslog here
+        handler.setFormatter(formatter)
+        root = logging.getLogger()
+        root.addHandler(handler)
+        root.setLevel(self.level.upper())
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the log and our own message go to the same place."""
+        return self.foreground and self.path is None
+
+
+def _is_journal() -> bool:
+    """Whether standard error is the journal's: ``JOURNAL_STREAM`` has its device and inode (systemd.exec(5)).
+
+    A process that we are started by may have given us another standard error, and the variable all the same.
+    """
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _JournalFormatter(logging.Formatter):
+    """Each line with its priority, such as ``<3>`` (sd-daemon(3)); the journal has the time and the process itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = f"<{_PRIORITIES.get(record.levelno, 5)}>"
+        # to the journal each line is a message of its own
+        return mark + super().format(record).replace("\n", f"\n{mark}")

@@ -1,0 +1,187 @@
+"""``katafs status``: what is mounted from where, who serves it, and what it has done."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from katafs.cli.common import DIRECTORY, Command, echo, fail
+from katafs.fuse import mounting, runtime
+from katafs.fuse.mounts import Mounted, mounts
+from katafs.text import visible
+
+_PATIENCE_SECONDS = 2.0
+# such as: katafs_commits_total{written="control"} 12.0
+_SAMPLE = re.compile(r"^katafs_(\w+?)_(?:total|seconds_count)(\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
+_SHORTER = {"request_duration": "requests", "request_errors": "errors"}
+# what every search for a name gets is no error to a person
+_NO_ERROR = ('errno="ENOENT"', 'operation="lookup"')
+_LEFT_OUT = ("cache_hits", "cache_misses", "daemon_deaths")
+_SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs status", "all that is mounted"),
+        ("katafs status /mnt/katas", "one of them"),
+        ("katafs status --json | jq .[].mountpoint", "for programs"),
+    ],
+    statuses={1: "what is mounted at MOUNTPOINT is no katafs, or one does not answer, or is dead"},
+)
+@click.argument("mountpoint", type=DIRECTORY, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with an object for each mount.")
+def status(mountpoint: Path | None, as_json: bool) -> None:
+    """Show what is mounted: from where, for how long, how.
+
+    That is all mounts of katafs that can be seen from here, or the one on MOUNTPOINT. Who serves a mount is known of
+    those that root has made.
+    """
+    if mountpoint is None:
+        found = [one for one in mounts() if mounting.is_katafs(one)]
+    else:
+        at = mounting.katafs_at(mounting.real_mountpoint(mountpoint))
+        if at is None:
+            fail(f"{mountpoint}: no katafs is mounted here")
+        found = [at]
+    shown = [_look(one) for one in found]
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in shown], indent=2))
+    elif not shown:
+        click.echo("no katafs is mounted")
+    else:
+        echo("\n\n".join("\n".join(_lines(one)) for one in shown))
+    sys.stdout.flush()
+    # a thread may wait for a mount that does not answer, and Python for the thread
+    os._exit(0 if all(one.state == _SERVING for one in shown) else 1)
+
+
+@dataclass
+class _Shown:
+    """What is known of one mount."""
+
+    mounted: Mounted
+    state: str
+    counters: dict[str, int] = field(default_factory=dict)
+    served: runtime.Status | None = None
+    #: bytes
+    memory: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        served = self.served
+        known = {
+            "mountpoint": str(self.mounted.path),
+            "store": self.mounted.source,
+            "state": self.state,
+            "read_only": "ro" in self.mounted.options,
+            "allow_other": "allow_other" in self.mounted.options,
+            "device": self.mounted.device,
+            "memory_bytes": self.memory,
+            "counters": self.counters,
+        }
+        if served is not None:
+            known |= {
+                "version": served.version,
+                "since": _moment(served).isoformat(timespec="seconds") if served.since else None,
+                "seconds": int(_seconds(served)) if served.since else None,
+                "mode": "fast" if served.is_fast else "slower",
+                "kept_alive": served.is_kept,
+                "pid": served.pid,
+                "daemon_pid": served.daemon,
+                "daemons_died": served.deaths,
+                "reloads": served.reloads,
+            }
+        return known
+
+
+def _look(mounted: Mounted) -> _Shown:
+    told: list[_Shown] = []
+
+    def ask() -> None:
+        is_dead = mounting.is_dead(mounted.path)
+        told.append(_Shown(mounted, _DEAD if is_dead else _SERVING, {} if is_dead else _counters(mounted.path)))
+
+    # whoever asks a mount waits for it
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_SECONDS)
+    shown = told[0] if told else _Shown(mounted, _SILENT)
+    served = runtime.read(mounted.device)
+    if served is not None and served.is_alive():
+        shown.served, shown.memory = served, runtime.memory(served.daemon)
+    return shown
+
+
+def _counters(mountpoint: Path) -> dict[str, int]:
+    """What the daemon counts; empty where it does not say."""
+    try:
+        return counted((mountpoint / ".katafs/stats").read_text())
+    except OSError:
+        return {}
+
+
+def counted(text: str) -> dict[str, int]:
+    """What Prometheus' text form counts of katafs, over all labels, by names without units: ``requests``."""
+    sums: Counter[str] = Counter()
+    for name, labels, value in _SAMPLE.findall(text):
+        if name not in _LEFT_OUT and not all(label in labels for label in _NO_ERROR):
+            sums[_SHORTER.get(name, name)] += int(float(value))
+    return dict(sums)
+
+
+def _lines(shown: _Shown) -> Iterator[str]:
+    served, options = shown.served, shown.mounted.options
+    yield click.style(visible(str(shown.mounted.path)), bold=True)
+    how = ["read-only" if "ro" in options else "read-write", *(["for all users"] if "allow_other" in options else [])]
+    state = shown.state
+    if served is not None:
+        # a keeper that an older katafs started does not say since when
+        state += (
+            ""
+            if not served.since
+            else f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
+        )
+        how = [f"{'fast' if served.is_fast else 'slower'} mode", *how]
+        how += ["kept alive" if served.is_kept else "ends with its daemon"]
+    facts = {"store": visible(shown.mounted.source), "state": state, "mode": ", ".join(how)}
+    if served is not None:
+        facts["katafs"] = served.version
+        facts["process"] = f"{served.daemon}" + (f", kept alive by {served.pid}" if served.is_kept else "")
+        if served.is_kept:
+            facts["daemons"] = f"{served.deaths} died, {served.reloads} reloaded"
+    if shown.memory is not None:
+        facts["memory"] = f"{shown.memory / (1 << 20):.0f} MiB"
+    facts |= {name.replace("_", " "): f"{count:,}" for name, count in sorted(shown.counters.items())}
+    width = max(map(len, facts))
+    yield from (f"  {name:<{width}}  {fact}" for name, fact in facts.items())
+
+
+def _moment(served: runtime.Status) -> datetime:
+    return datetime.fromtimestamp(served.since, UTC)
+
+
+def _seconds(served: runtime.Status) -> float:
+    return max(0.0, time.time() - served.since)
+
+
+def _duration(seconds: float) -> str:
+    """In two units: ``3 d 4 h``."""
+    units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
+    counts = []
+    for unit, size in units:
+        count, seconds = divmod(int(seconds), size)
+        counts.append((count, unit))
+    first = next((at for at, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2])

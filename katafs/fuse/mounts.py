@@ -1,0 +1,49 @@
+"""The kernel's table of mounts, ``/proc/self/mountinfo`` (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """One line of the table."""
+
+    path: Path
+    #: such as ``0:53``
+    device: str
+    #: with the subtype, such as ``fuse.katafs``
+    file_system: str
+    source: str
+    #: of the mount and of the file system
+    options: frozenset[str]
+
+
+def mounts() -> Iterator[Mounted]:
+    """All that is mounted, in the order of the table: what lies on top of another mount comes after it."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        for line in table:
+            fields = line.rstrip(b"\n").split(b" ")
+            # fields of no fixed number end with "-"
+            rest = fields[fields.index(b"-", 6) + 1 :]
+            options = os.fsdecode(fields[5] + b"," + rest[2]).split(",")
+            path, device = Path(_plain(fields[4])), fields[2].decode()
+            yield Mounted(path, device, _plain(rest[0]), _plain(rest[1]), frozenset(options))
+
+
+def mounted_at(path: Path) -> Mounted | None:
+    """The topmost mount at a real path."""
+    found = None
+    for one in mounts():
+        if one.path == path:
+            found = one
+    return found
+
+
+def _plain(field: bytes) -> str:
+    """Blanks and the like are written as ``\\040``."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), field))

@@ -1,0 +1,55 @@
+"""Where the log goes: with the time in a file, with the priority and without the time in the journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import logging
+from katafs.cli.logs import LogTo
+LogTo(None, "debug", True).start()
+log = logging.getLogger("katafs.test")
+for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+    log.log(level, "said")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("failed")
+"""
+
+
+def logged(path: Path, stream: str) -> str:
+    """What a daemon in the foreground logs to a file, when the environment says that the journal is this stream."""
+    with path.open("wb") as file:
+        status = os.fstat(file.fileno())
+        stream = stream.format(f"{status.st_dev}:{status.st_ino}")
+        environment = {**os.environ, "JOURNAL_STREAM": stream}
+        subprocess.run([sys.executable, "-c", SCRIPT], stderr=file, env=environment, check=True)
+    return path.read_text()
+
+
+def test_the_journal_gets_priorities_and_no_times(tmp_path: Path) -> None:
+    lines = logged(tmp_path / "log", "{}").splitlines()
+    assert lines[:5] == [f"<{priority}>katafs.test: said" for priority in (7, 6, 4, 3, 2)]
+    assert lines[5:7] == ["<3>katafs.test: failed", "<3>Traceback (most recent call last):"]
+    assert all(line.startswith("<3>") for line in lines[5:])
+
+
+@pytest.mark.parametrize("stream", ["", "1:2", "{}0", "nonsense"])
+def test_another_standard_error_gets_times(tmp_path: Path, stream: str) -> None:
+    """The variable is inherited by whoever a service starts, and they may send it elsewhere."""
+    first = logged(tmp_path / "log", stream).splitlines()[0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG katafs\.test: said", first)
+
+
+def test_every_level_has_a_priority() -> None:
+    from katafs.cli.logs import _PRIORITIES, LEVELS
+
+    assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= _PRIORITIES.keys()
