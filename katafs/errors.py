@@ -6,7 +6,8 @@ Anything that is not a `KataError` is a bug and becomes EIO with a traceback in 
 
 import errno
 import os
-from typing import Self
+from collections.abc import Callable, Hashable
+from typing import Any, Self
 
 
 class KataError(Exception):
@@ -53,6 +54,15 @@ class HeavyError(KataError):
     """More than is done in the daemon itself: the same is to be done in a process of its own."""
 
     errno = errno.EFBIG
+
+
+class NotReadYet(Exception):  # noqa: N818 - nothing has failed
+    """An answer needs something large that is not in memory: ``read()`` is to be called in a worker thread, its result
+    handed to ``keep`` in this one, and the question to be asked again. ``key`` names what is read."""
+
+    def __init__(self, key: Hashable, read: Callable[[], Any], keep: Callable[[Any], None]) -> None:
+        super().__init__(key)
+        self.key, self.read, self.keep = key, read, keep
 
 
 class BusyError(KataError):

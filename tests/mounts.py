@@ -149,7 +149,10 @@ def is_keeper(pid: int) -> bool:
     """Whether a katafs does not serve, but keeps alive who does: it holds the journal and has one thread."""
     links = []
     with contextlib.suppress(OSError):
-        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            # it may be closed this moment
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(entry))
     return any("katafs-journal" in link for link in links) and not any("eventpoll" in link for link in links)
 
 

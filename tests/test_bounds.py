@@ -14,16 +14,25 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cachetools
 import pytest
+import trio
 
 from katafs import process
 from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
+from katafs.fuse.memory import Memory
 from katafs.git import GitRepo
 from katafs.kata import diff
+from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.listing import Listing
 from katafs.kata.spool import Spool
+from katafs.kata.store import Store
+from katafs.tree.context import Context
+from katafs.tree.made import MadeCache
+from katafs.tree.tree import Tree
 from tests.benchmarks import hostile
 from tests.katas import add_event, git, git_commit, make_kata, pretty_json, row_time, stored_rows
 from tests.mounts import MakeMount, Mount, wait_until
@@ -60,6 +69,11 @@ def memory(pid: int) -> int:
 
 def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def workers(pid: int) -> list[int]:
+    """Those that do the work of a process: the children of its nursery."""
+    return [worker for nursery in children(pid) for worker in children(nursery)]
 
 
 @contextlib.contextmanager
@@ -134,12 +148,10 @@ def test_work_in_a_process(tmp_path: Path) -> None:
 def test_a_process_that_takes_too_much(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, limits: process.Limits, work: process.Work, said: str
 ) -> None:
-    # those of other tests, such as who renders pages
-    before = children(os.getpid())
     with open(tmp_path / "out", "w+b") as file, pytest.raises(TooLargeError, match=said):
         process.run(limits, file, work)
     assert said in caplog.text
-    assert set(children(os.getpid())) <= set(before)
+    wait_until(lambda: not workers(os.getpid()), "the end of the worker")
 
 
 # -- the spool
@@ -198,7 +210,7 @@ def test_huge_diffs(store: Path, mount: MakeMount) -> None:
     assert shown == expected
     assert max(taken) < 0.5
     assert memory(mounted.daemon) - before < 16
-    assert not children(mounted.daemon)
+    assert not workers(mounted.daemon)
 
 
 @pytest.mark.slow
@@ -228,10 +240,10 @@ def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None
     mounted = mount(store)
     command = ["cat", str(mounted.kata("AbCdEf") / "diff/1..2")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as reader:
-        wait_until(lambda: children(mounted.daemon), "the process")
-        (child,) = children(mounted.daemon)
+        wait_until(lambda: workers(mounted.daemon), "the process")
+        ended = [*children(mounted.daemon), *workers(mounted.daemon)]
         mounted.kill()
-        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of the process", 5)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ended), "the end of the processes", 5)
         assert reader.wait(5) != 0
 
 
@@ -252,7 +264,7 @@ def test_slow_requests_do_not_starve_others(store: Path, mount: MakeMount) -> No
             readers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
         # two at a time, 48 at most: the rest has been told to try again
         wait_until(lambda: sum(reader.poll() is not None for reader in readers) >= 10, "those who were refused")
-        assert len(children(mounted.daemon)) <= 2
+        assert len(workers(mounted.daemon)) <= 2
         start = time.monotonic()
         kata = mounted.kata("GhJkLm")
         (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
@@ -407,3 +419,128 @@ def _stays_mounted(mounted: Mount) -> bool:
 def test_hostile_requests(fuse: None, tmp_path: Path, mode: str, count: int) -> None:
     told = hostile.run(tmp_path, count, mode)
     assert " ok " in told[1]
+
+
+# -- caches
+
+
+def test_rows_in_memory_are_bounded(store: Path) -> None:
+    """By their bytes, whatever the number of katas; who was read first goes first, and can be read again."""
+    caches = ReadCaches(rows_bytes=100_000)
+    katas = [Kata(kata_id, make_kata(store, kata_id), (0, 0), caches) for kata_id in ("AbCdEf", "GhJkLm", "NpQrSt")]
+    for kata in katas:
+        rows = [*stored_rows(kata.path), {"index": 1, "colour": "red", "time": row_time(9), "x": "y" * 60_000}]
+        assert git_commit(kata.path, "1 ran tests", {"events_summary.json": pretty_json(rows)})
+        assert kata.tip().last == 1
+        assert caches.held <= 100_000
+    first, *_, last = katas
+    assert first._tip is None
+    assert last._tip is not None
+    assert first.tip().last == 1
+    assert last._tip is None
+
+
+def test_a_kata_that_was_let_go_is_looked_at_afresh(store: Path) -> None:
+    """Its history may be another by then."""
+    caches = ReadCaches()
+    path = make_kata(store, "AbCdEf")
+    kata = Kata("AbCdEf", path, (0, 0), caches)
+    add_event(path, 1, files={"a.txt": "one\n"})
+    assert kata.files(1).position(b"a.txt") is not None
+    git(path, "update-ref", "refs/heads/main", "refs/tags/0")
+    git(path, "update-ref", "-d", "refs/tags/1")
+    caches.clear()
+    assert caches.held == 0
+    add_event(path, 1, files={"b.txt": "two\n"})
+    assert kata.files(1).position(b"b.txt") is not None
+
+
+@pytest.mark.parametrize(
+    ("cache", "fill", "most"),
+    [
+        ("listings", lambda caches, number: caches.listings.__setitem__((0, bytes([number])), _paths(40)), 100),
+        ("snapshots", lambda caches, number: caches.snapshots.__setitem__((0, number), None), 10),
+        ("options", lambda caches, number: caches.options.__setitem__((0, bytes([number])), {}), 10),
+        ("blobs", lambda caches, number: caches.blobs.__setitem__((0, bytes([number])), bytes(900)), 5_000),
+    ],
+)
+def test_what_was_read_is_bounded(cache: str, fill: Callable[[ReadCaches, int], None], most: int) -> None:
+    caches = ReadCaches(paths=100, snapshots=10, blob_bytes=5_000)
+    for number in range(100):
+        fill(caches, number)
+        assert getattr(caches, cache).currsize <= most
+    assert getattr(caches, cache).currsize > most / 2
+
+
+def _paths(count: int) -> Listing:
+    listing = Listing.__new__(Listing)
+    listing.paths = [b""] * count
+    return listing
+
+
+def test_what_was_made_is_bounded(tmp_path: Path) -> None:
+    """In memory by bytes, on disk by files, of all that was ever made by sizes."""
+    made = MadeCache(Spool(tmp_path), limit=10_000, sizes=50)
+    for number in range(300):
+        made.put(("text", number), bytes(900))
+        made.put(("file", number), made.spool.file())
+        made.refuse(("huge", number), TooLargeError("too large"))
+    assert made._contents.currsize <= 10_000
+    assert [len(made._sizes), len(made._refused)] == [50, 50]
+    assert len(made._spooled) == made._spooled.maxsize
+    assert made.get(("text", 299)) == bytes(900)
+    assert made.get(("text", 0)) is None
+
+
+def test_every_cache_of_a_mount_has_a_bound(store: Path) -> None:
+    """None that grows with what is asked: whatever is called a cache has a largest size."""
+    ctx = Context(Store(store))
+    holders = [ctx, ctx.made, ctx.store, ctx.store.plain, ctx.store._caches, ctx.controls]
+    caches = [value for holder in holders for value in vars(holder).values() if isinstance(value, cachetools.Cache)]
+    assert len(caches) >= 15
+    assert all(cache.maxsize < 1 << 28 for cache in caches)
+
+
+def resident(pid: int) -> int:
+    """What a process has in memory, in MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def test_what_the_kernel_forgot_is_forgotten(store: Path) -> None:
+    """A few inodes are nothing; when it was many, nothing stays that can be read again."""
+    path = make_kata(store, "AbCdEf")
+    ctx = Context(Store(store))
+    kata = ctx.store.kata("AbCdEf")
+    assert kata.path == path
+    assert kata.files(0)
+    ctx.made.put("text", b"made")
+    memory = Memory(Tree(ctx))
+    for forgotten, is_kept in ((10, True), (6_000, False), (10, False)):
+        memory.forgotten(forgotten)
+        trio.run(memory.look)
+        assert bool(ctx.store._caches.listings) == bool(ctx.made.get("text")) == bool(ctx.store._caches.held) == is_kept
+    assert ctx.made.size("text") == 4, "a size that was told must not be unknown again"
+    assert kata.tip().last == 0
+
+
+@pytest.mark.slow
+def test_memory_comes_back_when_the_kernel_forgets(store: Path, mount: MakeMount) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root may have the kernel forget")
+    path = make_kata(store, "AbCdEf")
+    for number in range(8):
+        big_event(path, **{f"{number}-{each}": bytes([65 + number, 65 + each]) * 200_000 for each in range(8)})
+    big_event(path, **{f"d{number % 90}/{number}": b"%d\n" % number for number in range(6_000)})
+    mounted = mount(store)
+    kata = mounted.kata("AbCdEf")
+    for number in range(8):
+        for name in (f"events/{number + 1}/files/{number}-{each}" for each in range(8)):
+            with open(kata / name, "rb") as file:
+                # in parts, so that the daemon keeps the rest
+                while file.read(64 << 10):
+                    pass
+    subprocess.run(["find", str(kata / "events/9")], stdout=subprocess.DEVNULL, check=True)
+    before = resident(mounted.daemon)
+    Path("/proc/sys/vm/drop_caches").write_text("2\n")
+    wait_until(lambda: resident(mounted.daemon) < before - 8, f"less than {before} MiB")
+    assert (kata / "events/9/files/d0/0").read_bytes() == b"0\n"

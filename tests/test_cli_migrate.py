@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from katafs.git import repository_lock
 from tests.katas import make_kata
-from tests.mounts import CommandLine, command_line
+from tests.mounts import CommandLine, command_line, wait_until
 from tests.plain_katas import Written, make_plain_kata
 from tests.test_migrate import assert_migrated, state
 
@@ -115,6 +118,46 @@ def read_all(terminal: int) -> bytes:
     finally:
         os.close(terminal)
     return seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(cli: CommandLine, katas: list[Written], number: signal.Signals) -> None:
+    """It says so, and what it was at is as it was."""
+    held = katas[1].path
+    before = state(held)
+    with repository_lock(held, 1):
+        command = cli.command("migrate", "store")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=pipe, stderr=pipe) as run:
+            wait_until(lambda: str(held) in open_files(run.pid), "the second kata")
+            run.send_signal(number)
+            output, error = run.communicate(timeout=60)
+    assert (run.returncode, output) == (1, b"1 kata with 3 events migrated, 2 left\n")
+    assert error == b"katafs: interrupted; started again it goes on from here\n"
+    assert state(held) == before
+    assert cli.done("migrate", "store") == "2 katas with 6 events migrated\n"
+
+
+def open_files(pid: int) -> list[str]:
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(entry))
+    return found
+
+
+def test_a_full_disk(cli: CommandLine, katas: list[Written]) -> None:
+    """It is told once, not for every kata."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    small = cli.directory / "small"
+    cli.within_namespace(
+        'mkdir "$1/small"; mount -t tmpfs -o size=300k none "$1/small"; cp -a "$1"/store/* "$1/small"; '
+        'dd if=/dev/zero of="$1/small/fill" bs=1k count=1000 2>/dev/null || true'
+    )
+    result = cli.run("migrate", small)
+    assert (result.returncode, result.stdout) == (1, "0 katas with 0 events migrated, 1 not migrated, 2 left\n")
+    assert re.fullmatch("katafs: Py0001 is not migrated: .*: No space left on device\n", result.stderr)
 
 
 def test_without_permission(cli: CommandLine, katas: list[Written]) -> None:

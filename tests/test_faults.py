@@ -18,7 +18,7 @@ from katafs.git import GitRepo, GitWriter
 from katafs.git.refs import _seen
 from tests.katas import add_event, assert_sound, git, make_kata
 from tests.mounts import MakeMount, Mount, wait_until
-from tests.test_bounds import MIB, big_event, children, memory
+from tests.test_bounds import MIB, big_event, memory, workers
 
 MESSAGE = b'{"summary": {"colour": "red"}}'
 
@@ -199,7 +199,7 @@ def test_little_memory(store: Path, mount: MakeMount) -> None:
     (kata / "ran_tests").write_bytes(MESSAGE)
     assert (kata / "events/2/status").read_bytes() == b"0"
     assert memory(mounted.daemon) < 400
-    assert not children(mounted.daemon)
+    wait_until(lambda: not workers(mounted.daemon), "the end of the workers")
 
 
 MANY = 10_000

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.history import history, history_text
+from katafs.kata.history import Step, history, history_text
+from katafs.kata.migrate import migrate_kata
+from katafs.kata.reader import reader
 from katafs.text import visible
 from tests.katas import add_event, git_event, long_store, make_kata, message, row_time, unpack
 from tests.mounts import MakeMount, katafs, wait_until
+from tests.plain_katas import Written, make_plain_kata
 
 ROWS = [
     {"index": 0, "event": "created", "time": row_time(0)},
@@ -135,3 +138,21 @@ def test_head_takes_the_first_lines(tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_message_is_a_step() -> None:
     row = {**message(colour="red")["summary"], "index": 0}
     assert history([row])[0].index == 0
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_log_and_show_before_and_after_migration(tmp_path: Path, version: int) -> None:
+    """With skipped indexes, events out of order, missing outputs."""
+    for seed in (4, 9, 11):
+        written = make_plain_kata(tmp_path, f"{seed:06}", version, seed)
+        read = read_of(written)
+        assert len(read) == written.last + 1
+        assert migrate_kata(written.path, written.kata_id) is not None
+        assert read_of(written) == read
+
+
+def read_of(written: Written) -> list[tuple[Step, dict[str, str], bool]]:
+    """What the commands tell of each event: the step, the outputs, and whether its files differ from the first ones."""
+    found = reader(written.path)
+    steps = history([{key: value for key, value in row.items() if key != "type"} for row in found.rows()])
+    return [(step, found.outputs(step.index), found.diff(0, step.index) != "") for step in steps]

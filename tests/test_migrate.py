@@ -116,6 +116,27 @@ def test_the_generator_has_every_quirk(store: Path) -> None:
     assert any("truncated" not in event["stdout"] for event in events if "stdout" in event)
     assert any(row.get("colour", "").endswith("_special") for kata in made for row in kata.rows.values())
     assert any(kata.options for kata in made)
+    stored = [path.read_text() for kata in made for path in kata.path.rglob("*.json")]
+    assert any(text.endswith("}\n") for text in stored)
+    assert any("\n  " in text for text in stored), "pretty-printed"
+    assert any("\\u00fc" in text for text in stored)
+    assert any("ü" in text for text in stored)
+    files = [
+        (kata.version, name, text["content"])
+        for kata in made
+        for event in kata.events.values()
+        for name, text in event["files"].items()
+    ]
+    assert {(version, type(content)) for version, _, content in files} == {(0, list), (1, str)}
+    assert {"", "\n"} <= {content for version, _, content in files if version}
+    assert [""] in [content for version, _, content in files if not version]
+    assert any("/" in name and not name.isascii() for _, name, _ in files)
+    assert {type(row.get("checkout", {}).get("avatarIndex")) for kata in made for row in kata.rows.values()} == {
+        int,
+        str,
+        type(None),
+    }
+    assert any("version" not in kata.manifest for kata in made)
 
 
 @pytest.mark.parametrize("kata_id", ["v0-5rTJv5", "v1-5U2J18", "v1-38w9NC"])
@@ -288,3 +309,18 @@ def test_the_owner_owns_it(store: Path) -> None:
     migrate_kata(written.path, "AbCdEf")
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in [written.path, *written.path.rglob("*")]}
     assert owners == {(19663, 65533)}
+
+
+def test_the_options_of_a_group(store: Path) -> None:
+    """The manifest of a kata that joined one has them (FORMAT §1.2); their files were never written."""
+    written = make_plain_kata(store, "AbCdEf", 1, 4, events=1)
+    written.manifest |= {"theme": "dark", "revert_amber": "on", "predict": "sometimes"}
+    for name in ("theme", "revert_amber", "predict"):
+        (written.path / name).unlink(missing_ok=True)
+        written.options.pop(name, None)
+    (written.path / "manifest.json").write_text(json.dumps(written.manifest))
+    assert migrate_kata(written.path, "AbCdEf") is not None
+    assert_migrated(written)
+    for name, value in (("theme", "dark"), ("revert_amber", "on"), ("predict", "off")):
+        assert git(written.path, "show", f"0:config/{name}").decode() == f"{value}\n"
+    assert not open_kata(written.path).set_options().keys() & {"theme", "revert_amber", "predict"}

@@ -188,6 +188,35 @@ def test_real_katas(shared_katas: Path, store: Path, mount: MakeMount) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("begun", [True, False])
+def test_reading_goes_on_while_it_is_migrated(
+    store: Path, mount: MakeMount, mode: str, version: int, begun: bool
+) -> None:
+    """Of a file that is read in many requests, and of which some were answered before."""
+    written = make_plain_kata(store, "AbCdEf", version, 3, events=3)
+    path = written.path / written.name(2)
+    document = json.loads(path.read_bytes())
+    lines = [f"line {number}\n" for number in range(300_000)]
+    document["files"]["large.txt"] = {"content": "".join(lines) if version else lines}
+    # as services do not write it: it has another size when it is made from git
+    path.write_text(json.dumps(document, indent=2))
+    data = path.read_bytes()
+    kata = mount(store, mode).kata("AbCdEf")
+    with open(kata / written.name(2), "rb", buffering=0) as file:
+        assert os.fstat(file.fileno()).st_size == len(data)
+        begin = file.read(1000) if begun else b""
+        katafs("migrate", store)
+        rest = b"".join(iter(lambda: file.read(65536), b""))
+        if begun:
+            assert begin + rest == data
+        else:
+            assert len(rest) == len(data)
+            assert comparable(json.loads(rest)) == comparable(document)
+    wait_until(lambda: (kata / written.name(2)).stat().st_size != len(data), "the migrated kata")
+    assert comparable(json.loads((kata / written.name(2)).read_bytes())) == comparable(document)
+
+
+@pytest.mark.parametrize("version", [0, 1])
 def test_writing_migrates_first(store: Path, mount: MakeMount, mode: str, version: int) -> None:
     """A control file and an option of a plain kata can be written to; the rest stays as it was."""
     one, other = (make_plain_kata(store, kata_id, version, 4, events=3) for kata_id in ("AbCdEf", "AbCdEg"))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.katas import assert_sound, fast_directory, git, stored_rows
-from tests.mounts import MakeMount, wait_until
+from tests.mounts import MakeMount, katafs, wait_until
 from tests.plain_katas import comparable, make_plain_kata, parse_rows
 
 
@@ -140,6 +140,24 @@ def test_a_control_file_waits_for_a_row(store: Path, mount: MakeMount) -> None:
         control.result()
     assert assert_sound(written.path) == 4
     assert [one["colour"] for one in stored_rows(written.path)[3:]] == [row["colour"], "green"]
+
+
+def test_the_next_directory_is_made_before_the_row_comes(store: Path, mount: MakeMount) -> None:
+    """It keeps nobody from appending the row, which says no index in version 0."""
+    written = make_plain_kata(store, "AbCdEf", 0, 3, events=3)
+    kata = mount(store).kata("AbCdEf")
+    (one, its_row), (other, other_row) = event_of(3, 0), event_of(4, 0)
+    assert dir_make(kata / "3")
+    assert file_create(kata / "3/event.json", json.dumps(one))
+    assert dir_make(kata / "4")
+    assert not dir_make(kata / "4")
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(file_create, kata / "4/event.json", json.dumps(other))
+        assert file_append(kata / "events.json", json.dumps(its_row) + "\n")
+        assert second.result()
+    assert file_append(kata / "events.json", json.dumps({**other_row, "colour": "green"}) + "\n")
+    assert assert_sound(written.path) == 4
+    assert [row.get("colour") for row in stored_rows(written.path)[3:]] == ["red", "green"]
 
 
 def test_an_index_is_taken_before_the_event_is_whole(store: Path, mount: MakeMount) -> None:
@@ -406,3 +424,21 @@ def test_sixteen_services(store: Path, mount: MakeMount, version: int) -> None:
     for name, index, number, turn in winners:
         kata = next(kata for kata in katas if kata.name == name)
         assert (kata / f"events/{index}/files/a.py").read_text() == f"{number} {turn}\n"
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_who_has_plain_files_open_while_the_kata_is_migrated(store: Path, mount: MakeMount, version: int) -> None:
+    """What is appended to them afterwards goes where it belongs."""
+    written = make_plain_kata(store, "AbCdEf", version, 3, events=3)
+    (written.path / "predict").write_text("\non\non")
+    kata = mount(store).kata("AbCdEf")
+    with open(kata / "events.json", "a") as events, open(kata / "predict", "a") as option:
+        katafs("migrate", store)
+        event, row = event_of(3, version)
+        assert version or dir_make(kata / "3")
+        assert file_create(kata / ("3.event.json" if version else "3/event.json"), json.dumps(event))
+        events.write((",\n" if version else "") + json.dumps(row) + "\n")
+        option.write("\noff")
+    assert parse_rows(file_read(kata / "events.json"))[-1] == row
+    assert (kata / "config/predict").read_text() == "off\n"
+    assert assert_sound(written.path) == 3

@@ -10,12 +10,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from katafs.kata.inbox import UNFINISHED_SECONDS
 from tests.conftest import MODES
 from tests.katas import Served, git, make_kata, message, repository_state, serve_kata, serving
 from tests.mounts import MakeMount, Mount, wait_until
@@ -316,6 +319,29 @@ def test_an_unfinished_message(served: Mount, kata: Served) -> None:
     wait_until(lambda: "not finished" in kata.ran_tests.read_text(), "the outcome")
     assert (kata.refused(), repository_state(kata.stored)) == ("EINVAL", state)
     kata.ran_tests.write_bytes(data := document())
+    assert_recorded(kata, data, 1)
+
+
+def test_an_unfinished_message_of_a_process_that_ended(served: Mount, kata: Served) -> None:
+    """A redirection cut short: the outcome says so in a second or two, long before the time for the rest is over."""
+    state = repository_state(kata.stored)
+    start = time.monotonic()
+    status = subprocess.run(["sh", "-c", 'printf %s "{" > "$1"', "sh", kata.ran_tests], check=False).returncode
+    assert status == 0, "printf has written what it was to write"
+    wait_until(lambda: "not finished" in kata.ran_tests.read_text() or served.mode != "fast", "the outcome", 8)
+    assert time.monotonic() - start < UNFINISHED_SECONDS - 2
+    assert repository_state(kata.stored) == state
+    kata.ran_tests.write_bytes(data := document())
+    assert_recorded(kata, data, 1)
+
+
+def test_a_message_of_a_process_that_takes_its_time(kata: Served) -> None:
+    """It is not dropped while its writer lives."""
+    data = document()
+    script = "import os, sys, time; os.write(1, b'{'); time.sleep(2.5); os.write(1, sys.argv[1].encode())"
+    with kata.ran_tests.open("wb", buffering=0) as file:
+        command = [sys.executable, "-c", script, data.decode().lstrip()[1:]]
+        subprocess.run(command, stdout=file, check=True)
     assert_recorded(kata, data, 1)
 
 

@@ -10,7 +10,6 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from importlib import resources
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from katafs.git import GitRepo
-from katafs.html import process
+from katafs.html import process, serve
 from katafs.html.process import Page, render
 from katafs.kata.commit import record
 from katafs.kata.history import LIGHTS
@@ -260,23 +259,32 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
 
 
 @pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "LIMIT", 3.0)
-    yield
-    process._RENDERER._end()
 
 
-def test_a_page_that_takes_too_long_is_made_without_colours(limit: None, store: Path) -> None:
+def _take_for_ever(page: Page, *, highlight: bool) -> bytes:
+    if highlight:
+        signal.pause()
+    return serve.make(page, highlight=highlight)
+
+
+def _make_slowly(_file: None, page: Page, highlight: bool) -> bytes:
+    return _take_for_ever(page, highlight=highlight)
+
+
+def test_a_page_that_takes_too_long_is_made_without_colours(
+    monkeypatch: pytest.MonkeyPatch, limit: None, store: Path
+) -> None:
     path = make_kata(store, "AAAAAA")
     tip = GitRepo(path).main()
     assert tip is not None
     page = Page(path, "AAAAAA", tip, 0, 0, 0)
     coloured = render(page)
     assert b'<span class="k">def</span>' in coloured
-    worker = process._RENDERER._process
-    assert worker is not None
-    worker.send_signal(signal.SIGSTOP)
-    plain = render(page)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_make", _make_slowly)
+        plain = render(page)
     assert b'class="k"' not in plain
     assert b"def answer()" in plain
     assert render(page) == coloured

@@ -18,7 +18,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import PENDING, Pending, flush_pending
-from katafs.kata.plain_rows import is_part_of_row
+from katafs.kata.plain_rows import begins_row, is_part_of_row, parse_plain_rows
 from tests.katas import assert_sound, stored_rows
 from tests.mounts import MakeMount
 from tests.plain_katas import make_plain_kata
@@ -33,19 +33,40 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "data", [b'{"a": "' + b'\\"' * 500_000, b'{"a": "' + b'\\"' * 500_000 + b"\\", b'"' * 1_000_001]
+    ("data", "is_part"),
+    [
+        (b'{"a": "' + b'\\"' * 500_000, True),
+        (b'{"a": "' + b'\\"' * 500_000 + b"\\", True),
+        (b'{"a": [' + b"1," * 500_000, True),
+        (b'"' * 1_000_001, False),
+        (b"{" * 1_000_000, False),
+    ],
 )
-def test_a_row_is_looked_at_in_no_time(data: bytes) -> None:
+def test_a_row_is_looked_at_in_no_time(data: bytes, is_part: bool) -> None:
     started = time.monotonic()
-    assert is_part_of_row(data)
+    assert is_part_of_row(data) is is_part
     assert time.monotonic() - started < 1
 
 
+ROW = ',\n{"colour":"gr\u00fcn { \\" }","revert":["AbCdEf",1.5e-3],"more":{"x":null,"y":true},"index":3}'.encode()
+
+
 def test_whether_a_row_is_whole() -> None:
-    for row in (b'{"a": "}"}', b',\n{"a\\"": "\\\\"}\n'):
+    for row in (b'{"a": "}"}', b',\n{"a\\"": "\\\\"}\n', ROW):
         assert not is_part_of_row(row)
-    for part in (b'{"a": "}', b'{"a": "\\', b'{"a": "\\"}', b'{"a": 1', b",\n"):
+    for part in (b'{"a": "}', b'{"a": "\\', b'{"a": "\\"}', b'{"a": 1', b",\n", b'{"a": "\\u12'):
         assert is_part_of_row(part)
+
+
+@pytest.mark.parametrize("at", range(1, len(ROW)))
+def test_a_row_that_is_cut_anywhere(at: int) -> None:
+    """The beginning is a part of a row; the rest is none, nor a row: who has only that hears of it."""
+    assert begins_row(ROW[:at])
+    assert is_part_of_row(ROW[:at])
+    rest = ROW[at:]
+    if rest.lstrip(b",\n") != ROW.lstrip(b",\n"):
+        rows, wrong = parse_plain_rows(rest)
+        assert not begins_row(rest) or (not is_part_of_row(rest) and (wrong or len(rows) != 1))
 
 
 def test_no_link_is_followed_and_no_pipe_waited_for(path: Path, mount: MakeMount, tmp_path: Path) -> None:

@@ -60,13 +60,18 @@ def running(*programs: tuple[object, ...]) -> Iterator[list[subprocess.Popen[str
 
 
 class BrokenTree(Tree):
-    """A tree of which every question fails in the same way."""
+    """A tree of which every question fails in the same way, from the moment when it is given an error."""
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    error: BaseException | None = None
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(Context(Store(store)))
 
     def __getattribute__(self, name: str) -> Any:
-        raise object.__getattribute__(self, "error")
+        error = object.__getattribute__(self, "__dict__").get("error")
+        if error is not None:
+            raise error
+        return object.__getattribute__(self, name)
 
 
 HANDLERS: dict[str, Callable[[Operations], Awaitable[object]]] = {
@@ -98,10 +103,13 @@ HANDLERS: dict[str, Callable[[Operations], Awaitable[object]]] = {
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_whatever_a_handler_raises(
-    name: str, error: BaseException, number: int, caplog: pytest.LogCaptureFixture
+    name: str, error: BaseException, number: int, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    tree = BrokenTree(store)
+    operations = Operations(tree, FastOpen(None))
+    tree.error = error
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        trio.run(HANDLERS[name], Operations(BrokenTree(error), FastOpen(None)))
+        trio.run(HANDLERS[name], operations)
     assert caught.value.errno == number
     is_bug = not isinstance(error, KataError)
     assert any(record.exc_info for record in caplog.records) == is_bug, "a traceback for what nobody expected"

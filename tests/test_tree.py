@@ -15,7 +15,7 @@ from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.kata.ids import kata_path
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.nodes import Node
+from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Tree
 from tests.katas import add_event, git, make_kata, make_odd_kata, unpack
@@ -39,7 +39,8 @@ def made(node: Node) -> Node:
     """The node with its content made, as the adapter does it."""
     maker = node.to_make()
     if maker is not None:
-        node.made(maker())
+        result = maker()
+        node.made(result.make() if isinstance(result, Later) else result)
     return node
 
 

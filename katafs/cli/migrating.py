@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from katafs.cli.common import DIRECTORY, Command, fail, quiet, real_store, start_writing
-from katafs.errors import KataError
+from katafs.errors import KataError, StorageError
 
 if TYPE_CHECKING:
     from katafs.kata.migrate import Migrated
     from katafs.kata.store import Store
 
+# what another kata would meet too
+_HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 
 
@@ -42,6 +45,9 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     All katas of versions 0 and 1 in STORE that are plain files, or those with an ID. Each gets its whole history, with
     the dates of its events, and is read back and compared before its plain files go. It can be stopped at any moment
     and started again, and can run while the store is mounted. Katas that are stored as git already are left alone.
+
+    Exit status 1 when a kata could not be migrated, or it was interrupted; such katas stay as they are, and a line says
+    why. Where the disk is full or read-only no others are tried.
     """
     from katafs.kata.ids import is_kata_id
     from katafs.kata.migrate import migrate_kata
@@ -57,9 +63,12 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     try:
         for kata_id, kata_path in _to_migrate(path, wanted):
             work = partial(migrate_kata, kata_path, kata_id, dry_run=dry_run, keep_originals=keep_originals)
-            run.take(kata_id, work)
-    finally:
+            if not run.take(kata_id, work):
+                break
+    except KeyboardInterrupt:
         run.end()
+        fail("interrupted; started again it goes on from here")
+    run.end()
     sys.exit(1 if run.refused else 0)
 
 
@@ -99,13 +108,15 @@ class _Run:
         self._start = self._told = time.monotonic()
         self._is_terminal = sys.stderr.isatty()
 
-    def take(self, kata_id: str, work: Callable[[], Migrated | None]) -> None:
-        """Migrate one kata."""
+    def take(self, kata_id: str, work: Callable[[], Migrated | None]) -> bool:
+        """Migrate one kata. Whether it makes sense to go on."""
         try:
             migrated = work()
         except KataError as error:
             self.refused += 1
             self._say(f"katafs: {kata_id} is not migrated: {error}")
+            if isinstance(error, StorageError) and error.errno in _HOPELESS:
+                return False
         else:
             if migrated is None:
                 self._already += 1
@@ -121,6 +132,7 @@ class _Run:
         if not self._is_quiet and now - self._told > (_TERMINAL_SECONDS if self._is_terminal else _LINE_SECONDS):
             self._told = now
             self._tell()
+        return True
 
     def _tell(self) -> None:
         seconds = time.monotonic() - self._start
@@ -148,6 +160,9 @@ class _Run:
             text += f", {self._already} already stored as git"
         if self.refused:
             text += f", {self.refused} not migrated"
+        left = self.total - self._migrated - self._already - self.refused
+        if left > 0:
+            text += f", {left} left"
         click.echo(text)
 
 

@@ -83,7 +83,7 @@ def mount(
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
     wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr
+        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr=xattr
     )
     try:
         if mounting.remove_dead(mountpoint) and not quiet:

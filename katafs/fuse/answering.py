@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import pyfuse3
 
-from katafs.errors import KataError, LateError, unreadable
+from katafs.errors import KataError, LateError, NotReadYet, unreadable
+from katafs.fuse.reading import Reading
 from katafs.tree.counters import Counters
 from katafs.tree.nodes import refuse_write
 
 log = logging.getLogger(__name__)
 
-_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
-_MARK = "answers_requests"
+# the requests that pyfuse3 knows, but for the one that has no answer
+_REQUESTS = [
+    name
+    for name, handler in vars(pyfuse3.Operations).items()
+    if inspect.iscoroutinefunction(handler) and name != "forget"
+]
 
 
-def answers(handler: _Handler) -> _Handler:
-    """Say that a method is a handler, for `watch`."""
-    setattr(handler, _MARK, True)
-    return handler
+def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading) -> None:
+    """Have all handlers counted by their names, and what they raise turned into errnos.
 
-
-def watch(operations: object, counters: Counters) -> None:
-    """Have all handlers of an object counted by their names, and what they raise turned into errnos.
-
-    Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
+    What they need that is not read yet is read, and they are asked again from the start, having done nothing by then;
+    where that is not so, or a handler has to know who asks, it sees to it itself. Anything unexpected is EIO and a
+    traceback: pyfuse3 would end the daemon for any exception but FUSEError.
     """
-    for name in dir(operations):
-        if hasattr(getattr(operations, name), _MARK):
-            setattr(operations, name, _watched(name, getattr(operations, name), counters))
+    for request in _REQUESTS:
+        setattr(operations, request, _watched(request, getattr(operations, request), counters, reading))
 
 
-def _watched(request: str, handler: Callable[..., Awaitable[Any]], counters: Counters) -> Callable[..., Awaitable[Any]]:
+def _watched(
+    request: str, handler: Callable[..., Awaitable[Any]], counters: Counters, reading: Reading
+) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
     latency, clock = counters.latencies[request], perf_counter
 
     async def answer(*args: Any) -> Any:
         begun = clock()
         try:
-            return await handler(*args)
+            while True:
+                try:
+                    return await handler(*args)
+                except NotReadYet as missing:
+                    await reading.read(missing)
         except Exception as error:  # noqa: BLE001 - raised again, as an errno
             failure = _failure(request, error)
             counters.errors[request, errno.errorcode.get(failure.errno, str(failure.errno))] += 1
@@ -69,7 +76,6 @@ def _failure(request: str, error: Exception) -> pyfuse3.FUSEError:
     return pyfuse3.FUSEError(errno.EIO)
 
 
-@answers
 async def refuse(*_args: object) -> None:
     """The handler of everything that would change the tree, whatever its arguments."""
     raise refuse_write()

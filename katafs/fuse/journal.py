@@ -4,6 +4,9 @@ A request that was taken and not answered is sent again to the next daemon, unde
 carried out already. So right before a branch is moved to a new commit, the commit is noted under the number of the
 request; if the next daemon finds that commit in the history, the request is answered and nothing is done again.
 
+The same goes for files and directories that are made where there must be none (`katafs.kata.exclusive`): that one is
+about to be made is noted instead of a commit.
+
 And where a message comes in several writes, the parts that were acknowledged die with the daemon. So it is noted who
 has begun a message, and the next daemon refuses the rest of it.
 
@@ -32,6 +35,8 @@ _REFRESH_SECONDS = 1.0
 
 _CHECKSUM = struct.Struct("=I")
 _COMMIT = struct.Struct("=Q20s")  # the request, the commit
+# in the place of a commit
+_MAKING: Oid = bytes(20)
 _BEGINNING = struct.Struct("=QqQd")  # the inode, the writer's thread, the request of the first part, when (monotonic)
 
 
@@ -53,6 +58,8 @@ class Request:
     starts: bool
     #: the commit that an earlier daemon announced for this very request
     announced: Oid | None = None
+    #: whether an earlier daemon was about to make something for this very request
+    was_making: bool = False
     slot: int | None = None
     done: list[int] = field(default_factory=list)
 
@@ -61,7 +68,7 @@ class Journal:
     """The notes of one mount. ``fd`` is a memfd that several daemons use, one after the other; None: nobody will read
     them, and nothing is written.
 
-    All but `announce` is called in the event loop.
+    All but `announce` and `announce_making` is called in the event loop.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -111,7 +118,8 @@ class Journal:
         request = Request(unique & ~UNIQUE_RESEND, (inode, thread) if thread is not None else None, starts)
         known = self._announced.get(request.unique)
         if known is not None:
-            request.announced = known[0]
+            request.was_making = known[0] == _MAKING
+            request.announced = known[0] if not request.was_making else None
             if known[1] in self._free:
                 self._free.remove(known[1])
                 request.slot = known[1]
@@ -170,6 +178,10 @@ class Journal:
         if request.slot is None:
             request.slot = self._free.popleft()
         self._write(request.slot, _COMMIT.pack(request.unique, bytes(commit)))
+
+    def announce_making(self, request: Request) -> None:
+        """Something is about to be made for this request where nothing is. Called in a worker thread."""
+        self.announce(request, _MAKING)
 
     def end(self, request: Request) -> None:
         """The handler returns."""

@@ -19,12 +19,14 @@ import cachetools
 import pyfuse3
 
 from katafs.errors import InvalidError, KataError, NotFoundError
-from katafs.fuse.answering import answers, refuse, watch
+from katafs.fuse.answering import refuse, watch
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
+from katafs.fuse.memory import Memory
 from katafs.fuse.plain_writes import PlainWrites
+from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
 from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Node, refuse_write
@@ -38,7 +40,7 @@ _REFUSED: Any = refuse
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers of one mount."""
+    """The handlers of one mount, each watched: see `katafs.fuse.answering`."""
 
     supports_dot_lookup = True
 
@@ -47,18 +49,20 @@ class Operations(pyfuse3.Operations):
         self._tree = tree
         self._handles = Handles(fast)
         self._fast = fast
+        journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
-        self._writes = Writes(tree, journal or Journal(None))
+        self.reading = Reading()
+        self.memory = Memory(tree)
+        self._writes = Writes(tree, journal, self.reading)
         self._makers = Makers(tree)
-        self.plain = PlainWrites(tree, self._makers, self._writes)
+        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # the names that a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters)
+        watch(self, tree.ctx.counters, self.reading)
 
     # -- names and attributes
 
-    @answers
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         directory = self._tree.node(parent_inode)
         if name in (b".", b".."):
@@ -72,22 +76,20 @@ class Operations(pyfuse3.Operations):
         self._tree.numbers.keep(node.number, node.key)
         return attributes
 
-    @answers
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
         return _attributes(await self._makers.made(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.numbers.forget(inode, count)
 
-    @answers
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()
 
     # -- extended attributes: who asks for them once asks for each file, so they are there only where they are wanted
 
-    @answers
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if not self._has_xattr:
             # the kernel does not ask again
@@ -99,7 +101,6 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value.encode()
 
-    @answers
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         if not self._has_xattr:
             raise pyfuse3.FUSEError(errno.ENOSYS)
@@ -111,11 +112,9 @@ class Operations(pyfuse3.Operations):
 
     # -- directories
 
-    @answers
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         return inode
 
-    @answers
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = await self._makers.made(self._tree.node(fh))
         names = self._listings.get(fh) if start_id else None
@@ -140,17 +139,14 @@ class Operations(pyfuse3.Operations):
             return _attributes(directory, 0)
         return _attributes(self._tree.node_of(directory.parent()), 0)
 
-    @answers
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
 
-    @answers
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         return
 
     # -- files
 
-    @answers
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
         node = self._tree.node(inode)
@@ -160,17 +156,17 @@ class Operations(pyfuse3.Operations):
             raise refuse_write()
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
 
-    @answers
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = self._tree.node(self._handles.inode(fh))
-        return (await self._makers.made(node)).read(off, size)
+        node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        data = node.read(off, size)
+        return data.ljust(size, node.behind) if node.behind else data
 
-    @answers
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
-        node = self._tree.node(self._handles.inode(fh))
+        inode = self._handles.inode(fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf)
+            await self.plain.write(node, writer, off, buf, unique)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
@@ -179,7 +175,6 @@ class Operations(pyfuse3.Operations):
         await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
-    @answers
     async def setattr(
         self,
         inode: int,
@@ -188,19 +183,19 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
+        writer = self._handles.writer(inode if fh is None else fh)
+        node = await self.reading.answer(lambda: self._tree.node(inode))
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
         if attr.st_size != 0:
             raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, self._handles.writer(inode if fh is None else fh))
+        self._writes.truncate(node, writer)
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = _attributes(self._tree.node(inode), 0)
+        answer = await self.reading.answer(lambda: _attributes(self._tree.node(inode), 0))
         answer.st_size = 0
         return answer
 
-    @answers
     async def flush(self, fh: int) -> None:
         """Only in the slower mode: closing can still be told that a message is not finished.
 
@@ -210,7 +205,6 @@ class Operations(pyfuse3.Operations):
         if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
             raise InvalidError("the message is not finished")
 
-    @answers
     async def release(self, fh: int) -> None:
         writer = self._handles.writer(fh)
         inode = self._handles.release(fh)
@@ -221,7 +215,6 @@ class Operations(pyfuse3.Operations):
             if isinstance(node, Writable):
                 self._writes.truncate(node, writer)
 
-    @answers
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
@@ -231,7 +224,6 @@ class Operations(pyfuse3.Operations):
 
     # -- the file system
 
-    @answers
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         store = os.statvfs(self._tree.ctx.store.root)
         answer = pyfuse3.StatvfsData()
@@ -240,19 +232,17 @@ class Operations(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    @answers
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, is_directory=False)
+        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
-    @answers
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
 

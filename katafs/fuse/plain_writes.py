@@ -4,94 +4,148 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Hashable
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cachetools
 import trio
 
-from katafs.errors import KataError
-from katafs.kata.pending import PENDING, ROW_SECONDS, Pending, flush_pending
-from katafs.kata.plain_rows import is_part_of_row
+from katafs.errors import DiedError, InvalidError, KataError, NotReadYet
+from katafs.kata.exclusive import Attempt
+from katafs.kata.pending import ROW_SECONDS, flush_pending
+from katafs.kata.plain_rows import begins_row, is_part_of_row
+from katafs.kata.waiting import marked
 from katafs.tree.nodes import Node
 from katafs.tree.pending import Stored
 
 _LONGEST_ROW = 1 << 20  # bytes
 _MOST_BYTES = 64 << 20  # of rows that are not whole
+# how long a kata is left alone in which something waits that cannot be recorded
+_FAILED_SECONDS = 600
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    from katafs.fuse.journal import Journal, Request
     from katafs.fuse.making import Makers
     from katafs.fuse.writes import Writes
+    from katafs.kata.kata import Tip
     from katafs.tree.tree import Tree
-
-
-def _flush(path: Path, kata_id: str) -> bool:
-    """Record what has waited for long enough; whether something goes on waiting."""
-    if not os.path.isdir(path / PENDING):
-        return False
-    flush_pending(path, kata_id, older_than=ROW_SECONDS)
-    return bool(Pending(path, kata_id).indexes())
 
 
 class PlainWrites:
     """Creating, and writing to what was created. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, makers: Makers, writes: Writes) -> None:
-        self._tree, self._makers, self._writes = tree, makers, writes
+    def __init__(self, tree: Tree, makers: Makers, writes: Writes, journal: Journal) -> None:
+        self._tree, self._makers, self._writes, self._journal = tree, makers, writes, journal
         self._counters = tree.ctx.counters
         # a kata's writers wait for one another anyway
         self._parts: cachetools.TTLCache[tuple[int, Hashable], tuple[int, bytes]] = cachetools.TTLCache(
             _MOST_BYTES, 10, getsizeof=lambda part: 1024 + len(part[1])
         )
+        self._failed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, _FAILED_SECONDS)
         self._limiter = trio.CapacityLimiter(16)
 
-    async def create(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[Node, float]:
-        """Make a new entry: its node, and how long the name holds. Raises `LateError` (EEXIST)."""
-        directory = await self._makers.made(self._tree.node(parent))
-        make = directory.to_create(name, is_directory=is_directory)
-        await trio.to_thread.run_sync(make, limiter=self._limiter)
-        return (await self._makers.made(self._tree.node(parent))).child(name)
+    async def create(self, parent: int, name: bytes, unique: int, *, is_directory: bool) -> tuple[Node, float]:
+        """Make a new entry, for the request ``unique``: its node, and how long the name holds.
+
+        Raises `LateError` (EEXIST).
+        """
+        request = self._journal.begin(unique, parent, None, starts=True)
+        try:
+            directory = await self._makers.made(self._tree.node(parent))
+            make = directory.to_create(name, is_directory=is_directory)
+            attempt = Attempt(partial(self._journal.announce_making, request), request.was_making)
+            before = await self._tip(directory.key.kata)
+            await trio.to_thread.run_sync(make, attempt, limiter=self._limiter)
+            # Events that waited may have been recorded before. The kernel is told of them later, for it holds the
+            # directory as long as it has no answer.
+            if before is not None:
+                trio.lowlevel.spawn_system_task(self._told, directory.key.kata, before)
+            return await self._made(parent, name)
+        finally:
+            self._journal.end(request)
 
     async def expire(self) -> None:
-        """Record the events whose rows did not come in a minute."""
-        for kata_id in sorted(self._tree.ctx.waiting):
-            self._tree.ctx.waiting.discard(kata_id)
-            path = self._tree.ctx.store.path(kata_id)
+        """Record the events whose rows did not come in a minute, those of daemons that died too."""
+        ctx = self._tree.ctx
+        ctx.store.plain.partly_read.expire()
+        waiting = ctx.waiting | await trio.to_thread.run_sync(marked, ctx.store.root, limiter=self._limiter)
+        for kata_id in sorted(waiting - set(self._failed)):
+            ctx.waiting.discard(kata_id)
+            # where it is about to be migrated nothing waits yet
+            before = await self._tip(kata_id) if ctx.store.is_git(kata_id) else None
             try:
-                left = await trio.to_thread.run_sync(_flush, path, kata_id, limiter=self._limiter)
+                flush = partial(flush_pending, ctx.store.path(kata_id), kata_id, ROW_SECONDS)
+                left = await trio.to_thread.run_sync(flush, limiter=self._limiter)
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", kata_id, error)
+                self._failed[kata_id] = True
                 continue
             if left:
-                self._tree.ctx.waiting.add(kata_id)
+                ctx.waiting.add(kata_id)
+            if before is not None:
+                await self._told(kata_id, before)
 
-    async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes) -> None:
-        """Write to a file. What it completes is visible everywhere when this returns."""
-        if node.is_appended:
-            # the parts of a row come one after another from one writer, who is told of the whole
-            expected, begun = self._parts.pop((node.number, writer), (offset, b""))
-            end = offset + len(data)
-            data = begun + data if expected == offset else data
-            if is_part_of_row(data) and len(data) <= _LONGEST_ROW:
-                self._parts[node.number, writer] = (end, data)
-                return
-        before = None
-        with contextlib.suppress(KataError):
-            before = self._tree.tip(node.kata_id)
-        await trio.to_thread.run_sync(node.store, offset, data, limiter=self._limiter)
-        if before is None:
-            # what made a new kata whole is its first commit
-            self._counters.commits["plain"] += self._tree.ctx.store.is_git(node.kata_id)
-            return
-        # It is recorded: whatever goes wrong from here on, the writer must hear of success.
+    async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes, unique: int) -> None:
+        """Write to a file, for the request ``unique``. What it completes is visible everywhere when this returns."""
+        request = self._journal.begin(unique, node.number, writer, starts=False)
         try:
-            after = self._tree.tip(node.kata_id)
-            if after.commit.oid != before.commit.oid:
-                self._counters.commits["plain"] += 1
-                await self._writes.tell(self._tree.stale_after(node.kata_id, before, after))
+            if await self._writes.recorded_before(node.kata_id, request) is not None:
+                return
+            whole = self._whole_row(node, request, offset, data) if node.is_appended else data
+            if whole is None:
+                return
+            before = await self._tip(node.kata_id)
+            announce = partial(self._journal.announce, request)
+            await trio.to_thread.run_sync(node.store, offset, whole, announce, limiter=self._limiter)
+            await self._told(node.kata_id, before)
+        finally:
+            self._journal.end(request)
+
+    def _whole_row(self, node: Stored, request: Request, offset: int, data: bytes) -> bytes | None:
+        """The row that a write completes; None when a part of it is still to come.
+
+        The kernel cuts a write at the end of a page, and its parts come one after another from one writer, who is told
+        of the whole. A part whose beginning died with another daemon is refused, as is one that begins in mid-row: who
+        was told of an error sends the rest once more.
+        """
+        key = (node.number, request.writer)
+        expected, begun = self._parts.pop(key, (offset, b""))
+        data, end = begun + data if expected == offset else data, offset + len(data)
+        if self._journal.is_rest(request) and not begun and not begins_row(data):
+            raise DiedError("the daemon died while it had the beginning of the row; send it again")
+        if not begins_row(data):
+            raise InvalidError("what is appended begins in the middle of a row")
+        is_part = is_part_of_row(data) and len(data) <= _LONGEST_ROW
+        if is_part:
+            self._parts[key] = (end, data)
+        self._journal.fed(request, was_unfinished=bool(begun), is_unfinished=is_part)
+        return None if is_part else data
+
+    async def _told(self, kata_id: str, before: Tip | None) -> None:
+        """Count what was recorded since a tip, and tell the kernel. Raises nothing, as it is recorded."""
+        try:
+            after = await self._tip(kata_id)
+            # what made a new kata whole is its first commit
+            is_first = before is None and self._tree.ctx.store.is_git(kata_id)
+            is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
+            self._counters.commits["plain"] += is_first or is_new
         except Exception:
-            log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
+            log.exception("kata %s: what was recorded cannot be looked at", kata_id)
+        await self._writes.tell_committed(kata_id, before)
+
+    async def _tip(self, kata_id: str) -> Tip | None:
+        """The tip of a kata that is there and can be read."""
+        with contextlib.suppress(KataError):
+            return await self._writes.tip(kata_id)
+        return None
+
+    async def _made(self, parent: int, name: bytes) -> tuple[Node, float]:
+        """What was made. Whatever must be read for it, the request is not asked again from its start."""
+        while True:
+            try:
+                return (await self._makers.made(self._tree.node(parent))).child(name)
+            except NotReadYet as missing:
+                await self._writes.reading.read(missing)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
+from katafs import process
 from katafs.errors import KataError
-from katafs.fuse import fastopen, runtime
+from katafs.fuse import fastopen, memory, runtime
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_EXPIRE_SECONDS = 5.0
+_EXPIRE_SECONDS = 5
+_SWITCH_SECONDS = 0.001
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
 _READERS = 100  # requests that are handled at a time, beside those that wait for a commit, or for something slow
@@ -74,6 +78,9 @@ def serve(
     """
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
+    # how long the event loop may have to wait for a thread that has Python's lock
+    memory.keep_few_heaps()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if fast is None:
         fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
@@ -82,7 +89,7 @@ def serve(
     from katafs.fuse.operations import Operations
 
     about = About(options.read_only, options.xattr, lambda: fast.is_active, lambda: _deaths(kept))
-    tree = Tree(Context(Store(options.store), options.uid, options.gid, about=about))
+    tree = Tree(Context(Store(options.store, defers=True), options.uid, options.gid, about=about))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -179,7 +186,7 @@ async def _run(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
-        nursery.start_soon(_expire, tree, operations, kept)
+        nursery.start_soon(_expire, options, tree, operations, kept)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
@@ -236,13 +243,18 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
             pyfuse3.terminate()
 
 
-async def _expire(tree: Tree, operations: Operations, kept: Kept | None) -> None:
+async def _expire(options: MountOptions, tree: Tree, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
-    while True:
-        await trio.sleep(_EXPIRE_SECONDS)
+    for second in itertools.count(1):
+        await trio.sleep(1)
+        tree.ctx.controls.expire()
+        if second % _EXPIRE_SECONDS:
+            continue
+        process.rest()
+        await operations.memory.look()
         try:
-            tree.ctx.controls.expire()
-            await operations.plain.expire()
+            if not options.read_only:
+                await operations.plain.expire()
         except KataError:
             log.exception("expiring unfinished messages")
         if kept is not None and kept.is_orphaned and not is_orphaned:

@@ -13,8 +13,8 @@ import pyfuse3
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
-from katafs.fuse.journal import Journal
-from katafs.git import Oid
+from katafs.fuse.journal import Journal, Request
+from katafs.fuse.reading import Reading
 from katafs.kata.commit import Announce, Committed
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Tip
@@ -36,9 +36,10 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, journal: Journal) -> None:
+    def __init__(self, tree: Tree, journal: Journal, reading: Reading) -> None:
         self._tree = tree
         self._journal = journal
+        self.reading = reading
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
         self._limiter = trio.CapacityLimiter(_TELLING)
         self._telling = 0
@@ -62,15 +63,22 @@ class Writes:
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
+        expect: Callable[[], None] | None = None
+        if len(data) > _LARGE:
+            expect = await trio.to_thread.run_sync(node.scan, writer, data)
         request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
         try:
-            if request.announced is not None and await self._was_recorded(node, request.announced):
+            committed = await self.recorded_before(node.kata_id, request)
+            if committed is not None:
+                node.accepted(committed)
                 return
             if self._journal.is_rest(request):
                 error = DiedError("the daemon died while it had the beginning of the message; send it again")
                 node.refused(error, (writer, offset))
                 raise error
             before = node.is_unfinished(writer)
+            if expect is not None:
+                expect()
             message = node.feed(writer, offset, data, appends=appends)
             self._journal.fed(request, was_unfinished=before, is_unfinished=node.is_unfinished(writer))
             if message is not None:
@@ -84,18 +92,20 @@ class Writes:
         node.truncate(writer)
         self._journal.truncated(node.number, writer)
 
-    async def _was_recorded(self, node: Writable, commit: Oid) -> bool:
-        """Whether what a write is for was recorded by a daemon that died before it could answer; then this one does
-        what that one could not."""
-        kata = self._tree.ctx.store.kata(node.kata_id)
-        committed = await trio.to_thread.run_sync(find_recorded, kata.path, node.kata_id, commit)
+    async def recorded_before(self, kata_id: str, request: Request) -> Committed | None:
+        """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
+        that one could not."""
+        if request.announced is None:
+            return None
+        kata = self._tree.ctx.store.kata(kata_id)
+        committed = await trio.to_thread.run_sync(find_recorded, kata.home, kata_id, request.announced)
         if committed is None:
-            return False
-        log.info("kata %s: event %d, commit %s was recorded already", node.kata_id, committed.index, commit.hex())
-        node.accepted(committed)
+            return None
+        log.info("kata %s: event %d, commit %s was recorded already", kata_id, committed.index, committed.commit.hex())
         # a message may be two commits
-        await self._tell_committed(node, kata.tip_at(commits_before(kata.repo, commit, 2)))
-        return True
+        earlier = await self.reading.answer(lambda: kata.tip_at(commits_before(kata.repo, committed.commit, 2)))
+        await self.tell_committed(kata_id, earlier)
+        return committed
 
     async def _commit(
         self, node: Writable, message: Message, again_at: tuple[Hashable | None, int] | None, announce: Announce
@@ -120,14 +130,20 @@ class Writes:
         else:
             self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
-        await self._tell_committed(node, before)
+        await self.tell_committed(node.kata_id, before)
 
-    async def _tell_committed(self, node: Writable, before: Tip) -> None:
+    async def tell_committed(self, kata_id: str, before: Tip | None) -> None:
+        """Tell the kernel what changed since a tip, if there was one and anything did.
+
+        Raises nothing: it is recorded, and whoever wrote must hear of success, whatever goes wrong from there on.
+        """
+        if before is None:
+            return
         try:
-            after = self._tree.tip(node.kata_id)
-            await self.tell(self._tree.stale_after(node.kata_id, before, after))
+            if (await self.tip(kata_id)).commit.oid != before.commit.oid:
+                await self.tell(await self.stale_after(kata_id, before))
         except Exception:
-            log.exception("kata %s: the kernel was not told of a commit", node.kata_id)
+            log.exception("kata %s: the kernel was not told of a commit", kata_id)
 
     @contextlib.contextmanager
     def _place_for(self, message: Message) -> Iterator[None]:
@@ -147,8 +163,16 @@ class Writes:
         """Call a job when it is its turn. Returns its result, and the tip before it."""
         queue = self._queues.setdefault(kata_id, trio.Lock())
         async with queue:
-            before = self._tree.tip(kata_id)
+            before = await self.tip(kata_id)
             return await trio.to_thread.run_sync(job, limiter=self._recording), before
+
+    async def tip(self, kata_id: str) -> Tip:
+        """The tip of a kata as it is now."""
+        return await self.reading.answer(lambda: self._tree.tip(kata_id))
+
+    async def stale_after(self, kata_id: str, before: Tip) -> Stale:
+        """What the kernel must forget of a kata whose tip was another."""
+        return await self.reading.answer(lambda: self._tree.stale_after(kata_id, before, self._tree.tip(kata_id)))
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""

@@ -19,8 +19,9 @@ import pygit2
 
 from katafs.errors import DamagedError, RaceLostError, StorageError
 from katafs.git.objects import Oid
+from katafs.git.ref_file import Log, set_reference
 from katafs.git.repo import MAIN, GitRepo, open_plain
-from katafs.git.storing import errno_in, storing, sync_path
+from katafs.git.storing import STORAGE_ERRNOS, storing, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -55,26 +56,22 @@ class RefWriter:
         try again.
         """
         git_dir = self._repo.git_dir
+
+        def log_it() -> None:
+            Log(git_dir, self._raw.config).add(MAIN, old, new)
+
         try:
-            if old is None:
-                self._raw.references.create(MAIN, pygit2.Oid(raw=new))
-                return
-            reference = self._raw.lookup_reference(MAIN)
-            if bytes(pygit2.Oid(hex=str(reference.target)).raw) != old:
+            if not set_reference(git_dir, MAIN, new, lambda: self._repo.main() == old, log_it):
                 raise RaceLostError(f"{git_dir}: {MAIN} was moved by another writer")
-            # libgit2 compares with the value loaded in this object while it holds main.lock
-            reference.set_target(pygit2.Oid(raw=new))
-        except (OSError, pygit2.GitError, KeyError, ValueError) as error:
-            now = self._repo.main()
-            if now == new:
+        except FileExistsError as error:
+            raise RaceLostError(f"{git_dir}: {MAIN} is locked by another writer") from error
+        except OSError as error:
+            if self._repo.main() == new:
                 # what failed came after: the event is recorded, and must not be recorded again
                 log.warning("%s: moving %s: %s", git_dir, MAIN, error)
                 return
-            number = errno_in(str(error))
-            if number is not None:
-                raise StorageError(f"cannot move {MAIN}: {os.strerror(number)}", number) from error
-            if now != old or "lock" in str(error):
-                raise RaceLostError(f"{git_dir}: {MAIN} could not be moved: {error}") from error
+            if error.errno in STORAGE_ERRNOS:
+                raise StorageError(f"cannot move {MAIN}: {error.strerror}", error.errno) from error
             raise DamagedError(f"{git_dir}: {MAIN} cannot be moved: {error}") from error
 
     def sync_main(self) -> None:
@@ -101,16 +98,15 @@ class RefWriter:
         tries = 0
         while self._repo.tag(index) is None:
             self.unlock(name, _STALE_TAG)
-            try:
-                with storing(f"tag {index}", self._repo.git_dir):
-                    self._raw.references.create(name, pygit2.Oid(raw=commit))
-            except DamagedError:
-                # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
-                is_being_made = (self._repo.git_dir / f"{name}.lock").exists() or self._repo.tag(index) is not None
-                if not is_being_made or tries == _LOCK_TRIES:
-                    raise
-                tries += 1
-                time.sleep(_LOCK_PAUSE)
+            with storing(f"tag {index}", self._repo.git_dir):
+                try:
+                    set_reference(self._repo.git_dir, name, commit, lambda: self._repo.tag(index) is None, _no_log)
+                except FileExistsError:
+                    # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
+                    if tries == _LOCK_TRIES:
+                        raise
+                    tries += 1
+                    time.sleep(_LOCK_PAUSE)
 
     def _pack_tags(self, tags: Mapping[int, Oid]) -> None:
         """Add tags to ``packed-refs``: a line ``<id> SP <name>`` each, sorted by name (git's gitrepository-layout)."""
@@ -227,6 +223,10 @@ def _is_stale(lock: str, seconds: float) -> bool:
         _seen[lock] = (identity, since)
     watched = time.monotonic() - since
     return watched > seconds or (watched > min(_WATCHED, seconds) and time.time() - status.st_mtime > seconds)
+
+
+def _no_log() -> None:
+    """git keeps logs of branches."""
 
 
 def _read(path: Path) -> bytes:

@@ -13,11 +13,10 @@ import pygit2
 
 from katafs.errors import DamagedError, StorageError
 
-# libgit2 gives the operating system's reason in words only
-_STORAGE_ERRNOS = {
-    os.strerror(number): number
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
-}
+#: refusals of the operating system
+STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+# libgit2 gives the reason in words only
+_BY_WORDS = {os.strerror(number): number for number in STORAGE_ERRNOS}
 
 
 @contextmanager
@@ -38,7 +37,7 @@ def storing(what: str, directory: Path, size: int = 4096) -> Iterator[None]:
 
 def errno_in(message: str) -> int | None:
     """The errno whose words are in a message of libgit2's."""
-    return next((number for text, number in _STORAGE_ERRNOS.items() if text in message), None)
+    return next((number for text, number in _BY_WORDS.items() if text in message), None)
 
 
 def _errno_of(directory: Path, size: int) -> int | None:
@@ -50,7 +49,7 @@ def _errno_of(directory: Path, size: int) -> int | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return error.errno if error.errno in _STORAGE_ERRNOS.values() else None
+        return error.errno if error.errno in STORAGE_ERRNOS else None
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cachetools
 from markupsafe import Markup, escape
@@ -19,6 +19,9 @@ MAX_HIGHLIGHTED = 128 << 10  # bytes
 _LONGEST_HIGHLIGHTED = 2_000  # characters of a line
 _LONGEST_LINE = 4_000  # characters; the rest is counted
 _KEPT = 32 << 20  # bytes of contents whose lines are kept
+
+# What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
+_USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex scala fs pl html css json xml yml feature".split()
 
 # a piece of a line: its CSS class, its text
 Piece = tuple[str, str]
@@ -45,6 +48,13 @@ class Highlighter:
         self._lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
             _KEPT, getsizeof=lambda lines: sum(len(text) + 50 for line in lines for _, text in line) + 100
         )
+
+    def prepare(self) -> Iterator[None]:
+        """Load the languages that will be wanted, one after the other."""
+        for suffix in _USUAL:
+            if (lexer := _lexer(b"x." + suffix)) is not None:
+                list(lexer.get_tokens("x"))
+            yield
 
     def lines(self, name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
         """The lines of a content, without their newlines; the name decides the language."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -63,6 +63,13 @@ class Maker:
             clock=clock,
             span=span,
         )
+
+    def prepare(self) -> Iterator[None]:
+        """Load what most pages need, in small steps."""
+        for name in self._templates.list_templates(extensions=["html"]):
+            self._templates.get_template(name)
+            yield
+        yield from self._highlighter.prepare()
 
     def index(self, past: Past) -> bytes:
         """``index.html``: the whole history. Raises `DamagedError`."""

@@ -28,6 +28,7 @@ from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
 from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
+from katafs.kata.plain_paths import set_options
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -107,9 +108,19 @@ def record(
 
 
 def set_option(
-    path: Path, kata_id: str, name: str, value: str, now: datetime | None = None, *, announce: Announce | None = None
+    path: Path,
+    kata_id: str,
+    name: str,
+    value: str,
+    now: datetime | None = None,
+    *,
+    announce: Announce | None = None,
+    is_shown: bool = False,
 ) -> Committed | None:
     """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
+
+    With ``is_shown`` there is a commit also where it had the value without ever having been set: the plain path of an
+    option is there once it was set (FORMAT §1.2).
 
     Raises as `record` does: `InvalidError` for an option or a value that there is not.
     """
@@ -117,7 +128,8 @@ def set_option(
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
     def attempt(repo: GitRepo) -> Committed | None:
-        return _set_option(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), name, value)
+        made = _Attempt(repo, kata_id, now or datetime.now(UTC), announce)
+        return _set_option(made, name, value, is_shown=is_shown)
 
     return _until_won(path, kata_id, attempt)
 
@@ -195,10 +207,11 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
     return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit)
 
 
-def _set_option(attempt: _Attempt, name: str, value: str) -> Committed | None:
+def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> Committed | None:
     head = read_head(attempt.repo)
     writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
-    new = writer.option(head, name, value)
+    subjects = (commit.subject for commit in attempt.repo.history(head.commit)) if is_shown else ()
+    new = writer.option(head, name, value, in_any_case=is_shown and name not in set_options(subjects))
     if new is None:
         writer.git.refs.sync_main()
         return None

@@ -31,11 +31,11 @@ from katafs.git.renames import git_deltas, similarity
 from katafs.kata.listing import Listing
 from katafs.text import decode
 
-# What is read, in bytes, for a comparison in the daemon itself. libgit2 holds Python's lock while it compares: 2 x 128
-# KiB take it 15 ms, and 160 ms in the worst case that was found (random lines of one letter).
-DIFF_BUDGET = 256 << 10
+# What is read, in bytes, for a comparison in the daemon itself. libgit2 holds Python's lock while it compares: 2 x 32
+# KiB take it 4 ms, and 10 ms in the worst case that was found (random lines of one letter).
+DIFF_BUDGET = 64 << 10
 # a writer waits for it, and other writers of the kata do
-_COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0)
+_COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
 
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')

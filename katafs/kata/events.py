@@ -7,6 +7,7 @@ last key, ``type``. Times are ``[year, month, day, hour, minute, second, microse
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,8 @@ from katafs.text import pretty
 
 Row = dict[str, Any]
 
+# what JSON takes for blanks; matches everywhere
+_SPACE = re.compile(r"[ \t\n\r]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILE_EVENTS = ("file_create", "file_delete", "file_rename", "file_edit")
 # Spellings that saver used for some weeks at the end of 2025; "switch-file" saved what had been edited.
@@ -80,21 +83,50 @@ def time_ns(row: Row) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def parse_rows(data: bytes) -> list[Row]:
+def parse_rows(data: bytes, *, gently: bool = False) -> list[Row]:
     """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
 
+    ``gently``: one after the other, so that other threads have a turn between them; takes a little longer.
     Raises `DamagedError` when they are not objects.
     """
     text = data.decode("utf-8", errors="replace").strip()
     if not text.startswith("["):
         text = f"[{text}]"
     try:
-        rows = json.loads(text)
+        rows = _one_by_one(text) if gently else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DamagedError("the stored events are not a list of objects")
     return rows
+
+
+def _one_by_one(text: str) -> list[Any]:
+    """What ``json.loads`` says of an array. Raises ValueError."""
+    decode, space = json.JSONDecoder().raw_decode, _SPACE.match
+    values: list[Any] = []
+    at = _end(space(text, 1))
+    if text[at : at + 1] == "]":
+        return json.loads(text)  # type: ignore[no-any-return]
+    while True:
+        value, at = decode(text, at)
+        values.append(value)
+        at = _end(space(text, at))
+        if text[at : at + 1] != ",":
+            break
+        at = _end(space(text, at + 1))
+    if text[at:] != "]":
+        raise ValueError(f"there is no comma at {at}")
+    return values
+
+
+def _end(match: re.Match[str] | None) -> int:
+    return match.end() if match is not None else 0
+
+
+def _goes_on(earlier: list[Row], stored: list[Row]) -> bool:
+    # row by row, which lets other threads have a turn
+    return len(earlier) <= len(stored) and all(row == other for row, other in zip(earlier, stored, strict=False))
 
 
 class Rows:
@@ -110,7 +142,7 @@ class Rows:
         # the end of row n in "[\n  {…},\n  {…}": each row has two blanks before it and two bytes after it
         self._ends: list[int] = [0]
         # A history only grows: what was rendered for an earlier tip is used again.
-        if earlier is not None and stored[: len(earlier.stored)] == earlier.stored:
+        if earlier is not None and _goes_on(earlier.stored, stored):
             self._texts, self._ends = earlier._texts.copy(), earlier._ends.copy()
 
     @property

@@ -7,7 +7,7 @@ The kernel gives a message as one or many writes, and several clients may write 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -26,10 +26,24 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _STEP = {byte: 1 if byte in b"{[" else -1 for byte in b"{}[]"}
 
 
+# bytes: one to four milliseconds
+_SLICE = 64 << 10
+
+
+class Scanned(NamedTuple):
+    """What an `ObjectScanner` makes of some bytes, if it is in the state ``before``."""
+
+    data: bytes
+    before: tuple[int, bool, bool]
+    after: tuple[int, bool, bool]
+    is_end: bool | InvalidError
+
+
 class ObjectScanner:
     """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON.
 
-    All that looks at single bytes is done by C: a mebibyte takes some milliseconds, of brackets only some dozen.
+    All that looks at single bytes is done by C: a mebibyte takes some milliseconds, of nothing but brackets or quotes
+    some dozen; in small slices, so that other threads have a turn.
     """
 
     def __init__(self) -> None:
@@ -37,25 +51,60 @@ class ObjectScanner:
         self._in_string = False
         self._escaped = False
 
+    def _state(self) -> tuple[int, bool, bool]:
+        return self._depth, self._in_string, self._escaped
+
+    def scan(self, data: bytes) -> Scanned:
+        """What `feed` would do with these bytes now, for a later `feed`. In any thread; changes nothing."""
+        other = ObjectScanner()
+        other._depth, other._in_string, other._escaped = self._state()
+        try:
+            is_end: bool | InvalidError = other.feed(data)
+        except InvalidError as error:
+            is_end = error
+        return Scanned(data, self._state(), other._state(), is_end)
+
+    def use(self, scanned: Scanned | None, data: bytes) -> bool:
+        """Do as `feed`, with what is known already if it is about these bytes at this place."""
+        if scanned is None or scanned.before != self._state() or scanned.data != data:
+            return self.feed(data)
+        if isinstance(scanned.is_end, InvalidError):
+            raise scanned.is_end
+        self._depth, self._in_string, self._escaped = scanned.after
+        return scanned.is_end
+
     def feed(self, data: bytes) -> bool:
         """Whether the object ends in ``data``. Raises `InvalidError` when there are brackets after its end."""
+        is_end = False
+        for at in range(0, len(data), _SLICE):
+            is_end = self._feed(data[at : at + _SLICE], is_end=is_end)
+        if is_end and self._in_string:
+            raise InvalidError("there is something after the JSON object")
+        return is_end
+
+    def _feed(self, data: bytes, *, is_end: bool) -> bool:
+        """The same for one slice; ``is_end``: after one in which the object has ended."""
         at = 0
         if self._in_string:
             at = self._end_of_string(data)
             if self._in_string:
-                return False
+                return is_end
         # what stands between strings, and for each string in turn how it is cut off, if it is
         parts = _STRINGS.split(data[at:])
         if len(parts) > 1:
             self._in_string, self._escaped = parts[-2] is not None, parts[-2] == b"\\"
         brackets = b"".join(parts[::2]).translate(None, _NOT_BRACKETS)
+        if is_end and brackets:
+            raise InvalidError("there is something after the JSON object")
+        if is_end:
+            return True
         depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
         self._depth = depths[-1]
         try:
             end = depths.index(0, 1)
         except ValueError:
             return False
-        if end < len(depths) - 1 or self._in_string:
+        if end < len(depths) - 1:
             raise InvalidError("there is something after the JSON object")
         return True
 
@@ -97,7 +146,20 @@ class Inbox:
         self._limit = message_limit
         self._total_limit = total_limit
         self._unfinished: dict[tuple[Hashable, Hashable], _Unfinished] = {}
+        # what is known already of the large write that comes next
+        self._scanned: Scanned | None = None
         self._size = 0
+
+    def scan(self, file: Hashable, writer: Hashable | None, data: bytes) -> Scanned:
+        """Look at a large write before it is taken by `feed`, in another thread than the one that calls `feed`."""
+        known = self._unfinished.get((file, writer))
+        if known is None or known.refusal is not None:
+            return ObjectScanner().scan(data.lstrip(_BLANK))
+        return known.scanner.scan(data)
+
+    def expect(self, scanned: Scanned) -> None:
+        """The next write is the one that was looked at."""
+        self._scanned = scanned
 
     def feed(
         self, file: Hashable, writer: Hashable | None, offset: int, data: bytes, now: float, *, appends: bool = False
@@ -150,7 +212,8 @@ class Inbox:
     def _add(self, key: tuple[Hashable, Hashable], known: _Unfinished, data: bytes, now: float) -> Message | None:
         if known.size + len(data) > self._limit:
             raise TooLargeError(f"the message is larger than {self._limit} bytes")
-        if not known.scanner.feed(data):
+        scanned, self._scanned = self._scanned, None
+        if not known.scanner.use(scanned, data):
             if key[1] is None:
                 raise InvalidError("a writer that has no process id here must send its message in one write")
             if self._size + len(data) > self._total_limit:
@@ -191,9 +254,14 @@ class Inbox:
         """How many messages have been begun and not finished."""
         return sum(known.refusal is None for known in self._unfinished.values())
 
-    def expire(self, now: float) -> list[Hashable]:
-        """Forget what has waited for more than 10 s; the control files whose messages were dropped."""
-        old = [key for key, known in self._unfinished.items() if now - known.touched > UNFINISHED_SECONDS]
+    def expire(self, now: float, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> list[Hashable]:
+        """Forget what has waited for more than 10 s, or has a writer who is gone; the control files whose messages were
+        dropped."""
+        old = [
+            key
+            for key, known in self._unfinished.items()
+            if now - known.touched > UNFINISHED_SECONDS or is_gone(key[1])
+        ]
         return [key[0] for key in old if self.drop(*key)]
 
 

@@ -6,24 +6,25 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cachetools
-
-from katafs.caching import CountedCache
-from katafs.errors import DamagedError, NotFoundError, ReadOnlyError
+from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
-from katafs.kata.events import Rows, time_ns
-from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, read_rows
+from katafs.kata.caches import ReadCaches
+from katafs.kata.events import Rows, parse_rows, time_ns
+from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
+from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
-from katafs.kata.plain_paths import plain_version, set_options
+from katafs.kata.plain_files import plain_version
+from katafs.kata.plain_paths import set_options
 from katafs.kata.snapshot import BlobId, Content, Snapshot
 
+__all__ = ["Kata", "ReadCaches", "Tip"]
+
 _SECOND = 1_000_000_000
-_DAMAGED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,6 @@ class Tip:
     def last(self) -> int:
         """The newest event."""
         return self.rows.last
-
-
-class ReadCaches:
-    """What was read from objects that never change; shared by all katas, bounded by the number of paths and bytes."""
-
-    def __init__(self, paths: int = 200_000, snapshots: int = 4_096, blob_bytes: int = 32 << 20) -> None:
-        # the keys begin with the number of a history, see `Kata`
-        self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
-        # what was damaged may be mended
-        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
-        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
-        self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
-            blob_bytes, getsizeof=lambda data: len(data) + 200
-        )
-        self.histories = itertools.count()
 
 
 class Kata:
@@ -76,6 +61,7 @@ class Kata:
         # another number when the history turns out to be another: then nothing that was read before holds
         self._history = next(caches.histories)
         self._tip: Tip | None = None
+        self._rows: tuple[Oid, Rows] | None = None
         self._option_times: tuple[Oid, dict[str, int]] | None = None
         self._set_options: tuple[Oid, dict[str, list[str]]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
@@ -99,7 +85,7 @@ class Kata:
         if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
             self.repo = GitRepo(self.path)
             self._history = next(self._caches.histories)
-            self._tip = self._option_times = self._set_options = None
+            self._tip = self._rows = self._option_times = self._set_options = None
         return self.tip_at(oid)
 
     def tip_at(self, oid: Oid) -> Tip:
@@ -108,8 +94,28 @@ class Kata:
         root = Root.read(self.repo, commit.tree)
         layout = detect(root)
         earlier = self._tip.rows if self._tip is not None else None
-        rows = Rows(read_rows(self.repo, root, layout), earlier)
+        rows = self._rows_in(rows_of(self.repo, root, layout), earlier)
         return Tip(commit, root, layout, rows, _tip_time(commit, rows))
+
+    def _rows_in(self, oid: Oid, earlier: Rows | None) -> Rows:
+        """The rows in a blob, which many tips may share. Raises `NotReadYet` in a daemon where that takes long."""
+        if self._rows is not None and self._rows[0] == oid:
+            return self._rows[1]
+        if self._caches.defers and self.repo.blob_size(oid) > LARGE_ROWS:
+            read = partial(read_large_rows, self.path, oid, earlier)
+            raise NotReadYet((self._history, oid), read, partial(self._keep_rows, oid))
+        rows = Rows(parse_rows(self.repo.blob(oid)), earlier)
+        self._keep_rows(oid, rows)
+        return rows
+
+    def _keep_rows(self, oid: Oid, rows: Rows) -> None:
+        self._rows = (oid, rows)
+        self._caches.hold(self, self.repo.blob_size(oid))
+
+    def let_go(self) -> None:
+        """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
+        self._history = next(self._caches.histories)
+        self._tip = self._rows = self._option_times = self._set_options = self._manifest = None
 
     def generation(self) -> int:
         """A number that is another for another kata of the same id, and the same in every daemon: it is made from the
@@ -175,12 +181,19 @@ class Kata:
         key = (self._history, tree)
         listing = self._caches.listings.get(key) or self._caches.damaged.get(key)
         if listing is None:
-            listing = Listing(self.repo, tree, tolerant=True)
-            if listing.damaged:
-                self._caches.damaged[key] = listing
-            elif len(listing) <= self._caches.listings.maxsize:
-                self._caches.listings[key] = listing
+            try:
+                listing = Listing(self.repo, tree, tolerant=True, most=MANY_PATHS if self._caches.defers else None)
+            except HeavyError as error:
+                read = partial(read_large_listing, self.path, tree)
+                raise NotReadYet(key, read, partial(self._keep_listing, key)) from error
+            self._keep_listing(key, listing)
         return listing
+
+    def _keep_listing(self, key: tuple[int, Oid | None], listing: Listing) -> None:
+        if listing.damaged:
+            self._caches.damaged[key] = listing
+        elif len(listing) <= self._caches.listings.maxsize:
+            self._caches.listings[key] = listing
 
     def files(self, index: int) -> Listing:
         """The files of an event."""

@@ -104,10 +104,15 @@ def rows_blob(root: Root, layout: Layout) -> Oid | None:
 
 def read_rows(repo: GitRepo, root: Root, layout: Layout) -> list[Row]:
     """The stored rows. Raises `DamagedError` when there are none that can be read."""
+    return parse_rows(repo.blob(rows_of(repo, root, layout)))
+
+
+def rows_of(repo: GitRepo, root: Root, layout: Layout) -> Oid:
+    """The blob of the rows. Raises `DamagedError` when there is none."""
     oid = rows_blob(root, layout)
     if oid is None:
         raise DamagedError(f"{repo.git_dir}: the tip has no events")
-    return parse_rows(repo.blob(oid))
+    return oid
 
 
 def options_key(root: Root, layout: Layout) -> Oid | None:

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from katafs.errors import InvalidError
+from katafs import process
+from katafs.errors import InvalidError, TooLargeError
 from katafs.git import is_component
 from katafs.kata.ids import is_kata_id
 from katafs.kata.kinds import Kind
@@ -24,6 +25,13 @@ _STATUS = re.compile(r"-?[0-9]{1,10}")
 _LAPTOP_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
 _MAX_SUBJECT = 1000
+#: characters of a summary as compact JSON: it is repeated in the rows of every later event, and all who read these wait
+MAX_ROW = 64 << 10
+
+# How long reading a message takes, in bytes of plain text, and how many are read in the daemon itself: some 4 ms.
+_WEIGHT = 64
+_MOST_HERE = 1 << 20
+_LIMITS = process.Limits(processor_seconds=10, seconds=15.0, nice=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,20 @@ _SUBJECTS: Mapping[Kind, Callable[[Mapping[str, Any]], str]] = {
 
 
 def parse_act(kind: Kind, data: bytes) -> Act:
-    """The message in ``data``. Raises `InvalidError` (EINVAL) that says what is wrong."""
+    """The message in ``data``, read in a process of its own where that takes long: Python's JSON has Python's lock.
+
+    Raises `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large.
+    """
+    if len(data) + _WEIGHT * sum(map(data.count, b",[{")) <= _MOST_HERE:
+        return _parse(kind, data)
+    return cast(Act, process.attempt(_LIMITS, None, _parse_elsewhere, kind, data))
+
+
+def _parse_elsewhere(_file: None, kind: Kind, data: bytes) -> Act:
+    return _parse(kind, data)
+
+
+def _parse(kind: Kind, data: bytes) -> Act:
     message = parse_strict(data)
     if not isinstance(message, dict):
         raise InvalidError("the message is not a JSON object")
@@ -116,6 +137,8 @@ def parse_act(kind: Kind, data: bytes) -> Act:
     if names is not None:
         fields["summary"] = {"colour": kind.value, **{name: fields.pop(name) for name in names if name in fields}}
     act = Act(kind, **fields)
+    if len(compact(act.summary)) > MAX_ROW:
+        raise TooLargeError(f"the summary is larger than {MAX_ROW >> 10} KiB")
     _check_kind(act)
     return act
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, ReadOnlyError, StorageError
-from katafs.kata.commit import Committed
+from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError
+from katafs.git.storing import sync_directory
+from katafs.kata.commit import Announce, Committed, set_option
+from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import Pending, set_plain_option
+from katafs.kata.pending import Pending
 from katafs.kata.plain_kata import PlainKata
 from katafs.owner import acting_as_owner
 
@@ -28,35 +29,24 @@ def is_begun(path: Path) -> bool:
     return not (has_event and os.path.lexists(path / "manifest.json") and os.path.lexists(path / "events.json"))
 
 
-def make_directory(path: Path) -> None:
-    """mkdir(2) as the owner of the directory above, synced. Raises `LateError` (EEXIST), `StorageError`."""
-    _as_owner(path, lambda: os.mkdir(path, 0o755))
+def make_new(path: Path, *, is_directory: bool, attempt: Attempt = UNNOTED) -> None:
+    """mkdir(2), or an empty file with O_EXCL, as the owner of the directory above; synced.
 
-
-def make_file(path: Path) -> None:
-    """Make an empty file with O_EXCL. Raises as `make_directory` does."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    _as_owner(path, lambda: os.close(os.open(path, flags, 0o644)))
-
-
-def _as_owner(path: Path, make: Callable[[], None]) -> None:
+    Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
+    """
     try:
         with acting_as_owner(path.parent):
-            make()
-            fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-    except FileExistsError as error:
-        raise LateError(f"{path} is there already") from error
+            attempt.make(path, is_directory=is_directory)
+            sync_directory(path.parent)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path.parent} is not there") from error
     except OSError as error:
         raise StorageError(f"{path} cannot be made: {error.strerror}", error.errno or errno.EIO) from error
 
 
-def write_plain(path: Path, kata_id: str, name: bytes, offset: int, data: bytes) -> Committed | None:
+def write_plain(
+    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None = None
+) -> Committed | None:
     """Write to a plain file of the kata in ``path``. The write that makes a new kata whole makes it a repository.
 
     A kata that is whole is migrated, and what was written becomes a commit.
@@ -70,10 +60,18 @@ def write_plain(path: Path, kata_id: str, name: bytes, offset: int, data: bytes)
         return None
     migrate_kata(path, kata_id)
     if name == b"events.json":
-        return Pending(path, kata_id).append(data)
+        return Pending(path, kata_id).append(data, announce)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS:
-        return set_plain_option(path, kata_id, name.decode(), data)
+        return set_plain_option(path, kata_id, name.decode(), data, announce)
     raise ReadOnlyError(f"{os.fsdecode(name)} is there, and does not change")
+
+
+def set_plain_option(
+    path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None = None
+) -> Committed | None:
+    """Set an option as its file says: what follows the last newline."""
+    value = data.decode("utf-8", "replace").rpartition("\n")[2]
+    return set_option(path, kata_id, name, value, announce=announce, is_shown=True)
 
 
 def _is_whole(path: Path, kata_id: str) -> bool:

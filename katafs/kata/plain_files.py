@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.repo import open_plain
@@ -17,6 +20,14 @@ _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 
 #: what `signature` returns: equal as long as no plain file was changed. Name, mtime in ns, size and inode of each
 Signature = tuple[tuple[bytes, int, int, int], ...]
+
+
+def plain_version(manifest: Mapping[str, Any]) -> int | None:
+    """0 or 1 where a manifest says, as a number or in digits, that plain-path services made the kata; without a version
+    it is 0. Else None."""
+    value = manifest.get("version")
+    text = "0" if value is None and manifest else str(value)
+    return int(text) if type(value) in (int, str, type(None)) and text in ("0", "1") else None
 
 
 def plain_names(path: Path) -> list[tuple[bytes, os.stat_result]]:
@@ -49,12 +60,13 @@ def event_indexes(path: Path, version: int) -> list[int]:
     if version:
         found = (_EVENT_FILE.fullmatch(name) for name, status in plain_names(path) if stat.S_ISREG(status.st_mode))
         return [int(match[1]) for match in found if match]
-    directories = (name for name, status in plain_names(path) if stat.S_ISDIR(status.st_mode))
-    return [
-        int(name)
-        for name in directories
-        if _EVENT_DIRECTORY.fullmatch(name) and os.path.isfile(os.path.join(os.fsencode(path), name, b"event.json"))
-    ]
+    return [index for index in event_directories(path) if os.path.isfile(path / str(index) / "event.json")]
+
+
+def event_directories(path: Path) -> list[int]:
+    """The indexes of the events of version 0, also of those whose files are not there. Raises `NotFoundError`."""
+    names = (name for name, status in plain_names(path) if stat.S_ISDIR(status.st_mode))
+    return [int(name) for name in names if _EVENT_DIRECTORY.fullmatch(name)]
 
 
 def signature(path: Path) -> Signature:
@@ -82,7 +94,8 @@ def read_file(directory: Path, path: bytes, largest: int = LARGEST) -> bytes:
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no {os.fsdecode(path)}") from error
     except OSError as error:
-        raise DamagedError(f"{os.fsdecode(path)} cannot be read: {error.strerror}") from error
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise DamagedError(f"{os.fsdecode(path)} cannot be read: {reason}") from error
     if len(data) > largest:
         raise DamagedError(f"{os.fsdecode(path)} is larger than {largest >> 10} KiB")
     return data

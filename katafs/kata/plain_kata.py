@@ -16,7 +16,7 @@ from katafs.kata.events import Row, time_of_ns
 from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
 from katafs.kata.message import check_path
 from katafs.kata.placing import MOST_SKIPPED
-from katafs.kata.plain_files import event_indexes, mtime_ns, read_file
+from katafs.kata.plain_files import event_indexes, mtime_ns, plain_version, read_file
 from katafs.kata.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
 
 _LARGEST_OPTION = 1 << 16
@@ -205,8 +205,7 @@ def joined(content: Any) -> str:
 
 
 def _version(manifest: Mapping[str, Any]) -> int:
-    value = manifest.get("version")
-    text = "0" if value is None else str(value)
-    if text not in ("0", "1"):
-        raise DamagedError(f"there is no .git, but the manifest's version is {text[:40]}")
-    return int(text)
+    version = plain_version(manifest or {"version": 0})
+    if version is None:
+        raise DamagedError(f"there is no .git, but the manifest's version is {str(manifest['version'])[:40]}")
+    return version

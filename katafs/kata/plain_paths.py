@@ -24,12 +24,6 @@ from katafs.text import decode
 _LATER_KEYS = ("type", "diff_added_count", "diff_deleted_count", "laptop_id", "tab_seq")
 
 
-def plain_version(manifest: Mapping[str, Any]) -> int | None:
-    """0 or 1 where a manifest says that plain-path services made the kata, else None."""
-    version = manifest.get("version", 0 if manifest else None)
-    return version if type(version) is int and version in (0, 1) else None
-
-
 def has_plain_paths(rows: Rows, index: int) -> bool:
     """Whether there is an event file of that index: nobody ever wrote one for an outage."""
     return 0 <= index <= rows.last and not rows.is_outage(index)
@@ -41,9 +35,10 @@ def plain_row(row: Row, version: int) -> Row:
     return {key: value for key, value in row.items() if key not in left_out}
 
 
-def plain_events(rows: Rows, version: int) -> bytes:
-    """``events.json``: all rows but outages, in the order of their indexes."""
-    lines = [compact(plain_row(row, version)) for index, row in enumerate(rows.stored) if has_plain_paths(rows, index)]
+def plain_events(rows: Rows, version: int, last: int | None = None) -> bytes:
+    """``events.json`` when ``last`` was the last event, or now: all rows but outages, in the order of their indexes."""
+    stored = rows.stored if last is None else rows.stored[: last + 1]
+    lines = [compact(plain_row(row, version)) for index, row in enumerate(stored) if has_plain_paths(rows, index)]
     text = ",\n".join(lines) if version else "".join(line + "\n" for line in lines)
     # what is no character cannot be written
     return text.encode("utf-8", "replace")

@@ -6,6 +6,7 @@ Hand-made ones have stray newlines and are pretty-printed.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -15,8 +16,7 @@ from typing import Any, Never
 from katafs.errors import DamagedError
 from katafs.kata.events import Row, time_ns
 
-# one that does not end goes to the end, and its quote is kept: were it no match, each quote in it would be tried
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+("|\\?\Z)', re.DOTALL)
+_WORD = re.compile(r"[-+.\w]*")
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 # the time of a file and that of its row are some milliseconds apart, unless the file was copied
 _SAME_MOMENT_NS = 60 * 1_000_000_000
@@ -70,10 +70,26 @@ def parse_plain_rows(data: bytes) -> tuple[list[Row], str]:
     return rows, ""
 
 
+def begins_row(data: bytes) -> bool:
+    """Whether what was appended could be a row, or its beginning, by how it begins."""
+    return data.lstrip(b", \t\r\n")[:1] in (b"{", b"")
+
+
 def is_part_of_row(data: bytes) -> bool:
-    """Whether the end of what was appended is still to come: the kernel cuts a write at the end of a page."""
-    outside = _STRINGS.sub(lambda found: b"" if found[1] == b'"' else b'"', data)
-    return b'"' in outside or outside.count(b"{") > outside.count(b"}") or not data.strip(b", \n")
+    """Whether what was appended is the beginning of a row, and its end is still to come: the kernel cuts a write at the
+    end of a page.
+
+    What is no JSON whatever comes after it is no part of a row.
+    """
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+        _DECODER.raw_decode(text, _end(_BETWEEN, text, 0))
+    except json.JSONDecodeError as error:
+        # there the decoder stopped: at the end, or in a string, word or number that goes on
+        return error.msg.startswith("Unterminated string") or _WORD.fullmatch(error.doc, error.pos) is not None
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -23,6 +23,7 @@ import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git import HistoryWriter
+from katafs.git.inside import open_inside, real_path
 from katafs.kata.converting import convert, first_commit, identity
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_files import Signature, mtime_ns, signature
@@ -31,6 +32,7 @@ from katafs.kata.plain_kata import PlainKata
 _KEPT = 128
 _GENERATIONS = 10_000
 _TOLD = 20_000
+_OPENED, _OPENED_SECONDS = 64, 60.0
 # for so long, in seconds, it is taken for granted that plain files are as they were
 _FRESH_SECONDS = 0.2
 _DROPPED_SECONDS = 10.0
@@ -72,6 +74,54 @@ class _Kept(cachetools.LRUCache[str, tuple[Conversion, Kata | None, float]]):
             shutil.rmtree(self._dropped.popleft()[1], ignore_errors=True)
 
 
+class _Opened:
+    """A file that is open as long as this is there."""
+
+    def __init__(self, fd: int, state: tuple[int, int]) -> None:
+        self.fd, self.state = fd, state
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class PartlyRead:
+    """Plain files that somebody reads in several requests: held open for a while, for they may be migrated meanwhile.
+
+    ``state`` is the size of a file and its mtime in ns. Belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._opened: cachetools.TTLCache[Hashable, _Opened] = cachetools.TTLCache(_OPENED, _OPENED_SECONDS)
+        self._read: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
+
+    def keep(self, key: Hashable, root: Path, path: bytes, state: tuple[int, int]) -> None:
+        """Note that a part of the file ``path`` below the kata's directory is read."""
+        self._read[key] = state
+        opened = self._opened.get(key)
+        if opened is None or opened.state != state:
+            with contextlib.suppress(OSError):
+                opened = _Opened(open_inside(os.path.join(real_path(root), os.fsdecode(path))), state)
+        if opened is not None and _state(os.fstat(opened.fd)) == state:
+            self._opened[key] = opened
+
+    def read(self, key: Hashable, state: tuple[int, int], offset: int, length: int) -> bytes | None:
+        """Bytes of a file that is held open; None when it is not."""
+        opened = self._opened.get(key)
+        return os.pread(opened.fd, length, offset) if opened is not None and opened.state == state else None
+
+    def has(self, key: Hashable, state: tuple[int, int]) -> bool:
+        """Whether somebody has read a part of a file in that state."""
+        return self._read.get(key) == state
+
+    def expire(self) -> None:
+        """Close those that nobody has read from for a while."""
+        self._opened.expire()
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
 class PlainStore:
     """Conversions of the plain katas of one store. Belongs to one thread, but for `convert`."""
 
@@ -83,6 +133,7 @@ class PlainStore:
         self._kept = _Kept(_KEPT)
         # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
         self.told: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
+        self.partly_read = PartlyRead()
         self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
 
     def is_ready(self, kata_id: str, path: Path) -> bool:

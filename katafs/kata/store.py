@@ -17,11 +17,14 @@ _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
 class Store:
-    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files."""
+    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
 
-    def __init__(self, root: Path, spool: Path | None = None) -> None:
+    ``defers``: a question about a kata that needs something large raises `NotReadYet`.
+    """
+
+    def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
         self.root = root
-        self._caches = ReadCaches()
+        self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         # the kata, and the device and inode of its directory: another directory is another kata
         self._open: CountedCache[str, tuple[Kata, tuple[int, int]]] = CountedCache(_OPEN_KATAS)
@@ -102,6 +105,10 @@ class Store:
         except (NotFoundError, DamagedError):
             return False
         return True
+
+    def forget(self) -> None:
+        """Forget what was read, and can be read again."""
+        self._caches.clear()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""

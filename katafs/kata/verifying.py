@@ -19,6 +19,8 @@ from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_row, set
 from katafs.text import decode
 
 _MOST_DIFFERENCES = 5
+# of an event file, but for its row
+_OWN_KEYS = ("files", *OUTPUT_NAMES, "status")
 
 
 def differences(plain: PlainKata, kata: Kata) -> list[str]:
@@ -27,6 +29,17 @@ def differences(plain: PlainKata, kata: Kata) -> list[str]:
         return list(islice(_differences(plain, kata), _MOST_DIFFERENCES))
     except (KataError, RecursionError) as error:
         return [f"it cannot be read back: {error}"]
+
+
+def has_event(kata: Kata, index: int, document: Mapping[str, Any], version: int) -> bool:
+    """Whether event ``index`` of a kata is the one in the JSON object of a plain event file, whatever else its row says
+    than its time."""
+    rows = kata.tip().rows
+    if not has_plain_paths(rows, index) or (version and document.get("time") != rows.stored[index].get("time")):
+        return False
+    shown = plain_event(kata.repo, kata.snapshot(index), rows.stored[index], _listing(kata, index), version)
+    one, other = ({key: each.get(key) for key in _OWN_KEYS} for each in (_event(document), _event(shown)))
+    return _is_same(one, other)
 
 
 def _differences(plain: PlainKata, kata: Kata) -> Iterator[str]:

@@ -146,9 +146,9 @@ class KataWriter:
 
     # -- an option
 
-    def option(self, head: Head, name: str, value: str) -> Head | None:
-        """Put the change of an option on a head; None when it has that value already."""
-        if read_options(self.repo, head.root, head.layout)[name] == value:
+    def option(self, head: Head, name: str, value: str, *, in_any_case: bool = False) -> Head | None:
+        """Put the change of an option on a head; None when it has that value already, but for ``in_any_case``."""
+        if not in_any_case and read_options(self.repo, head.root, head.layout)[name] == value:
             return None
         blobs: dict[bytes, bytes] = {}
         subtrees: dict[bytes, Oid | None] = {}

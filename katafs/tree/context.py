@@ -80,6 +80,11 @@ class Context:
         self.made = MadeCache(self.spool)
         self.stats = Stats(self)
 
+    def forget(self) -> None:
+        """Forget all that can be read or made again."""
+        self.store.forget()
+        self.made.forget()
+
     def owner(self, kata: Kata) -> Owner:
         """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""
         return self.owner_of(*kata.owner)

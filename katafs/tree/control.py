@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 from katafs.errors import KataError
@@ -76,6 +77,10 @@ class ControlFile(Writable):
     def truncate(self, writer: Hashable | None) -> None:
         if self._controls.inbox.drop(self.key, writer):
             self._controls.tell_dropped(self.key)
+
+    def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
+        inbox = self._controls.inbox
+        return partial(inbox.expect, inbox.scan(self.key, writer, data))
 
     def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
         self._controls.touch(self.key)

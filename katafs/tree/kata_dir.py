@@ -29,6 +29,7 @@ from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
     MUTABLE,
+    Creator,
     Directory,
     Entry,
     File,
@@ -151,7 +152,7 @@ class KataDir(Directory):
             partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
         )
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._kata is None:
             return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
         return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
@@ -232,7 +233,7 @@ _FIXED: dict[int, _Maker] = {
     downloads.DOWNLOAD_LINK: downloads.download_link,
     pages.HTML: pages.HtmlDir,
     pages.HTML_INDEX: pages.index_page,
-    pages.HISTORY: pages.HistoryFile,
+    pages.HISTORY: pages.history_file,
     CONTROL: ControlDir,
     MANIFEST: _manifest,
     CONFIG: ConfigDir,

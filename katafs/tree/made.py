@@ -27,7 +27,7 @@ from katafs.tree.numbers import Key
 Make = Callable[[GitRepo], bytes]
 
 # What is read, in bytes, for a content that is computed in the daemon itself.
-TEXT_BUDGET = 4 << 20
+TEXT_BUDGET = 1 << 20
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
@@ -50,6 +50,10 @@ class MadeCache:
         if spooled is not None and not spooled.closed:
             return spooled
         return self._contents.get(key)
+
+    def forget(self) -> None:
+        """Forget the contents in memory, which can be made again; their sizes stay."""
+        self._contents.clear()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
+from katafs.kata.exclusive import Attempt
 from katafs.tree.numbers import Key, Numbers
 
 # How long, in seconds, the kernel may keep what it was told.
@@ -19,6 +20,8 @@ MUTABLE = 0.5  # a commit by somebody else shows within one second
 NEVER = 0.0
 
 Maker = Callable[[], object]
+#: what makes a new entry in a directory, in a worker thread
+Creator = Callable[[Attempt], object]
 
 
 class Later(NamedTuple):
@@ -43,6 +46,8 @@ class Node:
     slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
+    #: what the kernel is told that stands behind the end of a file; else it takes it for zeros
+    behind = b""
     has_attributes = False
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int) -> None:
@@ -92,8 +97,8 @@ class Node:
         """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
         return {}
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
-        """What must be called, in a worker thread, to make a new entry. Raises EROFS where nobody may."""
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
+        """What must be called to make a new entry. Raises EROFS where nobody may."""
         raise refuse_write()
 
 

@@ -6,16 +6,18 @@ Pages are made in a process of their own (`katafs.html.process`): what a kata ho
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from katafs.errors import NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.html.process import Page, render
+from katafs.kata.events import Row
 from katafs.kata.history import history, history_text
 from katafs.kata.kata import Kata
 from katafs.tree.context import Context
 from katafs.tree.events import parse_index
 from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, entry_or_damaged
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, BytesFile, Directory, Entry, Node, entry_or_damaged
 from katafs.tree.numbers import DIFF, FIXED, Key
 
 # fixed entries of a kata
@@ -24,22 +26,39 @@ HTML, HTML_INDEX, HISTORY = 40, 41, 42
 PAGE_VIEW = 3
 # A page of a step has the lights of so many events after it, so it changes until these are there.
 NEIGHBOURS = 5
+# events of a history that takes longer than 5 ms to be put into words
+_LONG_HISTORY = 300
 
 
-class HistoryFile(BytesFile):
-    """``history``."""
+class _HistoryFile(BytesFile):
+    """``history``, made at once."""
 
     attr_timeout = MUTABLE
 
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        tip = kata.tip()
-        # `Rows` are made anew for every tip, and cheap to go through: some 10 µs an event
-        identity = (HISTORY, kata.kata_id, tip.commit.oid)
-        data = ctx.made.get(identity)
-        if not isinstance(data, bytes):
-            data = history_text(history(tip.rows.stored, kata.kata_id))
-            ctx.made.put(identity, data)
-        super().__init__(Key(FIXED, kata.kata_id, HISTORY), ctx.owner(kata), tip.time_ns, data)
+
+class _LongHistoryFile(MadeFile):
+    """The same, made in a thread."""
+
+    attr_timeout = MUTABLE
+
+
+def history_file(ctx: Context, kata: Kata) -> Node:
+    """``history``."""
+    tip = kata.tip()
+    identity = (HISTORY, kata.kata_id, tip.commit.oid)
+    key, owner = Key(FIXED, kata.kata_id, HISTORY), ctx.owner(kata)
+    make = functools.partial(_make_history, tip.rows.stored, kata.kata_id)
+    if tip.last >= _LONG_HISTORY:
+        return _LongHistoryFile(key, owner, tip.time_ns, ctx.made, identity, kata.path, make)
+    data = ctx.made.get(identity)
+    if not isinstance(data, bytes):
+        data = make(None)
+        ctx.made.put(identity, data)
+    return _HistoryFile(key, owner, tip.time_ns, data)
+
+
+def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> bytes:
+    return history_text(history(rows, kata_id))
 
 
 class _MutablePage(MadeFile):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from abc import abstractmethod
-from functools import partial
 from pathlib import Path
 
 from katafs.errors import KataError, LateError, NotFoundError, StaleError
 from katafs.kata import plain
+from katafs.kata.commit import Announce
+from katafs.kata.exclusive import Attempt
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import Pending, pending_file, set_plain_option
-from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_directory, make_file
+from katafs.kata.pending import Pending, pending_file
+from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_new, set_plain_option
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
-from katafs.tree.nodes import NEVER, Directory, Entry, File, Maker, Node, Owner, refuse_write
+from katafs.tree.nodes import IMMUTABLE, NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
 
 # slots of an event
@@ -34,7 +35,7 @@ class Stored(File):
     kata_id: str
 
     @abstractmethod
-    def store(self, offset: int, data: bytes) -> object:
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
         """Write; durable, and where it completes something visible, when this returns."""
 
 
@@ -62,7 +63,7 @@ class _PendingFile(Stored):
         except KataError as error:
             raise StaleError(f"event {self._index} has its row by now") from error
 
-    def store(self, offset: int, data: bytes) -> None:
+    def store(self, offset: int, data: bytes, announce: Announce) -> None:
         Pending(self._path, self.kata_id).write(self._index, offset, data)
 
 
@@ -88,20 +89,27 @@ class _PendingDirectory(Directory):
             raise NotFoundError(f"no {name!r} here")
         return Entry(_PendingFile(self._ctx, self._kata, 0, self._index), NEVER)
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if is_directory or name != b"event.json":
             raise refuse_write()
         path, kata_id, index = self._kata.path, self._kata.kata_id, self._index
-        return lambda: Pending(path, kata_id).begin_file(index)
+        return lambda attempt: Pending(path, kata_id).begin_file(index, attempt)
 
 
 class AppendedEvents(Stored):
-    """``events.json`` of a kata that is stored as git: rows are appended to it."""
+    """``events.json`` of a kata that is stored as git, up to an event: what is appended to it makes the next one.
+
+    The kernel takes it for longer when somebody has appended, until it asks. Who reads in between finds newlines there,
+    as behind the end there are some: to version 1 they are nothing, unlike zeros. In version 0 they are empty lines; so
+    there it is to ask each time, which leaves next to no time in between.
+    """
 
     is_appended = True
+    behind = b"\n"
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
+        self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
         self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
 
     def size(self) -> int:
@@ -110,21 +118,25 @@ class AppendedEvents(Stored):
     def read(self, offset: int, length: int) -> bytes:
         return self._data[offset : offset + length]
 
-    def store(self, offset: int, data: bytes) -> object:
-        return Pending(self._path, self.kata_id).append(data)
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        return Pending(self._path, self.kata_id).append(data, announce)
 
 
-class PlainOption(AppendedEvents):
+class PlainOption(Stored):
     """The file of an option: values are appended to it."""
 
-    is_appended = False
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
-        super().__init__(key, owner, mtime_ns, kata, data)
-        self._name = name
+        super().__init__(key, owner, mtime_ns)
+        self.kata_id, self._path, self._data, self._name = kata.kata_id, kata.path, data, name
 
-    def store(self, offset: int, data: bytes) -> object:
-        return set_plain_option(self._path, self.kata_id, self._name, data)
+    def size(self) -> int:
+        return len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        return set_plain_option(self._path, self.kata_id, self._name, data, announce)
 
 
 def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
@@ -153,7 +165,7 @@ def pending_node(ctx: Context, key: Key) -> Node:
     return _PendingFile(ctx, kata, kata.plain_version() or 0, key.a)
 
 
-def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Maker:
+def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Creator:
     """What makes a new entry in the directory of a kata of version 0 or 1. Raises EROFS for anything else."""
     version = kata.plain_version()
     index = event_of(name)
@@ -162,30 +174,30 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
         raise refuse_write()
     if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
         ctx.waiting.add(kata_id)
-        return partial(_begin_event, path, kata_id, index)
+        return lambda attempt: _begin_event(path, kata_id, index, attempt)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
         option = name.decode()
         if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
             raise LateError(f"the option {option} was set before")
         ctx.begun_options[kata_id, option] = True
-        return partial(migrate_kata, path, kata_id)
+        return lambda _attempt: migrate_kata(path, kata_id)
     raise refuse_write()
 
 
-def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Maker:
+def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Creator:
     """What makes a part of a new kata in ``path``, before it is whole. Raises EROFS for anything else."""
     if not is_begun(path) or (name not in (DIRECTORY, b"manifest.json") and not (path / "manifest.json").exists()):
         raise refuse_write()
     if is_directory and name == DIRECTORY:
-        return partial(make_directory, path / "0")
+        return lambda attempt: make_new(path / "0", is_directory=True, attempt=attempt)
     if not is_directory and name in (*FILES, FILE_IN_DIRECTORY):
-        return partial(make_file, path / os.fsdecode(name))
+        return lambda attempt: make_new(path / os.fsdecode(name), is_directory=False, attempt=attempt)
     raise refuse_write()
 
 
-def _begin_event(path: Path, kata_id: str, index: int) -> None:
+def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
     migrate_kata(path, kata_id)
-    Pending(path, kata_id).begin(index)
+    Pending(path, kata_id).begin(index, attempt)
 
 
 def _status(root: Path, path: Path) -> os.stat_result:

@@ -11,6 +11,7 @@ from functools import partial
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git import GitRepo
+from katafs.kata.commit import Announce
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
@@ -24,12 +25,13 @@ from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
+    MUTABLE,
     NEVER,
+    Creator,
     Directory,
     Entry,
     File,
     Later,
-    Maker,
     Node,
     entry_or_damaged,
     refuse_write,
@@ -44,12 +46,13 @@ from katafs.tree.plain import (
     STORED_MANIFEST,
     PlainNode,
     is_stored_key,
+    is_written,
     plain_path,
 )
 
-# fixed entries of a kata, and the slot of an event
-PLAIN_EVENTS, FIRST_PLAIN_OPTION = 64, 65
-PLAIN_EVENT = 24
+# a fixed entry of a kata, and slots of an event: its file, and ``events.json`` as it was when that was the last event
+FIRST_PLAIN_OPTION = 65
+PLAIN_EVENT, PLAIN_ROWS = 24, 29
 _OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 
 
@@ -60,15 +63,18 @@ class _StoredFile(PlainNode, Stored):
         super().__init__(ctx, kata_id, path)
         self.kata_id = kata_id
 
-    def store(self, offset: int, data: bytes) -> object:
-        return write_plain(self._root, self.kata_id, self._path, offset, data)
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        return write_plain(self._root, self.kata_id, self._path, offset, data, announce)
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._path != DIRECTORY:
             raise refuse_write()
         return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
 
     def read(self, offset: int, length: int) -> bytes:
+        state = (self._size, self.mtime_ns)
+        if offset or length < self._size:
+            self._ctx.store.plain.partly_read.keep(self.key, self._root, self._path, state)
         try:
             data = super().read(offset, length)
         except KataError:
@@ -81,36 +87,49 @@ class _StoredFile(PlainNode, Stored):
         return _gone_file(self._ctx, self.key).read(offset, length)
 
 
-class _GoneFile(File):
+class _GoneFile(Stored):
     """A plain file that somebody has open, and that was migrated: like a file that was removed, it stays as it was.
+    What is appended goes to where it belongs.
 
-    What the kernel does not have of it is read from git, in one piece, and filled up with newlines to the size that the
-    reader was told: to JSON they are nothing. Where that cannot be, the reader hears ESTALE.
+    Who has read a part of it reads on in the file itself, which is held open for a while. Where nobody has, it is made
+    from git, and filled up with newlines to the size that the reader was told: to JSON they are nothing. Where neither
+    can be, the reader hears ESTALE.
     """
 
-    attr_timeout = NEVER
-
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
-        super().__init__(key, ctx.owner(ctx.store.kata(key.kata)), mtime_ns)
-        self._size, self._node = size, node
+        kata = ctx.store.kata(key.kata)
+        super().__init__(key, ctx.owner(kata), mtime_ns)
+        self.kata_id, self._home, self._version = key.kata, kata.home, kata.plain_version() or 0
+        self.is_appended = key.kind == FIXED and key.a == STORED_EVENTS
+        if not is_written(key, b"", self._home):
+            self.mode = File.mode
+        self._size, self._node, self._partly_read = size, node, ctx.store.plain.partly_read
 
     def size(self) -> int:
         return self._size
 
     def read(self, offset: int, length: int) -> bytes:
-        node = self._node
-        if offset >= self._size:
-            return b""
-        if offset or length < self._size or node is None:
+        state = (self._size, self.mtime_ns)
+        kept = self._partly_read.read(self.key, state, offset, length)
+        if kept is not None:
+            return kept
+        is_part = bool(offset) or length < self._size
+        if self._node is None or (is_part and self._partly_read.has(self.key, state)):
             raise StaleError("the plain file was migrated")
+        return self._made(self._node, offset, max(min(length, self._size - offset), 0))
+
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        return write_plain(self._home, self.kata_id, plain_path(self.key, self._version), offset, data, announce)
+
+    def _made(self, node: Node, offset: int, length: int) -> bytes:
         if (make := node.to_make()) is not None:
             result = make()
             node.made(result.make() if isinstance(result, Later) else result)
-        data = node.read(0, length)
+        made = node.size() or 0
         is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
-        if len(data) > self._size or (is_option and len(data) < self._size):
+        if made > self._size or (is_option and made < self._size):
             raise StaleError("the plain file was migrated")
-        return data.ljust(self._size, b"\n")
+        return node.read(offset, length).ljust(length, b"\n")
 
 
 class _EventDirectory(Directory):
@@ -160,19 +179,20 @@ def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes
     if index is not None:
         key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT if name.endswith(b"n") else PLAIN_DIRECTORY)
     elif name == b"events.json":
-        key = Key(FIXED, kata.kata_id, PLAIN_EVENTS)
+        key = Key(EVENT, kata.kata_id, kata.tip().last, PLAIN_ROWS)
     else:
         key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
     mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
-    timeout = IMMUTABLE if key.kind == EVENT else NEVER
+    # whoever appends to events.json has the entry dropped (`katafs.tree.tree`)
+    timeout = IMMUTABLE if index is not None else MUTABLE if name == b"events.json" else NEVER
     return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
 
 
 def is_plain_path(key: Key) -> bool:
     """Whether a key is that of a plain path."""
     if key.kind == EVENT:
-        return key.b in (PLAIN_EVENT, PLAIN_DIRECTORY, STORED_EVENT)
-    is_made = key.kind == FIXED and PLAIN_EVENTS <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
+        return key.b in (PLAIN_EVENT, PLAIN_ROWS, PLAIN_DIRECTORY, STORED_EVENT)
+    is_made = key.kind == FIXED and FIRST_PLAIN_OPTION <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
     return is_made or is_stored_key(key)
 
 
@@ -196,8 +216,14 @@ def _gone_file(ctx: Context, key: Key) -> Node:
     told = ctx.store.plain.told.get(key)
     if told is None:
         raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
-    made = key._replace(b=PLAIN_EVENT) if key.kind == EVENT else key._replace(a=key.a - STORED_EVENTS + PLAIN_EVENTS)
-    node = None if key == Key(FIXED, key.kata, STORED_MANIFEST) else _made_node(ctx, made)
+    if key.kind == EVENT:
+        node = _made_node(ctx, key._replace(b=PLAIN_EVENT))
+    elif key.a == STORED_MANIFEST:
+        node = None
+    elif key.a == STORED_EVENTS:
+        node = _made_node(ctx, Key(EVENT, key.kata, ctx.store.kata(key.kata).tip().last, PLAIN_ROWS))
+    else:
+        node = _made_node(ctx, key._replace(a=key.a - FIRST_STORED_OPTION + FIRST_PLAIN_OPTION))
     return _GoneFile(ctx, key, *told, node)
 
 
@@ -211,8 +237,8 @@ def _made_node(ctx: Context, key: Key) -> Node:
         return _EventDirectory(ctx, kata, kata.snapshot(key.a))
     if key.kind == EVENT and key.b == PLAIN_EVENT:
         return _event_file(ctx, kata, key.a)
-    if key == Key(FIXED, key.kata, PLAIN_EVENTS):
-        return _events_file(ctx, kata, key, version)
+    if key.kind == EVENT and key.b == PLAIN_ROWS:
+        return _events_file(ctx, kata, key.a, version)
     if key.kind == FIXED:
         return _option_file(ctx, kata, key)
     raise NotFoundError(f"kata {key.kata} has no such plain path")
@@ -234,21 +260,23 @@ def _make_event(snapshot: Snapshot, row: Row, version: int, repo: GitRepo) -> by
     return compact(document).encode("utf-8", "replace")
 
 
-def _events_file(ctx: Context, kata: Kata, key: Key, version: int) -> Node:
-    tip = kata.tip()
-    identity = (key, tip.commit.oid)
+def _events_file(ctx: Context, kata: Kata, last: int, version: int) -> Node:
+    """The rows up to an event. With each event it is another file: were it one that grows, who reads it while its size
+    changes could get pages that the kernel kept from before, and zeros behind them."""
+    snapshot = kata.snapshot(last)
+    key = Key(EVENT, kata.kata_id, last, PLAIN_ROWS)
+    identity = (key, snapshot.commit.oid)
     data = ctx.made.get(identity)
     if not isinstance(data, bytes):
-        data = plain_events(tip.rows, version)
+        data = plain_events(kata.tip().rows, version, last)
         ctx.made.put(identity, data)
-    return AppendedEvents(key, ctx.owner(kata), tip.time_ns, kata, data)
+    return AppendedEvents(key, ctx.owner(kata), snapshot.time_ns, kata, data)
 
 
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
+    # one that was never set has no name, but for those who have just created it, perhaps in an earlier daemon
     values = kata.set_options().get(name)
-    if values is None and (kata.kata_id, name) not in ctx.begun_options:
-        raise NotFoundError(f"the option {name} was never set")
     # a commit has whole seconds, and the kernel must see that something was appended
     mtime_ns = kata.option_times()[name] + len(values or ())
     data = plain_option(values) if values else b""

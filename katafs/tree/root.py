@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import stat
-from functools import partial
 
 from katafs import __version__
 from katafs.errors import NotFoundError
 from katafs.kata.ids import is_id_part
-from katafs.kata.plain_create import make_directory
+from katafs.kata.plain_create import make_new
 from katafs.tree.context import Context
 from katafs.tree.kata_dir import KataDir
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Directory, Entry, Maker, Node, refuse_write
+from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Creator, Directory, Entry, Node, refuse_write
 from katafs.tree.numbers import META, PREFIX, ROOT, Key
 from katafs.tree.readme import readme
 from katafs.tree.stats import StatsFile
@@ -47,11 +46,12 @@ class PrefixDir(Directory):
         parts = self._parts + text
         return Entry(KataDir(self._ctx, parts) if len(parts) == 6 else PrefixDir(self._ctx, parts), MUTABLE)
 
-    def to_create(self, name: bytes, *, is_directory: bool) -> Maker:
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """mkdir(2) of what is named like a part of a kata id: how a service begins a kata."""
         if not is_directory or not is_id_part(name.decode("ascii", "replace")):
             raise refuse_write()
-        return partial(make_directory, self._ctx.store.path(self._parts + name.decode()))
+        path = self._ctx.store.path(self._parts + name.decode())
+        return lambda attempt: make_new(path, is_directory=True, attempt=attempt)
 
 
 class AboutFile(BytesFile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from abc import abstractmethod
@@ -47,13 +48,28 @@ class Controls:
         return max(time.time_ns(), self.outcome(key)[1] + 1)
 
     def expire(self) -> None:
-        """Drop the messages that were not finished in time, and say so in their outcomes."""
-        for key in self.inbox.expire(time.monotonic()):
+        """Drop the messages that were not finished in time, or never will be, and say so in their outcomes."""
+        for key in self.inbox.expire(time.monotonic(), _is_gone):
             self.tell_dropped(key)
 
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
+
+
+def _is_gone(writer: Hashable) -> bool:
+    """Whether a writer is a thread that has ended (`katafs.fuse.handles`): without OPEN nobody tells of a close, and of
+    those who leave a message unfinished most end right after."""
+    if not isinstance(writer, tuple) or writer[0] != "thread":
+        return False
+    try:
+        # takes the number of a thread, too
+        os.kill(writer[1], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # somebody else's
+    return False
 
 
 class Writable(File):
@@ -83,6 +99,10 @@ class Writable(File):
     @abstractmethod
     def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
         """Take one write; the message if it is complete. Raises what the writer is to hear."""
+
+    def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
+        """Look at a large write in a worker thread; what is returned is to be called right before `feed`."""
+        return lambda: None
 
     @abstractmethod
     def parse(self, message: Message) -> Job:

@@ -18,7 +18,6 @@ import pytest
 from katafs.errors import StorageError
 from katafs.kata.fsck import State
 from katafs.kata.fsck import kata as fsck_kata
-from katafs.kata.fsck.kata import check_kata
 from tests.conftest import unavailable
 from tests.fsck.cases import (
     KATA_ID,
@@ -85,45 +84,6 @@ def test_links_in_a_store_are_told(store: Path, tmp_path: Path) -> None:
     (store / "Fs").symlink_to(tmp_path / "Fs")
     (finding,) = check_all(store, repair=True)
     assert (finding.kata_id, finding.code, finding.state) == ("Fs", "not-shown", State.NOTE)
-
-
-def test_a_skipped_index_of_version_0(store: Path) -> None:
-    """Its rows do not say whose they are: nothing is missing where there is an event for each."""
-    path = store / "Ab" / "Cd" / "Ef"
-    for index in (0, 1, 3):
-        (path / str(index)).mkdir(parents=True)
-        (path / str(index) / "event.json").write_text("{}")
-    (path / "manifest.json").write_text("{}")
-    (path / "events.json").write_text("{}\n" * 3)
-    assert check_kata(path, "AbCdEf") == []
-    (path / "1" / "event.json").unlink()
-    (finding,) = check_kata(path, "AbCdEf")
-    assert (finding.code, finding.message) == ("event-missing", "the file of event 1 is not there")
-
-
-@pytest.mark.parametrize("version", [0, 1])
-def test_plain_katas(store: Path, version: int) -> None:
-    path = store / "Ab" / "Cd" / "Ef"
-    path.mkdir(parents=True)
-    (path / "manifest.json").write_text(json.dumps({"version": version, "id": "AbCdEf"}))
-    rows = [{"index": 0, "event": "created"}, {"index": 1, "colour": "red"}]
-    (path / "events.json").write_text((",\n" if version else "\n").join(map(json.dumps, rows)))
-    names = [f"{index}.event.json" if version else f"{index}/event.json" for index in (0, 1)]
-    for name in names:
-        (path / name).parent.mkdir(exist_ok=True)
-        (path / name).write_text("{}")
-    assert check(path) == []
-    (path / names[1]).write_text("{")
-    assert codes(check(path, repair=True)) == [("event-damaged", State.LEFT)]
-    assert check(path, is_quick=True) == []
-    (path / names[1]).unlink()
-    assert codes(check(path, is_quick=True)) == [("event-missing", State.LEFT)]
-    (path / "events.json").write_text("[")
-    assert codes(check(path)) == [("events-unreadable", State.LEFT)]
-    (path / "manifest.json").write_text('{"version": 2}')
-    assert codes(check(path)) == [("git-lost", State.LEFT)]
-    (path / "manifest.json").unlink()
-    assert codes(check(path)) == [("manifest-lost", State.LEFT)]
 
 
 # -- owners and modes

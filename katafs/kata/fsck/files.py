@@ -21,6 +21,8 @@ from katafs.kata.fsck.scan import mend_owners_and_modes
 # and configuration for as long as a person's editor is open; objects are written for as long as a repack takes.
 _STALE_OTHER_LOCK = 600.0
 STALE_WORK = 3600.0
+# a kata is being made as long as it lacks what every kata has, and this many seconds after
+BEING_MADE = 60.0
 _LARGEST_INDEX = 64 << 20  # bytes
 _CHECKED_ELSEWHERE = re.compile(r"\.git/refs/|\.git/HEAD$|manifest\.json$")
 _REFERENCE_LOCK = re.compile(r"\.git/(?:refs/.+|HEAD|packed-refs)\.lock")

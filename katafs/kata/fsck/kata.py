@@ -56,8 +56,6 @@ _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0
 # when references were changed in the last 10 s, somebody may be at work
 _APART, _RECENT = 1.0, 10.0
-# a repository is being made as long as it has no references, and this many seconds after
-_BEING_MADE = 60.0
 _ROUNDS = 6
 
 
@@ -232,7 +230,7 @@ def _is_being_made(exam: Examination) -> bool:
     if exam.references:
         return False
     newest = max(os.lstat(exam.path).st_mtime, os.lstat(exam.git_dir).st_mtime)
-    return 0 <= time.time() - newest < _BEING_MADE
+    return 0 <= time.time() - newest < files.BEING_MADE
 
 
 def _was_written(exam: Examination) -> bool:

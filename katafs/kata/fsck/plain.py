@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from katafs.git.repo import open_plain
-from katafs.kata.fsck.files import STALE_WORK
+from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
-from katafs.kata.plain_files import event_indexes
+from katafs.kata.fsck.keeping import newest_mtime
+from katafs.kata.plain_files import event_indexes, plain_version
 
 _LARGEST = 64 << 20
 _BACKUP = "take it from a backup"
@@ -24,14 +25,16 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
             message = "the directory is empty: whoever was making the kata died"
             yield Problem("kata-empty", message, path.rmdir)
         return
+    if _is_being_made(path):
+        return
     manifest = _read(path / "manifest.json")
     if not isinstance(manifest, dict):
         message = f"its manifest.json {manifest or 'is not a JSON object'}"
         yield Problem("manifest-lost", message, advice=_BACKUP)
         return
-    version = manifest.get("version", 0)
-    if version not in (0, 1):
-        message = f"its manifest says version {printable(repr(version), 40)}, but there is no .git"
+    version = plain_version(manifest or {"version": 0})
+    if version is None:
+        message = f"its manifest says version {printable(repr(manifest['version']), 40)}, but there is no .git"
         yield Problem("git-lost", message, advice=_BACKUP)
         return
     rows = _rows(path / "events.json")
@@ -50,6 +53,15 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
         known = [index for index in which if type(index) is int]
         if which:
             yield Problem(code, f"the file of event {ranges(known) or '?'} {what}", advice=_BACKUP)
+
+
+def _is_being_made(path: Path) -> bool:
+    """Whether somebody made one of the first files a moment ago, and has not come to the others yet, or to its content
+    (FORMAT §3.1)."""
+    first = next((name for name in ("0.event.json", "0/event.json") if (path / name).exists()), "0.event.json")
+    files = [path / name for name in ("manifest.json", "events.json", first)]
+    is_whole = all(file.exists() and file.stat().st_size for file in files)
+    return not is_whole and 0 <= time.time() - newest_mtime(path) < BEING_MADE
 
 
 def _indexes_0(path: Path, rows: int) -> list[int]:

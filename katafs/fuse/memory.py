@@ -1,0 +1,52 @@
+"""Giving memory back when the kernel has forgotten what it was asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+import trio
+
+from katafs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
+
+# so many inodes forgotten in a few seconds are a kernel that needs memory, or a mount that is done with something large
+_MANY_FORGOTTEN = 5_000
+_M_ARENA_MAX = -8  # <malloc.h>
+_HEAPS = 2
+
+
+def keep_few_heaps() -> None:
+    """Have all threads share two heaps. glibc gives each thread one of its own, up to eight a processor, and what a
+    worker thread has freed in its own is of use to nobody else. Without glibc nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
+
+
+class Memory:
+    """Sees when it is time. Belongs to the event loop."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._forgotten = 0
+
+    def forgotten(self, inodes: int) -> None:
+        """The kernel has forgotten so many inodes."""
+        self._forgotten += inodes
+
+    async def look(self) -> None:
+        """To be called every few seconds: forgets what the kernel will hardly ask for again, and gives the memory back.
+
+        The kernel had the answers in its own memory; what it forgot there we need not keep here.
+        """
+        forgotten, self._forgotten = self._forgotten, 0
+        if forgotten < _MANY_FORGOTTEN:
+            return
+        self._tree.ctx.forget()
+        # freed memory stays with the process otherwise; takes some milliseconds, without Python's lock
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            await trio.to_thread.run_sync(trim, 0)
+        log.debug("the kernel has forgotten %d inodes: so have we", forgotten)

@@ -1,0 +1,77 @@
+"""What a daemon keeps of what it has read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import cachetools
+
+from katafs.caching import CountedCache
+from katafs.git import Oid
+from katafs.kata.listing import Listing
+from katafs.kata.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from katafs.kata.kata import Kata
+
+_DAMAGED_SECONDS = 1.0
+
+
+class ReadCaches:
+    """What was read from objects that never change, shared by all katas.
+
+    Each cache is bounded: ``paths`` of all listings (some 300 bytes each), ``snapshots`` (and as many sets of options),
+    ``blob_bytes``, and ``rows_bytes`` of the rows of all open katas as they are stored (in memory 3.4 times as much;
+    one kata may have more). Belongs to one thread.
+    """
+
+    def __init__(
+        self,
+        paths: int = 200_000,
+        snapshots: int = 4_096,
+        blob_bytes: int = 32 << 20,
+        rows_bytes: int = 8 << 20,
+        *,
+        defers: bool = False,
+    ) -> None:
+        #: whether what is large is not read here and now, but a `NotReadYet`
+        self.defers = defers
+        # the keys begin with the number of a history, see `Kata`
+        self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
+        # what was damaged may be mended
+        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
+        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
+        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
+        self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
+            blob_bytes, getsizeof=lambda data: len(data) + 200
+        )
+        self.histories = itertools.count()
+        # the katas whose rows are in memory, those read first in front, and the bytes of their rows as they are stored
+        self._held: WeakKeyDictionary[Kata, int] = WeakKeyDictionary()
+        self._most_rows = rows_bytes
+
+    def hold(self, kata: Kata, size: int) -> None:
+        """The rows of a kata are in memory now, ``size`` bytes as they are stored: others may have to go for them."""
+        self._held.pop(kata, None)
+        self._held[kata] = size
+        for other in list(self._held):
+            if other is kata or self.held <= self._most_rows:
+                return
+            del self._held[other]
+            other.let_go()
+
+    @property
+    def held(self) -> int:
+        """The bytes of all rows that are in memory, as they are stored."""
+        return sum(self._held.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for cache in vars(self).values():
+            if isinstance(cache, cachetools.Cache):
+                cache.clear()
+        for kata in list(self._held):
+            kata.let_go()
+        self._held.clear()

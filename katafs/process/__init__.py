@@ -1,0 +1,160 @@
+"""Work that may take much memory or time, or holds Python's lock: in a process of its own, with limits.
+
+The process is a worker, forked for this one piece of work by a nursery (`katafs.process.nursery`) that has in memory
+what it needs: some milliseconds. The nursery is a new Python, never a fork of a daemon with threads, and is started
+when there is work. Nothing that this process has open is there but the file for the result. It ends with this process,
+or when there was no work for some time; when it is killed, the next one begins its work again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import BufferedRandom
+
+from katafs.errors import ExhaustedError, KataError, StorageError, TooLargeError
+from katafs.process import wire
+from katafs.process.hiring import Gone, nursery
+from katafs.process.limits import Limits
+
+__all__ = ["Limits", "Work", "attempt", "rest", "run"]
+
+log = logging.getLogger(__name__)
+
+#: What a worker calls: with the file for its result (or None), then what it was given. What it returns is small.
+Work = Callable[..., object]
+
+_TRIES = 3
+
+
+def run(limits: Limits, file: BufferedRandom | None, work: Work, *arguments: object) -> object:
+    """``work(file, *arguments)`` in a process of its own; returns what it returns, or raises the `KataError` it raises.
+
+    To be called in any thread that may wait. Raises `TooLargeError` (EFBIG), with a line in the log, when the process
+    takes more than its limits, and `ExhaustedError` when it cannot be started.
+    """
+    try:
+        return attempt(limits, file, work, *arguments)
+    except TooLargeError as error:
+        log.warning("%s, and is refused", error)
+        raise
+
+
+def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments: object) -> object:
+    """The same without a line in the log."""
+    task = pickle.dumps((limits, work, arguments), pickle.HIGHEST_PROTOCOL)
+    output = None if file is None else file.fileno()
+    for number in range(_TRIES):
+        if number and output is not None:
+            # what a worker wrote that died with its nursery
+            os.lseek(output, 0, os.SEEK_SET)
+            os.ftruncate(output, 0)
+        try:
+            said = _ask(limits, output, task, _modules(work, arguments))
+        except TimeoutError as error:
+            raise _too_large(work, arguments, f"{limits.seconds:g} s") from error
+        except _KilledError as killed:
+            limit = f"{limits.processor_seconds} s of processor time, or memory ({killed})"
+            raise _too_large(work, arguments, limit) from killed
+        except Gone:
+            continue
+        return _result(limits, said, work, arguments)
+    raise ExhaustedError("whoever is to do it is killed again and again", errno.EAGAIN)
+
+
+def rest() -> None:
+    """To be called from time to time: ends the nursery when there was no work for some minutes."""
+    nursery().rest()
+
+
+class _KilledError(Exception):
+    """The worker ended without an answer."""
+
+
+def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> bytes:
+    """The answer of a worker, pickled. Raises TimeoutError, `_KilledError`, `Gone`."""
+    with nursery().hire(modules, output) as (end, ending):
+        deadline = time.monotonic() + limits.seconds
+        try:
+            end.settimeout(limits.seconds)
+            end.sendall(task)
+            size = wire.LENGTH.unpack(_read(end, wire.LENGTH.size, deadline))[0]
+            return _read(end, size, deadline)
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise _KilledError(_cause(ending)) from error
+
+
+def _read(end: socket.socket, size: int, deadline: float) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        end.settimeout(max(deadline - time.monotonic(), 0.001))
+        part = end.recv(min(size - len(data), 1 << 20))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def _cause(ending: socket.socket) -> str:
+    """How a worker ended. Raises `Gone` when it died with its nursery, `ExhaustedError` when it was never there."""
+    ending.settimeout(5)
+    try:
+        said = ending.recv(wire.ENDED.size)
+    except OSError as error:
+        raise Gone from error
+    if len(said) < wire.ENDED.size:
+        raise Gone
+    kind, value = wire.ENDED.unpack(said)
+    if kind == wire.NOT_STARTED:
+        raise ExhaustedError(f"no process can be started: {os.strerror(value)}", value or errno.EAGAIN)
+    return f"signal {-value}" if value < 0 else f"exit status {value}"
+
+
+def _result(limits: Limits, said: bytes, work: Work, arguments: tuple[object, ...]) -> object:
+    result, failure = pickle.loads(said)  # noqa: S301 - from our own process
+    if isinstance(failure, MemoryError) or (isinstance(failure, ExhaustedError) and failure.errno == errno.ENOMEM):
+        raise _too_large(work, arguments, f"{limits.memory >> 20} MiB of memory")
+    if isinstance(failure, KataError):
+        raise failure
+    if isinstance(failure, OSError) and failure.errno == errno.EFBIG:
+        raise _too_large(work, arguments, f"{limits.file >> 20} MiB for its result")
+    if isinstance(failure, OSError):
+        raise StorageError(f"the result of {_name(work)} cannot be kept: {failure}", failure.errno or errno.EIO)
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _functions(value: object) -> Iterator[object]:
+    """The functions in a partial of partials, the outermost first."""
+    if isinstance(value, partial):
+        for part in (value.func, *value.args):
+            yield from _functions(part)
+    elif callable(value):
+        yield value
+
+
+def _name(work: Work) -> str:
+    """The function that does the work, at the heart of all partials."""
+    *_, last = _functions(work)
+    return str(getattr(last, "__name__", last))
+
+
+def _modules(work: Work, arguments: tuple[object, ...]) -> str:
+    """The modules that are needed to unpickle the work: as far as they are ours, and fit."""
+    known = [*(str(getattr(each, "__module__", "")) for each in _functions(work))]
+    known += [type(each).__module__ for each in arguments]
+    ours = [name for name in dict.fromkeys(known) if name.startswith("katafs.")]
+    return ",".join(["katafs.process.worker", *ours])[: wire.MESSAGE]
+
+
+def _too_large(work: Work, arguments: tuple[object, ...], limit: str) -> TooLargeError:
+    where = [str(each) for each in arguments if isinstance(each, (str, os.PathLike))]
+    what = " ".join([_name(work), *where])
+    return TooLargeError(f"{what} takes more than {limit}")

@@ -1,0 +1,174 @@
+"""The nursery: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
+
+``python -m katafs.process.nursery``, started by `katafs.process`, with a socket to that process as standard input. A
+fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some hundred. It never
+sees anything of a kata; a worker does one piece of work, under its limits, and ends.
+
+It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
+is the end of the thread that started it.) The workers get SIGKILL from the kernel when the nursery ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Never
+
+from katafs.process import wire, worker
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PRCTL = ctypes.CDLL(None).prctl
+
+
+class _Nursery:
+    def __init__(self, control: socket.socket) -> None:
+        self._pid = os.getpid()
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        # by the number of the worker: the socket of who waits for it
+        self._waiting: dict[int, socket.socket] = {}
+        self._preparing: list[Iterator[None]] = []
+        self._woken, waker = socket.socketpair()
+        for end in (self._woken, waker):
+            end.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._waker = waker
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker.fileno())
+
+    def run(self) -> None:
+        """Until nobody can send work any more."""
+        self._control.send(wire.CODE)
+        while True:
+            # while there is nothing to do
+            ready = self._selector.select(0 if self._preparing else None)
+            if not ready:
+                self._prepare()
+            for key, _ in ready:
+                if key.fileobj is self._control:
+                    if not self._take():
+                        return
+                elif key.fileobj is self._woken:
+                    self._reap()
+                elif key.data in self._waiting:
+                    # he has closed his end
+                    self._forget(key.data)
+                    os.kill(key.data, signal.SIGKILL)
+
+    def _take(self) -> bool:
+        """Start a worker; False when there will be no more work, or the code on disk is not what was loaded."""
+        message, fds, _, _ = socket.recv_fds(self._control, wire.MESSAGE, 3, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            return False
+        if not self._load(message.decode().split(",")):
+            return False
+        task, waiting, *output = fds
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(waiting, wire.ENDED.pack(wire.NOT_STARTED, error.errno or 0))
+            pid = -1
+        if pid == 0:
+            self._be_worker(task, output)
+        for fd in (task, *output):
+            os.close(fd)
+        if pid < 0:
+            os.close(waiting)
+        else:
+            self._waiting[pid] = socket.socket(fileno=waiting)
+            self._selector.register(self._waiting[pid], selectors.EVENT_READ, pid)
+        return True
+
+    def _load(self, modules: list[str]) -> bool:
+        """Import what work needs, once for all workers; False when that would mix two versions of katafs."""
+        new = [name for name in modules if name not in sys.modules]
+        if not new:
+            return True
+        if wire.state_of_code() != wire.CODE:
+            return False
+        for name in new:
+            # a worker will say what is wrong with it
+            with contextlib.suppress(Exception):
+                prepare = getattr(importlib.import_module(name), "prepare_nursery", None)
+                self._preparing += [prepare()] if prepare is not None else []
+        _share()
+        return True
+
+    def _prepare(self) -> None:
+        """Go one step on with what makes later work quicker: a module's ``prepare_nursery()`` is an iterator of steps
+        of some milliseconds."""
+        try:
+            next(self._preparing[0])
+        except Exception:  # noqa: BLE001 - StopIteration, or a worker will say
+            del self._preparing[0]
+            _share()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended[0], os.waitstatus_to_exitcode(ended[1])
+                if pid in self._waiting:
+                    with contextlib.suppress(OSError):
+                        self._waiting[pid].send(wire.ENDED.pack(wire.EXITED, status))
+                    self._forget(pid)
+
+    def _forget(self, pid: int) -> None:
+        waiting = self._waiting.pop(pid)
+        self._selector.unregister(waiting)
+        waiting.close()
+
+    def _be_worker(self, task: int, output: list[int]) -> Never:
+        """In the new process: nothing of the nursery's is left, then the work."""
+        status = 1
+        try:
+            _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == self._pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _close_all_but(task, *output)
+                worker.work(task, *output)
+                status = 0
+        finally:
+            os._exit(status)
+
+
+def _share() -> None:
+    """What is shared with the workers is not to be copied because their collectors look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close everything from 3 on that is not in ``kept``."""
+    first = 3
+    for fd in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        # of an empty range Python closes more than nothing
+        if first < fd:
+            os.closerange(first, fd)
+        first = fd + 1
+
+
+def _main() -> None:
+    # of the thread that started us
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    _Nursery(control).run()
+
+
+if __name__ == "__main__":
+    _main()

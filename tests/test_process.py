@@ -1,0 +1,264 @@
+"""The nursery and its workers: what they hold, what they survive, and how they end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from katafs import process
+from katafs.errors import ExhaustedError, TooLargeError
+from katafs.process import hiring, wire
+from tests.katas import make_kata
+from tests.mounts import MakeMount, children, command_line, wait_until
+from tests.test_bounds import big_event, letters, lines, workers
+from tests.test_bounds import children as all_children
+
+
+def _pid(_file: None) -> tuple[int, int]:
+    return os.getpid(), os.getppid()
+
+
+def _descriptors(_file: object) -> list[str]:
+    return [os.readlink(f"/proc/self/fd/{fd}") for fd in range(64) if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
+def _mark_and_wait(file: BufferedRandom) -> None:
+    file.write(b"begun")
+    file.flush()
+    signal.pause()
+
+
+def _write(file: BufferedRandom) -> None:
+    file.write(b"x")
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
+    """One of our own."""
+    own = hiring.Nursery()
+    monkeypatch.setattr(process, "nursery", lambda: own)
+    yield own
+    own._let_go()
+    wait_until(lambda: has_rested(own), "the end of the nursery")
+
+
+def run(work: process.Work) -> Any:
+    return process.run(process.Limits(), None, work)
+
+
+def pid_of(nursery: hiring.Nursery) -> int:
+    assert nursery._process is not None
+    return nursery._process.pid
+
+
+def wait_for_end(pid: int) -> None:
+    wait_until(lambda: not _lives(pid), f"the end of process {pid}")
+
+
+def has_rested(nursery: hiring.Nursery) -> bool:
+    """Whether none is left of those that were told to end."""
+    nursery.rest()
+    return not nursery._ended
+
+
+def test_a_worker_for_each_piece_of_work(nursery: hiring.Nursery) -> None:
+    found = [run(_pid) for _ in range(4)]
+    assert len({worker for worker, _ in found}) == 4
+    assert {parent for _, parent in found} == {pid_of(nursery)}
+
+
+def test_many_at_once(nursery: hiring.Nursery) -> None:
+    """Each gets the answer to its own question."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: process.run(process.Limits(), None, slice, number), range(200)))
+    assert answers == [slice(None, number) for number in range(200)]
+    wait_until(lambda: not children(pid_of(nursery)), "the end of the workers")
+
+
+def test_nothing_is_inherited(nursery: hiring.Nursery, tmp_path: Path) -> None:
+    """Descriptors of this process, not even those that are inheritable."""
+    with open(tmp_path / "secret", "w+b") as secret, open(tmp_path / "out", "w+b") as out:
+        os.set_inheritable(secret.fileno(), True)
+        run(_pid)
+        links = [os.readlink(link) for link in Path(f"/proc/{pid_of(nursery)}/fd").iterdir()]
+        assert not any("secret" in link for link in links)
+        found = process.run(process.Limits(), out, _descriptors)
+    assert isinstance(found, list)
+    kinds = sorted(link.partition(":")[0] for link in found)
+    assert kinds == ["/dev/null"] * 3 + [str(tmp_path / "out"), "socket"]
+
+
+def test_a_daemons_descriptors_stay_its_own(store: Path, mount: MakeMount) -> None:
+    """Neither the mount nor what keeps it alive reaches a process that reads what a kata holds."""
+    path = make_kata(store, "AbCdEf")
+    big_event(path, text=letters(1_000_000, 1))
+    big_event(path, text=letters(1_000_000, 2))
+    mounted = mount(store)
+    reader = subprocess.Popen(["cat", str(mounted.kata("AbCdEf") / "diff/1..2")], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: workers(mounted.daemon), "a worker")
+        found = [*all_children(mounted.daemon), *workers(mounted.daemon)]
+        assert len(found) == 2
+        # but for the objects that are read, and temporary files
+        allowed = ("/dev/null", "socket:", "anon_inode:[eventpoll]", str(path), "/tmp/")
+        links = [os.readlink(entry) for pid in found for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert [link for link in links if not link.startswith(allowed)] == []
+        assert any("/dev/fuse" in os.readlink(entry) for entry in Path(f"/proc/{mounted.daemon}/fd").iterdir())
+    finally:
+        mounted.kill()
+        reader.communicate()
+    for pid in found:
+        wait_for_end(pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_a_nursery_that_is_killed_is_replaced(nursery: hiring.Nursery) -> None:
+    run(_pid)
+    first = pid_of(nursery)
+    os.kill(first, signal.SIGKILL)
+    assert run(_pid)[1] != first
+
+
+def test_work_is_begun_again_when_its_nursery_dies(nursery: hiring.Nursery, tmp_path: Path) -> None:
+    """And what its worker had written is gone; the worker too."""
+    run(_pid)
+    with open(tmp_path / "out", "w+b") as out, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(process.run, process.Limits(seconds=10), out, _once)
+        wait_until(lambda: (tmp_path / "out").read_bytes() == b"begun", "the work")
+        (worker,) = children(pid_of(nursery))
+        (tmp_path / "out.again").touch()
+        os.kill(pid_of(nursery), signal.SIGKILL)
+        waiting.result(20)
+        wait_for_end(worker)
+    assert (tmp_path / "out").read_bytes() == b"x"
+
+
+def _once(file: BufferedRandom) -> None:
+    name = os.readlink(f"/proc/self/fd/{file.fileno()}")
+    (_write if os.path.exists(name + ".again") else _mark_and_wait)(file)
+
+
+def test_who_gives_up_waiting_leaves_nobody(nursery: hiring.Nursery, tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w+b") as out, pytest.raises(TooLargeError):
+        process.run(process.Limits(seconds=0.3), out, _mark_and_wait)
+    wait_until(lambda: not children(pid_of(nursery)), "the end of the worker")
+
+
+def test_without_work_it_ends(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(_pid)
+    first = pid_of(nursery)
+    nursery.rest()
+    assert _lives(first), "not at once"
+    monkeypatch.setattr(hiring, "IDLE_SECONDS", 0.0)
+    wait_until(lambda: has_rested(nursery) and not os.path.exists(f"/proc/{first}"), "the end of the nursery")
+    assert run(_pid)
+
+
+def test_not_while_it_works(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiring, "IDLE_SECONDS", 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run, _doze)
+        wait_until(lambda: nursery._working, "the work")
+        nursery.rest()
+        assert answer.result(20) == "awake"
+
+
+def _doze(_file: object) -> str:
+    time.sleep(0.3)
+    return "awake"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_it_ends_with_whoever_started_it(number: signal.Signals) -> None:
+    """Also when the thread that did has ended long before."""
+    script = (
+        "import threading, signal\n"
+        "from tests.test_process import _pid, run\n"
+        "def work(): print(*run(_pid), flush=True)\n"
+        "for _ in range(2):\n"
+        "    thread = threading.Thread(target=work); thread.start(); thread.join()\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        found = [started.stdout.readline().split() for _ in range(2)]
+        assert found[0][1] == found[1][1], "it outlives the thread that started it"
+        nursery = int(found[0][1])
+        assert _lives(nursery)
+        started.send_signal(number)
+        started.wait(20)
+    wait_for_end(nursery)
+
+
+def test_no_work_by_other_code(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that an upgrade has passed by does not have its work done by the new code, nor by half of each."""
+    monkeypatch.setattr(wire, "CODE", b"another")
+    with pytest.raises(ExhaustedError, match="katafs reload"):
+        run(_pid)
+
+
+def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
+    """Large work waits for the reload, and is then done by the new code."""
+    with command_line() as cli:
+        package = cli.directory / "katafs"
+        shutil.copytree(Path(process.__file__).parent.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        cli.environment["PYTHONPATH"] = str(cli.directory)
+        path = make_kata(cli.directory / "store", "AbCdEf")
+        big_event(path, text=lines(60_000))
+        cli.mount("store", "mnt")
+        diff = cli.directory / "mnt/Ab/Cd/Ef/diff/0..1"
+        module = package / "kata/diff.py"
+        module.write_text(module.read_text().replace('b"diff --git ', 'b"diff --new '))
+        with pytest.raises(BlockingIOError):
+            diff.read_bytes()
+        assert cli.done("reload", "mnt") == ""
+        assert b"diff --new " in diff.read_bytes()
+
+
+def test_idle_memory(nursery: hiring.Nursery) -> None:
+    """What is stated of the nursery: with all modules that a daemon has work done by, some 40 MiB."""
+    modules = "katafs.tree.made,katafs.tree.contents,katafs.kata.download,katafs.kata.diff,katafs.html.process"
+    with nursery.hire(modules, None):
+        pass
+    pid = pid_of(nursery)
+    wait_until(lambda: "S (sleeping)" in Path(f"/proc/{pid}/status").read_text(), "the preparations")
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert resident < 80 << 20
+
+
+def _wait_for_worker(done: Future[bytes], daemon: int) -> None:
+    wait_until(lambda: done.done() or workers(daemon), "a worker")
+
+
+def test_pages_while_nurseries_are_killed(store: Path, mount: MakeMount) -> None:
+    """Whoever reads notices nothing."""
+    kata_id = "AbCdEf"
+    path = make_kata(store, kata_id)
+    for number in range(4):
+        big_event(path, text=lines(100 + number))
+    mounted = mount(store)
+    kata = mounted.kata(kata_id)
+    for was in range(5):
+        with ThreadPoolExecutor(1) as pool:
+            page = pool.submit((kata / f"html/{was}..4.html").read_bytes)
+            _wait_for_worker(page, mounted.daemon)
+            for nursery in all_children(mounted.daemon):
+                os.kill(nursery, signal.SIGKILL)
+            assert b"</html>" in page.result(20)
