@@ -197,7 +197,7 @@ def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.
     """A mount for all tests here, in each mode."""
     with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
         # a handler that fails otherwise, with a traceback, is not expected
-        mount.expected_log = r"katafs\.fuse\.operations: \w+: "
+        mount.expected_log = r"katafs\.fuse\.answering: \w+: "
         yield mount
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# by the bits of an instruction to copy: how far to the left each byte that follows belongs
+_SHIFTS = [tuple(8 * bit for bit in range(4) if bits & 1 << bit) for bits in range(16)]
+
 
 def delta_sizes(delta: bytes) -> tuple[int, int, int]:
     """The sizes that a difference is from and makes, and where its instructions start."""
@@ -36,13 +39,14 @@ def apply_delta(base: bytes, delta: bytes, largest: int) -> bytes:
             code = delta[at]
             at += 1
             if code & 0x80:
-                numbers = [0] * 7
-                for bit in range(7):
-                    if code & 1 << bit:
-                        numbers[bit] = delta[at]
-                        at += 1
-                start = int.from_bytes(bytes(numbers[:4]), "little")
-                size = int.from_bytes(bytes(numbers[4:]), "little") or 0x10000
+                start = size = 0
+                for shift in _SHIFTS[code & 15]:
+                    start |= delta[at] << shift
+                    at += 1
+                for shift in _SHIFTS[code >> 4 & 7]:
+                    size |= delta[at] << shift
+                    at += 1
+                size = size or 0x10000
                 piece = base[start : start + size]
             else:
                 size, start = code, at

@@ -7,7 +7,7 @@ it: see `katafs.git.loose` and `katafs.git.packed`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -45,7 +45,18 @@ class Objects:
             raise unreadable(f"{git_dir} is not a readable git repository", error) from error
         if directory != self.real_git_dir + "/objects":
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
-        self._reader = _Reader(directory, largest)
+        #: kind and data of objects that are to be stored (`katafs.git.write`), which all that read here see already
+        self.pending: dict[Oid, tuple[int, bytes]] = {}
+        self._reader = _Reader(directory, largest, self.pending)
+
+    @property
+    def pack_directory(self) -> Path:
+        """Where the packs are, or will be."""
+        return Path(self._reader.directory, "pack")
+
+    def close(self) -> None:
+        """Close the packs; they are opened again when one is read."""
+        self._reader.packs.close()
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -132,7 +143,7 @@ class Objects:
 
     def __contains__(self, oid: Oid) -> bool:
         """Whether there is such an object, whole or not."""
-        return oid in self._reader.loose or oid in self._reader.packs
+        return oid in self._reader
 
     def loose(self) -> Iterator[Oid]:
         """The ids of all loose objects, by the names of their files."""
@@ -167,27 +178,34 @@ class Objects:
         return odb
 
     def has(self, oid: Oid) -> bool:
-        """Whether there is such an object, and whole."""
+        """Whether there is such an object, and whole; what came to be packed by others since it was last looked is not
+        seen."""
+        reader = self._reader
+        if oid not in self.pending and oid not in reader.loose and not reader.packs.knows(oid):
+            return False
         try:
-            self._reader.read(oid)
+            reader.read(oid)
         except (KeyError, *_DAMAGE):
             return False
         return True
 
-    def write_loose(self, oid: Oid, kind: int, data: bytes) -> None:
-        """Store an object as a loose one; on disk when this returns, but for its new directory. Raises OSError."""
-        self._reader.loose.write(oid, kind, data)
-
 
 class _Reader:
-    """Loose and packed objects together. Errors are those of `Loose` and `Packs`."""
+    """Pending, loose and packed objects together. Errors are those of `Loose` and `Packs`."""
 
-    def __init__(self, directory: str, largest: int) -> None:
+    def __init__(self, directory: str, largest: int, pending: Mapping[Oid, tuple[int, bytes]]) -> None:
+        self.directory = directory
         self.loose = Loose(directory)
         self.packs = Packs(directory)
         self._largest = largest
+        self._pending = pending
+
+    def __contains__(self, oid: Oid) -> bool:
+        return oid in self._pending or oid in self.loose or oid in self.packs
 
     def read(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
+        if (known := self._pending.get(oid)) is not None:
+            return known
         try:
             return self.loose.read(oid, self._largest)
         except KeyError:
@@ -198,12 +216,11 @@ class _Reader:
             return self.read_packed(oid)
 
     def read_packed(self, oid: Oid) -> tuple[int, bytes]:
-        kind, data = self.packs.read(oid, self._largest)
-        if object_id(kind, data) != oid:
-            raise ValueError("its bytes are not those of its id")
-        return kind, data
+        return self.packs.read(oid, self._largest)
 
     def head(self, oid: Oid) -> tuple[int, int]:
+        if (known := self._pending.get(oid)) is not None:
+            return known[0], len(known[1])
         try:
             return self.loose.head(oid)
         except KeyError:
@@ -234,8 +251,7 @@ class _Backend(pygit2.OdbBackend):
         return self._reader.head(bytes(oid.raw))
 
     def exists_cb(self, oid: pygit2.Oid) -> bool:
-        raw = bytes(oid.raw)
-        return raw in self._reader.loose or raw in self._reader.packs
+        return bytes(oid.raw) in self._reader
 
     def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
         raise KeyError(digits)
