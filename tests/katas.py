@@ -44,6 +44,16 @@ def git(path: Path, *arguments: object, stdin: bytes = b"") -> bytes:
     return subprocess.run(command, cwd=path, input=stdin, capture_output=True, check=True).stdout
 
 
+def loosen(path: Path) -> None:
+    """Unpack all packs of a kata, so that each object is a file that can be damaged."""
+    packs = path / ".git/objects/pack"
+    for data, name in [(pack.read_bytes(), pack.stem) for pack in packs.glob("*.pack")]:
+        for file in packs.glob(f"{name}.*"):
+            # git stores nothing that it finds
+            file.unlink()
+        git(path, "unpack-objects", "-q", stdin=data)
+
+
 def message(files: Mapping[str, str] | None = None, colour: str = "red", **more: Any) -> dict[str, Any]:
     """A ``ran_tests`` message."""
     made: dict[str, Any] = {"summary": {"colour": colour, "duration": 1.25, "predicted": "none"}, **more}

@@ -15,7 +15,7 @@ import pytest
 
 from katafs.kata.ids import kata_path
 from katafs.tree.numbers import FIXED, Key, Numbers
-from tests.katas import add_event, git, git_files, make_kata
+from tests.katas import add_event, git, git_files, loosen, make_kata
 from tests.mounts import MakeMount, Mount, wait_until
 from tests.test_tree import NATIVE, SAVER, content, fresh, nodes_below
 
@@ -87,6 +87,7 @@ def damaged_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in (1, 2, 3):
         output = {"content": f"run {index}", "truncated": index == 2}
         add_event(path, index, files={"hiker.py": f"{index}\n", "same/same": "same\n"}, stdout=output, status="1")
+    loosen(path)
     for break_object, what in BREAKS:
         copy = kata_path(store, IDS[break_object.__name__, what])
         shutil.copytree(path, copy)
@@ -174,6 +175,7 @@ def test_only_what_is_below_a_damaged_directory_fails(mount: MakeMount, store: P
     path = make_kata(store, NATIVE)
     files = {name: f"this is {name}\n" for name in names}
     add_event(path, 1, files=files)
+    loosen(path)
     oid = git(path, "rev-parse", "1:files/m").decode().strip()
     object_file = path / ".git/objects" / oid[:2] / oid[2:]
     saved = object_file.read_bytes()

@@ -174,6 +174,8 @@ def test_a_new_daemon_knows_what_an_old_one_gave_out(katas: Path) -> None:
             kata = old.node(Numbers.number(Key(FIXED, "Nt1veK", 0)))
             node = kata.child(directory).node.child(last).node
             given[node.number] = attributes(made(node))
+        # what .katafs/ says is of the daemon that is asked
+        given = {number: seen for number, seen in given.items() if not 2 < number < 64}
         small = {number: seen for number, seen in given.items() if number < TABLE}
         assert len(small) > 200
         for number, seen in small.items():
@@ -269,7 +271,7 @@ def numbers_of(mount: Mount) -> dict[bytes, bytes]:
 def test_numbers_are_the_same_after_a_restart(katas: Path, mount: MakeMount, mode: str) -> None:
     first = mount(katas, mode)
     before = numbers_of(first)
-    assert sum(path.startswith(b"./Nt/1v/eK/.git/objects") for path in before) > 50
+    assert sum(path.startswith(b"./Nt/1v/eK/.git/objects") for path in before) > 10
     assert sum(path.startswith(b"./5r/TJ/v5/") for path in before) > 5
     assert not first.stop()
     assert numbers_of(mount(katas, mode)) == before

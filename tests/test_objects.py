@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git import GitRepo, GitWriter
+from katafs.git import GitRepo, check_config
 from katafs.git.objects import BLOB, COMMIT, TREE
 from tests.katas import add_event, git, make_kata, tags_of
 
@@ -139,4 +139,4 @@ def test_no_configuration_and_no_alternates_are_obeyed(kata: Path, store: Path) 
     with pytest.raises(DamagedError):
         repo.blob(secret)
     with pytest.raises(DamagedError):
-        GitWriter(repo)
+        check_config(repo)

@@ -17,7 +17,7 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
-from katafs.git.pack import _type_and_size, _varint
+from katafs.git.pack import _type_and_size, varint
 from katafs.git.packed import Packs
 from tests.katas import add_event, git, make_kata
 from tests.mounts import MakeMount
@@ -70,8 +70,9 @@ def test_every_object_of_a_real_pack(store: Path, options: tuple[str, ...]) -> N
     assert bytes(20) not in packs
     with pytest.raises(KeyError):
         packs.read(bytes(20), 200_000)
-    assert sorted(packs) == sorted(map(bytes.fromhex, oids))
-    verified = git(path, "verify-pack", "-v", next((path / ".git/objects/pack").glob("*.pack"))).decode()
+    assert set(packs) >= set(map(bytes.fromhex, oids))
+    newest = max((path / ".git/objects/pack").glob("*.pack"), key=lambda each: each.stat().st_size)
+    verified = git(path, "verify-pack", "-v", newest).decode()
     assert "chain length = 4" in verified, "the pack has chains"
 
 
@@ -93,7 +94,7 @@ def make_thin(path: Path, base: str, small: str) -> None:
     directory = path / ".git/objects"
     loose = directory / base[:2] / base[2:]
     data = zlib.decompress(loose.read_bytes()).partition(b"\0")[2]
-    delta = _varint(len(data)) + _varint(13) + b"\x90\x0a" + b"\x03end"
+    delta = varint(len(data)) + varint(13) + b"\x90\x0a" + b"\x03end"
     entries = [_type_and_size(3, len(data)) + zlib.compress(data, 9)]
     entries.append(_type_and_size(7, len(delta)) + bytes.fromhex(base) + zlib.compress(delta))
     body = struct.pack(">4sII", b"PACK", 2, 2) + b"".join(entries)

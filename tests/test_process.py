@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -178,6 +180,28 @@ def test_not_while_it_works(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyP
         wait_until(lambda: nursery._working, "the work")
         nursery.rest()
         assert answer.result(20) == "awake"
+
+
+def test_resting_waits_for_nobody(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop calls it: not even for a nursery that is being started."""
+    begun, go_on = threading.Event(), threading.Event()
+    start = nursery._start
+
+    def slowly() -> socket.socket:
+        begun.set()
+        assert go_on.wait(20)
+        return start()
+
+    monkeypatch.setattr(nursery, "_start", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(run, _pid)
+        assert begun.wait(20)
+        resting = pool.submit(nursery.rest)
+        try:
+            resting.result(10)
+        finally:
+            go_on.set()
+        assert answer.result(20)
 
 
 def _doze(_file: object) -> str:

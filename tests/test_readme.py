@@ -100,6 +100,7 @@ def test_every_option_of_the_readme_exists() -> None:
         "mount",
         "umount",
         "reload",
+        "compact",
         "create",
         "demo",
         "migrate",

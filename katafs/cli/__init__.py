@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import fsck, installing, looking, migrating, mounts, status, stores
+from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
 
 _EXAMPLES = [
@@ -51,6 +51,7 @@ _COMMANDS = (
     stores.create,
     stores.demo,
     migrating.migrate,
+    compacting.compact,
     fsck.fsck,
     looking.log,
     looking.show,

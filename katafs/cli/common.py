@@ -7,12 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
+from katafs.errors import KataError
 from katafs.fuse import mounting
+
+if TYPE_CHECKING:
+    from katafs.kata.store import Store
 
 
 class PathType(click.Path):
@@ -104,3 +108,12 @@ def fail(message: str, status: int = 1) -> NoReturn:
     """End the command with one sentence."""
     click.echo(f"katafs: {message}", err=True)
     sys.exit(status)
+
+
+def names(katas: Store, parts: str) -> list[str]:
+    """The names below a directory of a store; none, and a line that says why, if it cannot be read."""
+    try:
+        return katas.names(parts)
+    except KataError as error:
+        click.echo(f"katafs: {error}", err=True)
+        return []

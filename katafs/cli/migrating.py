@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, names, quiet, real_store, start_writing
 from katafs.errors import KataError, StorageError
 
 if TYPE_CHECKING:
     from katafs.kata.migrate import Migrated
-    from katafs.kata.store import Store
 
 # what another kata would meet too
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -83,19 +82,11 @@ def _to_migrate(store: Path, ids: Sequence[str]) -> Iterator[tuple[str, Path]]:
         return
     katas = Store(store)
     for first in katas.names(""):
-        for second in _names(katas, first):
-            for third in _names(katas, first + second):
+        for second in names(katas, first):
+            for third in names(katas, first + second):
                 path = kata_path(store, first + second + third)
                 if needs_migration(path):
                     yield first + second + third, path
-
-
-def _names(katas: Store, parts: str) -> list[str]:
-    try:
-        return katas.names(parts)
-    except KataError as error:
-        click.echo(f"katafs: {error}", err=True)
-        return []
 
 
 class _Run:

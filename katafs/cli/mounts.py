@@ -55,6 +55,14 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 )
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
 @click.option("--no-keep-alive", is_flag=True, help="Let the mount end with the daemon, however that ends.")
+@click.option("--no-compact", is_flag=True, help="Do not pack katas anew when nobody writes to them.")
+@click.option(
+    "--compact-after",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="After how many quiet seconds to do so.",
+)
 @click.option("--log-file", type=PATH, help="Log to this file [default: syslog, or standard error with -f].")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @verbose
@@ -70,6 +78,8 @@ def mount(
     xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
+    no_compact: bool,
+    compact_after: float,
     log_file: Path | None,
     log_level: str,
     verbose: bool,
@@ -83,7 +93,16 @@ def mount(
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
     wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr=xattr
+        store,
+        mountpoint,
+        read_only,
+        allow_other,
+        not no_fast_open,
+        not no_keep_alive,
+        uid,
+        gid,
+        xattr=xattr,
+        compact_after=None if no_compact else compact_after,
     )
     try:
         if mounting.remove_dead(mountpoint) and not quiet:

@@ -54,6 +54,8 @@ class MountOptions:
     gid: int | None = None
     #: whether events have extended attributes
     xattr: bool = False
+    #: seconds without a write after which a kata is packed anew; None: never
+    compact_after: float | None = 60.0
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""

@@ -20,6 +20,7 @@ import pyfuse3
 from katafs.errors import InvalidError, KataError, NotFoundError
 from katafs.fuse.answering import refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
+from katafs.fuse.compacting import Compactor
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
@@ -54,7 +55,8 @@ class Operations(pyfuse3.Operations):
         self._has_xattr = tree.ctx.about.xattr
         self.reading = Reading()
         self.memory = Memory(tree)
-        self._writes = Writes(tree, journal, self.reading)
+        self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
+        self._writes = Writes(tree, journal, self.reading, self.compactor.wrote)
         self._makers = Makers(tree)
         self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # what a listing began with, for its later parts

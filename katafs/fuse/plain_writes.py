@@ -132,6 +132,8 @@ class PlainWrites:
             is_first = before is None and self._tree.ctx.store.is_git(kata_id)
             is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
             self._counters.commits["plain"] += is_first or is_new
+            if is_first or is_new:
+                self._writes.wrote(kata_id)
         except Exception:
             log.exception("kata %s: what was recorded cannot be looked at", kata_id)
         await self._writes.tell_committed(kata_id, before)

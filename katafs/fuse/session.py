@@ -192,6 +192,8 @@ async def _run(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, tree, operations, kept)
+        if options.compact_after is not None:
+            nursery.start_soon(operations.compactor.run, options.compact_after)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting

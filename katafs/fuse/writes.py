@@ -36,8 +36,10 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, journal: Journal, reading: Reading) -> None:
+    def __init__(self, tree: Tree, journal: Journal, reading: Reading, wrote: Callable[[str], None]) -> None:
+        """``wrote`` is called with the id of a kata in which something was recorded."""
         self._tree = tree
+        self.wrote = wrote
         self._journal = journal
         self.reading = reading
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
@@ -102,6 +104,7 @@ class Writes:
         if committed is None:
             return None
         log.info("kata %s: event %d, commit %s was recorded already", kata_id, committed.index, committed.commit.hex())
+        self.wrote(kata_id)
         # a message may be two commits
         earlier = await self.reading.answer(lambda: kata.tip_at(commits_before(kata.repo, committed.commit, 2)))
         await self.tell_committed(kata_id, earlier)
@@ -130,6 +133,7 @@ class Writes:
         else:
             self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
+        self.wrote(node.kata_id)
         await self.tell_committed(node.kata_id, before)
 
     async def tell_committed(self, kata_id: str, before: Tip | None) -> None:

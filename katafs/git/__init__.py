@@ -8,6 +8,7 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from katafs.git.compacting import Parts, Repack, TagPacker, parts
 from katafs.git.history import HistoryWriter, ObjectHasher
 from katafs.git.lock import repository_lock
 from katafs.git.mending import STALE_LOCK, RefMender, put_object
@@ -15,7 +16,7 @@ from katafs.git.objects import Oid
 from katafs.git.references import Reference, packed_references, read_reference, references
 from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
 from katafs.git.verify import KIND_WORDS, Damage, Whereabouts, verify
-from katafs.git.write import GitWriter, init_repository
+from katafs.git.write import GitWriter, check_config, init_repository
 
 __all__ = [
     "KIND_WORDS",
@@ -27,13 +28,18 @@ __all__ = [
     "HistoryWriter",
     "ObjectHasher",
     "Oid",
+    "Parts",
     "RefMender",
     "Reference",
+    "Repack",
+    "TagPacker",
     "TreeEntry",
     "Whereabouts",
+    "check_config",
     "init_repository",
     "is_component",
     "packed_references",
+    "parts",
     "put_object",
     "read_reference",
     "references",
@@ -43,10 +49,6 @@ __all__ = [
 
 # Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).
 pygit2.settings.owner_validation = False
-# Objects, references and their directories are synced before the call that wrote them returns.
-pygit2.settings.enable_fsync_gitdir(True)
-# An object that the daemon writes must refer to objects that exist; checked by katafs itself, once a commit.
-pygit2.settings.enable_strict_object_creation(True)
 # Packs are mapped into memory; small windows keep a walk through a large history from looking like a leak.
 pygit2.settings.mwindow_size = 1 << 20
 pygit2.settings.mwindow_mapped_limit = 64 << 20

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import cachetools
-
-#: what others were made from, by the number of the pack and the place in it: kind and data, not compared with an id
-Bases = cachetools.LRUCache[tuple[int, int], tuple[int, bytes]]
-# by the bits of an instruction: for each byte that they announce its position among these, and how far it is shifted
-_PLACE = [
-    tuple((position, 8 * bit) for position, bit in enumerate(bit for bit in range(4) if code >> bit & 1))
-    for code in range(16)
-]
+# by the bits of an instruction to copy: how far to the left each byte that follows belongs
+_SHIFTS = [tuple(8 * bit for bit in range(4) if bits & 1 << bit) for bits in range(16)]
 
 
 class LargeObjectError(ValueError):
     """An object is larger than who wants it can have it."""
-
-
-def new_bases(limit: int = 4 << 20) -> Bases:
-    """Room for ``limit`` bytes of what differences were from; used by one thread.
-
-    A file that changes at each event is a row of differences, each from the next: without, the oldest would be made
-    through all the others, and the second oldest again.
-    """
-    return cachetools.LRUCache(limit, getsizeof=lambda found: len(found[1]) + 200)
 
 
 def delta_sizes(delta: bytes) -> tuple[int, int, int]:
@@ -59,14 +43,13 @@ def apply_delta(base: bytes, delta: bytes, largest: int) -> bytes:
             code = delta[at]
             at += 1
             if code & 0x80:
-                # a bit for each byte that is there, of four of the place and three of the size
                 start = size = 0
-                for bit, shift in _PLACE[code & 0x0F]:
-                    start |= delta[at + bit] << shift
-                at += len(_PLACE[code & 0x0F])
-                for bit, shift in _PLACE[code >> 4 & 7]:
-                    size |= delta[at + bit] << shift
-                at += len(_PLACE[code >> 4 & 7])
+                for shift in _SHIFTS[code & 15]:
+                    start |= delta[at] << shift
+                    at += 1
+                for shift in _SHIFTS[code >> 4 & 7]:
+                    size |= delta[at] << shift
+                    at += 1
                 size = size or 0x10000
                 piece = base[start : start + size]
             else:

@@ -1,4 +1,4 @@
-"""Reading and writing loose objects.
+"""Reading loose objects.
 
 Not by libgit2, which never comes back from one that was cut short (1.9: its inflate loop makes no progress while
 Python's lock is held): one half-written file would stop the daemon.
@@ -8,18 +8,15 @@ Format: zlib of ``<word> SP <decimal size> NUL <data>``, in a file named after t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Iterator
 from io import FileIO
 
 from katafs.git.delta import LargeObjectError
 from katafs.git.inside import open_inside
-from katafs.git.storing import sync_directory
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 KINDS = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
@@ -99,27 +96,6 @@ class Loose:
         if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
         return kind, data
-
-    def write(self, oid: bytes, kind: int, data: bytes) -> None:
-        """Store an object, instead of a damaged file that is there; its file and its directory are synced."""
-        path = self.path(oid)
-        directory = os.path.dirname(path)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory)
-        # a name that git and fsck take for what somebody left behind
-        fd, name = tempfile.mkstemp(prefix="tmp_obj_", dir=directory)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(zlib.compress(f"{WORDS[kind]} {len(data)}\0".encode() + data, 1))
-                file.flush()
-                os.fchmod(fd, 0o444)
-                os.fsync(fd)
-            os.rename(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        sync_directory(directory)
 
     def kind_and_pieces(self, oid: bytes) -> Iterator[tuple[int, bytes]]:
         """The data of an object, however large, with little memory: pieces of it, each with the kind of the object.

@@ -9,14 +9,14 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import RaceLostError
 from katafs.git.objects import Oid
+from katafs.git.ref_locks import write_synced
 from katafs.git.references import packed_references, read_reference
-from katafs.git.refs import RefWriter
+from katafs.git.refs import RefWriter, make_parents
 from katafs.git.repo import MAIN, GitRepo, open_plain
 from katafs.git.storing import storing, sync_path
 
@@ -31,10 +31,6 @@ _PACKED_LINES = re.compile(rb"^([0-9a-f]{40}) (\S+)\n(?:\^[0-9a-f]{40}\n)?", re.
 class RefMender(RefWriter):
     """Mends the references of one repository."""
 
-    def __init__(self, repo: GitRepo) -> None:
-        self._repo = repo
-        self._git_dir = repo.git_dir
-
     def replace(self, name: str, new: Oid | None, old: Oid | None) -> None:
         """Set a reference that is ``old`` to ``new``; None: it is not there, cannot be read, or is to be removed.
 
@@ -42,7 +38,7 @@ class RefMender(RefWriter):
         """
         with storing(name, self._git_dir):
             path = self._git_dir / name
-            made = _make_parents(path.parent)
+            made = make_parents(path.parent)
             with self._locked(name, STALE_LOCK) as lock:
                 if self._value(name) != old:
                     raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
@@ -92,42 +88,16 @@ class RefMender(RefWriter):
             lock.become(path, header + b"".join(lines))
         sync_path(self._git_dir)
 
-    @contextmanager
-    def _locked(self, name: str, stale: float) -> Iterator[_HeldLock]:
-        """Hold git's lock of a file in ``.git``."""
-        lock = _HeldLock(self._lock(name, stale))
-        try:
-            yield lock
-        finally:
-            lock.release()
-
-
-class _HeldLock:
-    """A lock that we made; once it has become the file, a lock of that name is another's."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._is_held = True
-
-    def become(self, path: Path, data: bytes) -> None:
-        _write(self._path, data)
-        os.rename(self._path, path)
-        self._is_held = False
-
-    def release(self) -> None:
-        if self._is_held:
-            os.unlink(self._path)
-
 
 def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
     """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
     path = repo.objects.loose_file(oid)
     with storing(f"object {oid.hex()}", repo.git_dir, len(data)):
-        made = _make_parents(path.parent)
+        made = make_parents(path.parent)
         temporary = path.parent / f"tmp_obj_{secrets.token_hex(4)}"
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-            _write(os.fspath(temporary), zlib.compress(b"%b %d\0" % (word, len(data)) + data))
+            write_synced(os.fspath(temporary), zlib.compress(b"%b %d\0" % (word, len(data)) + data))
             os.chmod(temporary, 0o444)
             os.rename(temporary, path)
         except BaseException:
@@ -138,26 +108,8 @@ def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
             sync_path(directory)
 
 
-def _make_parents(directory: Path) -> list[Path]:
-    """Make a directory, and those above it; returns the directories in which something was made."""
-    made = []
-    while not directory.is_dir():
-        made.append(directory)
-        directory = directory.parent
-    for missing in reversed(made):
-        missing.mkdir(exist_ok=True)
-    return [missing.parent for missing in made]
-
-
 def _remove_empty(path: Path) -> None:
     """Remove empty directories where a reference is to be. Raises OSError when there is something in them."""
     if path.is_dir() and not path.is_symlink():
         for parent, _, _ in os.walk(path, topdown=False):
             os.rmdir(parent)
-
-
-def _write(path: str, data: bytes) -> None:
-    with open(path, "wb", opener=open_plain) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

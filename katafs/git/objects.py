@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import pygit2
 
 from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
-from katafs.git.delta import Bases, LargeObjectError
+from katafs.git.delta import LargeObjectError
 from katafs.git.inside import real_path
 from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
 from katafs.git.packed import Packs
@@ -33,12 +33,10 @@ class Objects:
     """The objects of one repository. Belongs to one thread.
 
     ``largest`` is the size, in bytes, of the largest object that is read into memory. ``budget`` is that of all that
-    are read; where there is one, more is a `HeavyError`. ``bases`` is room that is shared with other repositories.
+    are read; where there is one, more is a `HeavyError`.
     """
 
-    def __init__(
-        self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None, bases: Bases | None = None
-    ) -> None:
+    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
         self._git_dir = git_dir
         self._largest, self._budget = largest, budget
         try:
@@ -49,7 +47,18 @@ class Objects:
             raise unreadable(f"{git_dir} is not a readable git repository", error) from error
         if directory != self.real_git_dir + "/objects":
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
-        self._reader = _Reader(directory, bases)
+        #: kind and data of objects that are to be stored (`katafs.git.write`), which all that read here see already
+        self.pending: dict[Oid, tuple[int, bytes]] = {}
+        self._reader = _Reader(directory, self.pending)
+
+    @property
+    def pack_directory(self) -> Path:
+        """Where the packs are, or will be."""
+        return Path(self._reader.directory, "pack")
+
+    def close(self) -> None:
+        """Close the packs; they are opened again when one is read."""
+        self._reader.packs.close()
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -148,7 +157,7 @@ class Objects:
 
     def __contains__(self, oid: Oid) -> bool:
         """Whether there is such an object, whole or not."""
-        return oid in self._reader.loose or oid in self._reader.packs
+        return oid in self._reader
 
     def loose(self) -> Iterator[Oid]:
         """The ids of all loose objects, by the names of their files."""
@@ -183,30 +192,39 @@ class Objects:
         return odb
 
     def has(self, oid: Oid) -> bool:
-        """Whether there is such an object, and whole."""
+        """Whether there is such an object, and whole; what came to be packed by others since it was last looked is not
+        seen."""
+        reader = self._reader
+        if oid not in self.pending and oid not in reader.loose and not reader.packs.knows(oid):
+            return False
         try:
-            self._reader.read(oid, self._largest)
+            reader.read(oid, self._largest)
         except (KeyError, *_DAMAGE):
             return False
         return True
 
-    def write_loose(self, oid: Oid, kind: int, data: bytes) -> None:
-        """Store an object as a loose one; on disk when this returns, but for its new directory. Raises OSError."""
-        self._reader.loose.write(oid, kind, data)
-
 
 class _Reader:
-    """Loose and packed objects together. Errors are those of `Loose` and `Packs`."""
+    """Pending, loose and packed objects together. Errors are those of `Loose` and `Packs`."""
 
-    def __init__(self, directory: str, bases: Bases | None) -> None:
+    def __init__(self, directory: str, pending: Mapping[Oid, tuple[int, bytes]]) -> None:
+        self.directory = directory
         self.loose = Loose(directory)
-        self.packs = Packs(directory, bases)
+        self.packs = Packs(directory)
+        self._pending = pending
+
+    def __contains__(self, oid: Oid) -> bool:
+        return oid in self._pending or oid in self.loose or oid in self.packs
 
     def read(self, oid: Oid, largest: int, *, strictly: bool = False) -> tuple[int, bytes]:
+        if (known := self._pending.get(oid)) is not None:
+            return known
         # what is packed is found sooner, and hardly ever loose too
         if not strictly:
             try:
-                return self.read_packed(oid, largest, look=False)
+                return self.packs.read(oid, largest, look=False)
+            except LargeObjectError:
+                raise
             except (KeyError, OSError, ValueError, zlib.error):
                 pass
         try:
@@ -218,19 +236,20 @@ class _Reader:
                 raise
             return self.read_packed(oid, largest)
 
-    def read_packed(self, oid: Oid, largest: int, *, look: bool = True) -> tuple[int, bytes]:
-        kind, data = self.packs.read(oid, largest, look=look)
-        if object_id(kind, data) != oid:
-            raise ValueError("its bytes are not those of its id")
-        return kind, data
+    def read_packed(self, oid: Oid, largest: int) -> tuple[int, bytes]:
+        return self.packs.read(oid, largest)
 
     def size(self, oid: Oid, largest: int) -> int:
+        if (known := self._pending.get(oid)) is not None:
+            return len(known[1])
         try:
             return self.packs.size(oid, largest, look=False)
         except (KeyError, OSError, ValueError, zlib.error):
             return self.head(oid, largest)[1]
 
     def head(self, oid: Oid, largest: int) -> tuple[int, int]:
+        if (known := self._pending.get(oid)) is not None:
+            return known[0], len(known[1])
         try:
             return self.loose.head(oid)
         except KeyError:
@@ -261,8 +280,7 @@ class _Backend(pygit2.OdbBackend):
         return self._reader.head(bytes(oid.raw), self._largest)
 
     def exists_cb(self, oid: pygit2.Oid) -> bool:
-        raw = bytes(oid.raw)
-        return raw in self._reader.loose or raw in self._reader.packs
+        return bytes(oid.raw) in self._reader
 
     def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
         raise KeyError(digits)

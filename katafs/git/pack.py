@@ -26,8 +26,6 @@ _OFS_DELTA = 6
 
 _OFFSET_AND_CRC = struct.Struct(">QI").pack
 
-# of differences, all of which are needed to read the last; the same in git's own packer
-_LONGEST_CHAIN = 50
 _LONGEST_INSERT = 127
 # bytes of objects kept in memory, to make differences from; also the most that one instruction copies
 _BASES_LIMIT = 0xFFFFFF
@@ -55,7 +53,7 @@ def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
     Raises `DamagedError` when one of them cannot be read; an OSError is the file's own.
     """
     writer = PackWriter(file)
-    objects = _reachable(repo, tip)
+    objects = reachable(repo, tip)
     while batch := list(_some(objects)):
         for item in batch:
             writer.add(*item)
@@ -71,7 +69,7 @@ def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
             return
 
 
-def _reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
+def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
     """Every object once: newest commit first, each before what is new in its tree, in the order of the tree."""
     read = repo.objects.read
     seen: set[Oid] = set()
@@ -111,6 +109,9 @@ def _new_links(tree: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int,
 class PackWriter:
     """A version 2 pack, as it is written."""
 
+    #: of differences, all of which are needed to read the last; the same in git's own packer
+    longest_chain = 50
+
     def __init__(self, file: BufferedRandom) -> None:
         self._file = file
         self._offset = file.write(b"\0" * 12)
@@ -128,19 +129,35 @@ class PackWriter:
         if base is not None:
             base_kind, base_offset, base_data, base_chain = base
             self._bases_size -= len(base_data)
-            if base_kind == kind and base_chain < _LONGEST_CHAIN and (delta := _delta(base_data, data)):
+            is_base = base_kind == kind and base_chain < self.longest_chain
+            if is_base and (delta := self._difference(kind, base_data, data)):
                 chain = base_chain + 1
-                entry = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset) + _deflate(delta)
-        entry = entry or _type_and_size(kind, len(data)) + _deflate(data)
-        self._file.write(entry)
-        self._offset = offset + len(entry)
-        self._records.append(oid + _OFFSET_AND_CRC(offset, zlib.crc32(entry)))
+                head = _type_and_size(_OFS_DELTA, len(delta)) + _distance(offset - base_offset)
+                entry = head + self._deflate(delta)
+        self.add_entry(oid, entry or _type_and_size(kind, len(data)) + self._deflate(data))
         if path and len(data) <= _BASES_LIMIT:
             self._bases[path] = (kind, offset, data, chain)
             self._bases_size += len(data)
         while self._bases_size > _BASES_LIMIT:
             oldest = next(iter(self._bases))
             self._bases_size -= len(self._bases.pop(oldest)[2])
+
+    def add_entry(self, oid: Oid, entry: bytes) -> None:
+        """Append an object as another pack has it, which is no difference."""
+        self._file.write(entry)
+        self._records.append(record_of(oid, self._offset, zlib.crc32(entry)))
+        self._offset += len(entry)
+
+    def _deflate(self, data: bytes) -> bytes:
+        """A zlib stream (RFC 1950); of small data one stored block."""
+        size = len(data)
+        if size > _SMALL:
+            return zlib.compress(data)
+        return struct.pack("<3sHH", b"\x78\x01\x01", size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
+
+    def _difference(self, kind: int, base: bytes, data: bytes) -> bytes:  # noqa: ARG002 - others look at it
+        """How to make an object from another; empty when that would save little."""
+        return _delta(base, data)
 
     def finish(self) -> Pack:
         """Fill in the head of the file, and append its checksum."""
@@ -151,17 +168,22 @@ class PackWriter:
         self._file.write(checksum)
         self._records.sort()
         ids = [record[:20] for record in self._records]
-        idx = _idx(self._records, checksum)
+        idx = idx_of(self._records, checksum)
         return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), self._offset + 20, idx, frozenset(ids))
+
+
+def record_of(oid: Oid, offset: int, checksum: int) -> bytes:
+    """What an index says of an object; to sort such records is to sort the ids."""
+    return oid + _OFFSET_AND_CRC(offset, checksum)
 
 
 def _type_and_size(kind: int, size: int) -> bytes:
     """The head of an entry: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
     first = kind << 4 | size & 15
-    return bytes((first,)) if size < 16 else bytes((first | 0x80,)) + _varint(size >> 4)
+    return bytes((first,)) if size < 16 else bytes((first | 0x80,)) + varint(size >> 4)
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """7 bits at a time, lowest first; the top bit says that more follow."""
     groups = bytearray()
     while number > 0x7F:
@@ -180,14 +202,6 @@ def _distance(distance: int) -> bytes:
     return bytes(groups[::-1])
 
 
-def _deflate(data: bytes) -> bytes:
-    """A zlib stream (RFC 1950); of small data one stored block."""
-    size = len(data)
-    if size > _SMALL:
-        return zlib.compress(data)
-    return struct.pack("<3sHH", b"\x78\x01\x01", size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
-
-
 def _delta(base: bytes, data: bytes) -> bytes:
     """How to make ``data`` from what it has in common with ``base`` at both ends; empty when that would save little."""
     most = min(len(base), len(data))
@@ -198,7 +212,7 @@ def _delta(base: bytes, data: bytes) -> bytes:
     middle = data[start : len(data) - end]
     pieces = [middle[at : at + _LONGEST_INSERT] for at in range(0, len(middle), _LONGEST_INSERT)]
     inserts = b"".join([bytes((len(piece),)) + piece for piece in pieces])
-    return _varint(len(base)) + _varint(len(data)) + _copy(0, start) + inserts + _copy(len(base) - end, end)
+    return varint(len(base)) + varint(len(data)) + _copy(0, start) + inserts + _copy(len(base) - end, end)
 
 
 def _common_start(one: bytes, other: bytes, most: int) -> int:
@@ -233,7 +247,7 @@ def _copy(offset: int, size: int) -> bytes:
     return struct.pack("<BIHB", 0xFF, offset, size & 0xFFFF, size >> 16) if size else b""
 
 
-def _idx(records: list[bytes], checksum: bytes) -> bytes:
+def idx_of(records: list[bytes], checksum: bytes) -> bytes:
     """The ``.idx`` (version 2) of a pack, from its records sorted by id."""
     counts = Counter(record[0] for record in records)
     offsets = [record[20:28] for record in records]

@@ -1,52 +1,31 @@
-"""Reading packed objects.
+"""Reading packed objects: the packs of a repository.
 
 Not by libgit2, which maps packs into memory: if one is cut off while it is mapped, the next look at it is a SIGBUS, and
 the owner of one kata could end the daemon of all.
-
-Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
-import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from katafs.git.delta import Bases, LargeObjectError, apply_delta, delta_sizes, new_bases
-from katafs.git.inside import open_inside
+from katafs.git.loose import object_id
+from katafs.git.pack_reader import PackReader
 
-_IDX_HEAD = b"\xfftOc\0\0\0\2"
-_FANOUT = struct.Struct(">256I")
-_FIRST_ID = len(_IDX_HEAD) + _FANOUT.size
-_LARGEST_IDX = 64 << 20  # bytes: two million objects
 _MOST_PACKS = 1000
-# git's own packer makes 50 differences, one upon the other, at most, and can be told to make 4095
-_LONGEST_CHAIN = 4095
-_OFS_DELTA, _REF_DELTA = 6, 7
-_PIECE = 1 << 12
-_LARGE_PIECE = 1 << 18
-# ids that are compared one after the other: Python takes longer for a step of a binary search
-_FEW = 256
-# of all packs in this process, by which the contents of `Bases` are told apart
-_numbers = itertools.count()
+_MOST_OPEN = 2
+# Who merges packs, or packs all, replaces what was found a moment ago. More often than this nobody does it in earnest.
+_TRIES = 10
+# Kernels give all changes within such a time the same time stamp (before 6.13), so that a listing that is as young may
+# have been followed by another change.
+_TICK_NS = 20_000_000
 _Answer = TypeVar("_Answer")
-#: the version of a directory
+#: of a directory or a file
 _Version = tuple[int, int, int]
-
-
-class _Entry(NamedTuple):
-    """The head of an entry: its type and the size of what is stored, the first bytes of that and where they end, and
-    what it is based on: an offset or an id."""
-
-    kind: int
-    size: int
-    stored: bytes
-    end: int
-    base: int | bytes
 
 
 class Packs:
@@ -55,19 +34,27 @@ class Packs:
     Errors are KeyError for an object that no pack has; OSError, ValueError or zlib.error for one that is damaged.
     """
 
-    def __init__(self, objects: str, bases: Bases | None = None) -> None:
+    def __init__(self, objects: str) -> None:
         self._directory = f"{objects}/pack"
-        self._bases = bases if bases is not None else new_bases()
         self._version: _Version | None = None
-        self._packs: dict[str, _Pack] = {}
+        self._packs: dict[str, PackReader] = {}
+        self._open: list[PackReader] = []
+        self._identities: dict[str, tuple[_Version | None, ...]] = {}
 
     def read(self, oid: bytes, largest: int, *, look: bool = True) -> tuple[int, bytes]:
-        """The kind and the data of an object; they are not compared with its id.
+        """The kind and the data of an object; they are those of its id.
 
         Nothing that it is made of may have more than ``largest`` bytes. Without ``look`` only packs that are known
         already are asked.
         """
-        return self._ask(oid, lambda pack, offset: pack.read(offset, largest, self._bases), look=look)
+
+        def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
+            kind, data = pack.read(offset, largest)
+            if object_id(kind, data) != oid:
+                raise ValueError("its bytes are not those of its id")
+            return kind, data
+
+        return self._ask(oid, read, look=look)
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
@@ -77,21 +64,43 @@ class Packs:
         """The size of an object alone, which takes less: nobody looks at what a difference is from."""
         return self._ask(oid, lambda pack, offset: pack.size(offset, largest), look=look)
 
-    def _ask(self, oid: bytes, question: Callable[[_Pack, int], _Answer], *, look: bool = True) -> _Answer:
+    def _ask(self, oid: bytes, question: Callable[[PackReader, int], _Answer], *, look: bool = True) -> _Answer:
         """The answer of the pack that has an object; of another one, if that pack is gone or damaged meanwhile."""
         if not look:
-            for pack in self._packs.values():
-                if (found := pack.find(oid)) is not None:
-                    return question(pack, found)
-            raise KeyError(oid.hex())
-        pack, offset = self._find(oid)
-        try:
-            return question(pack, offset)
-        except (OSError, ValueError, zlib.error):
-            if not self._look():
-                raise
+            known = self._known(oid)
+            if known is None:
+                raise KeyError(oid.hex())
+            self._use(known[0])
+            return question(*known)
+        for left in reversed(range(_TRIES)):
             pack, offset = self._find(oid)
-            return question(pack, offset)
+            self._use(pack)
+            try:
+                return question(pack, offset)
+            except (OSError, ValueError, zlib.error):
+                pack.forget()
+                if not self._look() or not left:
+                    raise
+        raise AssertionError
+
+    def _use(self, pack: PackReader) -> None:
+        """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
+        if pack in self._open:
+            return
+        self._open.append(pack)
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(0).close()
+
+    def close(self) -> None:
+        """Close all files; they are opened again when one is read."""
+        for pack in self._packs.values():
+            pack.close()
+
+    def knows(self, oid: bytes) -> bool:
+        """Whether one of the packs has an object that were there when last it was looked."""
+        if not self._packs:
+            self._look()
+        return self._known(oid) is not None
 
     def __contains__(self, oid: bytes) -> bool:
         try:
@@ -106,214 +115,63 @@ class Packs:
         for pack in self._packs.values():
             yield from pack.ids()
 
-    def _find(self, oid: bytes) -> tuple[_Pack, int]:
-        """The pack that has an object, and where in it. Raises KeyError."""
+    def _known(self, oid: bytes) -> tuple[PackReader, int] | None:
         for pack in self._packs.values():
             if (offset := pack.find(oid)) is not None:
                 return pack, offset
-        if self._look():
-            return self._find(oid)
+        return None
+
+    def _find(self, oid: bytes) -> tuple[PackReader, int]:
+        """The pack that has an object, and where in it. Raises KeyError."""
+        for _ in range(_TRIES):
+            found = self._known(oid)
+            if found is not None:
+                return found
+            if not self._look():
+                break
         raise KeyError(oid.hex())
 
     def _look(self) -> bool:
         """Look which packs there are now; whether that is something new."""
+        version: _Version | None = None
         try:
             status = os.stat(self._directory, follow_symlinks=False)
-            version = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            version = _version(status)
             if version == self._version:
                 return False
+            if time.time_ns() - status.st_ctime_ns < _TICK_NS:
+                version = None
             with os.scandir(self._directory) as entries:
-                names = sorted(entry.name for entry in entries if entry.name.endswith(".idx"))
+                found = {entry.name: entry for entry in entries}
+            stems = sorted(name.removesuffix(".idx") for name in found if name.endswith(".idx"))[:_MOST_PACKS]
+            # a pack that was mended has the name that it had
+            identities = {
+                stem: tuple(map(_identity, map(found.get, (f"{stem}.pack", f"{stem}.idx")))) for stem in stems
+            }
         except OSError:
-            version, names = None, []
+            version, identities = None, {}
         self._version = version
-        stems = [name.removesuffix(".idx") for name in names[:_MOST_PACKS]]
-        before = self._packs
-        self._packs = {stem: before.get(stem) or _Pack(f"{self._directory}/{stem}") for stem in stems}
-        return self._packs.keys() != before.keys()
+        if identities == self._identities:
+            return False
+        known = {stem for stem, identity in identities.items() if self._identities.get(stem) == identity}
+        self._packs = {
+            stem: self._packs[stem] if stem in known else PackReader(f"{self._directory}/{stem}") for stem in identities
+        }
+        self._identities = identities
+        for pack in self._open:
+            if pack not in self._packs.values():
+                # its room on the disk is free when nobody has it open
+                pack.close()
+        self._open = [pack for pack in self._open if pack in self._packs.values()]
+        return True
 
 
-class _Pack:
-    """One pack, opened when it is first read."""
-
-    def __init__(self, stem: str) -> None:
-        self._stem = stem
-        self._number = next(_numbers)
-        self._fd = -1
-        self._idx: bytes | None = None
-        self._fanout: tuple[int, ...] = ()
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-
-    # -- the index
-
-    def _open_idx(self) -> bytes:
-        """The index. One that is damaged or gone has nothing in it, like a pack that is not there."""
-        if self._idx is None:
-            self._idx, self._fanout = b"", (0,) * 256
-            try:
-                data = _read_file(f"{self._stem}.idx", _LARGEST_IDX)
-            except OSError:
-                return self._idx
-            if data[: len(_IDX_HEAD)] == _IDX_HEAD and len(data) >= _FIRST_ID + 40:
-                fanout = _FANOUT.unpack_from(data, len(_IDX_HEAD))
-                is_ordered = all(one <= other for one, other in pairwise(fanout))
-                if is_ordered and len(data) >= _FIRST_ID + 28 * fanout[-1] + 40:
-                    self._idx, self._fanout = data, fanout
-        return self._idx
-
-    def ids(self) -> Iterator[bytes]:
-        idx = self._open_idx()
-        for position in range(self._fanout[-1]):
-            yield idx[_FIRST_ID + 20 * position : _FIRST_ID + 20 * position + 20]
-
-    def find(self, oid: bytes) -> int | None:
-        """Where the entry of an object begins; None when it is not in this pack."""
-        idx = self._open_idx()
-        first = oid[0]
-        low, high = self._fanout[first - 1] if first else 0, self._fanout[first]
-        while high - low > _FEW:
-            middle = (low + high) // 2
-            at = _FIRST_ID + 20 * middle
-            if idx[at : at + 20] <= oid:
-                low = middle
-            else:
-                high = middle
-        end = _FIRST_ID + 20 * high
-        at = idx.find(oid, _FIRST_ID + 20 * low, end)
-        # the end of one id and the start of the next are none
-        while at >= 0 and (at - _FIRST_ID) % 20:
-            at = idx.find(oid, at + 1, end)
-        return self._offset(idx, (at - _FIRST_ID) // 20) if at >= 0 else None
-
-    def _offset(self, idx: bytes, position: int) -> int:
-        count = self._fanout[-1]
-        offsets = _FIRST_ID + 24 * count
-        (offset,) = struct.unpack_from(">I", idx, offsets + 4 * position)
-        if offset & 0x80000000:
-            far = offsets + 4 * count + 8 * (offset & 0x7FFFFFFF)
-            return int.from_bytes(idx[far : far + 8])
-        return int(offset)
-
-    # -- entries
-
-    def read(self, offset: int, largest: int, bases: Bases) -> tuple[int, bytes]:
-        """The kind and the data of the entry at ``offset``."""
-        deltas: list[tuple[int, bytes]] = []
-        while True:
-            known = bases.get((self._number, offset))
-            if known is not None:
-                kind, data = known
-                if len(data) > largest:
-                    raise LargeObjectError(f"{len(data)} bytes are too many")
-                break
-            entry = self._entry(offset)
-            if entry.size > largest:
-                raise LargeObjectError(f"{entry.size} bytes are too many")
-            kind, data = entry.kind, self._inflate(entry)
-            if kind not in (_OFS_DELTA, _REF_DELTA):
-                break
-            deltas.append((offset, data))
-            if len(deltas) > _LONGEST_CHAIN:
-                raise ValueError(f"{self._stem}: differences without an end")
-            offset = self._base(entry)
-        for above, delta in reversed(deltas):
-            if len(data) < bases.maxsize // 4:
-                bases[self._number, offset] = (kind, data)
-            data = apply_delta(data, delta, largest)
-            offset = above
-        return kind, data
-
-    def size(self, offset: int, largest: int) -> int:
-        """The size of the object at ``offset``."""
-        entry = self._entry(offset)
-        if entry.kind not in (_OFS_DELTA, _REF_DELTA):
-            return entry.size
-        if entry.size > largest:
-            raise LargeObjectError(f"{entry.size} bytes are too many")
-        return delta_sizes(self._inflate(entry, 20))[1]
-
-    def kind(self, offset: int) -> int:
-        """The kind of the object at ``offset``."""
-        for _ in range(_LONGEST_CHAIN):
-            entry = self._entry(offset)
-            if entry.kind not in (_OFS_DELTA, _REF_DELTA):
-                return entry.kind
-            offset = self._base(entry)
-        raise ValueError(f"{self._stem}: differences without an end")
-
-    def _base(self, entry: _Entry) -> int:
-        """Where the entry begins that another is a difference from: in the same pack, as git has it on disk."""
-        if isinstance(entry.base, int):
-            return entry.base
-        offset = self.find(entry.base)
-        if offset is None:
-            raise ValueError(f"{self._stem}: what a difference is from is not in the pack")
-        return offset
-
-    def _pread(self, size: int, offset: int) -> bytes:
-        if self._fd < 0:
-            self._fd = open_inside(f"{self._stem}.pack")
-        return os.pread(self._fd, size, offset)
-
-    def _entry(self, offset: int) -> _Entry:
-        """The head at ``offset``: three bits of type, then the size, 4 and 7 bits at a time, lowest first."""
-        text = self._pread(_PIECE, offset)
-        try:
-            kind, size, at = text[0] >> 4 & 7, text[0] & 15, 1
-            shift = 4
-            while text[at - 1] & 0x80:
-                size |= (text[at] & 0x7F) << shift
-                shift += 7
-                at += 1
-            base: int | bytes = b""
-            if kind == _REF_DELTA:
-                base = text[at : at + 20]
-                at += 20
-            elif kind == _OFS_DELTA:
-                back = text[at] & 0x7F
-                while text[at] & 0x80:
-                    at += 1
-                    back = (back + 1 << 7) | text[at] & 0x7F
-                at += 1
-                base = offset - back
-                if not 0 < base < offset:
-                    raise ValueError(f"{self._stem}: a difference from nothing")
-        except IndexError as error:
-            raise ValueError(f"{self._stem}: the pack is cut off") from error
-        if kind in (0, 5):
-            raise ValueError(f"{self._stem}: an object of no kind")
-        return _Entry(kind, size, text[at:], offset + len(text), base)
-
-    def _inflate(self, entry: _Entry, most: int | None = None) -> bytes:
-        """What an entry stores, or the first ``most`` bytes of it."""
-        wanted = entry.size if most is None else min(entry.size, most)
-        inflater = zlib.decompressobj()
-        stored, at = entry.stored, entry.end
-        pieces: list[bytes] = []
-        length = 0
-        while not inflater.eof:
-            # one byte more than there should be, to see that there is none
-            piece = inflater.decompress(stored, wanted + 1 - length)
-            pieces.append(piece)
-            length += len(piece)
-            if (not piece and not stored) or length > wanted or (most is not None and length == wanted):
-                break
-            stored = inflater.unconsumed_tail
-            if not stored and not inflater.eof:
-                stored = self._pread(_LARGE_PIECE, at)
-                at += len(stored)
-        if length < wanted or (most is None and (length != wanted or not inflater.eof)):
-            raise ValueError(f"{self._stem}: an object is cut off, or longer than it says")
-        return b"".join(pieces)[:wanted]
+def _version(status: os.stat_result) -> _Version:
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read_file(path: str, limit: int) -> bytes:
-    """A whole file. Raises OSError, also when it is larger than ``limit``."""
-    with open(path, "rb", opener=open_inside) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(f"{path} is too large")
-    return data
+def _identity(entry: os.DirEntry[str] | None) -> _Version | None:
+    """What is another for each file; None for one that is not there, or no longer. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return _version(entry.stat(follow_symlinks=False)) if entry is not None else None
+    return None

@@ -1,39 +1,28 @@
 """Writing references: ``main`` by compare-and-swap, and the tags of events.
 
-Every call returns after what it wrote has been synced. Locks are git's: ``<reference>.lock``, made with O_EXCL.
+As git does it, not by libgit2, which syncs logs as well: six syncs for ``main`` where two are enough. Every call
+returns after what it wrote has been synced, but for logs, which tell nothing that the history does not.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import re
-import time
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import pygit2
-
-from katafs.errors import DamagedError, RaceLostError, StorageError
-from katafs.git.objects import Oid
-from katafs.git.ref_file import Log, set_reference
-from katafs.git.repo import MAIN, GitRepo, open_plain
-from katafs.git.storing import STORAGE_ERRNOS, storing, sync_path
+from katafs.errors import DamagedError, KataError, RaceLostError
+from katafs.git.objects import COMMIT, Oid
+from katafs.git.ref_locks import STALE_TAG, HeldLock, RefLocks
+from katafs.git.references import read_reference
+from katafs.git.repo import MAIN, open_plain
+from katafs.git.storing import storing, sync_path
 
 log = logging.getLogger(__name__)
 
-# How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
-# git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
-_STALE_MAIN, _STALE_TAG = 10.0, 1.0
-# nobody who lives leaves it empty for so long
-_EMPTY_SECONDS = 0.3
-# What the time of the file says may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
-_WATCHED = 1.0
-_MOST_WATCHED = 1000
-_LOCK_TRIES, _LOCK_PAUSE = 300, 0.005
 # a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
 _MOST_LOOSE = 8
 
@@ -42,44 +31,69 @@ _PACKED_LINE = re.compile(rb"^([0-9a-f]{40}) (\S+)(\n\^[0-9a-f]{40})?$", re.MULT
 _PACKED_HEADER = b"# pack-refs with:"
 
 
-class RefWriter:
-    """Writes the references of one repository, in the thread of its `GitWriter`."""
+_COMMITTER = re.compile(rb"^committer (.*)$", re.MULTILINE)
+_HEAD_TEXT = f"ref: {MAIN}\n".encode()
+_NOTHING = "0" * 40
 
-    def __init__(self, repo: GitRepo, raw: pygit2.Repository) -> None:
-        self._repo = repo
-        self._raw = raw
+
+class RefWriter(RefLocks):
+    """Writes the references of one repository."""
 
     def move_main(self, new: Oid, old: Oid | None) -> None:
         """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
 
         Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
-        try again.
+        try again. `StorageError`, `DamagedError`.
         """
-        git_dir = self._repo.git_dir
-
-        def log_it() -> None:
-            Log(git_dir, self._raw.config).add(MAIN, old, new)
-
+        path = self._git_dir / MAIN
+        with storing(MAIN, self._git_dir):
+            made = make_parents(path.parent)
+            try:
+                lock = HeldLock(self._take(MAIN))
+            except FileExistsError as error:
+                raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
+            try:
+                if self._repo.main() != old:
+                    raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
+                lock.become(path, new.hex().encode() + b"\n")
+            finally:
+                lock.release()
         try:
-            if not set_reference(git_dir, MAIN, new, lambda: self._repo.main() == old, log_it):
-                raise RaceLostError(f"{git_dir}: {MAIN} was moved by another writer")
-        except FileExistsError as error:
-            raise RaceLostError(f"{git_dir}: {MAIN} is locked by another writer") from error
+            for directory in (path.parent, *made):
+                sync_path(directory)
         except OSError as error:
-            if self._repo.main() == new:
-                # what failed came after: the event is recorded, and must not be recorded again
-                log.warning("%s: moving %s: %s", git_dir, MAIN, error)
-                return
-            if error.errno in STORAGE_ERRNOS:
-                raise StorageError(f"cannot move {MAIN}: {error.strerror}", error.errno) from error
-            raise DamagedError(f"{git_dir}: {MAIN} cannot be moved: {error}") from error
+            # the event is recorded, and must not be recorded again
+            log.warning("%s: moving %s: %s", self._git_dir, MAIN, error)
+        self._log(new, old)
+
+    def _log(self, new: Oid, old: Oid | None) -> None:
+        """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout). No reader needs it."""
+        with suppress(OSError, KataError):
+            who = _COMMITTER.search(self._repo.objects.read(new, COMMIT))
+            line = b"%s %s %s\t\n" % (
+                (old.hex() if old is not None else _NOTHING).encode(),
+                new.hex().encode(),
+                who[1] if who is not None else b"",
+            )
+            with open(self._git_dir / "HEAD", "rb", opener=open_plain) as head:
+                is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
+            for name in (MAIN, "HEAD") if is_head else (MAIN,):
+                path = self._git_dir / "logs" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                fd = os.open(path, flags, 0o644)
+                try:
+                    if stat.S_ISREG(os.fstat(fd).st_mode):
+                        os.write(fd, line)
+                finally:
+                    os.close(fd)
 
     def sync_main(self) -> None:
         """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
-        with storing(MAIN, self._repo.git_dir):
+        with storing(MAIN, self._git_dir):
             for name in (_PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
                 with suppress(FileNotFoundError):
-                    sync_path(os.path.join(self._repo.git_dir, name))
+                    sync_path(os.path.join(self._git_dir, name))
 
     def set_tags(self, tags: Mapping[int, Oid]) -> None:
         """Make the lightweight tags of events, by index; those that exist are left as they are.
@@ -95,138 +109,62 @@ class RefWriter:
 
     def _set_tag(self, index: int, commit: Oid) -> None:
         name = f"refs/tags/{index}"
-        tries = 0
-        while self._repo.tag(index) is None:
-            self.unlock(name, _STALE_TAG)
-            with storing(f"tag {index}", self._repo.git_dir):
-                try:
-                    set_reference(self._repo.git_dir, name, commit, lambda: self._repo.tag(index) is None, _no_log)
-                except FileExistsError:
-                    # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
-                    if tries == _LOCK_TRIES:
-                        raise
-                    tries += 1
-                    time.sleep(_LOCK_PAUSE)
+        path = self._git_dir / name
+        with storing(f"tag {index}", self._git_dir):
+            made = make_parents(path.parent)
+            with self._locked(name, STALE_TAG) as lock:
+                # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
+                if self._repo.tag(index) is not None:
+                    return
+                found = read_reference(self._git_dir, name)
+                if os.path.lexists(path) and (found is None or found.text):
+                    raise DamagedError(f"{self._git_dir}: {name} is no id")
+                lock.become(path, commit.hex().encode() + b"\n")
+            for directory in (path.parent, *made):
+                sync_path(directory)
 
     def _pack_tags(self, tags: Mapping[int, Oid]) -> None:
-        """Add tags to ``packed-refs``: a line ``<id> SP <name>`` each, sorted by name (git's gitrepository-layout)."""
-        path = self._repo.git_dir / _PACKED_REFS
-        with storing("tags", self._repo.git_dir):
-            lock = self._lock(_PACKED_REFS)
-            try:
-                with open(lock, "wb") as file:
-                    file.write(self._with_tags(_read(path), tags))
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.rename(lock, path)
-            except BaseException:
-                os.unlink(lock)
-                raise
-            sync_path(self._repo.git_dir)
+        """Add tags to ``packed-refs``; those that are there stay as they are."""
+        self._pack({b"refs/tags/%d" % index: commit for index, commit in tags.items()}, replacing=False)
 
-    @staticmethod
-    def _with_tags(text: bytes, tags: Mapping[int, Oid]) -> bytes:
-        # what the first line says of those that are there must stay true: that their tagged objects stand there too
-        first = text.partition(b"\n")[0]
-        header = first if first.startswith(_PACKED_HEADER) else _PACKED_HEADER + b" "
-        if not text:
-            header += b"peeled fully-peeled sorted "
-        elif b" sorted " not in header:
-            header += b"sorted "
-        lines = {found[2]: found[0] for found in _PACKED_LINE.finditer(text)}
-        for index, commit in tags.items():
-            name = b"refs/tags/%d" % index
-            lines.setdefault(name, b"%s %s" % (commit.hex().encode(), name))
-        return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
-
-    def _lock(self, name: str, stale: float = _STALE_TAG) -> str:
-        """Take git's lock of a file in ``.git``: its path, which is to be removed, or renamed to the file."""
-        lock = os.path.join(self._repo.git_dir, f"{name}.lock")
-        for _ in range(_LOCK_TRIES):
-            self.unlock(name, stale)
-            try:
-                os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-            except FileExistsError:
-                time.sleep(_LOCK_PAUSE)
-            else:
-                return lock
-        raise StorageError(f"{lock} is held by another writer", errno.EBUSY)
-
-    def unlock_main(self) -> None:
-        """Remove a lock of ``main`` that somebody left behind who died."""
-        self.unlock(MAIN, _STALE_MAIN)
-
-    def unlock_dead(self, name: str, commit: Oid) -> None:
-        """Remove the lock of a reference that was left by a writer of whom it is known that he died while he set it to
-        ``commit``: the lock says so itself, or he had no time to write into it."""
-        lock = self._repo.git_dir / f"{name}.lock"
-        end = time.monotonic() + _EMPTY_SECONDS
-        while True:
-            try:
-                text = lock.read_bytes()
-            except FileNotFoundError:
-                return
-            if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):
-                # in vain, if somebody else is looking at the lock at this moment
-                self.unlock(name, -1.0)
-            elif text:
-                return
-            if time.monotonic() > end + _EMPTY_SECONDS:
-                return
-            time.sleep(_LOCK_PAUSE)
-
-    def break_lock(self, name: str, seconds: float) -> None:
-        """Do as `unlock`, and watch the lock as long as that takes."""
-        end = time.monotonic() + _WATCHED + 1.0
-        while (self._repo.git_dir / f"{name}.lock").exists() and time.monotonic() < end:
-            self.unlock(name, seconds)
-            time.sleep(_LOCK_PAUSE)
-
-    def unlock(self, name: str, seconds: float) -> None:
-        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``.
-
-        Nobody's clock alone decides (see `_is_stale`): to be called again and again by who waits for the lock.
-        """
-        lock = self._repo.git_dir / f"{name}.lock"
-        if not lock.exists():
-            _seen.pop(os.fspath(lock), None)
-            return
-        # not ``.git``, whose lock this thread may hold
-        directory = os.open(self._repo.git_dir / "refs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # one at a time, lest a second one remove what is a new lock by then; whoever holds this does it, or is the
-            # owner of the kata, for whom nobody waits
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_stale(os.fspath(lock), seconds):
-                os.unlink(lock)
-                _seen.pop(os.fspath(lock), None)
-                log.warning("%s was left behind, and is removed", lock)
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        finally:
-            os.close(directory)
+    def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool) -> None:
+        """Put references to commits into ``packed-refs``: a line ``<id> SP <name>`` each, sorted by name (git's
+        gitrepository-layout)."""
+        path = self._git_dir / _PACKED_REFS
+        with storing("tags", self._git_dir):
+            with self._locked(_PACKED_REFS, STALE_TAG) as lock:
+                lock.become(path, _with_lines(_read(path), commits, replacing=replacing))
+            sync_path(self._git_dir)
 
 
-# by path: which lock was seen there, and since when (monotonic)
-_seen: dict[str, tuple[tuple[int, ...], float]] = {}
+def _with_lines(text: bytes, commits: Mapping[bytes, Oid], *, replacing: bool) -> bytes:
+    """The text of ``packed-refs`` with these references in it."""
+    # what the first line says of those that are there must stay true: that their tagged objects stand there too
+    first = text.partition(b"\n")[0]
+    header = first if first.startswith(_PACKED_HEADER) else _PACKED_HEADER + b" "
+    if not text:
+        header += b"peeled fully-peeled sorted "
+    elif b" sorted " not in header:
+        header += b"sorted "
+    lines = {found[2]: found[0] for found in _PACKED_LINE.finditer(text)}
+    for name, commit in commits.items():
+        line = b"%s %s" % (commit.hex().encode(), name)
+        if replacing:
+            lines[name] = line
+        else:
+            lines.setdefault(name, line)
+    return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
 
 
-def _is_stale(lock: str, seconds: float) -> bool:
-    """Whether a lock was watched for ``seconds``; or for a shorter time, and its file is that old. Raises OSError."""
-    status = os.lstat(lock)
-    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-    if len(_seen) >= _MOST_WATCHED:
-        _seen.clear()
-    known, since = _seen.setdefault(lock, (identity, time.monotonic()))
-    if known != identity:
-        since = time.monotonic()
-        _seen[lock] = (identity, since)
-    watched = time.monotonic() - since
-    return watched > seconds or (watched > min(_WATCHED, seconds) and time.time() - status.st_mtime > seconds)
-
-
-def _no_log() -> None:
-    """git keeps logs of branches."""
+def make_parents(directory: Path) -> list[Path]:
+    """Make a directory, and those above it; returns the directories in which something was made."""
+    made = []
+    while not directory.is_dir():
+        made.append(directory)
+        directory = directory.parent
+    for missing in reversed(made):
+        missing.mkdir(exist_ok=True)
+    return [missing.parent for missing in made]
 
 
 def _read(path: Path) -> bytes:

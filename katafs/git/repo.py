@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
-from katafs.git.delta import Bases
 from katafs.git.inside import open_inside
 from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
 
@@ -74,16 +73,14 @@ class Commit(NamedTuple):
 class GitRepo:
     """A repository at ``path`` (the directory that holds ``.git``), opened for reading.
 
-    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest``, ``budget`` and ``bases`` are
-    those of its `Objects`.
+    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its
+    `Objects`.
     """
 
-    def __init__(
-        self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None, bases: Bases | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
         self.path = path
         self.git_dir = path / ".git"
-        self.objects = Objects(self.git_dir, largest=largest, budget=budget, bases=bases)
+        self.objects = Objects(self.git_dir, largest=largest, budget=budget)
         self._references = self.objects.real_git_dir + "/"
         self._packed: tuple[tuple[int, int, int], dict[bytes, Oid]] = ((0, 0, 0), {})
 

@@ -1,24 +1,31 @@
 """Writing to one git repository: blobs, trees, commits; its references are written by `katafs.git.refs`.
 
-Every call returns after what it wrote has been synced (``enable_fsync_gitdir``, set in the package's ``__init__``).
+Objects are synced by `GitWriter.store`, references by the call that writes them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
 from katafs.errors import DamagedError, InvalidError
+from katafs.git.new_pack import let_go, store_pack
 from katafs.git.objects import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.old_packs import merge_packs
 from katafs.git.refs import RefWriter
 from katafs.git.repo import MODE_TREE, GitRepo, open_plain
-from katafs.git.storing import storing, sync_directory
+from katafs.git.storing import storing
+
+log = logging.getLogger(__name__)
 
 _CONFIG_LIMIT = 1 << 16  # bytes
 _INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
@@ -33,11 +40,13 @@ def init_repository(path: Path, name: str, email: str) -> GitRepo:
     return GitRepo(path)
 
 
-def _check_config(path: Path) -> None:
-    """Refuse a configuration that sends libgit2 to other files: to one that never ends, for instance.
+def check_config(repo: GitRepo) -> None:
+    """Whether git could write to a repository, as its configuration is; katafs itself reads none.
 
-    Raises `DamagedError`.
+    Raises `DamagedError`, also for a configuration that sends libgit2 to other files: to one that never ends, for
+    instance.
     """
+    path = repo.git_dir / "config"
     try:
         with open(path, "rb", opener=open_plain) as file:
             # libgit2 would wait for a pipe
@@ -47,41 +56,82 @@ def _check_config(path: Path) -> None:
         raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
     if not is_plain or len(text) > _CONFIG_LIMIT or _INCLUDE.search(text):
         raise DamagedError(f"{path} is not a configuration that is obeyed")
+    with storing("to the repository", repo.git_dir):
+        # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
+        pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH).free()
 
 
 class GitWriter:
-    """Writes to the repository of a `GitRepo`, in the same thread.
+    """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
 
-    Objects are made and stored here, one file each. libgit2 writes references, for which it asks whether an object is
-    there; it opens no object's file.
+    Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
+    sees them already. No configuration is read.
     """
 
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
-        _check_config(repo.git_dir / "config")
-        with storing("to the repository", repo.git_dir):
-            # NO_SEARCH, so that a damaged kata is never taken for a repository around the store
-            raw = pygit2.Repository(str(repo.git_dir), RepositoryOpenFlag.NO_SEARCH)
-            raw.set_odb(repo.objects.odb())
-        self._objects = repo.git_dir / "objects"
-        self.refs = RefWriter(repo, raw)
+        self._stored: set[Oid] = set()
+        self._packs: list[Path] = []
+        self.refs = RefWriter(repo)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
+        the traceback of an error, would do it much later."""
+        self.forget()
+        self._let_go()
+        self.repo.objects.close()
+
+    def _let_go(self) -> None:
+        while self._packs:
+            with contextlib.suppress(OSError):
+                let_go(self._packs.pop())
+
+    def forget(self) -> None:
+        """Forget all objects that were made: those that were not stored have never been."""
+        self.repo.objects.pending.clear()
+        self._stored.clear()
+
+    def store(self) -> None:
+        """Store all objects that were made since this was last called; on disk when it returns. To be called before a
+        reference is set to one of them. Raises `StorageError`."""
+        pending = self.repo.objects.pending
+        new = {oid: pending[oid] for oid in pending.keys() - self._stored}
+        if new:
+            size = sum(len(data) for _, data in new.values())
+            with storing("objects", self.repo.git_dir, size + 4096):
+                self._packs.append(store_pack(self.repo.objects.pack_directory, new))
+            self._stored |= new.keys()
+
+    def merge(self) -> None:
+        """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
+        nobody's loss."""
+        self._let_go()
+        try:
+            merge_packs(self.repo.objects.pack_directory)
+        except OSError as error:
+            log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _store(self, kind: int, data: bytes) -> Oid:
-        """Store an object; on disk when this returns. One that is there and damaged is stored again."""
+        """Make an object. One that is there and whole is not stored again, one that is damaged is."""
         oid = object_id(kind, data)
         if not self.repo.objects.has(oid):
-            with storing("an object", self._objects, len(data) + 4096):
-                self.repo.objects.write_loose(oid, kind, data)
+            self.repo.objects.pending[oid] = (kind, data)
         return oid
 
     def blob(self, data: bytes) -> Oid:
-        """Store a blob."""
+        """Make a blob."""
         return self._store(BLOB, data)
 
     def tree(
         self, base: Oid | None, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid | None] | None = None
     ) -> Oid:
-        """Store ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
+        """Make ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
         entries = {name: (mode, oid) for mode, name, oid in self.repo.tree_as_stored(base)} if base is not None else {}
         entries |= {name: (b"100644", oid) for name, oid in blobs.items()}
         for name, subtree in (subtrees or {}).items():
@@ -94,7 +144,7 @@ class GitWriter:
         return self._store(TREE, b"".join([b"%b %b\0%b" % (mode, name, oid) for name, (mode, oid) in ordered]))
 
     def file_tree(self, files: Mapping[bytes, bytes]) -> Oid | None:
-        """Store files (path → content) as nested trees; None when there are none, as git has no empty directories."""
+        """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
         if not files:
             return None
         blobs: dict[bytes, Oid] = {}
@@ -108,7 +158,7 @@ class GitWriter:
         return self.tree(None, blobs, {name: self.file_tree(inside) for name, inside in below.items()})
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
-        """Store ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
+        """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
 
         Directories come and go as they are needed. Raises `InvalidError` where a path leads through a file, or a blob
         would take the place of a directory.
@@ -139,12 +189,7 @@ class GitWriter:
         return self.tree(tree, blobs, {**taken_out, **emptied})
 
     def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
-        """Store a commit whose author and committer are the same, in UTC; `message` gets no newline."""
+        """Make a commit whose author and committer are the same, in UTC; `message` gets no newline."""
         links = [f"tree {tree.hex()}\n", *(f"parent {parent.hex()}\n" for parent in parents)]
         who = f"{name} <{email}> {time} +0000\n"
         return self._store(COMMIT, f"{''.join(links)}author {who}committer {who}\n{message}".encode())
-
-    def sync_objects(self) -> None:
-        """Sync the directory of the object directories: an object syncs only its own."""
-        with storing("objects", self._objects):
-            sync_directory(self._objects)

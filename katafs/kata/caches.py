@@ -10,7 +10,6 @@ import cachetools
 
 from katafs.caching import CountedCache
 from katafs.git import Oid
-from katafs.git.delta import new_bases
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import Snapshot
 
@@ -49,7 +48,6 @@ class ReadCaches:
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
-        self.bases = new_bases()
         self.histories = itertools.count()
         # the katas whose rows are in memory, those read first in front, and the bytes of their rows as they are stored
         self._held: WeakKeyDictionary[Kata, int] = WeakKeyDictionary()

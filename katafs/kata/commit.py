@@ -1,9 +1,9 @@
 """Recording: the one place where a kata is written to.
 
-The order of durability: the objects, then ``main`` by compare-and-swap, then the tags in ascending order, each synced
-before the next; the caller hears of success after all three. A crash between any two leaves a repository that reads
-right at once, and is mended by the next write: objects that nothing refers to, or newest rows without their tags
-(`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
+The order of durability: the objects, as one pack, then ``main`` by compare-and-swap, then the tags in ascending order,
+each synced before the next; the caller hears of success after all three. A crash between any two leaves a repository
+that reads right at once, and is mended by the next write: objects that nothing refers to, or newest rows without their
+tags (`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
 
 Writers are told apart by the compare-and-swap, whoever they are: he who loses looks at the new tip and asks the three
 questions of `katafs.kata.placing` again. Katafs' own writers also wait for one another (`repository_lock`), lest they
@@ -16,7 +16,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -52,28 +52,33 @@ class Committed:
     index: int
     commit: Oid
     #: False when it was recorded before, and nothing was written
-    is_new: bool = True
+    is_new: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
 class _Attempt:
     """One try to put something on the tip."""
 
-    repo: GitRepo
+    git: GitWriter
     kata_id: str
     moment: datetime
     announce: Announce | None
 
-    def move(self, writer: GitWriter, new: Head, old: Head) -> None:
-        """Move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
-        writer.sync_objects()
+    @property
+    def repo(self) -> GitRepo:
+        return self.git.repo
+
+    def move(self, new: Head, old: Head) -> None:
+        """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
+        self.git.store()
         if self.announce is not None:
             self.announce(new.commit)
-        writer.refs.move_main(new.commit, old.commit)
+        self.git.refs.move_main(new.commit, old.commit)
 
 
-def read_head(repo: GitRepo) -> Head:
+def read_head(git: GitWriter) -> Head:
     """The tip, read once; the tags that a crash left out are made."""
+    repo = git.repo
     tip = repo.main()
     if tip is None:
         raise DamagedError(f"{repo.path} has no branch main")
@@ -85,7 +90,7 @@ def read_head(repo: GitRepo) -> Head:
     while first >= 0 and repo.tag(first) is None:
         first -= 1
     if first < head.last:
-        _set_tags(GitWriter(repo), repo.commits_of_events(tip, first + 1, head.last))
+        _set_tags(git, repo.commits_of_events(tip, first + 1, head.last))
     return head
 
 
@@ -101,8 +106,8 @@ def record(
     written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
     """
 
-    def attempt(repo: GitRepo) -> Committed:
-        return _record(_Attempt(repo, kata_id, now or datetime.now(UTC), announce), act)
+    def attempt(git: GitWriter) -> Committed:
+        return _record(_Attempt(git, kata_id, now or datetime.now(UTC), announce), act)
 
     return _until_won(path, kata_id, attempt)
 
@@ -127,62 +132,65 @@ def set_option(
     if value not in OPTION_VALUES.get(name, ()):
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
-    def attempt(repo: GitRepo) -> Committed | None:
-        made = _Attempt(repo, kata_id, now or datetime.now(UTC), announce)
+    def attempt(git: GitWriter) -> Committed | None:
+        made = _Attempt(git, kata_id, now or datetime.now(UTC), announce)
         return _set_option(made, name, value, is_shown=is_shown)
 
     return _until_won(path, kata_id, attempt)
 
 
-def _until_won(path: Path, kata_id: str, attempt: Callable[[GitRepo], _Result]) -> _Result:
+def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
     """Try as the owner of the kata, until nobody is faster."""
     end = time.monotonic() + PATIENCE_SECONDS
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS):
-                return _again_and_again(repo, kata_id, attempt, end)
+            with repository_lock(repo.git_dir, PATIENCE_SECONDS), GitWriter(repo) as git:
+                result = _again_and_again(git, kata_id, attempt, end)
+                git.merge()
+                return result
     except OSError as error:
         # pygit2 raises bare OSError(message)
         reason = error.strerror or str(error)
         raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
 
 
-def _again_and_again(repo: GitRepo, kata_id: str, attempt: Callable[[GitRepo], _Result], end: float) -> _Result:
+def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:
     tries = 0
     while True:
+        git.forget()
         try:
-            return attempt(repo)
+            return attempt(git)
         except RaceLostError as error:
             # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
             if time.monotonic() > end:
                 raise StorageError(f"kata {kata_id}: {error}", errno.EBUSY) from error
-        GitWriter(repo).refs.unlock_main()
+        git.refs.unlock_main()
         time.sleep(0.001 * min(tries, 50))
         tries += 1
 
 
 def _record(attempt: _Attempt, act: Act) -> Committed:
     """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
-    head = read_head(attempt.repo)
-    writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
+    head = read_head(attempt.git)
+    writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     index = repetition(head.rows, act)
     if index is None:
         index = place(head.last, act)
         new, tags = _write(writer, head, act, index)
         if new is not head:
-            attempt.move(writer.git, new, head)
+            attempt.move(new, head)
             # The event is recorded: from here on its writer must hear of success.
-            _set_tags(writer.git, tags)
+            _set_tags(attempt.git, tags)
             return Committed(new.last, new.commit)
         index = head.last
     # what is answered for must be durable, whoever recorded it
-    writer.git.refs.sync_main()
+    attempt.git.refs.sync_main()
     return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid, is_new=False)
 
 
 def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, dict[int, Oid]]:
-    """Store the objects of an act: one commit, two where edits are recorded first, none for an edit that is none.
+    """Make the objects of an act: one commit, two where edits are recorded first, none for an edit that is none.
 
     Returns the new head and the tags of what was put on the old one.
     """
@@ -208,14 +216,14 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
 
 
 def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> Committed | None:
-    head = read_head(attempt.repo)
-    writer = KataWriter(attempt.repo, attempt.kata_id, attempt.moment)
+    head = read_head(attempt.git)
+    writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     subjects = (commit.subject for commit in attempt.repo.history(head.commit)) if is_shown else ()
     new = writer.option(head, name, value, in_any_case=is_shown and name not in set_options(subjects))
     if new is None:
-        writer.git.refs.sync_main()
+        attempt.git.refs.sync_main()
         return None
-    attempt.move(writer.git, new, head)
+    attempt.move(new, head)
     return Committed(new.last, new.commit)
 
 

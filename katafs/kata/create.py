@@ -156,7 +156,6 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     stored = pretty_bytes({**kept, "version": 2, "created": time_of(moment), "id": kata_id})
     files = parse_files(manifest["visible_files"])
     email = f"{kata_id}@cyber-dojo.org"
-    writer = GitWriter(init_repository(work, kata_id, email))
     row: Row = {"index": 0, "event": "created", "time": time_of(moment), "type": "created"}
     flags = {"files": {path.decode(): text.truncated for path, text in sorted(files.items())}}
     blobs = {
@@ -168,13 +167,15 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         b"events_summary.json": pretty_bytes([row]),
         b"event.json": pretty_bytes(row),
     }
-    config = {name.encode(): writer.blob(value.encode() + b"\n") for name, value in OPTION_DEFAULTS.items()}
-    file_tree = writer.file_tree({path: text.content for path, text in files.items()})
-    subtrees = {b"config": writer.tree(None, config), b"files": file_tree}
-    tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
-    commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
-    writer.refs.move_main(commit, None)
-    writer.refs.set_tags({0: commit})
+    with GitWriter(init_repository(work, kata_id, email)) as writer:
+        config = {name.encode(): writer.blob(value.encode() + b"\n") for name, value in OPTION_DEFAULTS.items()}
+        file_tree = writer.file_tree({path: text.content for path, text in files.items()})
+        subtrees = {b"config": writer.tree(None, config), b"files": file_tree}
+        tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
+        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
+        writer.store()
+        writer.refs.move_main(commit, None)
+        writer.refs.set_tags({0: commit})
     # Services take the version of a kata from its working tree (FORMAT: version detection).
     (work / "manifest.json").write_bytes(stored)
     _sync_all(work)

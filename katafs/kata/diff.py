@@ -17,8 +17,9 @@ The others pair renames as libgit2 does, which may differ from git's choice: it 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,9 @@ from katafs.text import decode
 DIFF_BUDGET = 64 << 10
 # a writer waits for it, and other writers of the kata do
 _COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
+
+#: kind and data by id of objects that a writer has made and not stored
+_Pending = Mapping[Oid, tuple[int, bytes]]
 
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
@@ -67,14 +71,26 @@ def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, i
     Reckoned in a process of its own where there is much to compare. Raises `TooLargeError` where that is too much.
     """
     try:
-        return _line_counts(GitRepo(repo.path, budget=DIFF_BUDGET), was, now)
+        reader = _reader(repo.path, repo.objects.pending, budget=DIFF_BUDGET)
+        with contextlib.closing(reader.objects):
+            return _line_counts(reader, was, now)
     except HeavyError:
-        counts = process.run(_COUNT_LIMITS, None, _line_counts_elsewhere, repo.path, was, now)
+        pending = dict(repo.objects.pending)
+        counts = process.run(_COUNT_LIMITS, None, _line_counts_elsewhere, repo.path, pending, was, now)
         return cast(tuple[int, int], counts)
 
 
-def _line_counts_elsewhere(_file: None, path: Path, was: Oid | None, now: Oid | None) -> tuple[int, int]:
-    return _line_counts(GitRepo(path, largest=LARGEST), was, now)
+def _line_counts_elsewhere(
+    _file: None, path: Path, pending: _Pending, was: Oid | None, now: Oid | None
+) -> tuple[int, int]:
+    return _line_counts(_reader(path, pending, largest=LARGEST), was, now)
+
+
+def _reader(path: Path, pending: _Pending, **limits: int) -> GitRepo:
+    """A reader who also sees what is not stored yet."""
+    repo = GitRepo(path, **limits)
+    repo.objects.pending.update(pending)
+    return repo
 
 
 def _line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:

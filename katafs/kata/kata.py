@@ -56,7 +56,7 @@ class Kata:
         self.path = path
         self.home = home if home is not None else path
         self.owner = owner  # user and group id of the directory
-        self.repo = GitRepo(path, bases=caches.bases)
+        self.repo = GitRepo(path)
         self._caches = caches
         #: another number when the history turns out to be another: then nothing that was read before holds
         self.history = next(caches.histories)
@@ -85,7 +85,7 @@ class Kata:
 
     def _read_tip(self, oid: Oid) -> Tip:
         if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
-            self.repo = GitRepo(self.path, bases=self._caches.bases)
+            self.repo = GitRepo(self.path)
             self.history = next(self._caches.histories)
             self.era = object() if self.era is not None else None
             self._tip = self._rows = self._option_times = self._set_options = None

@@ -22,17 +22,18 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
-            # before we wait for another writer, who may be waiting for this lock
-            GitWriter(repo).refs.unlock_dead(MAIN, commit)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS):
+            with GitWriter(repo) as git:
+                # before we wait for another writer, who may be waiting for this lock
+                git.refs.unlock_dead(MAIN, commit)
+            with repository_lock(repo.git_dir, PATIENCE_SECONDS), GitWriter(repo) as git:
                 tip = repo.main()
                 if tip is None or all(known.oid != commit for known in repo.history(tip)):
                     return None
                 last = Head.read(repo, commit).last
                 for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
-                    GitWriter(repo).refs.unlock_dead(f"refs/tags/{index}", event)
-                read_head(repo)
-                GitWriter(repo).refs.sync_main()
+                    git.refs.unlock_dead(f"refs/tags/{index}", event)
+                read_head(git)
+                git.refs.sync_main()
                 return Committed(last, commit)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -60,11 +60,11 @@ class Head:
 
 
 class KataWriter:
-    """Stores the objects of one kata's commits, which nothing refers to yet. For one thread."""
+    """Makes the objects of one kata's commits, which nothing refers to yet. For one thread."""
 
-    def __init__(self, repo: GitRepo, kata_id: str, moment: datetime) -> None:
-        self.repo = repo
-        self.git = GitWriter(repo)
+    def __init__(self, git: GitWriter, kata_id: str, moment: datetime) -> None:
+        self.repo = git.repo
+        self.git = git
         self._kata_id = kata_id
         self._moment = moment
 

@@ -59,12 +59,17 @@ class Nursery:
                     self._last_used = time.monotonic()
 
     def rest(self) -> None:
-        """End the nursery when it has had no work for some time, and bury those that have ended."""
-        with self._lock:
+        """End the nursery when it has had no work for some time, and bury those that have ended. Waits for nothing."""
+        # whoever has the lock may be starting a nursery, which takes its time
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             is_idle = not self._working and time.monotonic() - self._last_used > IDLE_SECONDS
             if self._control is not None and is_idle:
                 self._let_go()
             self._ended = [process for process in self._ended if process.poll() is None]
+        finally:
+            self._lock.release()
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:

@@ -1,30 +1,42 @@
-"""How long a commit takes: through the mount, by bare pygit2 with fsync, and by the git command."""
+"""How long a commit takes: through the mount, by bare pygit2 with fsync, and by the git command (lines 4 and 5).
+
+All sides store the very objects that katafs stored, and take turns. Times are medians, in µs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import pygit2
-from pygit2.enums import FileMode
 
-from tests.katas import git, make_long_kata, message
+from katafs.kata.compact import compact_kata
+from katafs.kata.ids import kata_path
+from tests.katas import fast_directory, git, git_files, make_long_kata, message
 from tests.mounts import Mount
 
 FILES = 5
+MAIN = "refs/heads/main"
 
 
-def _files(number: int) -> dict[str, str]:
+def files_of(number: int) -> dict[str, str]:
+    """Five files of 1 to 2 KB, all of which change."""
     return {f"file{index}.py": f"# {number}\n" + f"line of file {index}\n" * 80 for index in range(FILES)}
 
 
-def through_the_mount(kata: Path, number: int) -> float:
-    """One message in one write: µs until it returns. With its index, so that edits are no event of their own."""
-    data = json.dumps(message(_files(number), index=number, stdout={"content": f"{number}\n" * 20})).encode()
+def through_the_mount(kata: Path, number: int, *, with_edit: bool = False) -> float:
+    """One message in one write: µs until it returns. With its index, so that edits are no event of their own, unless
+    they are to be."""
+    place: dict[str, Any] = {} if with_edit else {"index": number}
+    data = json.dumps(message(files_of(number), stdout={"content": f"{number}\n" * 20}, **place)).encode()
     fd = os.open(kata / "ran_tests", os.O_WRONLY | os.O_TRUNC)
     start = time.perf_counter()
     os.write(fd, data)
@@ -33,58 +45,143 @@ def through_the_mount(kata: Path, number: int) -> float:
     return took * 1e6
 
 
-def by_pygit2(path: Path, number: int) -> float:
-    """The same objects as loose objects, a branch and a tag, synced: µs."""
+class Commit(NamedTuple):
+    """One commit: its event, its id, its new objects as (type, data), and the files that it changed (None: removed)."""
+
+    event: int
+    oid: str
+    objects: list[tuple[int, bytes]]
+    files: dict[str, bytes | None]
+
+
+def commits_since(path: Path, before: str) -> list[Commit]:
+    """What katafs has stored on top of a commit."""
     repo = pygit2.Repository(str(path))
-    parent = repo.lookup_reference("refs/heads/main").peel(pygit2.Commit)
-    rows = repo[parent.tree["events_summary.json"].id].read_raw() + b"x" * 200
+    found = []
+    for line in git(path, "log", "--reverse", "--format=%H %s", f"{before}..main").decode().splitlines():
+        oid, subject = line.split(" ", 1)
+        listed = git(path, "rev-list", "--objects", oid, f"^{oid}~1").decode().splitlines()
+        objects = [repo.read(name.split(" ")[0]) for name in listed]
+        old, new = git_files(path, f"{oid}~1"), git_files(path, oid)
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        changed = {
+            os.fsdecode(name): cast(pygit2.Blob, repo[new[name]]).data if name in new else None for name in names
+        }
+        # a commit is stored after what it refers to
+        ordered = [(int(kind), data) for kind, data in reversed(objects)]
+        found.append(Commit(int(subject.split(" ")[0]), oid, ordered, changed))
+    return found
+
+
+def by_pygit2(path: Path, commits: list[Commit]) -> float:
+    """The same objects as loose ones, the branch and the tag, for each commit: µs."""
+    repo = pygit2.Repository(str(path))
     start = time.perf_counter()
-    files = repo.TreeBuilder()
-    for name, content in _files(number).items():
-        files.insert(name, repo.create_blob(content.encode()), FileMode.BLOB)
-    root = repo.TreeBuilder(parent.tree)
-    root.insert("files", files.write(), FileMode.TREE)
-    outputs = {"stdout": b"%d\n" % number * 20, "stderr": b"", "status": b"0", "event.json": b"%d" % number}
-    for name, data in {**outputs, "events_summary.json": rows, "truncations.json": b"%d" % number}.items():
-        root.insert(name, repo.create_blob(data), FileMode.BLOB)
-    who = pygit2.Signature("bench", "bench@example.com", 1_770_000_000 + number, 0)
-    commit = repo.create_commit(None, who, who, f"{number} bench", root.write(), [parent.id])
-    repo.lookup_reference("refs/heads/main").set_target(commit)
-    repo.references.create(f"refs/tags/{number}", commit)
+    for commit in commits:
+        for kind, data in commit.objects:
+            repo.write(kind, data)
+        repo.lookup_reference(MAIN).set_target(commit.oid)
+        repo.references.create(f"refs/tags/{commit.event}", commit.oid)
     return (time.perf_counter() - start) * 1e6
 
 
-def by_git(path: Path, number: int) -> float:
-    """``git add``, ``commit`` and ``tag`` of the same files in a work tree: µs."""
-    for name, content in _files(number).items():
-        (path / "files" / name).write_text(content)
-    start = time.perf_counter()
-    for arguments in (["add", "."], ["commit", "-qm", f"{number} bench"], ["tag", f"bench{number}"]):
-        subprocess.run(["git", *arguments], cwd=path, check=True)
-    return (time.perf_counter() - start) * 1e6
+def by_git(path: Path, commits: list[Commit]) -> float:
+    """``git add``, ``commit`` and ``tag`` of the same files in a work tree, for each commit: µs."""
+    took = 0.0
+    for commit in commits:
+        for name, data in commit.files.items():
+            if data is None:
+                (path / name).unlink()
+                continue
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+        start = time.perf_counter()
+        for arguments in (["add", "."], ["commit", "-qm", f"{commit.event} bench"], ["tag", f"bench{commit.event}"]):
+            subprocess.run(["git", *arguments], cwd=path, check=True)
+        took += time.perf_counter() - start
+    return took * 1e6
+
+
+def _long_kata(store: Path, events: int, kata_id: str = "AbCdEf") -> Path:
+    """A kata with so many events in a store on the disk; made in memory."""
+    with tempfile.TemporaryDirectory(prefix="katafs-bench-", dir=fast_directory()) as directory:
+        made = make_long_kata(Path(directory), kata_id, events)
+        shutil.copytree(made, kata_path(store, kata_id), symlinks=True)
+    return kata_path(store, kata_id)
+
+
+def _worktree(work: Path, source: Path) -> Path:
+    worktree = work / "worktree"
+    git(work, "clone", "-q", source, worktree)
+    for name, value in (("user.name", "bench"), ("user.email", "bench@example.com"), ("core.fsync", "all")):
+        git(worktree, "config", name, value)
+    return worktree
+
+
+def line_4(work: Path, events: int = 100, writes: int = 30, *, compacted: bool = False) -> dict[str, dict[str, float]]:
+    """A ``ran_tests`` of five files in a kata of so many events, and one with an edit that comes before it as a commit
+    of its own: the median µs by side, by ``one commit`` and ``two commits``. ``work`` is an empty directory on a disk.
+    """
+    pygit2.settings.enable_fsync_gitdir(True)
+    (work / "store").mkdir()
+    kata = _long_kata(work / "store", events)
+    if compacted:
+        compact_kata(kata, "AbCdEf")
+    twin = work / "twin"
+    shutil.copytree(kata, twin, symlinks=True)
+    worktree = _worktree(work, kata)
+    mount = Mount(work / "store", work / "mnt", "fast", ("--no-compact",))
+    mount.start()
+    found: dict[str, dict[str, float]] = {}
+    try:
+        number = events
+        for what, with_edit in (("one commit", False), ("two commits", True)):
+            times: dict[str, list[float]] = {"katafs": [], "pygit2": [], "git": []}
+            for _ in range(writes):
+                before = git(kata, "rev-parse", "main").decode().strip()
+                number += 1
+                times["katafs"].append(through_the_mount(mount.kata("AbCdEf"), number, with_edit=with_edit))
+                commits = commits_since(kata, before)
+                assert len(commits) == 1 + with_edit
+                number = commits[-1].event
+                times["pygit2"].append(by_pygit2(twin, commits))
+                times["git"].append(by_git(worktree, commits))
+            found[what] = {side: statistics.median(values) for side, values in times.items()}
+        assert git(kata, "rev-parse", "main") == git(twin, "rev-parse", "main"), "both have stored the same"
+        assert git(kata, "rev-parse", "main:files") == git(worktree, "rev-parse", "HEAD:files")
+    finally:
+        mount.stop()
+    return found
+
+
+def line_5(work: Path, counts: tuple[int, ...] = (10, 100, 1000), writes: int = 50) -> dict[str, float]:
+    """The median µs of a ``ran_tests`` in katas of so many events, which take turns: a curve."""
+    store = work / "growth"
+    store.mkdir()
+    ids = {f"Gr{count:04}": count for count in counts}
+    for kata_id, count in ids.items():
+        _long_kata(store, count, kata_id)
+    mount = Mount(store, work / "mnt-growth", "fast", ("--no-compact",))
+    mount.start()
+    times: dict[str, list[float]] = {kata_id: [] for kata_id in ids}
+    try:
+        for write in range(1, writes + 1):
+            for kata_id, count in ids.items():
+                times[kata_id].append(through_the_mount(mount.kata(kata_id), count + write))
+    finally:
+        mount.stop()
+    return {f"event {ids[kata_id]}": statistics.median(values) for kata_id, values in times.items()}
 
 
 def measure(work: Path, events: int, rounds: int) -> dict[str, dict[str, float]]:
-    """The median µs of a commit to a kata of so many events, by side."""
-    pygit2.settings.enable_fsync_gitdir(True)
-    stores = {side: work / f"store-{side}" for side in ("katafs", "pygit2")}
-    for store in stores.values():
-        store.mkdir()
-        make_long_kata(store, "AbCdEf", events)
-    worktree = work / "worktree"
-    git(work, "clone", "-q", stores["pygit2"] / "Ab" / "Cd" / "Ef", worktree)
-    for name, value in (("user.name", "bench"), ("user.email", "bench@example.com"), ("core.fsync", "all")):
-        git(worktree, "config", name, value)
-    mount = Mount(stores["katafs"], work / "mnt-commits", "fast", ())
-    mount.start()
-    try:
-        times: dict[str, list[float]] = {"katafs": [], "pygit2": [], "git": []}
-        for number in range(events + 1, events + 1 + rounds * 10):
-            times["katafs"].append(through_the_mount(mount.kata("AbCdEf"), number))
-            times["pygit2"].append(by_pygit2(stores["pygit2"] / "Ab" / "Cd" / "Ef", number))
-            times["git"].append(by_git(worktree, number))
-        stored = git(stores["katafs"] / "Ab" / "Cd" / "Ef", "show", f"refs/tags/{number}:files/file0.py")
-        assert stored == _files(number)["file0.py"].encode(), "the mount has not stored what was written"
-    finally:
-        mount.stop()
-    return {f"commit at event {events}": {side: statistics.median(values) for side, values in times.items()}}
+    """`line_4`, for the table."""
+    states: dict[str, Callable[[Path], dict[str, dict[str, float]]]] = {
+        "packs": lambda place: line_4(place, events, rounds * 6),
+        "compacted": lambda place: line_4(place, events, rounds * 6, compacted=True),
+    }
+    found: dict[str, dict[str, float]] = {}
+    for state, side in states.items():
+        place = work / f"commits-{state}"
+        place.mkdir()
+        found |= {f"{what} ({state})": sides for what, sides in side(place).items()}
+    return found

@@ -72,7 +72,7 @@ class TestPack:
         offsets = [12, 2**31 - 1, 2**31, 2**32, 2**40]
         ids = sorted(hashlib.sha1(b"%d" % offset).digest() for offset in offsets)
         records = [oid + offset.to_bytes(8, "big") + b"\1\2\3\4" for oid, offset in zip(ids, offsets, strict=True)]
-        shown = subprocess.check_output(["git", "show-index"], input=pack._idx(records, bytes(20)))
+        shown = subprocess.check_output(["git", "show-index"], input=pack.idx_of(records, bytes(20)))
         expected = [f"{offset} {oid.hex()} (01020304)" for oid, offset in zip(ids, offsets, strict=True)]
         assert shown.decode().splitlines() == expected
 

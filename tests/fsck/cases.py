@@ -14,7 +14,7 @@ from pathlib import Path
 
 from katafs.kata.commit import set_option
 from katafs.kata.fsck import Finding, State, check_ids, check_store
-from tests.katas import GitCommit, GitFile, add_event, git, import_commits, make_kata, row_time, stored_rows
+from tests.katas import GitCommit, GitFile, add_event, git, import_commits, loosen, make_kata, row_time, stored_rows
 
 KATA_ID = "FsckMe"
 LAYOUTS = ("native", "saver")
@@ -65,6 +65,7 @@ def _made(layout: str) -> Path:
             )
             if index == 1:
                 set_option(path, KATA_ID, "theme", "dark")
+        loosen(path)
         return path
     path = import_commits(store / "Fs" / "ck" / "Me", saver_commits())
     shutil.rmtree(path / ".git" / "hooks")

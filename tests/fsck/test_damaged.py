@@ -128,7 +128,21 @@ def test_a_damaged_pack(kata: Path) -> None:
 def test_a_pack_without_an_index(kata: Path) -> None:
     git(kata, "gc", "-q")
     (index,) = (kata / ".git" / "objects" / "pack").glob("*.idx")
+    whole = index.read_bytes()
     index.unlink()
+    make_old(kata)
+    assert ("pack-without-index", State.MENDED) in [(found.code, found.state) for found in check(kata, repair=True)]
+    assert index.read_bytes() == whole
+    assert check(kata, repair=True) == []
+
+
+def test_a_damaged_pack_without_an_index(kata: Path) -> None:
+    git(kata, "gc", "-q")
+    (index,) = (kata / ".git" / "objects" / "pack").glob("*.idx")
+    index.unlink()
+    pack = index.with_suffix(".pack")
+    pack.chmod(0o644)
+    pack.write_bytes(pack.read_bytes()[:-50])
     make_old(kata)
     assert "git index-pack" in left(kata, "pack-without-index").advice
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from katafs.git import STALE_LOCK, read_reference
+from katafs.git.index_pack import index_of, put_index
 from katafs.git.repo import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
@@ -154,7 +155,10 @@ def borrowed_objects(exam: Examination) -> Iterator[Problem]:
         if suffix == ".pack" and f"{stem}.idx" not in packs and not _is_young(exam.git_dir / "objects/pack" / name):
             message = f"{printable(name)} has no index, so that nobody finds the objects in it"
             advice = f"as the owner: git index-pack .git/objects/pack/{printable(name)}"
-            yield Problem("pack-without-index", message, advice=advice)
+            path = exam.git_dir / "objects/pack" / name
+            idx = index_of(path)
+            mend = partial(put_index, path, idx) if idx is not None else None
+            yield Problem("pack-without-index", message, mend, "" if mend else advice)
 
 
 def _is_young(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.errors import KataError
-from katafs.git import GitWriter, read_reference
+from katafs.git import check_config, read_reference
 from katafs.git.repo import open_plain
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Problem, printable
@@ -66,10 +66,10 @@ def config(exam: Examination) -> Iterator[Problem]:
     # without these libgit2 sees no repository at all, of which other checks tell
     if head is not None and (head.oid or head.target) and (exam.git_dir / "refs").is_dir():
         try:
-            GitWriter(exam.repo)
+            check_config(exam.repo)
         except KataError as error:
             advice = "move .git/config away; --repair then writes a plain one"
-            yield Problem("config-refused", f"katafs cannot write to the kata: {reason(error)}", advice=advice)
+            yield Problem("config-refused", f"git and saver cannot write to the kata: {reason(error)}", advice=advice)
 
 
 def _settings(text: bytes) -> set[str]:

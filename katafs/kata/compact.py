@@ -1,0 +1,107 @@
+"""Compaction: the repository of a kata that is left alone is packed anew (`katafs.git.compacting`).
+
+A history of packs of single events, and of tags in files of their own, takes three files an event; packed anew, one
+pack, its index and ``packed-refs`` hold all of it, and each version of a file is a difference from the next. That needs
+no lock but for a moment, and may be done beside everybody who reads and writes the kata.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from katafs import process
+from katafs.errors import NotFoundError, StorageError
+from katafs.git import GitRepo, Parts, Repack, TagPacker, parts, repository_lock
+from katafs.git.objects import LARGEST
+from katafs.git.repo import MAIN
+from katafs.owner import acting_as_owner
+
+# What a kata may be stored in before it is worth the work: an event is a pack and a tag. So the last events of a kata
+# that is left alone take at most some twenty files more than they need.
+_ENOUGH = Parts(packs=4, loose=32, tags=8)
+# a history of 1,000 events takes half a second
+_LIMITS = process.Limits(memory=1 << 30, file=1 << 30, processor_seconds=60, seconds=300.0)
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a repository takes: files and directories, and bytes of the disk."""
+
+    files: int
+    size: int
+
+    @classmethod
+    def of(cls, git_dir: Path) -> Usage:
+        """Links are not followed; what cannot be looked at is not counted."""
+        found = [os.lstat(git_dir)]
+        for parent, directories, names in os.walk(git_dir):
+            for name in (*directories, *names):
+                try:
+                    found.append(os.lstat(os.path.join(parent, name)))
+                except OSError:
+                    continue  # it is gone
+        # st_blocks counts 512 bytes whatever the file system
+        return cls(len(found), sum(status.st_blocks * 512 for status in found))
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a kata took before it was packed anew, and afterwards."""
+
+    before: Usage
+    after: Usage
+
+
+def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compacted | None:
+    """Pack the kata in ``path`` anew; None when that would be no gain, or, not thoroughly, hardly any.
+
+    Raises `NotFoundError` when it is not stored as git, `DamagedError` when an object cannot be read, `StorageError`
+    when the disk is full or somebody else holds a lock. After an error nothing is lost, and the kata can be read and
+    written as before.
+    """
+    try:
+        with acting_as_owner(path):
+            if not (path / ".git").is_dir():
+                raise NotFoundError(f"kata {kata_id} is not stored as git")
+            repo = GitRepo(path, largest=LARGEST)
+            found = parts(repo)
+            if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
+                return None
+            before = Usage.of(repo.git_dir)
+            with Repack(repo) as repack:
+                is_gain = repack.write()
+                if is_gain:
+                    with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+                        repack.swap()
+            is_gain |= TagPacker(repo).pack_tags() > 0
+            repo.objects.close()
+            return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
+    except FileNotFoundError as error:
+        raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
+    except OSError as error:
+        raise StorageError(f"kata {kata_id} cannot be compacted: {error.strerror}", error.errno or errno.EIO) from error
+
+
+def compact_elsewhere(path: Path, kata_id: str) -> Compacted | None:
+    """Do as `compact_kata`, if it is worth it, in a process of its own, with limits and less of the processor. Raises
+    `TooLargeError` where these are not enough."""
+    return cast("Compacted | None", process.run(_LIMITS, None, _compact, path, kata_id))
+
+
+def _compact(_file: None, path: Path, kata_id: str) -> Compacted | None:
+    return compact_kata(path, kata_id, is_thorough=False)
+
+
+def quiet_seconds(path: Path) -> float:
+    """How long ago, by its time, the branch of a kata was moved, by whomever; very long if that is not to be known."""
+    try:
+        return abs(time.time() - os.lstat(path / ".git" / MAIN).st_mtime)
+    except OSError:
+        return math.inf

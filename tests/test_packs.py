@@ -1,0 +1,298 @@
+"""One pack for each event, and one of many: what is written, beside whom, and what is left by who dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from katafs.errors import DamagedError
+from katafs.git import GitRepo
+from katafs.git.delta import apply_delta
+from katafs.git.loose import BLOB, COMMIT, TREE
+from katafs.git.new_pack import KEPT
+from katafs.git.old_packs import MOST_SMALL, merge_packs
+from katafs.git.tight import piecewise_delta
+from katafs.kata.commit import set_option
+from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
+from tests.killing import deaths
+
+
+@pytest.fixture
+def kata(store: Path) -> Path:
+    return make_kata(store, "AbCdEf")
+
+
+def packs(path: Path) -> set[str]:
+    """The packs of a kata that have an index."""
+    directory = path / ".git/objects/pack"
+    return {idx.stem for idx in directory.glob("*.idx") if idx.with_suffix(".pack").exists()}
+
+
+def objects(path: Path) -> set[str]:
+    """The ids of all objects, as git has them."""
+    listed = git(path, "cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objectsize)").decode()
+    assert "missing" not in listed
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+# -- an event
+
+
+def test_an_event_is_one_pack(kata: Path) -> None:
+    before = packs(kata)
+    add_event(kata, 1, files={"hiker.py": "first\n", "a/b.txt": "second\n"})
+    assert len(packs(kata) - before) == 1
+    set_option(kata, "AbCdEf", "theme", "dark")
+    assert len(packs(kata) - before) == 2
+    assert not list((kata / ".git/objects").glob("[0-9a-f][0-9a-f]"))
+    add_event(kata, 2, files={"hiker.py": "first\n", "a/b.txt": "second\n"})
+    assert assert_sound(kata) == 2
+    blob = git(kata, "rev-parse", "1:files/a/b.txt").decode().strip()
+    (newest,) = packs(kata) - before - {name for name in packs(kata) if blob in verify(kata, name)} - option_pack(kata)
+    assert git(kata, "rev-parse", "2").decode().strip() in verify(kata, newest), "what is there is not stored again"
+
+
+def verify(path: Path, name: str) -> str:
+    return git(path, "verify-pack", "-v", path / f".git/objects/pack/{name}.idx").decode()
+
+
+def option_pack(path: Path) -> set[str]:
+    commit = git(path, "rev-parse", "main~1").decode().strip()
+    return {name for name in packs(path) if commit in verify(path, name)}
+
+
+def test_an_event_with_a_heavy_diff_is_one_pack(kata: Path) -> None:
+    """Its lines are counted by another process, which is told what is not stored yet."""
+    before = packs(kata)
+    lines = [f"{number} {number * number}\n" for number in range(40_000)]
+    add_event(kata, 1, files={"hiker.py": "".join(lines)})
+    add_event(kata, 2, files={"hiker.py": "".join(lines[:100] + lines[200:])})
+    assert len(packs(kata) - before) == 2
+    assert stored_rows(kata)[2]["diff_deleted_count"] == 100
+
+
+def test_dying_at_any_step_of_an_event(kata: Path, tmp_path: Path) -> None:
+    """What was there is there; the next event is recorded; nobody is asked to clean up."""
+    add_event(kata, 1)
+    before = objects(kata)
+    saved = tmp_path / "saved"
+    shutil.copytree(kata, saved, symlinks=True)
+    died: list[int] = []
+    for step in deaths(lambda: add_event(kata, 2, files={"hiker.py": "second\n"})):
+        assert objects(kata) >= before
+        git(kata, "fsck", "--full", "--strict", "--connectivity-only")
+        recorded = len(stored_rows(kata)) - 1
+        assert recorded in (1, 2)
+        (kata / ".git/refs/heads/main.lock").unlink(missing_ok=True)
+        add_event(kata, recorded + 1, files={"hiker.py": "third\n"})
+        assert assert_sound(kata) == recorded + 1
+        died.append(step)
+        shutil.rmtree(kata)
+        shutil.copytree(saved, kata, symlinks=True)
+    assert len(died) > 10
+
+
+# -- many
+
+
+def test_packs_are_merged(kata: Path) -> None:
+    for index in range(1, 3 * MOST_SMALL):
+        add_event(kata, index, files={"hiker.py": f"{index}\n"})
+        assert len(packs(kata)) < MOST_SMALL
+    assert assert_sound(kata) == 3 * MOST_SMALL - 1
+    assert not list((kata / ".git/objects/pack").glob("tmp_*"))
+
+
+def many_packs(path: Path) -> None:
+    """As many packs of one event as are merged."""
+    for index in range(1, MOST_SMALL - 1):
+        add_event(path, index, files={"hiker.py": f"{index}\n"})
+    assert len(packs(path)) == MOST_SMALL - 1
+
+
+def test_packs_that_are_somebodys_or_damaged_stay(kata: Path) -> None:
+    many_packs(kata)
+    directory = kata / ".git/objects/pack"
+    kept, damaged, *_ = sorted(packs(kata))
+    (directory / f"{kept}.keep").touch()
+    file = directory / f"{damaged}.pack"
+    whole = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(whole[:-30] + bytes(10) + whole[-20:])
+    for index in range(MOST_SMALL - 1, MOST_SMALL + 3):
+        with_more = packs(kata)
+        merge_packs(directory)
+        assert {kept, damaged} <= with_more
+        loose = git(kata, "hash-object", "-w", "--stdin", stdin=b"loose %d" % index).decode().strip()
+        git(kata, "pack-objects", "-q", directory / "pack", stdin=f"{loose}\n".encode())
+    assert {kept, damaged} <= packs(kata)
+    assert len(packs(kata)) < MOST_SMALL
+    file.write_bytes(whole)
+    assert assert_sound(kata) == MOST_SMALL - 2
+
+
+def test_what_was_left_behind_goes(kata: Path) -> None:
+    """Temporary files of writers that died, and their marks; not those of who lives, nor another's mark."""
+    many_packs(kata)
+    directory = kata / ".git/objects/pack"
+    ours, others, young = sorted(packs(kata))[:3]
+    for name, text in ((ours, KEPT), (others, b"receive-pack 1 on host\n"), (young, KEPT)):
+        (directory / f"{name}.keep").write_bytes(text)
+    for name in ("tmp_pack_katafs_old", "tmp_pack_other", "tmp_pack_katafs_young"):
+        (directory / name).touch()
+    for name in ("tmp_pack_katafs_old", "tmp_pack_other", f"{ours}.keep", f"{others}.keep"):
+        os.utime(directory / name, (0, 0))
+    loose = git(kata, "hash-object", "-w", "--stdin", stdin=b"one more").decode().strip()
+    for content in (b"one more", b"another", b"a third", b"a fourth"):
+        loose = git(kata, "hash-object", "-w", "--stdin", stdin=content).decode().strip()
+        git(kata, "pack-objects", "-q", directory / "pack", stdin=f"{loose}\n".encode())
+    assert merge_packs(directory) >= MOST_SMALL - 2
+    left = {name for name in os.listdir(directory) if not name.endswith((".pack", ".idx", ".rev"))}
+    assert left == {f"{others}.keep", f"{young}.keep", "tmp_pack_other", "tmp_pack_katafs_young"}
+    assert {others, young} <= packs(kata)
+    assert assert_sound(kata) == MOST_SMALL - 2
+
+
+def test_dying_at_any_step_of_a_merge(kata: Path, tmp_path: Path) -> None:
+    many_packs(kata)
+    loosen(kata)
+    for oid in sorted(objects(kata))[:MOST_SMALL]:
+        git(kata, "pack-objects", "-q", kata / ".git/objects/pack/pack", stdin=f"{oid}\n".encode())
+    git(kata, "prune-packed")
+    before = objects(kata)
+    saved = tmp_path / "saved"
+    shutil.copytree(kata, saved, symlinks=True)
+    died: list[int] = []
+    for step in deaths(lambda: merge_packs(kata / ".git/objects/pack"), stride=9):
+        assert objects(kata) == before
+        git(kata, "fsck", "--full", "--strict")
+        add_event(kata, MOST_SMALL - 1)
+        died.append(step)
+        shutil.rmtree(kata)
+        shutil.copytree(saved, kata, symlinks=True)
+    assert len(died) > 15
+    assert len(packs(kata)) == 1
+
+
+def test_readers_while_packs_are_merged(kata: Path) -> None:
+    """Long-lived readers, and new ones, find every object at every moment."""
+    check_readers(kata, lambda index: add_event(kata, index, files={"hiker.py": f"{index}\n"}), events=3 * MOST_SMALL)
+
+
+def check_readers(path: Path, change: Callable[[int], object], events: int) -> None:
+    """Call ``change`` with 1, 2, … while four threads read all that the tip reaches."""
+    wrong: list[BaseException] = []
+    counts = [0] * 4
+    end = threading.Event()
+
+    def read(which: int) -> None:
+        repo = GitRepo(path)
+        dice = random.Random(which)
+        try:
+            while not end.is_set():
+                if dice.random() < 0.2:
+                    repo = GitRepo(path)
+                tip = repo.main()
+                assert tip is not None
+                commits = list(repo.history(tip))
+                for commit in dice.sample(commits, min(5, len(commits))):
+                    repo.objects.read(commit.oid, COMMIT)
+                    for entry in repo.tree(commit.tree):
+                        repo.objects.read(entry.oid, TREE if entry.is_tree else BLOB)
+                counts[which] += 1
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for index in range(1, events + 1):
+            change(index)
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join(30)
+    assert not wrong
+    assert all(counts)
+
+
+def test_a_pack_that_was_mended_is_read(kata: Path) -> None:
+    """A reader who has met a damaged pack, under the same name."""
+    add_event(kata, 1)
+    tip = GitRepo(kata).main()
+    assert tip is not None
+    for suffix in (".pack", ".idx"):
+        files = list((kata / ".git/objects/pack").glob(f"*{suffix}"))
+        whole = {file: file.read_bytes() for file in files}
+        for file, data in whole.items():
+            file.unlink()
+            file.write_bytes(data[:25])
+        repo = GitRepo(kata)
+        with pytest.raises(DamagedError, match=r"damaged|missing"):
+            repo.commit(tip)
+        for file, data in whole.items():
+            file.unlink()
+            file.write_bytes(data)
+        assert repo.commit(tip).oid == tip
+
+
+def test_few_descriptors_are_open(kata: Path) -> None:
+    """None by who has written, two by who reads, however many packs there are."""
+    before = len(os.listdir("/proc/self/fd"))
+    for index in range(1, 10):
+        add_event(kata, index, files={"hiker.py": f"{index}\n"})
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    repo = GitRepo(kata)
+    for oid in objects(kata):
+        repo.objects.read_any(bytes.fromhex(oid))
+    assert len(packs(kata)) == 10
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
+    git(kata, "repack", "-adq")
+    add_event(kata, 10)
+    tip = repo.main()
+    assert tip is not None
+    assert tip in repo.objects
+    listed = subprocess.run(["ls", "-l", f"/proc/{os.getpid()}/fd"], capture_output=True, check=False).stdout
+    assert b".pack (deleted)" not in listed
+
+
+# -- beside git
+
+
+def test_beside_git_gc(kata: Path) -> None:
+    """Events are recorded while git packs the repository again and again: all of them are there."""
+    end = time.monotonic() + 2.5
+    index = 0
+    command = "while :; do git gc -q --prune=now 2>/dev/null; git repack -adq 2>/dev/null; done"
+    with subprocess.Popen(["sh", "-c", command], cwd=kata, start_new_session=True) as process:
+        try:
+            while time.monotonic() < end:
+                index += 1
+                add_event(kata, index, files={"hiker.py": f"{index}\n"})
+        finally:
+            os.killpg(process.pid, 9)
+    for lock in ("gc.pid", "packed-refs.lock", "HEAD.lock"):
+        (kata / ".git" / lock).unlink(missing_ok=True)
+    assert index > 5
+    assert len(stored_rows(kata)) == index + 1
+
+
+def test_differences_piece_by_piece() -> None:
+    dice = random.Random(3)
+    words = [b"one\n", b"two two\n", b"a much longer line than the others\n", b"\n", b"no end", b"\0\xff"]
+    for _ in range(400):
+        base = b"".join(dice.choices(words, k=dice.randrange(30)))
+        data = b"".join(dice.choices(words, k=dice.randrange(30)))
+        for kind in (BLOB, TREE):
+            assert apply_delta(base, piecewise_delta(base, data, kind), 1 << 20) == data
+    large = b"x" * (1 << 25) + b"\n"
+    assert apply_delta(large, piecewise_delta(large, b"y\n" + large, BLOB), 1 << 26) == b"y\n" + large
