@@ -174,6 +174,8 @@ def test_a_new_daemon_knows_what_an_old_one_gave_out(katas: Path) -> None:
             kata = old.node(Numbers.number(Key(FIXED, "Nt1veK", 0)))
             node = kata.child(directory).node.child(last).node
             given[node.number] = attributes(made(node))
+        # what .katafs/ says is of the daemon that is asked
+        given = {number: seen for number, seen in given.items() if not 2 < number < 64}
         small = {number: seen for number, seen in given.items() if number < TABLE}
         assert len(small) > 200
         for number, seen in small.items():

@@ -16,7 +16,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +52,7 @@ class Committed:
     index: int
     commit: Oid
     #: False when it was recorded before, and nothing was written
-    is_new: bool = True
+    is_new: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
