@@ -97,6 +97,7 @@ def test_every_option_of_the_readme_exists() -> None:
     assert options == {option for option in re.findall(r"--[a-z-]+", table) if option in options}
     commands = set(re.findall(r"^    katafs (\w+)", table, re.MULTILINE))
     assert commands == {
+        "compact",
         "mount",
         "umount",
         "reload",

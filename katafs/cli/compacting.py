@@ -35,8 +35,6 @@ def compact(store: Path, ids: Sequence[str]) -> None:
     All katas in STORE that are stored as git, or those with an ID. A mount does this by itself for katas that are
     written to through it and then left alone; this is for all others. Nothing is lost, whatever stops it, and the store
     may be mounted and written to meanwhile.
-
-    Exit status 1 when a kata could not be compacted; it stays as it is, and a line says why.
     """
     from katafs.kata.compact import Usage, compact_kata
     from katafs.kata.ids import is_kata_id
