@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -181,6 +182,15 @@ def test_packs_come_and_go(packed: Path) -> None:
     assert {oid.hex(): repo.objects.read_any(oid)[1] for oid in some} == whole
     git(packed, "gc", "-q", "--prune=now")
     assert {oid.hex(): repo.objects.read_any(oid)[1] for oid in some} == whole
+
+
+def test_a_repack_between_two_renames(packed: Path) -> None:
+    """`git repack` renames its pack first, so that for a moment there is an index alone, which sorts before others."""
+    whole = all_objects(packed)
+    (idx,) = (packed / ".git/objects/pack").glob("*.idx")
+    shutil.copyfile(idx, idx.with_name(f".tmp-1-{idx.name}"))
+    repo = GitRepo(packed)
+    assert {oid: repo.objects.read_any(bytes.fromhex(oid))[1] for oid in whole} == whole
 
 
 @pytest.mark.parametrize("suffix", [".pack", ".idx"])

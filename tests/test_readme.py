@@ -101,7 +101,6 @@ def test_every_option_of_the_readme_exists() -> None:
         "mount",
         "umount",
         "reload",
-        "compact",
         "create",
         "demo",
         "migrate",

@@ -143,7 +143,9 @@ class Packs:
                 version = None
             with os.scandir(self._directory) as entries:
                 found = {entry.name: entry for entry in entries}
-            stems = sorted(name.removesuffix(".idx") for name in found if name.endswith(".idx"))[:_MOST_PACKS]
+            indexes = (name.removesuffix(".idx") for name in found if name.endswith(".idx"))
+            # `git repack` renames a new pack and then its index, which meanwhile is alone
+            stems = sorted(stem for stem in indexes if f"{stem}.pack" in found)[:_MOST_PACKS]
             # a pack that was mended has the name that it had
             identities = {
                 stem: tuple(map(_identity, map(found.get, (f"{stem}.pack", f"{stem}.idx")))) for stem in stems
