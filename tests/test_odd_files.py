@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from katafs.errors import StorageError
-from katafs.git import GitRepo, TagPacker, new_pack
+from katafs.git import GitRepo, TagPacker
 from katafs.git.new_pack import let_go, remove_left_behind, store_pack
 from katafs.git.objects import BLOB, object_id
 from katafs.git.ref_locks import RefLocks
@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_no_mark(kata: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(new_pack.os, "rename", full)
+        patch.setattr(os, "rename", full)
         with pytest.raises(OSError, match="No space"):
             store_pack(directory, {object_id(BLOB, b"new"): (BLOB, b"new")})
     assert sorted(directory.iterdir()) == before
