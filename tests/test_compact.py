@@ -182,12 +182,13 @@ def test_a_tag_that_is_moved_meanwhile(kata: Path, monkeypatch: pytest.MonkeyPat
     assert tags_of(kata).keys() == set(range(EVENTS + 1))
 
 
-def test_dying_at_any_step(kata: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [97, pytest.param(11, marks=pytest.mark.slow)])
+def test_dying_at_any_step(kata: Path, tmp_path: Path, stride: int) -> None:
     before, refs = objects(kata), references(kata)
     saved = tmp_path / "saved"
     shutil.copytree(kata, saved, symlinks=True)
     count = 0
-    for _ in deaths(lambda: compact_kata(kata, "AbCdEf"), stride=23):
+    for _ in deaths(lambda: compact_kata(kata, "AbCdEf"), stride):
         count += 1
         assert objects(kata) == before
         assert references(kata) == refs
@@ -198,11 +199,12 @@ def test_dying_at_any_step(kata: Path, tmp_path: Path) -> None:
         assert objects(kata) > before
         shutil.rmtree(kata)
         shutil.copytree(saved, kata, symlinks=True)
-    assert count > 15
+    assert count > 12
     assert parts(GitRepo(kata)) == (1, 0, 0)
 
 
-def test_beside_readers_and_writers(kata: Path) -> None:
+@pytest.mark.parametrize("events", [4, pytest.param(24, marks=pytest.mark.slow)])
+def test_beside_readers_and_writers(kata: Path, events: int) -> None:
     """Of four readers each finds every object at every moment, whatever is replaced."""
 
     def change(index: int) -> None:
@@ -210,11 +212,12 @@ def test_beside_readers_and_writers(kata: Path) -> None:
         if index % 3 == 0:
             assert compact_kata(kata, "AbCdEf") is not None
 
-    check_readers(kata, change, events=12)
-    assert assert_sound(kata) == EVENTS + 12
+    check_readers(kata, change, events)
+    assert assert_sound(kata) == EVENTS + events
 
 
-def test_beside_another_and_git(kata: Path) -> None:
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(10.0, marks=pytest.mark.slow)])
+def test_beside_another_and_git(kata: Path, seconds: float) -> None:
     """Two compact, git packs all, and one records: every event is there."""
     script = """
 import sys
@@ -232,7 +235,7 @@ while True:
     others = [
         subprocess.Popen(command, cwd=kata, start_new_session=True, stdout=subprocess.PIPE) for command in commands
     ]
-    index, end = EVENTS, time.monotonic() + 3.0
+    index, end = EVENTS, time.monotonic() + seconds
     try:
         while time.monotonic() < end:
             index += 1

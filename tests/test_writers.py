@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import SHARED, unavailable
-from tests.katas import assert_sound, git, git_commit, make_kata, pretty_json, stored_rows, unpack
+from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, stored_rows, unpack
 from tests.mounts import MakeMount, Mount, wait_until
 
 # What one client does: everything that can be recorded, each thing with an identity of its own. It prints what was
@@ -190,6 +192,30 @@ def small_store(tmp_path: Path) -> Iterator[Path]:
         unavailable("no file system can be mounted here")
     yield path
     subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_compaction_on_a_full_disk(fuse: None, small_store: Path, mount: MakeMount) -> None:
+    """All stays as it was, one line says so, and it is tried again when the kata was written to again."""
+    kata = make_kata(small_store, "AbCdE1")
+    daemon = mount(small_store, "fast", ("--compact-after", "0.5"))
+    daemon.expected_log = "No space left"
+    ran_tests = daemon.path / kata.relative_to(small_store) / "ran_tests"
+    for index in range(1, 9):
+        content = os.urandom(30_000).hex() + "\n"
+        ran_tests.write_text(json.dumps(message({"a.txt": content, "cyber-dojo.sh": "pytest\n"}, index=index)))
+    subprocess.run(["dd", "if=/dev/zero", f"of={small_store}/filler", "bs=4k"], capture_output=True, check=False)
+    before = {path: path.read_bytes() for path in kata.rglob("*") if path.is_file()}
+    wait_until(lambda: "is not compacted" in daemon.log_text(), "the failure", seconds=20)
+    assert {path: path.read_bytes() for path in kata.rglob("*") if path.is_file()} == before
+    # what must not happen takes time: some six times what it would take to do it again
+    time.sleep(3)
+    lines = [line for line in daemon.log_text().splitlines() if "not compacted" in line]
+    assert len(lines) == 1, lines
+    assert re.search(r"kata AbCdE1: it is not compacted: .*: No space left on device$", lines[0])
+    (small_store / "filler").unlink()
+    ran_tests.write_text('{"summary": {"colour": "green"}}')
+    wait_until(lambda: "compacted from" in daemon.log_text(), "another attempt", seconds=20)
+    assert assert_sound(kata) == 9
 
 
 def test_a_disk_that_is_filled(fuse: None, small_store: Path, mount: MakeMount, tmp_path: Path) -> None:

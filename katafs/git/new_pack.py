@@ -21,6 +21,7 @@ from typing import Self
 
 from katafs.git.objects import Oid
 from katafs.git.pack import Pack, PackWriter
+from katafs.git.repo import open_plain
 from katafs.git.storing import sync_directory
 
 #: what we write into a ``.keep``
@@ -86,11 +87,16 @@ class NewPack:
         ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers to its objects; until then
         ``git repack -a -d`` would drop them with the pack.
         """
-        if is_kept:
-            with contextlib.suppress(FileExistsError), open(self._path.with_suffix(".keep"), "xb") as keep:
-                keep.write(KEPT)
-        os.rename(self._pack, self._path)
-        os.rename(self._idx, self._path.with_suffix(".idx"))
+        with contextlib.ExitStack() as failed:
+            if is_kept:
+                mark = self._path.with_suffix(".keep")
+                with contextlib.suppress(FileExistsError), open(mark, "xb") as keep:
+                    # on a full disk this may be what does not fit
+                    failed.callback(_remove, os.fspath(mark))
+                    keep.write(KEPT)
+            os.rename(self._pack, self._path)
+            os.rename(self._idx, self._path.with_suffix(".idx"))
+            failed.pop_all()
         sync_directory(self._directory)
         return self._path
 
@@ -124,7 +130,10 @@ def let_go(pack: Path) -> None:
     """What is in a pack of `store_pack` is referred to, or is not needed any more. Raises OSError."""
     keep = pack.with_suffix(".keep")
     with contextlib.suppress(FileNotFoundError):
-        if keep.read_bytes() == KEPT:
+        with open(keep, "rb", opener=open_plain) as file:
+            text = file.read(len(KEPT) + 1)
+        # one who died before he could write into it had no pack either
+        if text == KEPT or (not text and not os.path.lexists(pack)):
             keep.unlink()
 
 
@@ -138,7 +147,7 @@ def remove_left_behind(directory: Path) -> None:
                 if entry.name.startswith(_TEMPORARY):
                     os.unlink(entry)
                 elif entry.is_file(follow_symlinks=False):
-                    let_go(directory / entry.name)
+                    let_go((directory / entry.name).with_suffix(".pack"))
 
 
 def _remove(name: str) -> None:

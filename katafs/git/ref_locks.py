@@ -28,6 +28,8 @@ _EMPTY_SECONDS = 0.3
 # What the time of the file says may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
 _WATCHED = 1.0
 _MOST_WATCHED = 1000
+# bytes; an id and a line end are fewer
+_LOCK_LIMIT = 64
 LOCK_TRIES, LOCK_PAUSE = 300, 0.005
 
 
@@ -77,7 +79,8 @@ class RefLocks:
         end = time.monotonic() + _EMPTY_SECONDS
         while True:
             try:
-                text = lock.read_bytes()
+                with open(lock, "rb", opener=open_plain) as file:
+                    text = file.read(_LOCK_LIMIT)
             except FileNotFoundError:
                 return
             if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):

@@ -6,6 +6,7 @@ returns after what it wrote has been synced, but for logs, which tell nothing th
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _MOST_LOOSE = 8
 
 _PACKED_REFS = "packed-refs"
+_MOST_PACKED = 64 << 20  # bytes
 _PACKED_LINE = re.compile(rb"^([0-9a-f]{40}) (\S+)(\n\^[0-9a-f]{40})?$", re.MULTILINE)
 _PACKED_HEADER = b"# pack-refs with:"
 
@@ -168,9 +170,12 @@ def make_parents(directory: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
-    """A file of the repository; empty when there is none."""
+    """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than any that is read."""
     try:
         with open(path, "rb", opener=open_plain) as file:
-            return file.read()
+            text = file.read(_MOST_PACKED + 1)
+        if len(text) > _MOST_PACKED:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+        return text
     except FileNotFoundError:
         return b""

@@ -64,8 +64,13 @@ def sync_path(path: str | os.PathLike[str]) -> None:
 
 
 def _sync(path: str | os.PathLike[str], flag: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag)
+    # a pipe that somebody put there would be waited for
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flag)
     try:
         os.fsync(fd)
+    except OSError as error:
+        # fsync(2): of what is neither file nor directory there is nothing on the disk
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(fd)

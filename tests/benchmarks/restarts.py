@@ -1,7 +1,8 @@
 """``python -m tests.benchmarks.restarts``: what clients notice when the daemon is killed, again and again.
 
 ``soak``: 4 clients write and 4 read and compare while the daemon is killed at random moments. Afterwards every event
-that was acknowledged is there, once; every repository is sound, and can be written to.
+that was acknowledged is there, once; every repository is sound, and can be written to. Meanwhile git packs and
+collects the repositories, and katafs compacts them, the mount on its own and a process beside it.
 ``pause``: how long a client waits that was served while the daemon was killed; with 1 and with 64 katas in use.
 """
 
@@ -22,13 +23,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from katafs.kata.ids import kata_path
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
 from tests.mounts import Mount
 
 WRITERS, READERS = 4, 4
 
 WRITER = """
-import json, os, random, sys
+import json, os, random, sys, time
 name, acknowledged, *katas = sys.argv[1:]
 chance, count = random.Random(name), 0
 fds = [os.open(f"{kata}/ran_tests", os.O_WRONLY) for kata in katas]
@@ -48,6 +50,9 @@ while not os.path.exists(acknowledged + ".stop"):
     except OSError as error:
         print("error", which, text, error, file=log)
     count += 1
+    if count % 40 == 0:
+        # so that a kata is left alone now and then
+        time.sleep(chance.random())
 """
 READER = """
 import json, os, random, sys
@@ -75,6 +80,30 @@ while not os.path.exists(found + ".stop"):
     except (OSError, AssertionError, ValueError) as error:
         print("error", kata, repr(error), file=log)
 print("reads", count, file=log)
+"""
+
+# What may be done to a repository that others use, as git's manual says: not ``git gc --prune=now``.
+BESIDE = """
+import os, random, subprocess, sys
+from pathlib import Path
+from katafs.errors import KataError
+from katafs.kata.compact import compact_kata
+name, said, *katas = sys.argv[1:]
+chance, count, compactions = random.Random(name), 0, 0
+log = open(said, "w", buffering=1)
+while not os.path.exists(said + ".stop"):
+    kata = Path(chance.choice(katas))
+    what = chance.choice(["gc", "gc --auto", "repack -a -d", "pack-refs --all", *[""] * 4])
+    count += 1
+    if what:
+        # two who pack at once get in each other's way, and say so
+        subprocess.run(["git", *what.split()], cwd=kata, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        continue
+    try:
+        compactions += compact_kata(kata, kata.name) is not None
+    except KataError as error:
+        print("refused", error, file=log)
+print("beside", count, compactions, file=log)
 """
 
 
@@ -120,12 +149,15 @@ def kill(mount: Mount) -> None:
         os.kill(daemon, signal.SIGKILL)
 
 
-def soak(work: Path, kills: int) -> bool:
+def soak(work: Path, kills: int, compact_after: float) -> bool:
     """Returns whether all is as it should be."""
-    with mounted(work, 4) as (mount, ids):
+    with mounted(work, 4, "--compact-after", str(compact_after)) as (mount, ids):
         shown = [str(mount.kata(kata_id)) for kata_id in ids]
         logs = [work / f"{kind}{number}" for kind, most in (("w", WRITERS), ("r", READERS)) for number in range(most)]
         commands = [[WRITER if log.name[0] == "w" else READER, log.name, str(log), *shown] for log in logs]
+        logs.append(work / "beside")
+        stored = [str(kata_path(mount.store, kata_id)) for kata_id in ids]
+        commands.append([BESIDE, "beside", str(logs[-1]), *stored])
         with running(commands) as processes:
             for number in range(kills):
                 time.sleep(random.uniform(0.4, 1.0))
@@ -144,11 +176,12 @@ def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
     """Print what became of it; how much is wrong."""
     lines = [(log.name, line) for log in logs for line in log.read_text().splitlines()]
     read = sum(int(line.split()[1]) for _, line in lines if line.startswith("reads"))
-    bad = [line for line in lines if not line[1].startswith(("ok ", "reads "))]
+    beside = [line for name, line in lines if name == "beside"]
+    bad = [line for line in lines if line[0] != "beside" and not line[1].startswith(("ok ", "reads "))]
     acknowledged = [(int(line.split()[1]), line.split()[2]) for name, line in lines if line.startswith("ok ")]
     lost = doubled = events = 0
     for which, kata_id in enumerate(ids):
-        path = mount.store.joinpath(kata_id[:2], kata_id[2:4], kata_id[4:])
+        path = kata_path(mount.store, kata_id)
         last = assert_sound(path)
         events += last
         tests = [row["index"] for row in stored_rows(path) if row["type"] == "test"]
@@ -161,6 +194,8 @@ def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
         f"{mount.log_text().count('has died')} deaths; {read} rounds of reading, {len(acknowledged)} messages "
         f"acknowledged, {events} events; {answered} were answered for by the next daemon"
     )
+    by_mount = mount.log_text().count("compacted from")
+    say(f"{by_mount} compactions by the mount; beside it {beside[-1:]}, refused: {Counter(beside[:-1])}")
     say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}; all sound and writable")
     say("\n".join(f"  {name}: {line}" for name, line in bad[:20]))
     return lost + doubled + len(bad)
@@ -207,13 +242,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["soak", "pause"])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--compact-after", type=float, default=0.2, help="seconds, for the soak")
     parser.add_argument("--directory", type=Path, help="where to make the store")
     arguments = parser.parse_args()
     good = True
     for katas in (1, 64) if arguments.what == "pause" else (0,):
         with tempfile.TemporaryDirectory(prefix="katafs-restarts-", dir=arguments.directory) as name:
             if arguments.what == "soak":
-                good = soak(Path(name), arguments.kills)
+                good = soak(Path(name), arguments.kills, arguments.compact_after)
             else:
                 pause(Path(name), katas, arguments.kills)
     return 0 if good else 1

@@ -1,0 +1,99 @@
+"""Odd files where katafs writes: of writers that died, of a full disk, of an owner who means harm."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from katafs.errors import StorageError
+from katafs.git import GitRepo, TagPacker
+from katafs.git.new_pack import let_go, remove_left_behind, store_pack
+from katafs.git.objects import BLOB, object_id
+from katafs.git.ref_locks import RefLocks
+from katafs.git.refs import RefWriter
+from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
+
+
+@pytest.fixture
+def kata(store: Path) -> Path:
+    return make_kata(store, "AbCdEf")
+
+
+def in_time(call: Callable[[], Any]) -> None:
+    """Call it in a thread, which is left alone when it does not come back."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "it waits for ever"
+
+
+def test_nothing_waits_for_a_pipe(kata: Path) -> None:
+    """An owner who puts pipes where references and locks are holds no thread of the daemon."""
+    add_event(kata, 1)
+    repo = GitRepo(kata)
+    tip = repo.main()
+    assert tip is not None
+    os.mkfifo(kata / ".git/packed-refs")
+    os.mkfifo(kata / ".git/refs/heads/main.lock")
+    in_time(lambda: RefWriter(repo).sync_main())
+    in_time(lambda: RefLocks(repo).unlock_dead("refs/heads/main", tip))
+
+
+def test_packed_references_without_end(kata: Path) -> None:
+    """They are not read into memory, and nothing is lost: the tags stay files."""
+    add_event(kata, 1)
+    with open(kata / ".git/packed-refs", "wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises(StorageError, match="too large") as caught:
+        TagPacker(GitRepo(kata)).pack_tags()
+    assert caught.value.errno == errno.EFBIG
+    assert len(list((kata / ".git/refs/tags").iterdir())) == 2
+    (kata / ".git/packed-refs").unlink()
+    assert assert_sound(kata) == 1
+
+
+def test_a_mark_without_end(kata: Path) -> None:
+    """It is not read into memory when an event has been recorded."""
+    directory = kata / ".git/objects/pack"
+    for name in ("pack-0", "pack-1"):
+        with open(directory / f"{name}.keep", "wb") as file:
+            file.truncate(1 << 42)
+        os.utime(directory / f"{name}.keep", (0, 0))
+    let_go(directory / "pack-0.pack")
+    remove_left_behind(directory)
+    assert len(list(directory.glob("*.keep"))) == 2, "they are somebody's"
+
+
+def test_marks_of_who_died(kata: Path) -> None:
+    """One who had no time to write into his mark had no pack; what git marks without a word has one."""
+    add_event(kata, 1)
+    directory = kata / ".git/objects/pack"
+    pack = next(directory.glob("*.pack"))
+    for mark in (directory / "pack-0.keep", pack.with_suffix(".keep")):
+        mark.touch()
+        os.utime(mark, (0, 0))
+    remove_left_behind(directory)
+    assert list(directory.glob("*.keep")) == [pack.with_suffix(".keep")]
+
+
+def test_a_full_disk_leaves_no_mark(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = kata / ".git/objects/pack"
+    before = sorted(directory.iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        with pytest.raises(OSError, match="No space"):
+            store_pack(directory, {object_id(BLOB, b"new"): (BLOB, b"new")})
+    assert sorted(directory.iterdir()) == before
+    add_event(kata, 1)
+    assert len(stored_rows(kata)) == 2
+    git(kata, "fsck", "--full", "--strict")
