@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import classroom, diffs, downloads, growth, memory, million, reading, writing
+from tests.benchmarks import classroom, diffs, disk, downloads, growth, memory, million, reading, writing
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, surroundings, table
 
@@ -23,12 +23,14 @@ from tests.benchmarks.figures import Figure, surroundings, table
 MEASURES: dict[tuple[int, ...], Callable[[Bench], list[Figure]]] = {
     (1, 2): reading.warm,
     (3,): reading.cold,
-    (4, 5): writing.measure,
+    (4,): writing.at_100,
+    (5,): writing.growth,
     (6,): diffs.measure,
     (7,): downloads.measure,
     (8,): million.measure,
     (9,): memory.measure,
     (10,): classroom.measure,
+    (11,): disk.line_11,
 }
 _LINES = {str(line) for lines in MEASURES for line in lines} | {"growth"}
 
