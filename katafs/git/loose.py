@@ -50,7 +50,13 @@ class Loose:
 
     def __iter__(self) -> Iterator[bytes]:
         """The ids of all objects, by the names of their files."""
+        try:
+            found = set(os.listdir(self._directory))
+        except OSError:
+            return
         for first in range(256):
+            if f"{first:02x}" not in found:
+                continue
             try:
                 names = os.listdir(f"{self._directory}/{first:02x}")
             except OSError:

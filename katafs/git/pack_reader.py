@@ -13,7 +13,6 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 from katafs.git.delta import LargeObjectError, apply_delta, delta_sizes
@@ -124,8 +123,7 @@ class PackReader:
                 return b""
             if data[: len(_IDX_HEAD)] == _IDX_HEAD and len(data) >= _FIRST_ID + 40:
                 fanout = _FANOUT.unpack_from(data, len(_IDX_HEAD))
-                is_ordered = all(one <= other for one, other in pairwise(fanout))
-                if is_ordered and len(data) >= _FIRST_ID + 28 * fanout[-1] + 40:
+                if list(fanout) == sorted(fanout) and len(data) >= _FIRST_ID + 28 * fanout[-1] + 40:
                     self._idx, self._fanout = data, fanout
         return self._idx or b""
 

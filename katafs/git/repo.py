@@ -37,6 +37,8 @@ _MOST_PACKED = 16 << 20  # bytes
 _MOST_COMMITS = 100_000
 # mode, name and id
 TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
+# of those that were read last
+_MOST_TREES, _SMALL_TREE = 12, 64
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -82,6 +84,8 @@ class GitRepo:
         self.git_dir = path / ".git"
         self.objects = Objects(self.git_dir, largest=largest, budget=budget)
         self._references = self.objects.real_git_dir + "/"
+        # who looks at an event reads its trees several times, one question after the other
+        self._trees: dict[Oid, list[TreeEntry]] = {}
         self._packed: tuple[tuple[int, int, int], dict[bytes, Oid]] = ((0, 0, 0), {})
 
     # -- references
@@ -150,10 +154,13 @@ class GitRepo:
         return self.objects.size(oid)
 
     def tree(self, oid: Oid) -> list[TreeEntry]:
-        """The entries of a tree in git order. Names that a file system cannot show are left out.
+        """The entries of a tree in git order, not to be changed. Names that a file system cannot show are left out.
 
         The object format is git's ``<octal mode> SP <name> NUL <20 bytes>``, repeated.
         """
+        known = self._trees.get(oid)
+        if known is not None:
+            return known
         data = self.objects.read(oid, TREE)
         found = TREE_ENTRY.findall(data)
         if not _is_whole(found, data):
@@ -164,6 +171,10 @@ class GitRepo:
             if is_component(name) and name not in seen:
                 seen.add(name)
                 entries.append(TreeEntry(name, int(mode, 8), entry))
+        if len(entries) <= _SMALL_TREE:
+            self._trees[oid] = entries
+            if len(self._trees) > _MOST_TREES:
+                del self._trees[next(iter(self._trees))]
         return entries
 
     def _odd_entries(self, oid: Oid, data: bytes) -> list[tuple[bytes, bytes, Oid]]:

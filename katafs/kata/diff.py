@@ -17,7 +17,6 @@ The others pair renames as libgit2 does, which may differ from git's choice: it 
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,9 +70,8 @@ def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, i
     Reckoned in a process of its own where there is much to compare. Raises `TooLargeError` where that is too much.
     """
     try:
-        reader = _reader(repo.path, repo.objects.pending, budget=DIFF_BUDGET)
-        with contextlib.closing(reader.objects):
-            return _line_counts(reader, was, now)
+        with repo.objects.spending(DIFF_BUDGET):
+            return _line_counts(repo, was, now)
     except HeavyError:
         pending = dict(repo.objects.pending)
         counts = process.run(_COUNT_LIMITS, None, _line_counts_elsewhere, repo.path, pending, was, now)
@@ -83,14 +81,10 @@ def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, i
 def _line_counts_elsewhere(
     _file: None, path: Path, pending: _Pending, was: Oid | None, now: Oid | None
 ) -> tuple[int, int]:
-    return _line_counts(_reader(path, pending, largest=LARGEST), was, now)
-
-
-def _reader(path: Path, pending: _Pending, **limits: int) -> GitRepo:
-    """A reader who also sees what is not stored yet."""
-    repo = GitRepo(path, **limits)
+    repo = GitRepo(path, largest=LARGEST)
+    # what is not stored yet
     repo.objects.pending.update(pending)
-    return repo
+    return _line_counts(repo, was, now)
 
 
 def _line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:

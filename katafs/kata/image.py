@@ -15,6 +15,7 @@ from typing import NamedTuple
 from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.pack import index_file, write_pack
+from katafs.git.whole_pack import whole_pack
 from katafs.kata.names import folded, is_dot_git
 from katafs.kata.spool import Extent, SpoolFile, storage_errors
 from katafs.text import decode
@@ -90,9 +91,17 @@ def write_image(file: SpoolFile, repo: GitRepo, tip: Tip) -> Image:
 
 
 def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Extent]:
-    """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file."""
-    pack = write_pack(repo, tip.oid, file.file)
-    file.grow(pack.size)
+    """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file.
+
+    The tags are those of commits that the tip reaches: a pack that is taken as it is may have others.
+    """
+    found = whole_pack(repo, tip.oid)
+    if found is not None:
+        pack, data = found
+        file.add([data])
+    else:
+        pack = write_pack(repo, tip.oid, file.file)
+        file.grow(pack.size)
     pack_path = f".git/objects/pack/pack-{pack.name}".encode()
     refs = {f"refs/tags/{index}": oid for index, oid in tip.tags.items() if oid in pack.ids}
     refs["refs/heads/main"] = tip.oid

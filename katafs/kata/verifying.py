@@ -54,12 +54,13 @@ def _differences(plain: PlainKata, kata: Kata) -> Iterator[str]:
         if not has_plain_paths(rows, index):
             yield f"event {index} is missing"
             continue
-        if kata.repo.tag(index) != kata.snapshot(index).commit.oid:
+        snapshot = kata.snapshot(index)
+        if kata.repo.tag(index) != snapshot.commit.oid:
             yield f"event {index} has no tag"
         shown = plain_row(rows.stored[index], plain.version)
         if not _is_same(list(plain.row(index).items()), list(shown.items())):
             yield f"event {index} has another row"
-        snapshot, listing = kata.snapshot(index), _listing(kata, index)
+        listing = Listing(kata.repo, snapshot.files_tree)
         document = plain_event(kata.repo, snapshot, rows.stored[index], listing, plain.version)
         if not _is_same(_event(plain.document(index)), _event(document)):
             yield f"event {index} is another"

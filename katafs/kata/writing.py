@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -91,7 +91,7 @@ class KataWriter:
                 new["type"] = "outage"
             row["type"] = act.kind.type
         blobs = _event_blobs(head, act, rows, flags)
-        return self._commit(head, blobs, {b"files": files}, act.subject(index))
+        return self._commit(head, blobs, {b"files": files}, act.subject(index), rows)
 
     def _changed(self, act: Act, files: Oid | None, flags: dict[str, bool]) -> tuple[Oid | None, dict[str, bool]]:
         """The ``files/`` tree after the act, and which files were cut short."""
@@ -163,7 +163,12 @@ class KataWriter:
     # -- both
 
     def _commit(
-        self, head: Head, blobs: Mapping[bytes, bytes], subtrees: Mapping[bytes, Oid | None], subject: str
+        self,
+        head: Head,
+        blobs: Mapping[bytes, bytes],
+        subtrees: Mapping[bytes, Oid | None],
+        subject: str,
+        added: Sequence[Row] = (),
     ) -> Head:
         stored = {name: self.git.blob(data) for name, data in blobs.items()}
         tree = self.git.tree(head.root.tree, stored, subtrees)
@@ -171,8 +176,7 @@ class KataWriter:
         email = f"{self._kata_id}@cyber-dojo.org"
         commit = self.git.commit(tree, [head.commit], subject, self._kata_id, email, seconds)
         text = blobs.get(head.layout.rows_name, head.rows_text)
-        rows = parse_rows(text) if text is not head.rows_text else head.rows
-        return Head(commit, Root.read(self.repo, tree), head.layout, text, rows)
+        return Head(commit, Root.read(self.repo, tree), head.layout, text, [*head.rows, *added])
 
 
 def _event_blobs(head: Head, act: Act, rows: list[Row], flags: Mapping[str, bool]) -> Mapping[bytes, bytes]:

@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -171,17 +170,3 @@ def line_5(work: Path, counts: tuple[int, ...] = (10, 100, 1000), writes: int = 
     finally:
         mount.stop()
     return {f"event {ids[kata_id]}": statistics.median(values) for kata_id, values in times.items()}
-
-
-def measure(work: Path, events: int, rounds: int) -> dict[str, dict[str, float]]:
-    """`line_4`, for the table."""
-    states: dict[str, Callable[[Path], dict[str, dict[str, float]]]] = {
-        "packs": lambda place: line_4(place, events, rounds * 6),
-        "compacted": lambda place: line_4(place, events, rounds * 6, compacted=True),
-    }
-    found: dict[str, dict[str, float]] = {}
-    for state, side in states.items():
-        place = work / f"commits-{state}"
-        place.mkdir()
-        found |= {f"{what} ({state})": sides for what, sides in side(place).items()}
-    return found

@@ -15,6 +15,8 @@ from katafs.kata.create import create_kata
 from katafs.kata.ids import kata_path
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Bar, Figure
 from tests.katas import START, message, row_time
 
 FILES = 5
@@ -105,3 +107,15 @@ def measure(work: Path, events: int = 300) -> dict[str, dict[str, float]]:
         what: round(sides["idle"][what] / sides["plain v1"][what], 3) for what in ("allocated", "apparent")
     }
     return found
+
+
+def line_11(bench: Bench) -> list[Figure]:
+    """A kata of 300 events, once idle; as it was before it was compacted is printed beside it."""
+    found = measure(bench.directory("disk"))
+    idle, others = found["idle"], {"plain v1": found["plain v1"], "before": found["busy"]}
+    ours, beside = idle["allocated"], {side: counts["allocated"] for side, counts in others.items()}
+    inodes = {side: counts["inodes"] for side, counts in others.items()}
+    return [
+        Figure(11, "disk space an event", "bytes", ours, beside, [Bar(0.2, "plain v1")], "compacted"),
+        Figure(11, "inodes an event", "", idle["inodes"], inodes, [Bar(0.2)], "compacted"),
+    ]
