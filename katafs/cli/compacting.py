@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, names, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, real_store, start_writing
 from katafs.errors import KataError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def compact(store: Path, ids: Sequence[str]) -> None:
     """
     from katafs.kata.compact import Usage, compact_kata
     from katafs.kata.ids import is_kata_id
+    from katafs.kata.store import is_git
 
     start_writing()
     path = real_store(store)
@@ -48,7 +49,7 @@ def compact(store: Path, ids: Sequence[str]) -> None:
     before, after = Usage(0, 0), Usage(0, 0)
     told = time.monotonic()
     is_terminal = sys.stderr.isatty()
-    for kata_id, kata_path in _katas(path, sorted(set(ids))):
+    for kata_id, kata_path in katas_of(path, sorted(set(ids)), is_git):
         try:
             compacted = compact_kata(kata_path, kata_id)
         except KataError as error:
@@ -78,19 +79,3 @@ def _plus(one: Usage, other: Usage) -> Usage:
     from katafs.kata.compact import Usage
 
     return Usage(one.files + other.files, one.size + other.size)
-
-
-def _katas(store: Path, ids: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The katas that are stored as git, with their directories; those that were named in any case."""
-    from katafs.kata.ids import kata_path
-    from katafs.kata.store import Store
-
-    if ids:
-        yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
-        return
-    katas = Store(store)
-    for first in katas.names(""):
-        for second in names(katas, first):
-            for third in names(katas, first + second):
-                if katas.is_git(first + second + third):
-                    yield first + second + third, kata_path(store, first + second + third)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, names, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
 from katafs.errors import KataError, StorageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     why. Where the disk is full or read-only no others are tried.
     """
     from katafs.kata.ids import is_kata_id
-    from katafs.kata.migrate import migrate_kata
+    from katafs.kata.migrate import migrate_kata, needs_migration
 
     start_writing()
     path = real_store(store)
@@ -58,9 +58,9 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
             fail(f"{kata_id} is not a kata id", 2)
     wanted = sorted(set(ids))
     run = _Run(dry_run=dry_run, verbose=verbose, quiet=quiet)
-    run.total = sum(1 for _ in _to_migrate(path, wanted))
+    run.total = sum(1 for _ in katas_of(path, wanted, needs_migration))
     try:
-        for kata_id, kata_path in _to_migrate(path, wanted):
+        for kata_id, kata_path in katas_of(path, wanted, needs_migration):
             work = partial(migrate_kata, kata_path, kata_id, dry_run=dry_run, keep_originals=keep_originals)
             if not run.take(kata_id, work):
                 break
@@ -69,24 +69,6 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
         fail("interrupted; started again it goes on from here")
     run.end()
     sys.exit(1 if run.refused else 0)
-
-
-def _to_migrate(store: Path, ids: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The katas to be migrated, with their directories; those that were named in any case."""
-    from katafs.kata.ids import kata_path
-    from katafs.kata.migrate import needs_migration
-    from katafs.kata.store import Store
-
-    if ids:
-        yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
-        return
-    katas = Store(store)
-    for first in katas.names(""):
-        for second in names(katas, first):
-            for third in names(katas, first + second):
-                path = kata_path(store, first + second + third)
-                if needs_migration(path):
-                    yield first + second + third, path
 
 
 class _Run:
