@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import SHARED
 from tests.katas import assert_sound, git, git_commit, make_kata, pretty_json, stored_rows, unpack
-from tests.mounts import MakeMount, Mount
+from tests.mounts import MakeMount, Mount, wait_until
 
 # What one client does: everything that can be recorded, each thing with an identity of its own. It prints what was
 # acknowledged (kata, kind, tab_seq), and every errno that it got.
@@ -160,6 +160,8 @@ def test_two_daemons_and_git(fuse: None, store: Path, mount: MakeMount, each: in
         thread.start()
     try:
         told = run_clients(mounts, each, count, 400, ids)
+        # who writes with git is slower, and may not have been first even once
+        wait_until(lambda: all(by_git[path] for path in paths[2:]), "an event of each that writes with git")
     finally:
         is_over.set()
         for thread in threads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import logging
 import os
 import signal
@@ -252,11 +251,13 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
 
 async def _expire(options: MountOptions, tree: Tree, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
-    for second in itertools.count(1):
-        await trio.sleep(1)
+    due = 0.0
+    while True:
+        await trio.sleep(min(1, _EXPIRE_SECONDS))
         tree.ctx.controls.expire()
-        if second % _EXPIRE_SECONDS:
+        if trio.current_time() < due:
             continue
+        due = trio.current_time() + _EXPIRE_SECONDS
         process.rest()
         await operations.memory.look()
         try:
