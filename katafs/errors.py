@@ -1,6 +1,6 @@
 """Everything a request can fail with, each with the errno its caller gets.
 
-Raise the most specific class near the cause; ``fuse.operations`` turns it into an errno in one place.
+Raise the most specific class near the cause; ``fuse.answering`` turns it into an errno in one place.
 Anything that is not a `KataError` is a bug and becomes EIO with a traceback in the log.
 """
 

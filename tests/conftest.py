@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.katas import unpack
+from tests.katas import make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
@@ -90,6 +91,18 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def small_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A store on a file system of its own, of the size that is the parameter: ``1m``."""
+    path = tmp_path / "small"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "katafs-test", str(path)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        unavailable("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
 def saver_kata(shared_katas: Path, store: Path) -> Path:
     """The shared kata in saver's layout, rG63fy, unpacked into the store: its directory."""
     unpack(shared_katas / "saver-v2-rG63fy.tgz", store)
@@ -100,6 +113,21 @@ def saver_kata(shared_katas: Path, store: Path) -> Path:
 def mode(request: pytest.FixtureRequest) -> str:
     """Each of the two ways to mount."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def one_kata(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the kata AbCdEf, to be copied."""
+    store = tmp_path_factory.mktemp("store")
+    make_kata(store, "AbCdEf")
+    return store
+
+
+@pytest.fixture(scope="module", params=MODES)
+def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """A mount for all tests of a module, in each mode."""
+    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
+        yield mount
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -240,6 +241,27 @@ class CommandLine:
     def run(self, *arguments: object, stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the command, to the end of what it and its children print."""
         return self._run(self.command(*arguments), stdin, **environment)
+
+    def on_terminal(self, *arguments: object) -> tuple[str, str]:
+        """Run a command that succeeds: what it printed, and what it told on a terminal meanwhile."""
+        leader, follower = pty.openpty()
+        with open(leader, "rb", buffering=0) as terminal:
+            run = subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.directory,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=follower,
+            )
+            os.close(follower)
+            output, _ = run.communicate(timeout=DEADLINE * 3)
+            seen = b""
+            # EIO is how Linux says that the other side is closed
+            with contextlib.suppress(OSError):
+                while data := terminal.read(4096):
+                    seen += data
+        assert run.returncode == 0, seen
+        return output.decode(), seen.decode()
 
     def _run(self, command: list[str], stdin: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(

@@ -20,7 +20,8 @@ step() {
         rm "$log"
     else
         printf 'failed\n'
-        cat "$log" >&2
+        # an index or a mirror of somebody's own is nobody else's business, and its URL may have a password in it
+        sed -E "s#[a-z+]+://[^[:space:]'\")]+#…#g; s#host='[^']*'#host='…'#g" "$log" >&2
         rm "$log"
         die "$words failed"
     fi

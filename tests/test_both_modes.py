@@ -11,25 +11,18 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODES
-from tests.katas import Served, assert_sound, git, message, serve_kata, serving
+from tests.katas import Served, assert_sound, git, message, serve_kata
 from tests.mounts import Mount, wait_until
 from tests.test_bounds import big_event
 
 MIB = 1 << 20
 _ALIGNED = 4096
-
-
-@pytest.fixture(scope="module", params=MODES)
-def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
-        yield mount
 
 
 @pytest.fixture

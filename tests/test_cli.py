@@ -32,14 +32,6 @@ LAZY = "umount --lazy takes it away all the same"
 NO_DEVICE = "mount -t tmpfs tmpfs /dev; mknod /dev/null c 1 3; mknod /dev/urandom c 1 9"
 
 
-@pytest.fixture(scope="module")
-def one_kata(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the kata AbCdEf, to be copied."""
-    store = tmp_path_factory.mktemp("store")
-    make_kata(store, "AbCdEf")
-    return store
-
-
 @pytest.fixture
 def cli(fuse: None, one_kata: Path) -> Iterator[CommandLine]:
     """The command line in a directory with the kata AbCdEf in ``store`` and an empty ``mnt``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
 import shutil
 import signal
@@ -96,28 +95,10 @@ def test_progress_on_a_terminal(cli: CommandLine, katas: list[Written]) -> None:
     store = cli.directory / "store"
     for number in range(40):
         shutil.copytree(katas[0].path, store / "Zz" / f"{number:02}" / "aa")
-    leader, follower = pty.openpty()
-    command = cli.command("migrate", "store")
-    run = subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=subprocess.PIPE, stderr=follower)
-    os.close(follower)
-    output, _ = run.communicate(timeout=60)
-    seen = read_all(leader)
-    assert (run.returncode, output) == (0, b"43 katas with 129 events migrated\n")
-    assert re.search(rb"\r\x1b\[K[0-9]+ of 43 katas, [0-9]+ events, [0-9]+ events/s, 0:00:[0-9]{2} left", seen)
-    assert seen.endswith(b"\r\x1b[K")
-
-
-def read_all(terminal: int) -> bytes:
-    """What was written to a terminal that nobody writes to any more."""
-    seen = b""
-    try:
-        while data := os.read(terminal, 4096):
-            seen += data
-    except OSError:
-        pass  # so Linux says that the other side is closed
-    finally:
-        os.close(terminal)
-    return seen
+    output, seen = cli.on_terminal("migrate", "store")
+    assert output == "43 katas with 129 events migrated\n"
+    assert re.search(r"\r\x1b\[K[0-9]+ of 43 katas, [0-9]+ events, [0-9]+ events/s, 0:00:[0-9]{2} left", seen)
+    assert seen.endswith("\r\x1b[K")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,12 +7,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODES
 from tests.katas import (
     Served,
     assert_sound,
@@ -23,17 +22,9 @@ from tests.katas import (
     message,
     pretty_json,
     serve_kata,
-    serving,
     stored_rows,
 )
 from tests.mounts import MakeMount, Mount, wait_until
-
-
-@pytest.fixture(scope="module", params=MODES)
-def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    """A mount for all tests here, in each mode."""
-    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
-        yield mount
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from katafs.kata.commit import Committed
 from katafs.kata.commit import record as record_act
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
-from tests.conftest import unavailable
 from tests.katas import (
     START,
     GitCommit,
@@ -336,20 +333,7 @@ def test_a_store_of_which_the_owner_may_not_write(kata: Path) -> None:
     assert caught.value.errno == errno.EACCES
 
 
-@pytest.fixture
-def small_store(tmp_path: Path) -> Iterator[Path]:
-    """A store on a file system of its own, of 1 MiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "katafs-test", path], capture_output=True, check=False
-    )
-    if made.returncode:
-        unavailable("no file system can be mounted here")
-    yield path
-    subprocess.run(["umount", path], check=True)
-
-
+@pytest.mark.parametrize("small_store", ["1m"], indirect=True)
 def test_a_full_disk(small_store: Path) -> None:
     kata = make_kata(small_store, "AbCdEf")
     ballast = small_store / "ballast"

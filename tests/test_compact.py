@@ -300,6 +300,18 @@ def test_the_command(cli: CommandLine, made: Path) -> None:
     assert assert_sound(kata_path(store, "AbCdEf")) == EVENTS
 
 
+def test_the_command_on_a_terminal(cli: CommandLine, made: Path) -> None:
+    """It says how far it is and how long it will take, and nothing of it when it is to be quiet."""
+    store = cli.directory / "store"
+    for number in range(20):
+        shutil.copytree(made, kata_path(store, f"Zz{number:02}aa"), symlinks=True)
+    output, seen = cli.on_terminal("compact", "store")
+    assert output.startswith("20 katas compacted, from ")
+    assert re.search(r"\r\x1b\[K[0-9]+ of 20 katas, [0-9]+ compacted, [0-9]+ katas/s, 0:00:[0-9]{2} left", seen)
+    assert seen.endswith("\r\x1b[K")
+    assert cli.on_terminal("compact", "--quiet", "store") == ("", "")
+
+
 def test_one_that_cannot_be_compacted(cli: CommandLine, made: Path) -> None:
     store = cli.directory / "store"
     shutil.copytree(made, kata_path(store, "AbCdEf"), symlinks=True)

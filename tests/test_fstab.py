@@ -12,20 +12,11 @@ from click import UsageError
 
 from katafs.cli.mount_options import split, to_arguments
 from katafs.cli.mounts import mount
-from tests.katas import make_kata
 from tests.mounts import wait_until
 from tests.system import System, system
 
 MESSAGE = '{"summary": {"colour": "red"}}'
 KATA = "/mnt/katas/Ab/Cd/Ef"
-
-
-@pytest.fixture(scope="module")
-def one_kata(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the kata AbCdEf, to be copied."""
-    store = tmp_path_factory.mktemp("store")
-    make_kata(store, "AbCdEf")
-    return store
 
 
 @pytest.fixture

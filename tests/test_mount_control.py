@@ -8,24 +8,15 @@ import re
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from katafs.kata.kinds import Kind
-from tests.conftest import MODES
-from tests.katas import Served, assert_sound, git, message, repository_state, serve_kata, serving, stored_rows, unpack
+from tests.katas import Served, assert_sound, git, message, repository_state, serve_kata, stored_rows, unpack
 from tests.mounts import MakeMount, Mount, wait_until
 
 OPTIONS = ("theme", "colour", "predict", "revert_red", "revert_amber", "revert_green")
-
-
-@pytest.fixture(scope="module", params=MODES)
-def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    """A mount for all tests here, in each mode."""
-    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
-        yield mount
 
 
 @pytest.fixture

@@ -19,21 +19,13 @@ from typing import Any
 import pytest
 
 from katafs.kata.inbox import UNFINISHED_SECONDS
-from tests.conftest import MODES
-from tests.katas import Served, git, make_kata, message, repository_state, serve_kata, serving
+from tests.katas import Served, git, make_kata, message, repository_state, serve_kata
 from tests.mounts import MakeMount, Mount, wait_until
 
 LAPTOP = "fedcba9876543210" * 4
 COUNT = itertools.count()
 # more than cat and cp write at once; more than the kernel sends at once
 LARGE, HUGE = 200_000, 1_500_000
-
-
-@pytest.fixture(scope="module", params=MODES)
-def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    """A mount for all tests here, in each mode."""
-    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
-        yield mount
 
 
 @pytest.fixture

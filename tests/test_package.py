@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, built.stderr
     (path,) = (directory / "out").glob("*.whl")
     return path
+
+
+def test_the_lower_bounds_are_what_the_tests_run_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = (ROOT / "tests/requirements.lock").read_text()
+    for needed in project["dependencies"]:
+        name, version = re.split("[>=,]+", needed)[:2]
+        assert f"\n{name}=={version} " in lock, needed
 
 
 @pytest.mark.slow

@@ -9,24 +9,16 @@ import os
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODES
-from tests.katas import GitCommit, GitFile, Served, import_commits, message, repository_state, serve_kata, serving
+from tests.katas import GitCommit, GitFile, Served, import_commits, message, repository_state, serve_kata
 from tests.mounts import Mount, wait_until
 from tests.test_message import GIT_NAMES, NO_NAMES, WRONG
 
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture(scope="module", params=MODES)
-def served(request: pytest.FixtureRequest, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    """A mount for all tests here, in each mode."""
-    with serving(tmp_path_factory.mktemp("served"), request.param) as mount:
-        yield mount
 
 
 @pytest.fixture

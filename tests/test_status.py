@@ -157,6 +157,7 @@ katafs_request_duration_seconds_bucket{le="0.1"} 4.0
 katafs_request_duration_seconds_count{operation="read"} 1.5e+03
 katafs_request_errors_total{errno="ENOENT",operation="lookup"} 70.0
 katafs_request_errors_total{errno="EROFS",operation="lookup"} 1.0
+katafs_request_errors_total{errno="ENOSYS",operation="getxattr"} 1.0
 katafs_cache_hits_total{cache="blobs"} 5.0
 katafs_memory_bytes 7
 process_open_fds 9.0

@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import SHARED, unavailable
+from tests.conftest import SHARED
 from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, stored_rows, unpack
 from tests.mounts import MakeMount, Mount, wait_until
 
@@ -180,20 +180,7 @@ def test_two_daemons_and_git(fuse: None, store: Path, mount: MakeMount, each: in
     assert all(by_git[path] for path in paths[2:])
 
 
-@pytest.fixture
-def small_store(tmp_path: Path) -> Iterator[Path]:
-    """A store on a file system of its own, of 3 MiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "katafs-test", path], capture_output=True, check=False
-    )
-    if made.returncode:
-        unavailable("no file system can be mounted here")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
-
-
+@pytest.mark.parametrize("small_store", ["3m"], indirect=True)
 def test_compaction_on_a_full_disk(fuse: None, small_store: Path, mount: MakeMount) -> None:
     """All stays as it was, one line says so, and it is tried again when the kata was written to again."""
     kata = make_kata(small_store, "AbCdE1")
@@ -218,6 +205,7 @@ def test_compaction_on_a_full_disk(fuse: None, small_store: Path, mount: MakeMou
     assert assert_sound(kata) == 9
 
 
+@pytest.mark.parametrize("small_store", ["3m"], indirect=True)
 def test_a_disk_that_is_filled(fuse: None, small_store: Path, mount: MakeMount, tmp_path: Path) -> None:
     """Every error is ENOSPC, and every acknowledged event is there afterwards; with room again all goes on."""
     ids = ["AbCdE1", "AbCdE2"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -110,7 +110,27 @@ def fail(message: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def names(katas: Store, parts: str) -> list[str]:
+def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool]) -> Iterator[tuple[str, Path]]:
+    """The katas of a store that are wanted, with their directories; those that were named in any case.
+
+    A line says which directory cannot be read. Raises `KataError` when it is the store.
+    """
+    from katafs.kata.ids import kata_path
+    from katafs.kata.store import Store
+
+    if ids:
+        yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
+        return
+    katas = Store(store)
+    for first in katas.names(""):
+        for second in _names(katas, first):
+            for third in _names(katas, first + second):
+                path = kata_path(store, first + second + third)
+                if is_wanted(path):
+                    yield first + second + third, path
+
+
+def _names(katas: Store, parts: str) -> list[str]:
     """The names below a directory of a store; none, and a line that says why, if it cannot be read."""
     try:
         return katas.names(parts)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, names, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
+from katafs.cli.progress import Progress
 from katafs.errors import KataError
 
 if TYPE_CHECKING:
-    from katafs.kata.compact import Usage
-
-_TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
+    from katafs.kata.compact import Compacted
 
 
 @click.command(
@@ -29,68 +28,68 @@ _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 )
 @click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-def compact(store: Path, ids: Sequence[str]) -> None:
+@quiet
+def compact(store: Path, ids: Sequence[str], *, quiet: bool) -> None:
     """Pack the repositories of katas anew, so that they take less room.
 
     All katas in STORE that are stored as git, or those with an ID. A mount does this by itself for katas that are
     written to through it and then left alone; this is for all others. Nothing is lost, whatever stops it, and the store
     may be mounted and written to meanwhile.
     """
-    from katafs.kata.compact import Usage, compact_kata
+    from katafs.kata.compact import compact_kata
     from katafs.kata.ids import is_kata_id
+    from katafs.kata.store import is_git
 
     start_writing()
     path = real_store(store)
     for kata_id in ids:
         if not is_kata_id(kata_id):
             fail(f"{kata_id} is not a kata id", 2)
-    done = gained = refused = 0
-    before, after = Usage(0, 0), Usage(0, 0)
-    told = time.monotonic()
-    is_terminal = sys.stderr.isatty()
-    for kata_id, kata_path in _katas(path, sorted(set(ids))):
+    wanted = sorted(set(ids))
+    run = _Run(sum(1 for _ in katas_of(path, wanted, is_git)), quiet=quiet)
+    try:
+        for kata_id, kata_path in katas_of(path, wanted, is_git):
+            run.take(kata_id, partial(compact_kata, kata_path, kata_id))
+    except KeyboardInterrupt:
+        run.end()
+        fail("interrupted; what was compacted stays so")
+    run.end()
+    sys.exit(1 if run.refused else 0)
+
+
+class _Run:
+    """What was done so far, and telling of it."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self.refused = 0
+        self._done = self._gained = 0
+        self._files, self._bytes = [0, 0], [0, 0]  # before and after
+        self._is_quiet = quiet
+        self._progress = Progress(total, quiet=quiet)
+
+    def take(self, kata_id: str, work: Callable[[], Compacted | None]) -> None:
+        """Compact one kata."""
         try:
-            compacted = compact_kata(kata_path, kata_id)
+            compacted = work()
         except KataError as error:
-            refused += 1
-            click.echo(f"{_CLEAR * is_terminal}katafs: {kata_id} is not compacted: {error}", err=True)
+            self.refused += 1
+            self._progress.say(f"katafs: {kata_id} is not compacted: {error}")
         else:
-            done += 1
             if compacted is not None:
-                gained += 1
-                before, after = _plus(before, compacted.before), _plus(after, compacted.after)
-        if time.monotonic() - told > (_TERMINAL_SECONDS if is_terminal else _LINE_SECONDS):
-            told = time.monotonic()
-            text = f"{done + refused} katas looked at, {gained} compacted"
-            click.echo(f"{_CLEAR * is_terminal}{text}", err=True, nl=not is_terminal)
-    if is_terminal:
-        click.echo(_CLEAR, err=True, nl=False)
-    sizes = f"from {before.files} files, {before.size >> 10} KiB to {after.files} files, {after.size >> 10} KiB"
-    text = f"{gained} {'kata' if gained == 1 else 'katas'} compacted" + (f", {sizes}" if gained else "")
-    click.echo(text + (f", {refused} not compacted" if refused else ""))
-    sys.exit(1 if refused else 0)
+                self._gained += 1
+                for at, usage in enumerate((compacted.before, compacted.after)):
+                    self._files[at] += usage.files
+                    self._bytes[at] += usage.size
+        self._done += 1
+        self._progress.update(self._done, f"{self._gained} compacted", self._done, "katas")
 
-
-_CLEAR = "\r\033[K"
-
-
-def _plus(one: Usage, other: Usage) -> Usage:
-    from katafs.kata.compact import Usage
-
-    return Usage(one.files + other.files, one.size + other.size)
-
-
-def _katas(store: Path, ids: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The katas that are stored as git, with their directories; those that were named in any case."""
-    from katafs.kata.ids import kata_path
-    from katafs.kata.store import Store
-
-    if ids:
-        yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
-        return
-    katas = Store(store)
-    for first in katas.names(""):
-        for second in names(katas, first):
-            for third in names(katas, first + second):
-                if katas.is_git(first + second + third):
-                    yield first + second + third, kata_path(store, first + second + third)
+    def end(self) -> None:
+        """Tell of all."""
+        if self._is_quiet:
+            return
+        self._progress.end()
+        text = f"{self._gained} {'kata' if self._gained == 1 else 'katas'} compacted"
+        if self._gained:
+            before, after = [f"{n} files, {size >> 10} KiB" for n, size in zip(self._files, self._bytes, strict=True)]
+            text += f", from {before} to {after}"
+        click.echo(text + (f", {self.refused} not compacted" if self.refused else ""))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, names, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
+from katafs.cli.progress import Progress
 from katafs.errors import KataError, StorageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # what another kata would meet too
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 
 
 @click.command(
@@ -49,7 +48,7 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     why. Where the disk is full or read-only no others are tried.
     """
     from katafs.kata.ids import is_kata_id
-    from katafs.kata.migrate import migrate_kata
+    from katafs.kata.migrate import migrate_kata, needs_migration
 
     start_writing()
     path = real_store(store)
@@ -57,10 +56,10 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
         if not is_kata_id(kata_id):
             fail(f"{kata_id} is not a kata id", 2)
     wanted = sorted(set(ids))
-    run = _Run(dry_run=dry_run, verbose=verbose, quiet=quiet)
-    run.total = sum(1 for _ in _to_migrate(path, wanted))
+    total = sum(1 for _ in katas_of(path, wanted, needs_migration))
+    run = _Run(total, dry_run=dry_run, verbose=verbose, quiet=quiet)
     try:
-        for kata_id, kata_path in _to_migrate(path, wanted):
+        for kata_id, kata_path in katas_of(path, wanted, needs_migration):
             work = partial(migrate_kata, kata_path, kata_id, dry_run=dry_run, keep_originals=keep_originals)
             if not run.take(kata_id, work):
                 break
@@ -71,33 +70,14 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     sys.exit(1 if run.refused else 0)
 
 
-def _to_migrate(store: Path, ids: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The katas to be migrated, with their directories; those that were named in any case."""
-    from katafs.kata.ids import kata_path
-    from katafs.kata.migrate import needs_migration
-    from katafs.kata.store import Store
-
-    if ids:
-        yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
-        return
-    katas = Store(store)
-    for first in katas.names(""):
-        for second in names(katas, first):
-            for third in names(katas, first + second):
-                path = kata_path(store, first + second + third)
-                if needs_migration(path):
-                    yield first + second + third, path
-
-
 class _Run:
-    """What was done so far, and telling of it: a line that changes on a terminal, some lines otherwise."""
+    """What was done so far, and telling of it."""
 
-    def __init__(self, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
-        self.total = self.refused = 0
+    def __init__(self, total: int, *, dry_run: bool, verbose: bool, quiet: bool) -> None:
+        self.refused = 0
+        self._progress = Progress(total, quiet=quiet)
         self._migrated = self._events = self._already = 0
         self._dry_run, self._is_verbose, self._is_quiet = dry_run, verbose, quiet
-        self._start = self._told = time.monotonic()
-        self._is_terminal = sys.stderr.isatty()
 
     def take(self, kata_id: str, work: Callable[[], Migrated | None]) -> bool:
         """Migrate one kata. Whether it makes sense to go on."""
@@ -105,7 +85,7 @@ class _Run:
             migrated = work()
         except KataError as error:
             self.refused += 1
-            self._say(f"katafs: {kata_id} is not migrated: {error}")
+            self._progress.say(f"katafs: {kata_id} is not migrated: {error}")
             if isinstance(error, StorageError) and error.errno in _HOPELESS:
                 return False
         else:
@@ -115,43 +95,28 @@ class _Run:
                 self._migrated += 1
                 self._events += migrated.events
                 if self._is_verbose:
-                    self._say(f"{kata_id}: {migrated.events} events")
+                    self._progress.say(f"{kata_id}: {migrated.events} events")
                 if migrated.left:
                     names = ", ".join(migrated.left[:5])
-                    self._say(f"katafs: {kata_id}: these are no files of a kata, and stay where they are: {names}")
-        now = time.monotonic()
-        if not self._is_quiet and now - self._told > (_TERMINAL_SECONDS if self._is_terminal else _LINE_SECONDS):
-            self._told = now
-            self._tell()
-        return True
-
-    def _tell(self) -> None:
-        seconds = time.monotonic() - self._start
+                    self._progress.say(
+                        f"katafs: {kata_id}: these are no files of a kata, and stay where they are: {names}"
+                    )
         done = self._migrated + self._already + self.refused
-        left = int(seconds / max(done, 1) * (self.total - done))
-        text = (
-            f"{done} of {self.total} katas, {self._events} events, {self._events / seconds:.0f} events/s, "
-            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        )
-        click.echo(f"\r\033[K{text}" if self._is_terminal else text, err=True, nl=not self._is_terminal)
-
-    def _say(self, sentence: str) -> None:
-        # on the terminal it takes the place of the line that changes
-        click.echo(f"\r\033[K{sentence}" if self._is_terminal else sentence, err=True)
+        self._progress.update(done, f"{self._events} events", self._events, "events")
+        return True
 
     def end(self) -> None:
         """Tell of all."""
         if self._is_quiet:
             return
-        if self._is_terminal:
-            click.echo("\r\033[K", err=True, nl=False)
+        self._progress.end()
         verb = "could be migrated" if self._dry_run else "migrated"
         text = f"{self._migrated} {_katas(self._migrated)} with {self._events} events {verb}"
         if self._already:
             text += f", {self._already} already stored as git"
         if self.refused:
             text += f", {self.refused} not migrated"
-        left = self.total - self._migrated - self._already - self.refused
+        left = self._progress.total - self._migrated - self._already - self.refused
         if left > 0:
             text += f", {left} left"
         click.echo(text)

@@ -26,8 +26,9 @@ _PATIENCE_SECONDS = 2.0
 # such as: katafs_commits_total{written="control"} 12.0
 _SAMPLE = re.compile(r"^katafs_(\w+?)_(?:total|seconds_count)(\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
 _SHORTER = {"request_duration": "requests", "request_errors": "errors"}
-# what every search for a name gets is no error to a person
-_NO_ERROR = ('errno="ENOENT"', 'operation="lookup"')
+# what every search for a name gets is no error to a person, nor that there are no extended attributes: the kernel
+# asks once, and never again
+_NO_ERRORS = [('errno="ENOENT"', 'operation="lookup"'), ('errno="ENOSYS"', 'xattr"')]
 _LEFT_OUT = ("cache_hits", "cache_misses", "daemon_deaths")
 _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
 
@@ -136,7 +137,8 @@ def counted(text: str) -> dict[str, int]:
     """What Prometheus' text form counts of katafs, over all labels, by names without units: ``requests``."""
     sums: Counter[str] = Counter()
     for name, labels, value in _SAMPLE.findall(text):
-        if name not in _LEFT_OUT and not all(label in labels for label in _NO_ERROR):
+        is_none = any(all(label in labels for label in no_error) for no_error in _NO_ERRORS)
+        if name not in _LEFT_OUT and not is_none:
             sums[_SHORTER.get(name, name)] += int(float(value))
     return dict(sums)
 

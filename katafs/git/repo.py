@@ -18,7 +18,6 @@ from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git.inside import open_inside
 from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
 
-_LARGEST_PACKED = 64 << 20  # bytes: some million references
 _PACKED = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 # git's object format: the lines of a commit before its author, and those of an annotated tag
 _COMMIT_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
@@ -33,7 +32,7 @@ MODE_SUBMODULE = 0o160000
 
 MAIN = "refs/heads/main"
 # an event has some 100 bytes there, and a commit; a request must not take seconds
-_MOST_PACKED = 16 << 20  # bytes
+_MOST_PACKED = 16 << 20  # bytes: some 250,000 references
 _MOST_COMMITS = 100_000
 # mode, name and id
 TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
@@ -127,8 +126,6 @@ class GitRepo:
         path = self._references + "packed-refs"
         try:
             status = os.stat(path, follow_symlinks=False)
-            if status.st_size > _LARGEST_PACKED:
-                raise DamagedError(f"{self.git_dir}: packed-refs is too large")
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._packed[0] != version:
                 found = _PACKED.findall(_read_packed_references(path))

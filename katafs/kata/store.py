@@ -62,10 +62,7 @@ class Store:
 
     def is_git(self, kata_id: str) -> bool:
         """Whether the kata is stored as a git repository."""
-        try:
-            return stat.S_ISDIR(os.lstat(self.path(kata_id) / ".git").st_mode)
-        except OSError:
-            return False
+        return is_git(self.path(kata_id))
 
     def is_plain(self, kata_id: str) -> bool:
         """Whether the kata is stored as plain files."""
@@ -137,3 +134,11 @@ class Store:
     def close(self) -> None:
         """Remove what was kept outside the store."""
         self.plain.close()
+
+
+def is_git(path: Path) -> bool:
+    """Whether what is in the directory of a kata is a git repository."""
+    try:
+        return stat.S_ISDIR(os.lstat(path / ".git").st_mode)
+    except OSError:
+        return False

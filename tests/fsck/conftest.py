@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import unavailable
 from tests.fsck.cases import LAYOUTS, clean, copy_kata
 from tests.katas import fast_directory
+from tests.mounts import OTHER
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +34,13 @@ def store() -> Iterator[Path]:
 def kata(request: pytest.FixtureRequest, store: Path) -> Path:
     """A kata of six events in each layout."""
     return copy_kata(request.param, store)
+
+
+@pytest.fixture
+def owned(store: Path) -> Path:
+    """A kata of another user's."""
+    if os.geteuid() != 0:
+        unavailable("only root can give files away")
+    path = copy_kata("native", store)
+    subprocess.run(["chown", "-R", f"{OTHER}:{OTHER}", path], check=True)
+    return path

@@ -11,22 +11,11 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.fsck import State
-from tests.conftest import unavailable
-from tests.fsck.cases import LAST, assert_git_is_content, check, codes, copy_kata, make_old
+from tests.fsck.cases import LAST, assert_git_is_content, check, codes, make_old
 from tests.katas import git
 from tests.mounts import OTHER
 
 SECRET = "root:secret:1234567890\n"
-
-
-@pytest.fixture
-def owned(store: Path) -> Path:
-    """A kata of another user's."""
-    if os.geteuid() != 0:
-        unavailable("only root can give files away")
-    path = copy_kata("native", store)
-    subprocess.run(["chown", "-R", f"{OTHER}:{OTHER}", path], check=True)
-    return path
 
 
 @pytest.fixture

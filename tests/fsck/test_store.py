@@ -18,7 +18,6 @@ import pytest
 from katafs.errors import StorageError
 from katafs.kata.fsck import State
 from katafs.kata.fsck import kata as fsck_kata
-from tests.conftest import unavailable
 from tests.fsck.cases import (
     KATA_ID,
     LAST,
@@ -87,16 +86,6 @@ def test_links_in_a_store_are_told(store: Path, tmp_path: Path) -> None:
 
 
 # -- owners and modes
-
-
-@pytest.fixture
-def owned(store: Path) -> Path:
-    """A kata of another user's."""
-    if os.geteuid() != 0:
-        unavailable("only root can give files away")
-    path = copy_kata("native", store)
-    subprocess.run(["chown", "-R", f"{OTHER}:{OTHER}", path], check=True)
-    return path
 
 
 def test_owners_and_modes(owned: Path) -> None:
