@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import trio.testing
 
 from katafs.errors import BusyError, DamagedError, InvalidError, NotReadYet, TooLargeError
 from katafs.fuse.reading import Reading
+from katafs.fuse.runtime import stat_fields
 from katafs.kata.events import parse_rows
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.kinds import Kind
@@ -96,6 +98,36 @@ def test_a_slow_fsync(gate: Path, store: Path, mount: MakeMount, mode: str, what
         written.result(20)
     assert held >= 3
     assert assert_sound(writing) == (1 if what == "ran_tests" else 0)
+
+
+def test_a_listing_beside_a_write(gate: Path, store: Path, mount: MakeMount, mode: str) -> None:
+    """A write holds its file's page, and a listing that tells of a change of that file waits for the page, with the
+    directory held: the write must not wait for the directory."""
+    make_kata(store, "AbCdEf")
+    kata = mount(store, mode).kata("AbCdEf")
+    (kata / "ran_tests").write_text(json.dumps(message({"a.txt": "a\n"})))
+    assert json.loads((kata / "ran_tests").read_bytes())["ok"]
+    (gate / "held").touch()
+    # processes, since a thread that the kernel never lets go cannot be left behind
+    write = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"]
+    writing = subprocess.Popen([*write, kata / "ran_tests", json.dumps(message({"a.txt": "b\n"}))])
+    listing = None
+    try:
+        wait_until((gate / "0").exists, "an fsync")
+        listing = subprocess.Popen(["ls", "-l", kata], stdout=subprocess.DEVNULL)
+        wait_until(lambda: listing.poll() is not None or is_waiting(listing.pid), "the listing")
+    finally:
+        (gate / "held").unlink()
+        for waiting in gate.iterdir():
+            waiting.unlink()
+    assert writing.wait(20) == 0
+    assert listing.wait(20) == 0
+    assert (kata / "files/a.txt").read_text() == "b\n"
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether a process waits for something in the kernel that nothing interrupts."""
+    return stat_fields(pid)[:1] == ["D"]
 
 
 # -- what is large

@@ -29,6 +29,7 @@ from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
     MUTABLE,
+    NEVER,
     Creator,
     Directory,
     Entry,
@@ -145,8 +146,9 @@ class KataDir(Directory):
             return plain_entry(self._ctx, self._kata_id, b"", name)
         tip = kata.tip()
         if name not in _BY_NAME:
-            node, timeout = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
-            return Entry(node, min(timeout, MUTABLE))
+            node, _ = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
+            # not to be told of what it names next: see `katafs.tree.tree.Tree.stale_after`
+            return Entry(node, NEVER)
         which = _BY_NAME[name]
         key = Key(FIXED, kata.kata_id, which)
         return entry_or_damaged(

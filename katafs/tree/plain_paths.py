@@ -25,7 +25,6 @@ from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
-    MUTABLE,
     NEVER,
     Creator,
     Directory,
@@ -183,8 +182,8 @@ def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes
     else:
         key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
     mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
-    # whoever appends to events.json has the entry dropped (`katafs.tree.tree`)
-    timeout = IMMUTABLE if index is not None else MUTABLE if name == b"events.json" else NEVER
+    # events.json is another file after each event
+    timeout = IMMUTABLE if index is not None else NEVER
     return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
 
 

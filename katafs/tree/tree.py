@@ -12,7 +12,7 @@ from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
-from katafs.tree.events import EVENT_FILES, event_node
+from katafs.tree.events import event_node
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
@@ -98,8 +98,12 @@ class Tree:
         return self.ctx.store.kata(kata_id).tip()
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
-        """What changed in the mount when a kata's tip moved. The files that are written to are not in it: the kernel
-        asks for their attributes each time anyway, and would wait for the write."""
+        """What changed in the mount when a kata's tip moved.
+
+        The files that are written to are not in it, nor names beside them. The kernel asks for their attributes each
+        time anyway, and would wait: for the page that the write holds, or for the directory, which is held by whoever
+        lists it and waits for that page to hear of the file's new time.
+        """
         kata = self.ctx.store.kata(kata_id)
         fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
         fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
@@ -109,8 +113,6 @@ class Tree:
         if before.last != after.last:
             fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
             plain.append(b".git/refs/tags")
-            here = Numbers.number(Key(FIXED, kata_id, KATA))
-            entries += [(here, name) for name in (*EVENT_FILES, b"events.json")]
             steps = pages.changing_pages(before.last)
             below += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
             for tip in (before, after):
