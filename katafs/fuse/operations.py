@@ -12,12 +12,14 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import cachetools
 import pyfuse3
+import trio
 
 from katafs.errors import InvalidError, KataError, NotFoundError
+from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.compacting import Compactor
@@ -58,6 +60,7 @@ class Operations(pyfuse3.Operations):
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
         self._writes = Writes(tree, journal, self.reading, self.compactor.wrote)
         self._makers = Makers(tree)
+        self._ahead = Ahead(tree.ctx.counters)
         self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # what a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
@@ -128,10 +131,14 @@ class Operations(pyfuse3.Operations):
         if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dots(self._above(directory)), 2):
             return
         rest = entries[max(start_id - 2, 0) :]
-        if rest and isinstance(rest[0], Listed):
+        if not rest:
+            self._ahead.was_listed(fh)
+        elif isinstance(rest[0], Listed):
+            if start_id == 0:
+                self._ahead.listed(directory, rest)
             reply_listed(token, directory, rest, max(start_id, 2) + 1)
         else:
-            self._reply_names(token, directory, cast(list[bytes], rest), max(start_id, 2) + 1)
+            self._reply_names(token, directory, rest, max(start_id, 2) + 1)
 
     def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
         """Look each name up: what is gone by now is left out."""
@@ -168,6 +175,7 @@ class Operations(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        self._ahead.read(node.number)
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
 
@@ -231,6 +239,7 @@ class Operations(pyfuse3.Operations):
     async def stop(self) -> None:
         """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
         await self._writes.stop()
+        await trio.to_thread.run_sync(self._ahead.stop)
 
     # -- the file system
 

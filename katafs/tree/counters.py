@@ -43,3 +43,5 @@ class Counters:
         self.conflicts = 0
         #: repositories whose packs were made one
         self.compactions = 0
+        #: files whose bytes the kernel was sent before it asked
+        self.read_ahead = 0

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import functools
+import sys
+from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.events import Rows
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
-from katafs.kata.snapshot import OUTPUTS, BlobId, Content, Snapshot, event_document
+from katafs.kata.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.attributes import event_attributes
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Listed, Node, damaged_entry
 from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, Key, Numbers
-
-# The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
-SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
-NAMED_SLOTS = {
-    b"stdout": 5,
-    b"stderr": 6,
-    b"status": 7,
-    b"truncations.json": 8,
-    b"manifest.json": 9,
-    b"event.json": 10,
-    b"events_summary.json": 11,
-}
-_SLOT_NAMES = {slot: name for name, slot in NAMED_SLOTS.items()}
-_FIRST_OPTION = 16
-FIRST_PATH = 32
-
-# The files of an event beside files/ and config/, which the tip shows too
-EVENT_FILES = tuple(NAMED_SLOTS)
-# what is listed, in its order
-_EVENT_SLOTS = dict(sorted({**NAMED_SLOTS, b"files": FILES, b"config": CONFIG}.items()))
-_OPTION_SLOTS = dict(sorted((name.encode(), _FIRST_OPTION + number) for number, name in enumerate(OPTION_DEFAULTS)))
-_OPTION_NAMES = {slot: name.decode() for name, slot in _OPTION_SLOTS.items()}
+from katafs.tree.slots import (
+    CONFIG,
+    DOCUMENT,
+    EVENT_SLOTS,
+    FILES,
+    FIRST_PATH,
+    OPTION_SLOTS,
+    SELF,
+    content_of,
+)
 
 
 class PathFile(ContentFile):
@@ -81,13 +70,28 @@ class _EventDirectory(Directory):
             # `child` tells of which
             return None
 
+    def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._snapshot.index, SELF))
+        for _, slot in self._slots():
+            if base | slot not in numbers:
+                continue
+            content = self._content(slot)
+            if isinstance(content, Rows):
+                yield base | slot, content.summary(self._snapshot.index)
+            elif content is not None:
+                yield base | slot, self._kata.read(content, 0, sys.maxsize)
+
     def _mode_and_size(self, slot: int) -> tuple[int, int]:
-        if slot in (FILES, CONFIG):
+        content = self._content(slot)
+        if content is None:
             return Directory.mode, 0
-        content = _content(self._kata, self._snapshot, slot)
         if isinstance(content, Rows):
             return File.mode, content.summary_size(self._snapshot.index)
         return File.mode, self._kata.size(content)
+
+    def _content(self, slot: int) -> Content | Rows | None:
+        """What is in a file; None for a directory."""
+        return None if slot in (FILES, CONFIG) else content_of(self._kata, self._snapshot, slot)
 
 
 class FilesDir(_EventDirectory):
@@ -112,11 +116,9 @@ class FilesDir(_EventDirectory):
         entries = self._listing.entries
         return [(entries[position].name, FIRST_PATH + position) for position in self._listing.children(self._position)]
 
-    def _mode_and_size(self, slot: int) -> tuple[int, int]:
+    def _content(self, slot: int) -> Content | None:
         position = slot - FIRST_PATH
-        if self._listing.is_directory(position):
-            return Directory.mode, 0
-        return File.mode, self._kata.size(BlobId(self._listing.entries[position].oid))
+        return None if self._listing.is_directory(position) else BlobId(self._listing.entries[position].oid)
 
     def child(self, name: bytes) -> Entry:
         position = self._listing.child(self._position, name)
@@ -148,13 +150,13 @@ class ConfigDir(_EventDirectory):
         super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, index, CONFIG), parent)
 
     def names(self) -> list[bytes]:
-        return list(_OPTION_SLOTS)
+        return list(OPTION_SLOTS)
 
     def _slots(self) -> list[tuple[bytes, int]]:
-        return list(_OPTION_SLOTS.items())
+        return list(OPTION_SLOTS.items())
 
     def child(self, name: bytes) -> Entry:
-        slot = _OPTION_SLOTS.get(name)
+        slot = OPTION_SLOTS.get(name)
         if slot is None:
             raise NotFoundError(f"no option {name!r}")
         return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot)
@@ -174,13 +176,13 @@ class EventDir(_EventDirectory):
         return event_attributes(self._kata, self._snapshot)
 
     def names(self) -> list[bytes]:
-        return list(_EVENT_SLOTS)
+        return list(EVENT_SLOTS)
 
     def _slots(self) -> list[tuple[bytes, int]]:
-        return list(_EVENT_SLOTS.items())
+        return list(EVENT_SLOTS.items())
 
     def child(self, name: bytes) -> Entry:
-        slot = _EVENT_SLOTS.get(name)
+        slot = EVENT_SLOTS.get(name)
         if slot is None:
             raise NotFoundError(f"no {name!r} in an event")
         mode = Directory.mode if slot in (FILES, CONFIG) else File.mode
@@ -274,36 +276,10 @@ def event_node(ctx: Context, kata: Kata, index: int, slot: int, path: bytes = b"
     if slot == DOCUMENT:
         return _document(ctx, kata, snapshot)
     key = Key(EVENT, kata.kata_id, index, slot)
-    content = _content(kata, snapshot, slot)
+    content = content_of(kata, snapshot, slot)
     if isinstance(content, Rows):
         return SummaryFile(key, ctx, kata, snapshot)
     return ContentFile(key, ctx, snapshot.time_ns, kata, content)
-
-
-def _content(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
-    """What is in a file of an event, but for paths; the rows, where their text is to be joined. Raises
-    `NotFoundError`."""
-    content: Content | None = None
-    name = _SLOT_NAMES.get(slot, b"")
-    if name in OUTPUTS:
-        content = snapshot.output(name)
-    elif slot in _OPTION_NAMES:
-        content = kata.options(snapshot)[_OPTION_NAMES[slot]].encode() + b"\n"
-    elif name == b"manifest.json":
-        content = snapshot.manifest()
-    elif name == b"truncations.json":
-        content = snapshot.truncations(kata.repo)
-    elif name:
-        content = snapshot.stored_json(name)
-        if content is None and name == b"events_summary.json":
-            return kata.tip().rows
-        if content is None:
-            content = kata.tip().rows.text(snapshot.index)
-    elif slot == STORED_EVENTS:
-        content = snapshot.stored_events()
-    if content is None:
-        raise NotFoundError(f"event {snapshot.index} has no slot {slot}")
-    return content
 
 
 def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:

@@ -19,7 +19,7 @@ from katafs.kata.plain_create import DIRECTORY
 from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree import downloads, events, pages
+from katafs.tree import downloads, events, pages, slots
 from katafs.tree.attributes import kata_attributes
 from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS
@@ -125,7 +125,7 @@ class KataDir(Directory):
 
     def child(self, name: bytes) -> Entry:
         kata = self._kata
-        is_own = name in _BY_NAME or name in events.NAMED_SLOTS
+        is_own = name in _BY_NAME or name in slots.NAMED_SLOTS
         # what is no kata's among plain files stands behind what a kata shows
         # before there is a manifest a new kata has no more than what a service makes first
         is_shown = self._is_plain or (not self._is_git and name in (DIRECTORY, b"manifest.json"))
@@ -162,7 +162,7 @@ class KataDir(Directory):
 
 
 def _names(kata: Kata) -> list[bytes]:
-    names = [*_BY_NAME, *events.EVENT_FILES, b"events.json"]
+    names = [*_BY_NAME, *slots.EVENT_FILES, b"events.json"]
     if kata.tip().layout is not Layout.SAVER:
         names = [name for name in names if name not in (b"README.md", b"options.json")]
     elif kata.tip().root.blob(b"README.md") is None:
@@ -186,8 +186,8 @@ def _shows_git(kata: Kata) -> bool:
 def _slot(name: bytes, layout: Layout) -> int:
     """Which slot of the newest event is shown under a name. ``events.json`` has saver's bytes where they are stored."""
     if name == b"events.json" and layout is Layout.SAVER:
-        return events.STORED_EVENTS
-    return events.NAMED_SLOTS[b"events_summary.json" if name == b"events.json" else name]
+        return slots.STORED_EVENTS
+    return slots.NAMED_SLOTS[b"events_summary.json" if name == b"events.json" else name]
 
 
 def _manifest(ctx: Context, kata: Kata) -> Node:

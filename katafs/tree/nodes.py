@@ -8,7 +8,7 @@ are all that a directory says about its entries: a listing is the names, each lo
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
@@ -108,6 +108,10 @@ class Node:
         """The same, and what `child` says of each, where all have the directory's owner and time, never change, and
         have numbers of which nothing needs to be kept; None where that is not so."""
         return None
+
+    def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        """Numbers and bytes of these of the files that `listed` tells of."""
+        raise NotDirectoryError("not a directory")
 
     def parent(self) -> Key:
         """The key of the directory above, for ``..``."""

@@ -128,6 +128,9 @@ class _Collector(Collector):
             "katafs_conflicts", "Writes that were refused because somebody else was first (EEXIST).", counters.conflicts
         )
         yield CounterMetricFamily("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
+        yield CounterMetricFamily(
+            "katafs_read_ahead_files", "Files that the kernel was sent before it asked.", counters.read_ahead
+        )
         yield CounterMetricFamily("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
 
     def _caches(self) -> Iterator[Metric]:
