@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from katafs.cli.syslog import SysLog
+from tests.mounts import wait_until
 
 SCRIPT = """
 import logging
@@ -53,3 +58,28 @@ def test_every_level_has_a_priority() -> None:
     from katafs.cli.logs import _PRIORITIES, LEVELS
 
     assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= _PRIORITIES.keys()
+
+
+def test_without_syslog_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Before there is one, when it ends, and when another is there."""
+    address = tmp_path / "log"
+    handler = SysLog(str(address), pause=0.01)
+    log = logging.Logger("test", logging.INFO)  # noqa: LOG001 - for this test alone
+    log.addHandler(handler)
+    log.info("lost")
+    for text in ("first", "second"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+            syslog.bind(str(address))
+            syslog.setblocking(False)
+            wait_until(lambda: heard(log, syslog, text), "what is said after a pause")  # noqa: B023
+        address.unlink()
+        log.info("lost")
+    handler.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:
+    log.info(text)
+    with contextlib.suppress(BlockingIOError):
+        return syslog.recv(4096).rstrip(b"\0") == f"<30>katafs[{os.getpid()}]: INFO test: {text}".encode()
+    return False

@@ -33,7 +33,7 @@ class LogTo:
     def start(self) -> None:
         """Raises OSError."""
         formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        handler: logging.Handler = logging.NullHandler()
+        handler: logging.Handler
         if self.path is not None:
             handler = logging.FileHandler(self.path, encoding="utf-8", errors="backslashreplace")
         elif self.foreground:
@@ -41,14 +41,11 @@ class LogTo:
             if _is_journal():
                 formatter = _JournalFormatter("%(name)s: %(message)s")
         else:
-            from logging.handlers import SysLogHandler
+            from katafs.cli.syslog import SysLog
 
-            try:
-                handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
-                formatter = logging.Formatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s")
-            except OSError:
-                pass  # no syslog here
-        handler.setFormatter(formatter)
+            handler = SysLog()
+        if handler.formatter is None:
+            handler.setFormatter(formatter)
         root = logging.getLogger()
         root.addHandler(handler)
         root.setLevel(self.level.upper())
