@@ -1,4 +1,4 @@
-"""A cache that counts how often it was of use."""
+"""Caches: one that counts how often it was of use, and one of what was kept last."""
 
 from __future__ import annotations
 
@@ -23,4 +23,19 @@ class CountedCache(cachetools.LRUCache[_K, _V]):
             self.misses += 1
             return default
         self.hits += 1
+        return value
+
+
+class Newest(dict[_K, _V]):
+    """The ``most`` values that were kept last: a dictionary, as quick as one."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def keep(self, key: _K, value: _V) -> _V:
+        """Keep a value, and return it."""
+        self[key] = value
+        if len(self) > self._most:
+            del self[next(iter(self))]
         return value

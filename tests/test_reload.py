@@ -84,7 +84,7 @@ def test_the_new_code_serves_and_nobody_notices(cli: CommandLine) -> None:
             stop.set()
         assert reader.result(DEADLINE) > 10
         assert sum(writer.result(DEADLINE) for writer in writers) == assert_sound(cli.directory / "store/Ab/Cd/Ef")
-    assert cli.daemons() == [pid], "it is the same process, with new code"
+    wait_until(lambda: cli.daemons() == [pid], "the same process alone, with new code")
     assert daemon_of(pid) not in (0, daemon)
     assert not re.search("WARNING|ERROR", (cli.directory / "log").read_text())
     cli.done("reload", "mnt")

@@ -60,9 +60,9 @@ def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None, op
         assert cli.python(SLOW, slow, option).returncode == 0
         (pid,) = cli.daemons()
         shown = cli.directory / "mnt/Ab/Cd/Ef"
-        os.listdir(shown)
+        os.listdir(shown / "files")
         daemon = daemon_of(pid)
-        with calling(partial(os.stat, shown / "slow")) as lookup:
+        with calling(partial(os.stat, shown / "files/slow")) as lookup:
             wait_until(is_waiting, "the request")
             with calling(lambda: (cli.directory / "mnt/Ab/Cd/Ef/ran_tests").write_bytes(MESSAGE)) as write:
                 wait_until(lambda: is_telling(daemon), "a thread that waits for the kernel")

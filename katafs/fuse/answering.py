@@ -26,19 +26,25 @@ _REQUESTS = [
 ]
 
 
-def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading) -> None:
+def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading, look_again: Callable[[], None]) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
     What they need that is not read yet is read, and they are asked again from the start, having done nothing by then;
-    where that is not so, or a handler has to know who asks, it sees to it itself. Anything unexpected is EIO and a
+    where that is not so, or a handler has to know who asks, it sees to it itself. ``look_again`` is called before each
+    is asked. Anything unexpected is EIO and a
     traceback: pyfuse3 would end the daemon for any exception but FUSEError.
     """
     for request in _REQUESTS:
-        setattr(operations, request, _watched(request, getattr(operations, request), counters, reading))
+        handler = getattr(operations, request)
+        setattr(operations, request, _watched(request, handler, counters, reading, look_again))
 
 
 def _watched(
-    request: str, handler: Callable[..., Awaitable[Any]], counters: Counters, reading: Reading
+    request: str,
+    handler: Callable[..., Awaitable[Any]],
+    counters: Counters,
+    reading: Reading,
+    look_again: Callable[[], None],
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
     latency, clock = counters.latencies[request], perf_counter
@@ -47,6 +53,7 @@ def _watched(
         begun = clock()
         try:
             while True:
+                look_again()
                 try:
                     return await handler(*args)
                 except NotReadYet as missing:

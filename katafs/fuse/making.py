@@ -90,4 +90,5 @@ class Makers:
             # abandoned at the end of the daemon only, which does not wait for what nobody will read
             return await trio.to_thread.run_sync(maker, limiter=limiter, abandon_on_cancel=True)
         finally:
+            self._tree.ctx.store.look_again()
             self._kinds[kind] -= 1

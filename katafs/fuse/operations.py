@@ -65,7 +65,7 @@ class Operations(pyfuse3.Operations):
         # what a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters, self.reading)
+        watch(self, tree.ctx.counters, self.reading, tree.ctx.store.look_again)
 
     # -- names and attributes
 
@@ -75,6 +75,10 @@ class Operations(pyfuse3.Operations):
             key = directory.key if name == b"." else directory.parent()
             return self._found(self._tree.node_of(key), NEVER)
         node, timeout = (await self._makers.made(directory)).child(name)
+        if node.size() is None:
+            # what takes no longer than another request is made now; who reads it will hear what is wrong with it
+            with contextlib.suppress(KataError):
+                node.to_make()
         return self._found(node, timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
@@ -240,6 +244,10 @@ class Operations(pyfuse3.Operations):
         """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
         await self._writes.stop()
         await trio.to_thread.run_sync(self._ahead.stop)
+
+    def rest(self) -> None:
+        """To be called from time to time: give up what nobody has used for some time."""
+        self._writes.recorders.rest()
 
     # -- the file system
 

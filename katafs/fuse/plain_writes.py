@@ -147,6 +147,7 @@ class PlainWrites:
     async def _made(self, parent: int, name: bytes) -> tuple[Node, float]:
         """What was made. Whatever must be read for it, the request is not asked again from its start."""
         while True:
+            self._tree.ctx.store.look_again()
             try:
                 return (await self._makers.made(self._tree.node(parent))).child(name)
             except NotReadYet as missing:

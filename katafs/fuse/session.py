@@ -258,6 +258,7 @@ async def _expire(options: MountOptions, tree: Tree, operations: Operations, kep
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
+        operations.rest()
         process.rest()
         await operations.memory.look()
         try:

@@ -15,10 +15,11 @@ import trio
 from katafs.errors import DiedError, KataError, StorageError
 from katafs.fuse.journal import Journal, Request
 from katafs.fuse.reading import Reading
-from katafs.kata.commit import Announce, Committed
+from katafs.kata.commit import Announce, Committed, Job
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Tip
 from katafs.kata.recorded import commits_before, find_recorded
+from katafs.kata.recorders import MOST, Recorders
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _LARGE = 64 << 10  # bytes of a message that takes longer to parse than a thread to start
 _TELLING = 100  # threads
-_RECORDING = 8  # threads; writers of one kata wait for one another anyway
 # Messages that are complete and not yet answered for. Those beyond are refused rather than left waiting: every one
 # that waits holds one of the requests that are handled at a time, and readers need some too.
 MOST_WAITING = 200
@@ -47,7 +47,8 @@ class Writes:
         self._telling = 0
         self._told = trio.Event()
         self._is_stopping = False
-        self._recording = trio.CapacityLimiter(_RECORDING)
+        self.recorders = Recorders()
+        self._recording = trio.CapacityLimiter(MOST)
         # in the order of arrival: a lock that is only tried again and again could leave one out for long
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._waiting = self._bytes = 0
@@ -117,7 +118,7 @@ class Writes:
             with self._place_for(message):
                 large = len(message.data) > _LARGE
                 job = await trio.to_thread.run_sync(node.parse, message) if large else node.parse(message)
-                committed, before = await self._record(node.kata_id, partial(job, announce))
+                committed, told = await self._record(job, announce)
         except KataError as error:
             node.refused(error, again_at)
             raise
@@ -134,7 +135,7 @@ class Writes:
             self._tree.ctx.counters.repetitions += 1
         log.info("kata %s: event %d, commit %s", node.kata_id, committed.index, committed.commit.hex())
         self.wrote(node.kata_id)
-        await self.tell_committed(node.kata_id, before)
+        await told.wait()
 
     async def tell_committed(self, kata_id: str, before: Tip | None) -> None:
         """Tell the kernel what changed since a tip, if there was one and anything did.
@@ -163,15 +164,33 @@ class Writes:
             self._waiting -= 1
             self._bytes -= size
 
-    async def _record(self, kata_id: str, job: Callable[[], Committed | None]) -> tuple[Committed | None, Tip]:
-        """Call a job when it is its turn. Returns its result, and the tip before it."""
-        queue = self._queues.setdefault(kata_id, trio.Lock())
+    async def _record(self, job: Job, announce: Announce) -> tuple[Committed | None, trio.Event]:
+        """Do a job when it is its turn. Returns its result, and what is set when the kernel has been told of it: that
+        begins while the job still makes tags."""
+        queue = self._queues.setdefault(job.kata_id, trio.Lock())
         async with queue:
-            before = await self.tip(kata_id)
-            return await trio.to_thread.run_sync(job, limiter=self._recording), before
+            before = await self.tip(job.kata_id)
+            landed, told = trio.Event(), trio.Event()
+            trio.lowlevel.spawn_system_task(self._tell_landed, job.kata_id, before, landed, told)
+            soon = trio.lowlevel.current_trio_token().run_sync_soon
+            do = partial(self.recorders.do, job, announce, lambda _: soon(landed.set))
+            try:
+                committed = await trio.to_thread.run_sync(do, limiter=self._recording)
+            finally:
+                # also when nothing was recorded: then there is nothing to tell
+                landed.set()
+        return committed, told
+
+    async def _tell_landed(self, kata_id: str, before: Tip, landed: trio.Event, told: trio.Event) -> None:
+        try:
+            await landed.wait()
+            await self.tell_committed(kata_id, before)
+        finally:
+            told.set()
 
     async def tip(self, kata_id: str) -> Tip:
         """The tip of a kata as it is now."""
+        self._tree.ctx.store.look_again()
         return await self.reading.answer(lambda: self._tree.tip(kata_id))
 
     async def stale_after(self, kata_id: str, before: Tip) -> Stale:

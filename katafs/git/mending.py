@@ -14,7 +14,6 @@ from pathlib import Path
 
 from katafs.errors import RaceLostError
 from katafs.git.objects import Oid
-from katafs.git.ref_locks import write_synced
 from katafs.git.references import packed_references, read_reference
 from katafs.git.refs import RefWriter, make_parents
 from katafs.git.repo import MAIN, GitRepo, open_plain
@@ -48,7 +47,8 @@ class RefMender(RefWriter):
                         os.unlink(path)
                 else:
                     _remove_empty(path)
-                    lock.become(path, new.hex().encode() + b"\n")
+                    lock.write(new.hex().encode() + b"\n")
+                    lock.become(path)
             for directory in (path.parent, *made):
                 sync_path(directory)
 
@@ -60,7 +60,8 @@ class RefMender(RefWriter):
         """Let ``HEAD`` stand for ``main``."""
         with storing("HEAD", self._git_dir):
             with self._locked("HEAD", STALE_LOCK) as lock:
-                lock.become(self._git_dir / "HEAD", _HEAD_TEXT)
+                lock.write(_HEAD_TEXT)
+                lock.become(self._git_dir / "HEAD")
             sync_path(self._git_dir)
 
     def clean_packed(self) -> None:
@@ -85,7 +86,8 @@ class RefMender(RefWriter):
             first = text.partition(b"\n")[0]
             header = first + b"\n" if first.startswith(b"# pack-refs with:") else b""
             lines = [found[0] for found in _PACKED_LINES.finditer(text) if found[2] != without]
-            lock.become(path, header + b"".join(lines))
+            lock.write(header + b"".join(lines))
+            lock.become(path)
         sync_path(self._git_dir)
 
 
@@ -96,8 +98,10 @@ def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
         made = make_parents(path.parent)
         temporary = path.parent / f"tmp_obj_{secrets.token_hex(4)}"
         try:
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-            write_synced(os.fspath(temporary), zlib.compress(b"%b %d\0" % (word, len(data)) + data))
+            with open(temporary, "xb") as file:
+                file.write(zlib.compress(b"%b %d\0" % (word, len(data)) + data))
+                file.flush()
+                os.fsync(file.fileno())
             os.chmod(temporary, 0o444)
             os.rename(temporary, path)
         except BaseException:

@@ -76,6 +76,9 @@ def merge_packs(directory: Path) -> int:
     repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other. Raises OSError, and then all
     packs are as they were.
     """
+    # to count them takes a tenth of looking at each
+    if sum(name.endswith(".pack") for name in os.listdir(directory)) < MOST_SMALL:
+        return 0
     small = [pack for pack in pack_files(directory) if pack.size <= _SMALL_SIZE and pack.identity not in _left_alone]
     if len(small) < MOST_SMALL:
         return 0

@@ -1,6 +1,10 @@
 """git's locks of references: ``<reference>.lock``, made with O_EXCL, renamed to the reference or removed.
 
 Whoever dies leaves one behind, and git and libgit2 wait for it for ever; so those that are too old are removed here.
+
+A lock of ours appears with what it is to hold (where the file system has O_TMPFILE), so that one that a writer of ours
+left says so. One that is empty is git's: ``git pack-refs`` has it so for up to a second, while it waits for the lock of
+``packed-refs``, and then removes the reference's own file, whatever is in there by then.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from katafs.errors import StorageError
+from katafs.errors import RaceLostError, StorageError
 from katafs.git.objects import Oid
 from katafs.git.repo import MAIN, GitRepo, open_plain
 
@@ -23,8 +27,8 @@ log = logging.getLogger(__name__)
 # How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
 # git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
 STALE_MAIN, STALE_TAG = 10.0, 1.0
-# nobody who lives leaves it empty for so long
-_EMPTY_SECONDS = 0.3
+# nobody who lives leaves it empty for so long (git's core.packedRefsTimeout is a second)
+_EMPTY_SECONDS = 3.0
 # What the time of the file says may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
 _WATCHED = 1.0
 _MOST_WATCHED = 1000
@@ -43,14 +47,14 @@ class RefLocks:
     @contextmanager
     def _locked(self, name: str, stale: float) -> Iterator[HeldLock]:
         """Hold git's lock of a file in ``.git``."""
-        lock = HeldLock(self._lock(name, stale))
+        lock = self._lock(name, stale)
         try:
             yield lock
         finally:
             lock.release()
 
-    def _lock(self, name: str, stale: float) -> str:
-        """Take git's lock of a file in ``.git``: its path, which is to be removed, or renamed to the file.
+    def _lock(self, name: str, stale: float) -> HeldLock:
+        """Take git's lock of a file in ``.git``.
 
         Raises `StorageError` (EBUSY) when somebody else holds it too long.
         """
@@ -62,11 +66,9 @@ class RefLocks:
                 time.sleep(LOCK_PAUSE)
         raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
 
-    def _take(self, name: str) -> str:
-        """Take such a lock at once. Raises FileExistsError."""
-        lock = os.path.join(self._git_dir, f"{name}.lock")
-        os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-        return lock
+    def _take(self, name: str, data: bytes | None = None) -> HeldLock:
+        """Take such a lock at once, with ``data`` in it if that is known. Raises FileExistsError."""
+        return HeldLock(os.path.join(self._git_dir, f"{name}.lock"), data)
 
     def unlock_main(self) -> None:
         """Remove a lock of ``main`` that somebody left behind who died."""
@@ -81,12 +83,12 @@ class RefLocks:
             try:
                 with open(lock, "rb", opener=open_plain) as file:
                     text = file.read(_LOCK_LIMIT)
+                    if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):
+                        # in vain, if somebody else is looking at the lock at this moment
+                        self.unlock(name, -1.0, os.fstat(file.fileno()))
+                    elif text:
+                        return
             except FileNotFoundError:
-                return
-            if text.strip() == commit.hex().encode() or (not text and time.monotonic() > end):
-                # in vain, if somebody else is looking at the lock at this moment
-                self.unlock(name, -1.0)
-            elif text:
                 return
             if time.monotonic() > end + _EMPTY_SECONDS:
                 return
@@ -99,8 +101,9 @@ class RefLocks:
             self.unlock(name, seconds)
             time.sleep(LOCK_PAUSE)
 
-    def unlock(self, name: str, seconds: float) -> None:
-        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``.
+    def unlock(self, name: str, seconds: float, only: os.stat_result | None = None) -> None:
+        """Remove the lock of a reference, or of another file in ``.git``, that is older than ``seconds``; ``only`` that
+        file, which is open.
 
         Nobody's clock alone decides (see `_is_stale`): to be called again and again by who waits for the lock.
         """
@@ -114,7 +117,8 @@ class RefLocks:
             # one at a time, lest a second one remove what is a new lock by then; whoever holds this does it, or is the
             # owner of the kata, for whom nobody waits
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_stale(os.fspath(lock), seconds):
+            is_it = only is None or os.path.samestat(only, os.lstat(lock))
+            if is_it and _is_stale(os.fspath(lock), seconds):
                 os.unlink(lock)
                 _seen.pop(os.fspath(lock), None)
                 log.warning("%s was left behind, and is removed", lock)
@@ -125,27 +129,79 @@ class RefLocks:
 
 
 class HeldLock:
-    """A lock that we made; once it has become the file, a lock of that name is another's."""
+    """A lock that we made; once it has become the file, a lock of that name is another's.
 
-    def __init__(self, path: str) -> None:
+    Its file stays open, as the next one could have the same inode number otherwise.
+    """
+
+    def __init__(self, path: str, data: bytes | None = None) -> None:
+        """Take it, and put ``data`` into it, synced. Raises FileExistsError."""
         self._path = path
+        made = _make_whole(path, data) if data is not None else None
+        self._fd = (
+            made if made is not None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        )
         self._is_held = True
+        if made is None and data is not None:
+            try:
+                self.write(data)
+            except BaseException:
+                self.release()
+                raise
 
-    def become(self, path: Path, data: bytes) -> None:
-        write_synced(self._path, data)
+    def write(self, data: bytes) -> None:
+        """Put this into it, which was empty, synced."""
+        write_all(self._fd, data)
+        os.fsync(self._fd)
+
+    def become(self, path: Path) -> None:
+        """The lock is renamed to what it locks. Raises `RaceLostError` when it is not ours any more."""
+        if not self._is_ours():
+            raise RaceLostError(f"{self._path} was removed by another writer")
         os.rename(self._path, path)
         self._is_held = False
 
     def release(self) -> None:
-        if self._is_held:
-            os.unlink(self._path)
+        """It is removed, if it is still there."""
+        try:
+            if self._is_held and self._is_ours():
+                os.unlink(self._path)
+        finally:
+            self._is_held = False
+            os.close(self._fd)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
 
 
-def write_synced(path: str, data: bytes) -> None:
-    with open(path, "wb", opener=open_plain) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _make_whole(path: str, data: bytes) -> int | None:
+    """Make a file that appears with what is in it, synced: a descriptor of it; None where that cannot be done. Raises
+    FileExistsError."""
+    try:
+        fd = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return None
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+        # with a descriptor of a directory Python follows the link, as it says that it does in any case
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+    except BaseException as error:
+        os.close(fd)
+        # no /proc
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise
+    return fd
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it. Raises OSError."""
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 # by path: which lock was seen there, and since when (monotonic)

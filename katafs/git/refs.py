@@ -17,7 +17,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError
 from katafs.git.objects import COMMIT, Oid
-from katafs.git.ref_locks import STALE_TAG, HeldLock, RefLocks
+from katafs.git.ref_locks import STALE_TAG, RefLocks
 from katafs.git.references import read_reference
 from katafs.git.repo import MAIN, open_plain
 from katafs.git.storing import storing, sync_path
@@ -51,13 +51,13 @@ class RefWriter(RefLocks):
         with storing(MAIN, self._git_dir):
             made = make_parents(path.parent)
             try:
-                lock = HeldLock(self._take(MAIN))
+                lock = self._take(MAIN, new.hex().encode() + b"\n")
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
             try:
                 if self._repo.main() != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
-                lock.become(path, new.hex().encode() + b"\n")
+                lock.become(path)
             finally:
                 lock.release()
         try:
@@ -121,7 +121,8 @@ class RefWriter(RefLocks):
                 found = read_reference(self._git_dir, name)
                 if os.path.lexists(path) and (found is None or found.text):
                     raise DamagedError(f"{self._git_dir}: {name} is no id")
-                lock.become(path, commit.hex().encode() + b"\n")
+                lock.write(commit.hex().encode() + b"\n")
+                lock.become(path)
             for directory in (path.parent, *made):
                 sync_path(directory)
 
@@ -135,7 +136,8 @@ class RefWriter(RefLocks):
         path = self._git_dir / _PACKED_REFS
         with storing("tags", self._git_dir):
             with self._locked(_PACKED_REFS, STALE_TAG) as lock:
-                lock.become(path, _with_lines(_read(path), commits, replacing=replacing))
+                lock.write(_with_lines(_read(path), commits, replacing=replacing))
+                lock.become(path)
             sync_path(self._git_dir)
 
 

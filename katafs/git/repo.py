@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from katafs.caching import Newest
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git.inside import open_inside
 from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
@@ -38,6 +39,7 @@ _MOST_COMMITS = 100_000
 TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 # of those that were read last
 _MOST_TREES, _SMALL_TREE = 12, 64
+_MOST_COMMITS_KEPT = 8
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -84,7 +86,8 @@ class GitRepo:
         self.objects = Objects(self.git_dir, largest=largest, budget=budget)
         self._references = self.objects.real_git_dir + "/"
         # who looks at an event reads its trees several times, one question after the other
-        self._trees: dict[Oid, list[TreeEntry]] = {}
+        self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
+        self._commits: Newest[Oid, Commit] = Newest(_MOST_COMMITS_KEPT)
         self._packed: tuple[tuple[int, int, int], dict[bytes, Oid]] = ((0, 0, 0), {})
 
     # -- references
@@ -169,9 +172,7 @@ class GitRepo:
                 seen.add(name)
                 entries.append(TreeEntry(name, int(mode, 8), entry))
         if len(entries) <= _SMALL_TREE:
-            self._trees[oid] = entries
-            if len(self._trees) > _MOST_TREES:
-                del self._trees[next(iter(self._trees))]
+            self._trees.keep(oid, entries)
         return entries
 
     def _odd_entries(self, oid: Oid, data: bytes) -> list[tuple[bytes, bytes, Oid]]:
@@ -213,6 +214,10 @@ class GitRepo:
 
     def commit(self, oid: Oid) -> Commit:
         """One commit; of an annotated tag the commit that it stands for."""
+        known = self._commits.get(oid)
+        return known if known is not None else self._commits.keep(oid, self._read_commit(oid))
+
+    def _read_commit(self, oid: Oid) -> Commit:
         kind, data = self.objects.read_any(oid)
         if kind == TAG and (tagged := _TAG_HEAD.match(data)):
             oid = bytes.fromhex(tagged[1].decode())

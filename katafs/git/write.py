@@ -71,6 +71,7 @@ class GitWriter:
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
         self._stored: set[Oid] = set()
+        self._kept: set[Oid] = set()
         self._packs: list[Path] = []
         self.refs = RefWriter(repo)
 
@@ -84,18 +85,30 @@ class GitWriter:
         """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
         the traceback of an error, would do it much later."""
         self.forget()
-        self._let_go()
         self.repo.objects.close()
-
-    def _let_go(self) -> None:
-        while self._packs:
-            with contextlib.suppress(OSError):
-                let_go(self._packs.pop())
 
     def forget(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
         self.repo.objects.pending.clear()
         self._stored.clear()
+        self._kept.clear()
+
+    def build_on(self, tree: Oid) -> None:
+        """What is in that tree, of a commit that something refers to, need not be stored again."""
+        waiting = [tree]
+        while waiting:
+            with contextlib.suppress(DamagedError):
+                for entry in self.repo.tree(waiting.pop()):
+                    if entry.is_tree and entry.oid not in self._kept:
+                        waiting.append(entry.oid)
+                    self._kept.add(entry.oid)
+
+    def let_go(self) -> None:
+        """A branch refers to all that was stored. Until this is called others keep it, and where it never is, since
+        something failed, for an hour."""
+        while self._packs:
+            with contextlib.suppress(OSError):
+                let_go(self._packs.pop())
 
     def store(self) -> None:
         """Store all objects that were made since this was last called; on disk when it returns. To be called before a
@@ -111,16 +124,20 @@ class GitWriter:
     def merge(self) -> None:
         """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
         nobody's loss."""
-        self._let_go()
+        self.let_go()
         try:
             merge_packs(self.repo.objects.pack_directory)
         except OSError as error:
             log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _store(self, kind: int, data: bytes) -> Oid:
-        """Make an object. One that is there and whole is not stored again, one that is damaged is."""
+        """Make an object. One that `build_on` found, and is whole, is not stored again.
+
+        Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
+        would drop them.
+        """
         oid = object_id(kind, data)
-        if not self.repo.objects.has(oid):
+        if oid not in self._kept or not self.repo.objects.has(oid):
             self.repo.objects.pending[oid] = (kind, data)
         return oid
 

@@ -55,6 +55,24 @@ class Committed:
     is_new: bool = field(default=True, compare=False)
 
 
+#: called when ``main`` was moved for good; what is left are the tags, which nobody needs to read the event
+Landed = Callable[[Committed], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that is to be recorded, by whatever process: ``call(path, kata_id, *arguments)``."""
+
+    path: Path
+    kata_id: str
+    call: Callable[..., Committed | None]
+    arguments: tuple[object, ...]
+
+    def __call__(self, announce: Announce, landed: Landed) -> Committed | None:
+        """Record it; durable when this returns. None when there was nothing to be recorded."""
+        return self.call(self.path, self.kata_id, *self.arguments, announce=announce, landed=landed)
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One try to put something on the tip."""
@@ -63,6 +81,7 @@ class _Attempt:
     kata_id: str
     moment: datetime
     announce: Announce | None
+    landed: Landed | None
 
     @property
     def repo(self) -> GitRepo:
@@ -74,6 +93,8 @@ class _Attempt:
         if self.announce is not None:
             self.announce(new.commit)
         self.git.refs.move_main(new.commit, old.commit)
+        if self.landed is not None:
+            self.landed(Committed(new.last, new.commit))
 
 
 def read_head(git: GitWriter) -> Head:
@@ -83,6 +104,7 @@ def read_head(git: GitWriter) -> Head:
     if tip is None:
         raise DamagedError(f"{repo.path} has no branch main")
     head = Head.read(repo, tip)
+    git.build_on(head.root.tree)
     first = head.last
     end = time.monotonic() + _TAG_SECONDS
     while repo.tag(first) is None and time.monotonic() < end:
@@ -95,7 +117,13 @@ def read_head(git: GitWriter) -> Head:
 
 
 def record(
-    path: Path, kata_id: str, act: Act, now: datetime | None = None, *, announce: Announce | None = None
+    path: Path,
+    kata_id: str,
+    act: Act,
+    now: datetime | None = None,
+    *,
+    announce: Announce | None = None,
+    landed: Landed | None = None,
 ) -> Committed:
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
@@ -107,7 +135,7 @@ def record(
     """
 
     def attempt(git: GitWriter) -> Committed:
-        return _record(_Attempt(git, kata_id, now or datetime.now(UTC), announce), act)
+        return _record(_Attempt(git, kata_id, now or datetime.now(UTC), announce, landed), act)
 
     return _until_won(path, kata_id, attempt)
 
@@ -120,6 +148,7 @@ def set_option(
     now: datetime | None = None,
     *,
     announce: Announce | None = None,
+    landed: Landed | None = None,
     is_shown: bool = False,
 ) -> Committed | None:
     """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
@@ -133,7 +162,7 @@ def set_option(
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
     def attempt(git: GitWriter) -> Committed | None:
-        made = _Attempt(git, kata_id, now or datetime.now(UTC), announce)
+        made = _Attempt(git, kata_id, now or datetime.now(UTC), announce, landed)
         return _set_option(made, name, value, is_shown=is_shown)
 
     return _until_won(path, kata_id, attempt)

@@ -126,7 +126,8 @@ def _end(match: re.Match[str] | None) -> int:
 
 def _goes_on(earlier: list[Row], stored: list[Row]) -> bool:
     # row by row, which lets other threads have a turn
-    return len(earlier) <= len(stored) and all(row == other for row, other in zip(earlier, stored, strict=False))
+    pairs = zip(earlier, stored, strict=False)
+    return len(earlier) <= len(stored) and all(row is other or row == other for row, other in pairs)
 
 
 class Rows:

@@ -14,12 +14,13 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Rows, parse_rows, time_ns
+from katafs.kata.events import Rows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
 from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
 from katafs.kata.plain_files import plain_version
 from katafs.kata.plain_paths import set_options
+from katafs.kata.recent import rows_in
 from katafs.kata.snapshot import Content, Snapshot
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
@@ -63,6 +64,7 @@ class Kata:
         #: another object whenever something about the kata as a whole is another; None where nobody sees to that
         self.era: object | None = None
         self._tip: Tip | None = None
+        self._looked = 0
         self._rows: tuple[Oid, Rows] | None = None
         self._option_times: tuple[Oid, dict[str, int]] | None = None
         self._set_options: tuple[Oid, dict[str, list[str]]] | None = None
@@ -71,16 +73,20 @@ class Kata:
     # -- the tip
 
     def tip(self) -> Tip:
-        """The tip as it is on disk at this moment: a commit by anybody shows at once.
+        """The tip as it is on disk at this moment (`ReadCaches.moment`): a commit by anybody shows at once.
 
         Raises `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata
         was removed.
         """
+        moment = self._caches.moment
+        if self._tip is not None and moment and self._looked == moment:
+            return self._tip
         oid = self.repo.main()
         if oid is None:
             raise self.repo.missing("branch main")
         if self._tip is None or self._tip.commit.oid != oid:
             self._tip = self._read_tip(oid)
+        self._looked = moment
         return self._tip
 
     def _read_tip(self, oid: Oid) -> Tip:
@@ -107,7 +113,7 @@ class Kata:
         if self._caches.defers and self.repo.blob_size(oid) > LARGE_ROWS:
             read = partial(read_large_rows, self.path, oid, earlier)
             raise NotReadYet((self.history, oid), read, partial(self._keep_rows, oid))
-        rows = Rows(parse_rows(self.repo.blob(oid)), earlier)
+        rows = Rows(rows_in(self.repo, oid), earlier)
         self._keep_rows(oid, rows)
         return rows
 

@@ -12,6 +12,7 @@ from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
+from katafs.kata.recent import forget_rows
 
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
@@ -112,9 +113,15 @@ class Store:
             return False
         return True
 
+    def look_again(self) -> None:
+        """From now on what is on disk may be something else: to be called for each question from outside, and after
+        each wait."""
+        self._caches.moment += 1
+
     def forget(self) -> None:
         """Forget what was read, and can be read again."""
         self._caches.clear()
+        forget_rows()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""

@@ -10,7 +10,7 @@ from typing import Any
 from katafs.errors import InvalidError, ReadOnlyError
 from katafs.git import GitRepo, GitWriter, Oid
 from katafs.kata.diff import line_counts
-from katafs.kata.events import Row, parse_rows, time_of
+from katafs.kata.events import Row, time_of
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import (
     Layout,
@@ -24,6 +24,7 @@ from katafs.kata.layouts import (
 )
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
+from katafs.kata.recent import rows_in
 from katafs.text import decode, pretty, pretty_bytes
 
 
@@ -47,7 +48,7 @@ class Head:
             raise ReadOnlyError(f"{repo.path} is stored in a layout that is read-only")
         check_version(read_object(repo, root.blob(b"manifest.json")), "".join(repo.path.parts[-3:]))
         text = repo.blob(rows_oid)
-        return cls(oid, root, layout, text, parse_rows(text))
+        return cls(oid, root, layout, text, rows_in(repo, rows_oid, text))
 
     @property
     def last(self) -> int:

@@ -12,13 +12,20 @@ from katafs.process.limits import Limits
 
 
 def work(task: int, output: int | None = None) -> None:
-    """Read what is to be done from the socket ``task``, do it, and write what came of it, or why nothing did."""
+    """Read what is to be done from the socket ``task``, do it, and write what came of it, or why nothing did.
+
+    Without limits it is called with the socket, and does the rest itself.
+    """
     with socket.socket(fileno=task) as end:
         result: object = None
         failure: BaseException | None = None
         try:
             with end.makefile("rb") as incoming:
                 limits, call, arguments = pickle.load(incoming)  # noqa: S301 - from our parent
+            if limits is None:
+                # one that stays (`katafs.process.standing`)
+                call(end)
+                return
             result = _called(limits, output, call, arguments)
         except (KataError, MemoryError) as error:
             failure = error

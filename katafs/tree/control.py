@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.kata.commit import Announce, Committed, record
+from katafs.kata.commit import Committed, Job, record
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key
-from katafs.tree.writable import Controls, Job, Writable
+from katafs.tree.writable import Controls, Writable
 
 RAN_TESTS = 16  # the fixed entry of ``ran_tests``; those of the other kinds follow
 CONTROL_FILES = {RAN_TESTS + position: kind for position, kind in enumerate(Kind)}
@@ -100,12 +100,7 @@ class ControlFile(Writable):
     def parse(self, message: Message) -> Job:
         act = parse_act(self._kind, message.data)
         self._identity = {"laptop_id": act.laptop_id, "tab_seq": act.tab_seq.get("tab_seq")}
-        path, kata_id = self._path, self.kata_id
-
-        def job(announce: Announce | None) -> Committed:
-            return record(path, kata_id, act, announce=announce)
-
-        return job
+        return Job(self._path, self.kata_id, record, (act,))
 
     def accepted(self, committed: Committed | None) -> None:
         assert committed is not None

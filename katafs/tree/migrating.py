@@ -5,13 +5,15 @@ A kata that is stored plain is migrated first; events of plain-path services tha
 
 from __future__ import annotations
 
-from katafs.kata.commit import Announce, Committed
+from pathlib import Path
+
+from katafs.kata.commit import Announce, Committed, Job, Landed
 from katafs.kata.inbox import Message
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import flush_pending
 from katafs.tree.control import ControlFile
 from katafs.tree.options import OptionFile
-from katafs.tree.writable import Job, Writable
+from katafs.tree.writable import Writable
 
 
 class _Migrating(Writable):
@@ -19,14 +21,13 @@ class _Migrating(Writable):
 
     def parse(self, message: Message) -> Job:
         job = super().parse(message)  # type: ignore[safe-super] # of the other class that is mixed in
-        path, kata_id = self._path, self.kata_id
+        return Job(self._path, self.kata_id, _migrate_first, (job,))
 
-        def migrate_first(announce: Announce | None) -> Committed | None:
-            migrate_kata(path, kata_id)
-            flush_pending(path, kata_id)
-            return job(announce)
 
-        return migrate_first
+def _migrate_first(path: Path, kata_id: str, job: Job, *, announce: Announce, landed: Landed) -> Committed | None:
+    migrate_kata(path, kata_id)
+    flush_pending(path, kata_id)
+    return job(announce, landed)
 
 
 class MigratingControl(_Migrating, ControlFile):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from katafs.errors import InvalidError
-from katafs.kata.commit import Announce, Committed, set_option
+from katafs.kata.commit import Job, set_option
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.text import decode
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key
-from katafs.tree.writable import Controls, Job, Writable
+from katafs.tree.writable import Controls, Writable
 
 OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 FIRST_OPTION = 32  # the fixed entry of the first one
@@ -43,10 +43,4 @@ class OptionFile(Writable):
         return Message(data, in_pieces=False) if data.strip() else None
 
     def parse(self, message: Message) -> Job:
-        path, kata_id, name = self._path, self.kata_id, self._name
-        value = decode(message.data).strip()
-
-        def job(announce: Announce | None) -> Committed | None:
-            return set_option(path, kata_id, name, value, announce=announce)
-
-        return job
+        return Job(self._path, self.kata_id, set_option, (self._name, decode(message.data).strip()))

@@ -12,16 +12,12 @@ from typing import Any
 import cachetools
 
 from katafs.errors import KataError
-from katafs.kata.commit import Announce, Committed
+from katafs.kata.commit import Committed, Job
 from katafs.kata.inbox import Inbox, Message
 from katafs.kata.kata import Kata
 from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner
 from katafs.tree.numbers import Key
-
-#: What is to be called in a worker thread: it records something, and returns when that is durable. None when there was
-#: nothing to be recorded.
-Job = Callable[[Announce | None], Committed | None]
 
 
 class Controls:

@@ -1,0 +1,182 @@
+"""Workers that stay: for work that comes again and again, takes a processor for a moment, and must not hold the lock of
+Python in the daemon meanwhile.
+
+Such a worker (`serve`) is hired as others are, without limits of its own, and is told one thing after the other. In the
+course of its work it may say something, and may wait until that was heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection
+from typing import Any
+
+from katafs.errors import ExhaustedError, KataError
+from katafs.process.hiring import nursery
+
+log = logging.getLogger(__name__)
+
+#: What a worker calls: with what says something, and waits until it was heard if it is to; then what it was given.
+Say = Callable[[object, bool], None]
+StandingWork = Callable[..., object]
+
+# what a worker sends: something said, the same and it waits, a line for the log, the end of the work
+_SAID, _ASKED, _LOGGED, _DONE = range(4)
+_IDLE_SECONDS = 60.0
+_NICE = 5  # behind the daemon, for which more people wait
+
+
+class LeftError(Exception):
+    """The worker ended in the middle of its work, nobody knows where."""
+
+
+class Crew:
+    """Some workers that stay. Any thread may call its methods."""
+
+    def __init__(self, most: int, modules: tuple[str, ...]) -> None:
+        """``most`` workers; ``modules`` are those that the work needs."""
+        self._most = most
+        self._modules = ",".join(["katafs.process.worker", *modules])
+        self._changed = threading.Condition()
+        self._idle: list[Worker] = []
+        self._count = 0
+
+    def take(self, seconds: float = 0.0) -> Worker | None:
+        """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon."""
+        with self._changed:
+            if not self._idle and self._count < self._most:
+                self._count += 1
+                threading.Thread(target=self._hire, name="hiring", daemon=True).start()
+            # none may come, if none can be hired
+            self._changed.wait_for(lambda: self._idle or not self._count, seconds)
+            return self._idle.pop() if self._idle else None
+
+    def give_back(self, worker: Worker) -> None:
+        """The worker has done its work, or has ended."""
+        with self._changed:
+            if worker.is_there:
+                self._idle.append(worker)
+            else:
+                self._count -= 1
+            self._changed.notify_all()
+
+    def rest(self) -> None:
+        """End those that have had no work for some time."""
+        now = time.monotonic()
+        with self._changed:
+            old = [worker for worker in self._idle if now - worker.last_used > _IDLE_SECONDS]
+            self._idle = [worker for worker in self._idle if worker not in old]
+            self._count -= len(old)
+        for worker in old:
+            worker.end()
+
+    def _hire(self) -> None:
+        try:
+            worker = Worker(self._modules)
+        except (ExhaustedError, OSError, EOFError) as error:
+            log.info("no worker can be hired: %s", error)
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+            return
+        self.give_back(worker)
+
+
+class Worker:
+    """One that stays, as this process sees it. Raises `ExhaustedError`, OSError or EOFError when it cannot be."""
+
+    def __init__(self, modules: str) -> None:
+        self._hired = contextlib.ExitStack()
+        self.is_there = True
+        self.last_used = time.monotonic()
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._hired.close)
+            end, _ = self._hired.enter_context(nursery().hire(modules, None))
+            end.sendall(pickle.dumps((None, serve, ()), pickle.HIGHEST_PROTOCOL))
+            self._connection = self._hired.enter_context(Connection(end.detach()))
+            self._connection.recv()
+            failed.pop_all()
+
+    def call(self, hear: Callable[[Any], None], work: StandingWork, *arguments: object) -> object:
+        """``work(say, *arguments)`` in the other process; ``hear`` is called with what it says.
+
+        Returns, or raises, what it does. Raises `LeftError`.
+        """
+        try:
+            self._connection.send((work, arguments))
+            while True:
+                kind, *told = self._connection.recv()
+                if kind == _DONE:
+                    break
+                if kind == _LOGGED:
+                    logging.getLogger(told[0].name).handle(told[0])
+                    continue
+                hear(told[0])
+                if kind == _ASKED:
+                    self._connection.send(None)
+        except (OSError, EOFError) as error:
+            self.end()
+            raise LeftError(str(error)) from error
+        except BaseException:
+            # in the middle of a conversation
+            self.end()
+            raise
+        self.last_used = time.monotonic()
+        result, failure = told
+        if failure is not None:
+            raise failure
+        return result
+
+    def end(self) -> None:
+        """It ends as soon as it has nothing to do."""
+        self.is_there = False
+        self._hired.close()
+
+
+def serve(end: socket.socket) -> None:
+    """In the worker: do what comes, until nobody can send any more."""
+    os.nice(_NICE)
+    connection = Connection(end.detach())
+    logging.getLogger().addHandler(_Forwarding(connection))
+    logging.getLogger().setLevel(logging.INFO)
+
+    def say(what: object, is_asked: bool) -> None:
+        try:
+            connection.send((_ASKED if is_asked else _SAID, what))
+            if is_asked:
+                connection.recv()
+        except (OSError, EOFError):
+            # Nobody hears: whoever hired us was killed, and so are we, in a moment. Nothing is to be put in order.
+            os._exit(1)
+
+    connection.send(None)
+    with contextlib.suppress(EOFError):
+        while True:
+            work, arguments = connection.recv()
+            result: object = None
+            failure: BaseException | None = None
+            try:
+                result = work(say, *arguments)
+            except (KataError, MemoryError) as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001 - who waits is told
+                failure = RuntimeError(repr(error))
+            connection.send((_DONE, result, failure))
+
+
+class _Forwarding(QueueHandler):
+    """Has the log of a worker written by who hired it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)  # type: ignore[arg-type] # no queue, but the next method is all that wants one
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.send((_LOGGED, record))  # type: ignore[attr-defined]

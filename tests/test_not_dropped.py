@@ -1,0 +1,159 @@
+"""What somebody who packs, or locks, at the wrong moment could take away from an event that is being recorded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from katafs.errors import StorageError
+from katafs.git import GitRepo, Oid
+from katafs.git.ref_locks import RefLocks
+from katafs.git.repo import MAIN
+from katafs.kata.commit import record
+from katafs.kata.kinds import Kind
+from katafs.kata.message import Act, parse_act
+from tests.katas import assert_sound, git, make_kata, message
+from tests.mounts import wait_until
+
+
+def act(index: int, text: str) -> Act:
+    files = {"a.txt": text, "b/c.txt": text * 2}
+    return parse_act(Kind.RAN_TESTS, json.dumps(message(files, index=index, stdout={"content": text})).encode())
+
+
+def repack(path: Path) -> None:
+    git(path, "repack", "-a", "-d", "-q")
+
+
+def packs(path: Path, ending: str) -> list[Path]:
+    return list((path / ".git/objects/pack").glob(f"*.{ending}"))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_a_writer_left_who_failed_is_stored_again(store: Path, is_old: bool) -> None:
+    """Nothing refers to it, so `git repack -a -d` drops it, also in the moment before the branch is moved."""
+    path = make_kata(store, "AbCdEf")
+
+    def fail(_commit: Oid) -> None:
+        raise StorageError("the disk is full", errno.ENOSPC)
+
+    with pytest.raises(StorageError):
+        record(path, "AbCdEf", act(1, "one\n"), announce=fail)
+    assert packs(path, "keep"), "somebody may be about to use what is there"
+    if is_old:
+        for mark in packs(path, "keep"):
+            mark.unlink()
+    record(path, "AbCdEf", act(1, "one\n"), announce=lambda _: repack(path))
+    assert assert_sound(path) == 1
+    assert git(path, "show", "main:files/a.txt") == b"one\n"
+    assert len(packs(path, "keep")) == (0 if is_old else 1)
+
+
+def test_what_was_there_before_is_stored_again(store: Path) -> None:
+    """Of a branch that is about to go, say."""
+    path = make_kata(store, "AbCdEf")
+    record(path, "AbCdEf", act(1, "one\n"))
+    git(path, "update-ref", MAIN, "main~1")
+    git(path, "update-ref", "-d", "refs/tags/1")
+    git(path, "reflog", "expire", "--expire=now", "--all")
+    record(path, "AbCdEf", act(1, "one\n"), announce=lambda _: repack(path))
+    assert assert_sound(path) == 1
+
+
+def test_what_stays_is_not_stored_again(store: Path) -> None:
+    """All that the tip has: but for what has changed, an event takes no room."""
+    path = make_kata(store, "AbCdEf")
+    files = {f"{number}/{number}.txt": f"{number}\n" * 100 for number in range(50)}
+    text = json.dumps(message(files, index=1)).encode()
+    record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, text))
+    before = {pack: pack.stat().st_size for pack in packs(path, "pack")}
+    files["7/7.txt"] = "another\n"
+    record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps(message(files, index=2)).encode()))
+    (new,) = set(packs(path, "pack")) - set(before)
+    listed = git(path, "verify-pack", "-v", new.with_suffix(".idx")).splitlines()
+    kinds = [line.split()[1] for line in listed if len(line.split()) > 4]
+    # the file; its directory, files/ and the root; rows, row
+    assert sorted(kinds) == [b"blob"] * 3 + [b"commit"] + [b"tree"] * 3
+
+
+# -- locks
+
+
+def test_an_empty_lock_of_git_is_left_to_it(store: Path) -> None:
+    """``git pack-refs`` has the lock of ``main`` empty for up to a second, while it waits for that of ``packed-refs``;
+    then it removes the branch's file, whatever is in there."""
+    path = make_kata(store, "AbCdEf")
+    tip = GitRepo(path).main()
+    assert tip is not None
+    packed, main = path / ".git/packed-refs.lock", path / f".git/{MAIN}.lock"
+    looking = threading.Thread(target=RefLocks(GitRepo(path)).unlock_dead, args=(MAIN, tip))
+    main.touch()
+    begun = time.monotonic()
+    looking.start()
+    try:
+        while time.monotonic() < begun + 1.5:
+            assert main.exists(), f"it was removed after {time.monotonic() - begun:.2f} s"
+            assert looking.is_alive()
+    finally:
+        main.unlink()
+        looking.join()
+    assert not packed.exists()
+
+
+def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one that a dead writer left says whose it is."""
+    path = make_kata(store, "AbCdEf")
+    lock = path / f".git/{MAIN}.lock"
+    seen: set[bytes] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            try:
+                seen.add(lock.read_bytes())
+            except FileNotFoundError:
+                continue
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        end = time.monotonic() + 20
+        index = 1
+        while (len(seen) < 3 or index < 20) and time.monotonic() < end:
+            record(path, "AbCdEf", act(index, f"{index}\n"))
+            index += 1
+    finally:
+        is_over.set()
+        looking.join()
+    assert b"" not in seen
+    assert assert_sound(path) == index - 1
+
+
+def test_a_lock_that_somebody_took_away(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And made anew: it is theirs, and so is what they have moved the branch to."""
+    path = make_kata(store, "AbCdEf")
+    real = GitRepo.main
+    lock = path / f".git/{MAIN}.lock"
+    taken: list[int] = []
+
+    def main(repo: GitRepo) -> Oid | None:
+        found = real(repo)
+        if lock.exists() and not taken:
+            lock.unlink()
+            lock.touch()
+            taken.append(lock.stat().st_ino)
+            threading.Timer(0.2, lock.unlink).start()
+        return found
+
+    monkeypatch.setattr(GitRepo, "main", main)
+    record(path, "AbCdEf", act(1, "one\n"))
+    assert taken
+    assert (path / ".git" / MAIN).stat().st_ino != taken[0]
+    wait_until(lambda: not os.path.lexists(lock), "their end")
+    assert assert_sound(path) == 1
