@@ -45,7 +45,7 @@ def read_below(top: Path) -> dict[str, bytes]:
 
 
 def sent(mounted: Mount) -> float:
-    return stats_of(mounted)("katafs_read_ahead_files_total")
+    return stats_of(mounted)("katafs_read_ahead_total")
 
 
 def reads(stats: Stats) -> float:
@@ -70,7 +70,7 @@ def test_most_is_sent_before_it_is_asked_for(mounted: Mount) -> None:
     found = read_below(mounted.kata("AbCdEf") / "events")
     stats = stats_of(mounted)
     assert len(found) > 15 * _EVENTS
-    assert stats("katafs_read_ahead_files_total") > len(found) / 2
+    assert stats("katafs_read_ahead_total") > len(found) / 2
     assert reads(stats) < len(found) * 0.8
 
 

@@ -129,7 +129,7 @@ class _Collector(Collector):
         )
         yield CounterMetricFamily("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
         yield CounterMetricFamily(
-            "katafs_read_ahead_files", "Files that the kernel was sent before it asked.", counters.read_ahead
+            "katafs_read_ahead", "Files that the kernel was sent before it asked.", counters.read_ahead
         )
         yield CounterMetricFamily("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
 
