@@ -14,13 +14,13 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Rows, time_ns
+from katafs.kata.events import Row, Rows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
 from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
 from katafs.kata.plain_files import plain_version
 from katafs.kata.plain_paths import set_options
-from katafs.kata.recent import rows_in
+from katafs.kata.recent import grown_rows, rows_in
 from katafs.kata.snapshot import Content, Snapshot
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
@@ -110,10 +110,15 @@ class Kata:
         """The rows in a blob, which many tips may share. Raises `NotReadYet` in a daemon where that takes long."""
         if self._rows is not None and self._rows[0] == oid:
             return self._rows[1]
-        if self._caches.defers and self.repo.blob_size(oid) > LARGE_ROWS:
+        stored: list[Row] | None = None
+        if not self._caches.defers or self.repo.blob_size(oid) <= LARGE_ROWS:
+            stored = rows_in(self.repo, oid)
+        elif earlier is not None:
+            stored = grown_rows(self.repo, oid)
+        if stored is None:
             read = partial(read_large_rows, self.path, oid, earlier)
             raise NotReadYet((self.history, oid), read, partial(self._keep_rows, oid))
-        rows = Rows(rows_in(self.repo, oid), earlier)
+        rows = Rows(stored, earlier)
         self._keep_rows(oid, rows)
         return rows
 

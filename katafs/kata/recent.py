@@ -14,7 +14,7 @@ from katafs.git import GitRepo, Oid
 from katafs.kata.events import Row, parse_rows
 
 # bytes as stored, of all together and of one kata's; in memory rows take some three times as many
-_MOST, _LARGEST = 2 << 20, 256 << 10
+_MOST, _LARGEST = 4 << 20, 1 << 20
 _END = b"\n]"
 
 
@@ -34,15 +34,30 @@ _lock = threading.Lock()
 
 def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row]:
     """The rows in a blob, whose ``text`` may be at hand; not to be changed. Raises `DamagedError`."""
+    rows = grown_rows(repo, oid, text)
+    if rows is None:
+        text = repo.blob(oid) if text is None else text
+        rows = parse_rows(text)
+        keep_rows(repo, oid, text, rows)
+    return rows
+
+
+def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row] | None:
+    """The same where they are known, or some follow those that are: that takes a millisecond, however many there are.
+    None elsewhere."""
     with _lock:
         known = _known.get(repo.path)
-    if known is not None and known.oid == oid:
+    if known is None:
+        return None
+    if known.oid == oid:
         return known.rows
-    text = repo.blob(oid) if text is None else text
-    rows = _with_added(known, text) if known is not None else None
-    if rows is None:
-        rows = parse_rows(text)
-    _keep(repo, oid, text, rows)
+    if text is None:
+        if repo.blob_size(oid) > _LARGEST:
+            return None
+        text = repo.blob(oid)
+    rows = _with_added(known, text)
+    if rows is not None:
+        keep_rows(repo, oid, text, rows)
     return rows
 
 
@@ -62,7 +77,8 @@ def _with_added(known: _Known, text: bytes) -> list[Row] | None:
         return None
 
 
-def _keep(repo: GitRepo, oid: Oid, text: bytes, rows: list[Row]) -> None:
+def keep_rows(repo: GitRepo, oid: Oid, text: bytes, rows: list[Row]) -> None:
+    """Keep what `parse_rows` says of the text of a blob."""
     stripped = text.rstrip()
     if len(text) > _LARGEST or not (stripped.startswith(b"[") and stripped.endswith(_END)):
         return
