@@ -158,6 +158,29 @@ VISIBLE void fuse_session_process_buf(struct fuse_session *se, const struct fuse
 }
 
 /*
+ * Tell the kernel to forget names in directories, and inodes; what it does not know it need not forget. Returns the first
+ * errno, or 0. In one call, since each call from Python waits for its lock when it comes back.
+ */
+VISIBLE int katafs_fast_forget(const uint64_t *parents, const char *const *names, size_t entries,
+			       const uint64_t *inodes, size_t count)
+{
+	int failure = 0, result;
+	size_t i;
+
+	for (i = 0; i < entries; i++) {
+		result = fuse_lowlevel_notify_inval_entry(session, parents[i], names[i], strlen(names[i]));
+		if (result != -ENOENT && !failure)
+			failure = -result;
+	}
+	for (i = 0; i < count; i++) {
+		result = fuse_lowlevel_notify_inval_inode(session, inodes[i], 0, 0);
+		if (result != -ENOENT && !failure)
+			failure = -result;
+	}
+	return failure;
+}
+
+/*
  * Have libfuse handle a FUSE_INIT that was read from the kernel before. Its reply reaches the kernel once; to another
  * one for the same mount the kernel says ENOENT, which libfuse passes over. Returns whether it was understood.
  */

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import katafs
@@ -71,6 +72,22 @@ class FastOpen:
     def unique(self) -> int:
         """The number of the request being handled, 0 if nobody knows. To be read as `sender` is."""
         return int(self._unique.value)
+
+    def forget(self, entries: Sequence[tuple[int, bytes]], inodes: Sequence[int]) -> bool:
+        """Tell the kernel to forget names in directories, and inodes: in one call, in a worker thread.
+
+        False where there is no library to do it. Raises OSError.
+        """
+        if self._library is None or not self.is_wrapped:
+            return False
+        parents = (ctypes.c_uint64 * len(entries))(*(directory for directory, _ in entries))
+        names = (ctypes.c_char_p * len(entries))(*(name for _, name in entries))
+        numbers = (ctypes.c_uint64 * len(inodes))(*inodes)
+        size = ctypes.c_size_t
+        failure = self._library.katafs_fast_forget(parents, names, size(len(entries)), numbers, size(len(inodes)))
+        if failure:
+            raise OSError(failure, f"the kernel was not told to forget: {os.strerror(failure)}")
+        return True
 
     def greet(self, request: bytes) -> bool:
         """Hand libfuse a FUSE_INIT request that was read from the kernel by somebody else; whether it understood."""

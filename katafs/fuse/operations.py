@@ -58,7 +58,7 @@ class Operations(pyfuse3.Operations):
         self.reading = Reading()
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
-        self._writes = Writes(tree, journal, self.reading, self.compactor.wrote)
+        self._writes = Writes(tree, fast, journal, self.reading, self.compactor.wrote)
         self._makers = Makers(tree)
         self._ahead = Ahead(tree.ctx.counters)
         self.plain = PlainWrites(tree, self._makers, self._writes, journal)

@@ -13,6 +13,7 @@ import pyfuse3
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
+from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.journal import Journal, Request
 from katafs.fuse.reading import Reading
 from katafs.kata.commit import Announce, Committed, Job
@@ -36,8 +37,11 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, journal: Journal, reading: Reading, wrote: Callable[[str], None]) -> None:
+    def __init__(
+        self, tree: Tree, fast: FastOpen, journal: Journal, reading: Reading, wrote: Callable[[str], None]
+    ) -> None:
         """``wrote`` is called with the id of a kata in which something was recorded."""
+        self._fast = fast
         self._tree = tree
         self.wrote = wrote
         self._journal = journal
@@ -203,10 +207,14 @@ class Writes:
             return
         self._telling += 1
         try:
-            await trio.to_thread.run_sync(invalidate, stale, limiter=self._limiter)
+            await trio.to_thread.run_sync(self._invalidate, stale, limiter=self._limiter)
         finally:
             self._telling -= 1
             self._told.set()
+
+    def _invalidate(self, stale: Stale) -> None:
+        if not self._fast.forget(stale.entries, stale.inodes):
+            invalidate(stale)
 
     def forget_pages(self, inode: int) -> None:
         """Have the kernel forget the pages of a file that somebody tried to write to: later, for it holds them now."""
