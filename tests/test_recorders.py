@@ -130,9 +130,16 @@ def test_they_rest(crew: Crew, nursery: hiring.Nursery, monkeypatch: pytest.Monk
 
 def test_where_none_can_be_hired(crew: Crew, nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for one does so no longer."""
-    monkeypatch.setattr(nursery, "_start", lambda: (_ for _ in ()).throw(OSError("no more processes")))
+    tries: list[str] = []
+
+    def fail(modules: str, fds: list[int]) -> None:
+        tries.append(modules)
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(nursery, "_send", fail)
     for _ in range(3):
         assert crew.take(20) is None
+    assert len(tries) == 1, "not again and again"
 
 
 # -- recording

@@ -28,6 +28,7 @@ from katafs.git.storing import storing
 log = logging.getLogger(__name__)
 
 _CONFIG_LIMIT = 1 << 16  # bytes
+_MOST_KEPT = 100_000  # objects
 _INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
 
 
@@ -94,9 +95,10 @@ class GitWriter:
         self._kept.clear()
 
     def build_on(self, tree: Oid) -> None:
-        """What is in that tree, of a commit that something refers to, need not be stored again."""
+        """What is in that tree, of a commit that something refers to, need not be stored again; of a very large one not
+        all is known."""
         waiting = [tree]
-        while waiting:
+        while waiting and len(self._kept) < _MOST_KEPT:
             with contextlib.suppress(DamagedError):
                 for entry in self.repo.tree(waiting.pop()):
                     if entry.is_tree and entry.oid not in self._kept:

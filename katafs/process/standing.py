@@ -19,7 +19,7 @@ from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import Any
 
-from katafs.errors import ExhaustedError, KataError
+from katafs.errors import KataError
 from katafs.process.hiring import nursery
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,16 @@ class Crew:
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
+        self._in_vain_until = 0.0
 
     def take(self, seconds: float = 0.0) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon."""
         with self._changed:
-            if not self._idle and self._count < self._most:
-                self._count += 1
-                threading.Thread(target=self._hire, name="hiring", daemon=True).start()
+            if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
+                # else there is no thread either, and whoever asks will have to do without
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=self._hire, name="hiring", daemon=True).start()
+                    self._count += 1
             # none may come, if none can be hired
             self._changed.wait_for(lambda: self._idle or not self._count, seconds)
             return self._idle.pop() if self._idle else None
@@ -81,10 +84,12 @@ class Crew:
     def _hire(self) -> None:
         try:
             worker = Worker(self._modules)
-        except (ExhaustedError, OSError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
             log.info("no worker can be hired: %s", error)
             with self._changed:
                 self._count -= 1
+                # to find that out takes as long as some commits
+                self._in_vain_until = time.monotonic() + _IDLE_SECONDS
                 self._changed.notify_all()
             return
         self.give_back(worker)
