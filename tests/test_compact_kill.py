@@ -62,7 +62,7 @@ def test_killed_in_the_middle(fuse: None, tmp_path: Path, kills: int) -> None:
     killed: dict[str, int] = {}
     amid = 0
     with serving(tmp_path, "fast", "--compact-after", "0.1") as mount:
-        mount.expected_log = f"{EXPECTED}|is not compacted|and is refused"
+        mount.expected_log = f"{EXPECTED}|is not compacted|and is refused|who recorded has ended"
         katas = [serve_kata(mount) for _ in range(_KATAS)]
         index = 0
         for _ in range(kills):

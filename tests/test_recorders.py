@@ -99,6 +99,21 @@ def test_what_goes_wrong_is_heard_of(crew: Crew) -> None:
     assert another.call(print, _talk, "well")
 
 
+def test_killed_when_it_has_nothing_to_do(crew: Crew) -> None:
+    """Nobody is sent to it any more."""
+    worker = hired(crew)
+    answer = worker.call(print, _talk, "who")
+    assert isinstance(answer, tuple)
+    crew.give_back(worker)
+    os.kill(answer[0], signal.SIGKILL)
+    wait_until(worker.is_gone, "its end")
+    another = hired(crew)
+    assert another is not worker
+    assert another.call(print, _talk, "well")
+    crew.give_back(another)
+    assert crew.take() is another
+
+
 def test_who_cannot_be_told_does_not_go_on(crew: Crew) -> None:
     """What it says is refused here: it must not take that for an answer."""
 

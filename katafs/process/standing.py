@@ -53,6 +53,7 @@ class Crew:
     def take(self, seconds: float = 0.0) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon."""
         with self._changed:
+            self._bury()
             if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
@@ -61,6 +62,14 @@ class Crew:
             # none may come, if none can be hired
             self._changed.wait_for(lambda: self._idle or not self._count, seconds)
             return self._idle.pop() if self._idle else None
+
+    def _bury(self) -> None:
+        """Forget those that were killed when they had nothing to do."""
+        gone = [worker for worker in self._idle if worker.is_gone()]
+        for worker in gone:
+            self._idle.remove(worker)
+            self._count -= 1
+            worker.end()
 
     def give_back(self, worker: Worker) -> None:
         """The worker has done its work, or has ended."""
@@ -139,6 +148,13 @@ class Worker:
         if failure is not None:
             raise failure
         return result
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, when it has nothing to do: then it says nothing."""
+        try:
+            return self._connection.poll()
+        except OSError:
+            return True
 
     def end(self) -> None:
         """It ends as soon as it has nothing to do."""
