@@ -16,6 +16,8 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 # <linux/capability.h>
 _VERSION_3 = 0x20080522
 _DAC_READ_SEARCH = 1 << 2
@@ -33,15 +35,22 @@ def acting_as_owner(path: Path) -> Iterator[None]:
         yield
         return
     status = path.stat()
+    signal = ctypes.c_int(0)
+    _LIBC.prctl(_PR_GET_PDEATHSIG, ctypes.byref(signal))
     # the group first: it is root who may set it
     gid = _LIBC.setfsgid(status.st_gid)
     uid = _LIBC.setfsuid(status.st_uid)
     _keep_searching()
+    # another identity takes away that a worker is killed when its parent ends (prctl(2))
+    if signal.value:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.value)
     try:
         yield
     finally:
         _LIBC.setfsuid(uid)
         _LIBC.setfsgid(gid)
+        if signal.value:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.value)
 
 
 def _keep_searching() -> None:

@@ -35,8 +35,7 @@ def packs(path: Path, ending: str) -> list[Path]:
     return list((path / ".git/objects/pack").glob(f"*.{ending}"))
 
 
-@pytest.mark.parametrize("is_old", [False, True])
-def test_what_a_writer_left_who_failed_is_stored_again(store: Path, is_old: bool) -> None:
+def test_what_a_writer_left_who_failed_is_stored_again(store: Path) -> None:
     """Nothing refers to it, so `git repack -a -d` drops it, also in the moment before the branch is moved."""
     path = make_kata(store, "AbCdEf")
 
@@ -45,14 +44,30 @@ def test_what_a_writer_left_who_failed_is_stored_again(store: Path, is_old: bool
 
     with pytest.raises(StorageError):
         record(path, "AbCdEf", act(1, "one\n"), announce=fail)
-    assert packs(path, "keep"), "somebody may be about to use what is there"
-    if is_old:
-        for mark in packs(path, "keep"):
-            mark.unlink()
+    assert packs(path, "pack")
+    assert not packs(path, "keep")
     record(path, "AbCdEf", act(1, "one\n"), announce=lambda _: repack(path))
     assert assert_sound(path) == 1
     assert git(path, "show", "main:files/a.txt") == b"one\n"
-    assert len(packs(path, "keep")) == (0 if is_old else 1)
+    assert not packs(path, "keep")
+
+
+def test_who_waits_for_the_lock_stores_nothing(store: Path) -> None:
+    """Again and again, each time another commit, until readers do not find their packs among so many."""
+    path = make_kata(store, "AbCdEf")
+    lock = path / f".git/{MAIN}.lock"
+    before = len(packs(path, "pack"))
+    lock.touch()
+    writing = threading.Thread(target=record, args=(path, "AbCdEf", act(1, "one\n")))
+    writing.start()
+    try:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            assert len(packs(path, "pack")) == before
+    finally:
+        lock.unlink()
+        writing.join()
+    assert assert_sound(path) == 1
 
 
 def test_what_was_there_before_is_stored_again(store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from katafs.kata.commit import Announce, Committed, Job, Landed, record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, parse_act
 from katafs.kata.recorders import MOST, Recorders
+from katafs.owner import acting_as_owner
 from katafs.process import hiring, standing
 from katafs.process.standing import Crew, LeftError, Say, Worker
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
@@ -157,6 +159,38 @@ def test_where_none_can_be_hired(crew: Crew, nursery: hiring.Nursery, monkeypatc
     assert len(tries) == 1, "not again and again"
 
 
+def _death_signals(_say: Say, path: Path) -> list[int]:
+    """What this process gets when its parent ends, while it acts as somebody else and after that."""
+    found = []
+    signal_number = ctypes.c_int(0)
+    with acting_as_owner(path):
+        ctypes.CDLL(None).prctl(2, ctypes.byref(signal_number))  # PR_GET_PDEATHSIG
+        found.append(signal_number.value)
+    ctypes.CDLL(None).prctl(2, ctypes.byref(signal_number))
+    return [*found, signal_number.value]
+
+
+def test_it_ends_with_its_parent_whoever_it_acts_as(crew: Crew, tmp_path: Path) -> None:
+    """The kernel forgets that when a process changes its identity."""
+    os.chown(tmp_path, 12345, 12345)
+    assert hired(crew).call(print, _death_signals, tmp_path) == [signal.SIGKILL] * 2
+
+
+def test_success_that_was_heard_is_success(recorders: Recorders, store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong after that."""
+    path = make_kata(store, "AbCdEf")
+    committed = _Told().do(in_a_crowd(recorders), Job(path, "AbCdEf", _record_and_fail, ()))
+    assert committed is not None
+    assert committed.index == 1
+    assert "after it was recorded" in caplog.text
+    assert assert_sound(path) == 1
+
+
+def _record_and_fail(path: Path, kata_id: str, *, announce: Announce, landed: Landed) -> Any:
+    record(path, kata_id, act(1), announce=announce, landed=landed)
+    raise ZeroDivisionError("a bug")
+
+
 # -- recording
 
 
@@ -254,9 +288,11 @@ def test_killed(recorders: Recorders, store: Path, tmp_path: Path, when: str, ca
     committed = _Told().do(in_a_crowd(recorders), job)
     assert committed is not None
     assert committed.index == 1
-    assert git(path, "rev-parse", "refs/tags/1").decode().strip() == committed.commit.hex()
     assert "who recorded has ended" in caplog.text
-    assert assert_sound(path) == 1
+    # where it was killed before there was one the next writer makes the tag
+    record(path, "AbCdEf", act(2))
+    assert git(path, "rev-parse", "refs/tags/1").decode().strip() == committed.commit.hex()
+    assert assert_sound(path) == 2
 
 
 # -- behind a mount

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -29,6 +30,7 @@ _MOST_FILES = 64  # of a directory
 _LISTED = 16  # directories whose files nobody has read yet
 _NEXT = 8  # directories that are sent as soon as they are listed, when others of the kata were read
 _KATAS = 64  # that are being read
+_LONGEST = 0.003  # seconds in which nobody else is answered; a directory of an ordinary kata takes a tenth
 _WAITING = 8  # directories whose bytes the thread has yet to send
 
 _Contents = list[tuple[int, bytes]]
@@ -98,12 +100,16 @@ class Ahead:
             self._next.popitem(last=False)
         self._send(above, but=number)
 
-    def stop(self) -> None:
-        """Send nothing more, and wait for what is being sent; in a worker thread."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Send nothing more, and wait for what is being sent, for so many seconds at most. May be called again.
+
+        While requests are answered, in a worker thread: it may wait for the answer to one.
+        """
         self._is_stopping = True
-        if self._thread is not None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._queue.put(None)
-            self._thread.join()
+            thread.join(seconds)
 
     def _forget(self, number: int) -> _Directory | None:
         directory = self._listed.pop(number, None)
@@ -118,10 +124,14 @@ class Ahead:
         if directory is None or self._is_stopping or self._queue.qsize() >= _WAITING or not directory.node.holds():
             return
         contents: _Contents = []
+        end = time.monotonic() + _LONGEST
         # whoever reads the file itself will be told
         with contextlib.suppress(KataError, NotReadYet):
-            contents.extend(directory.node.contents(directory.files - {but}))
-        if self._thread is None:
+            for each in directory.node.contents(directory.files - {but}):
+                contents.append(each)
+                if time.monotonic() > end:
+                    break
+        if self._thread is None and not self._is_stopping:
             self._thread = threading.Thread(target=_store, args=(self._queue,), name="read ahead", daemon=True)
             self._thread.start()
         self._counters.read_ahead += len(contents)

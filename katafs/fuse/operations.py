@@ -245,6 +245,10 @@ class Operations(pyfuse3.Operations):
         await self._writes.stop()
         await trio.to_thread.run_sync(self._ahead.stop)
 
+    def end(self) -> None:
+        """No request is answered any more, for whatever reason. To be called before ``pyfuse3.close()``."""
+        self._ahead.stop(1.0)
+
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
         self._writes.recorders.rest()

@@ -114,9 +114,9 @@ def serve(
             raise failure from group
         raise
     finally:
-        # What was acknowledged is on disk. Whoever still waits for an answer gets one: the connection ends, or
-        # another daemon answers.
-        pyfuse3.close(unmount=True)
+        # What was acknowledged is on disk; who still waits is answered by another daemon, or as the connection ends.
+        operations.end()
+        pyfuse3.close()
         tree.ctx.store.close()
         if kept is not None and kept.is_orphaned:
             detach(options.mountpoint, kept.held.device)

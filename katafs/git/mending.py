@@ -38,7 +38,7 @@ class RefMender(RefWriter):
         with storing(name, self._git_dir):
             path = self._git_dir / name
             made = make_parents(path.parent)
-            with self._locked(name, STALE_LOCK) as lock:
+            with self._locked(name, STALE_LOCK, new.hex().encode() + b"\n" if new is not None else None) as lock:
                 if self._value(name) != old:
                     raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
                 if new is None:
@@ -47,7 +47,6 @@ class RefMender(RefWriter):
                         os.unlink(path)
                 else:
                     _remove_empty(path)
-                    lock.write(new.hex().encode() + b"\n")
                     lock.become(path)
             for directory in (path.parent, *made):
                 sync_path(directory)

@@ -79,10 +79,10 @@ def merge_packs(directory: Path) -> int:
     # to count them takes a tenth of looking at each
     if sum(name.endswith(".pack") for name in os.listdir(directory)) < MOST_SMALL:
         return 0
+    remove_left_behind(directory)
     small = [pack for pack in pack_files(directory) if pack.size <= _SMALL_SIZE and pack.identity not in _left_alone]
     if len(small) < MOST_SMALL:
         return 0
-    remove_left_behind(directory)
     contents = {pack: entries for pack in small if (entries := _whole_entries(pack))}
     if len(contents) < 2:
         return 0

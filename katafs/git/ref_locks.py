@@ -45,15 +45,15 @@ class RefLocks:
         self._git_dir = repo.git_dir
 
     @contextmanager
-    def _locked(self, name: str, stale: float) -> Iterator[HeldLock]:
-        """Hold git's lock of a file in ``.git``."""
-        lock = self._lock(name, stale)
+    def _locked(self, name: str, stale: float, data: bytes | None = None) -> Iterator[HeldLock]:
+        """Hold git's lock of a file in ``.git``, with ``data`` in it if that is known."""
+        lock = self._lock(name, stale, data)
         try:
             yield lock
         finally:
             lock.release()
 
-    def _lock(self, name: str, stale: float) -> HeldLock:
+    def _lock(self, name: str, stale: float, data: bytes | None = None) -> HeldLock:
         """Take git's lock of a file in ``.git``.
 
         Raises `StorageError` (EBUSY) when somebody else holds it too long.
@@ -61,7 +61,7 @@ class RefLocks:
         for _ in range(LOCK_TRIES):
             self.unlock(name, stale)
             try:
-                return self._take(name)
+                return self._take(name, data)
             except FileExistsError:
                 time.sleep(LOCK_PAUSE)
         raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
@@ -69,6 +69,10 @@ class RefLocks:
     def _take(self, name: str, data: bytes | None = None) -> HeldLock:
         """Take such a lock at once, with ``data`` in it if that is known. Raises FileExistsError."""
         return HeldLock(os.path.join(self._git_dir, f"{name}.lock"), data)
+
+    def is_main_locked(self) -> bool:
+        """Whether somebody has the lock of ``main`` at this moment."""
+        return os.path.lexists(self._git_dir / f"{MAIN}.lock")
 
     def unlock_main(self) -> None:
         """Remove a lock of ``main`` that somebody left behind who died."""

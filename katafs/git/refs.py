@@ -114,14 +114,13 @@ class RefWriter(RefLocks):
         path = self._git_dir / name
         with storing(f"tag {index}", self._git_dir):
             made = make_parents(path.parent)
-            with self._locked(name, STALE_TAG) as lock:
+            with self._locked(name, STALE_TAG, commit.hex().encode() + b"\n") as lock:
                 # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
                 if self._repo.tag(index) is not None:
                     return
                 found = read_reference(self._git_dir, name)
                 if os.path.lexists(path) and (found is None or found.text):
                     raise DamagedError(f"{self._git_dir}: {name} is no id")
-                lock.write(commit.hex().encode() + b"\n")
                 lock.become(path)
             for directory in (path.parent, *made):
                 sync_path(directory)

@@ -39,7 +39,7 @@ _MOST_COMMITS = 100_000
 TREE_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 # of those that were read last
 _MOST_TREES, _SMALL_TREE = 12, 64
-_MOST_COMMITS_KEPT = 8
+_MOST_COMMITS_KEPT, _SHORT_MESSAGE = 8, 4096
 _HEX40 = re.compile(rb"[0-9a-f]{40}")
 
 
@@ -214,8 +214,10 @@ class GitRepo:
 
     def commit(self, oid: Oid) -> Commit:
         """One commit; of an annotated tag the commit that it stands for."""
-        known = self._commits.get(oid)
-        return known if known is not None else self._commits.keep(oid, self._read_commit(oid))
+        known = self._commits.get(oid) or self._read_commit(oid)
+        if len(known.message) <= _SHORT_MESSAGE:
+            self._commits.keep(oid, known)
+        return known
 
     def _read_commit(self, oid: Oid) -> Commit:
         kind, data = self.objects.read_any(oid)

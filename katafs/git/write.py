@@ -86,6 +86,7 @@ class GitWriter:
         """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
         the traceback of an error, would do it much later."""
         self.forget()
+        self.let_go()
         self.repo.objects.close()
 
     def forget(self) -> None:
@@ -106,8 +107,7 @@ class GitWriter:
                     self._kept.add(entry.oid)
 
     def let_go(self) -> None:
-        """A branch refers to all that was stored. Until this is called others keep it, and where it never is, since
-        something failed, for an hour."""
+        """Let others pack what was stored as they like: a branch refers to it, or nothing ever will."""
         while self._packs:
             with contextlib.suppress(OSError):
                 let_go(self._packs.pop())

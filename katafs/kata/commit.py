@@ -89,6 +89,8 @@ class _Attempt:
 
     def move(self, new: Head, old: Head) -> None:
         """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
+        if self.git.refs.is_main_locked():
+            raise RaceLostError(f"{self.repo.path}: main is locked by another writer")
         self.git.store()
         if self.announce is not None:
             self.announce(new.commit)
@@ -188,6 +190,8 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
     tries = 0
     while True:
         git.forget()
+        # of an attempt that failed
+        git.let_go()
         try:
             return attempt(git)
         except RaceLostError as error:

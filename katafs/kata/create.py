@@ -176,7 +176,6 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         writer.store()
         writer.refs.move_main(commit, None)
         writer.refs.set_tags({0: commit})
-        writer.let_go()
     # Services take the version of a kata from its working tree (FORMAT: version detection).
     (work / "manifest.json").write_bytes(stored)
     _sync_all(work)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git.ref_locks import RefLocks
 from katafs.git.repo import MAIN
 from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
 from katafs.kata.writing import Head
 from katafs.owner import acting_as_owner
+
+_SHORT_PATIENCE_SECONDS = 2.0
 
 
 def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
@@ -22,22 +25,34 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
-            with GitWriter(repo) as git:
-                # before we wait for another writer, who may be waiting for this lock
-                git.refs.unlock_dead(MAIN, commit)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS), GitWriter(repo) as git:
-                tip = repo.main()
-                if tip is None or all(known.oid != commit for known in repo.history(tip)):
-                    return None
-                last = Head.read(repo, commit).last
-                for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
-                    git.refs.unlock_dead(f"refs/tags/{index}", event)
-                read_head(git)
-                git.refs.sync_main()
-                return Committed(last, commit)
+            try:
+                # whoever recorded it had this lock, and has not ended where he still has it
+                with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS):
+                    return _find(repo, commit)
+            except StorageError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+            # somebody else has it, who may be waiting for the one that the dead left
+            RefLocks(repo).unlock_dead(MAIN, commit)
+            with repository_lock(repo.git_dir, PATIENCE_SECONDS):
+                return _find(repo, commit)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
+
+
+def _find(repo: GitRepo, commit: Oid) -> Committed | None:
+    with GitWriter(repo) as git:
+        git.refs.unlock_dead(MAIN, commit)
+        tip = repo.main()
+        if tip is None or all(known.oid != commit for known in repo.history(tip)):
+            return None
+        last = Head.read(repo, commit).last
+        for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
+            git.refs.unlock_dead(f"refs/tags/{index}", event)
+        read_head(git)
+        git.refs.sync_main()
+        return Committed(last, commit)
 
 
 def commits_before(repo: GitRepo, commit: Oid, count: int) -> Oid:

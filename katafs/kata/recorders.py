@@ -55,9 +55,11 @@ class Recorders:
     def _send(self, worker: Worker, job: Job, announce: Announce, landed: Landed) -> Committed | None:
         """Have it done in another process."""
         announced: list[Oid] = []
+        moved: list[Committed] = []
 
         def hear(what: Oid | Committed) -> None:
             if isinstance(what, Committed):
+                moved.append(what)
                 landed(what)
             else:
                 announced.append(what)
@@ -67,8 +69,17 @@ class Recorders:
             return cast("Committed | None", worker.call(hear, _do, job))
         except LeftError as error:
             log.warning("kata %s: who recorded has ended: %s", job.kata_id, error)
+            if moved:
+                # the next writer makes the tags
+                return moved[-1]
             recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
             return recorded if recorded is not None else job(announce, landed)
+        except Exception:
+            # what failed after it was recorded is nobody's loss
+            if moved:
+                log.exception("kata %s: after it was recorded", job.kata_id)
+                return moved[-1]
+            raise
         finally:
             self._crew.give_back(worker)
 

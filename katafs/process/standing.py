@@ -31,6 +31,7 @@ StandingWork = Callable[..., object]
 # what a worker sends: something said, the same and it waits, a line for the log, the end of the work
 _SAID, _ASKED, _LOGGED, _DONE = range(4)
 _IDLE_SECONDS = 60.0
+_START_SECONDS = 30.0
 _NICE = 5  # behind the daemon, for which more people wait
 
 
@@ -116,6 +117,8 @@ class Worker:
             end, _ = self._hired.enter_context(nursery().hire(modules, None))
             end.sendall(pickle.dumps((None, serve, ()), pickle.HIGHEST_PROTOCOL))
             self._connection = self._hired.enter_context(Connection(end.detach()))
+            if not self._connection.poll(_START_SECONDS):
+                raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
             failed.pop_all()
 
@@ -131,7 +134,9 @@ class Worker:
                 if kind == _DONE:
                     break
                 if kind == _LOGGED:
-                    logging.getLogger(told[0].name).handle(told[0])
+                    logger = logging.getLogger(told[0].name)
+                    if logger.isEnabledFor(told[0].levelno):
+                        logger.handle(told[0])
                     continue
                 hear(told[0])
                 if kind == _ASKED:
