@@ -52,8 +52,8 @@ def test_what_a_writer_left_who_failed_is_stored_again(store: Path) -> None:
     assert not packs(path, "keep")
 
 
-def test_who_waits_for_the_lock_stores_nothing(store: Path) -> None:
-    """Again and again, each time another commit, until readers do not find their packs among so many."""
+def test_who_waits_for_the_lock_stores_once(store: Path) -> None:
+    """Not again and again, each time another commit, until readers do not find their packs among so many."""
     path = make_kata(store, "AbCdEf")
     lock = path / f".git/{MAIN}.lock"
     before = len(packs(path, "pack"))
@@ -63,7 +63,7 @@ def test_who_waits_for_the_lock_stores_nothing(store: Path) -> None:
     try:
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
-            assert len(packs(path, "pack")) == before
+            assert len(packs(path, "pack")) <= before + 1
     finally:
         lock.unlink()
         writing.join()

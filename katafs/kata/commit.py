@@ -89,8 +89,6 @@ class _Attempt:
 
     def move(self, new: Head, old: Head) -> None:
         """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
-        if self.git.refs.is_main_locked():
-            raise RaceLostError(f"{self.repo.path}: main is locked by another writer")
         self.git.store()
         if self.announce is not None:
             self.announce(new.commit)
@@ -188,16 +186,20 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:
     tries = 0
+    lost: RaceLostError | None = None
     while True:
-        git.forget()
-        # of an attempt that failed
-        git.let_go()
-        try:
-            return attempt(git)
-        except RaceLostError as error:
-            # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
-            if time.monotonic() > end:
-                raise StorageError(f"kata {kata_id}: {error}", errno.EBUSY) from error
+        # each attempt stores another commit: not while it is in vain
+        if not tries or not git.refs.is_main_locked():
+            git.forget()
+            # of an attempt that failed
+            git.let_go()
+            try:
+                return attempt(git)
+            except RaceLostError as error:
+                # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
+                lost = error
+        if time.monotonic() > end:
+            raise StorageError(f"kata {kata_id}: {lost}", errno.EBUSY) from lost
         git.refs.unlock_main()
         time.sleep(0.001 * min(tries, 50))
         tries += 1
