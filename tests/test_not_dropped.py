@@ -155,20 +155,20 @@ def test_a_lock_that_somebody_took_away(store: Path, monkeypatch: pytest.MonkeyP
     path = make_kata(store, "AbCdEf")
     real = GitRepo.main
     lock = path / f".git/{MAIN}.lock"
-    taken: list[int] = []
+    theirs: list[int] = []
 
     def main(repo: GitRepo) -> Oid | None:
         found = real(repo)
-        if lock.exists() and not taken:
+        if lock.exists() and not theirs:
             lock.unlink()
-            lock.touch()
-            taken.append(lock.stat().st_ino)
+            # it stays open, as another file could get its number
+            theirs.append(os.open(lock, os.O_CREAT | os.O_EXCL))
             threading.Timer(0.2, lock.unlink).start()
         return found
 
     monkeypatch.setattr(GitRepo, "main", main)
     record(path, "AbCdEf", act(1, "one\n"))
-    assert taken
-    assert (path / ".git" / MAIN).stat().st_ino != taken[0]
+    assert not os.path.samestat(os.stat(path / ".git" / MAIN), os.fstat(theirs[0]))
+    os.close(theirs[0])
     wait_until(lambda: not os.path.lexists(lock), "their end")
     assert assert_sound(path) == 1
