@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -31,7 +32,9 @@ def be_daemon(
 
     def ready() -> None:
         tell(READY)
-        os.kill(kept.keeper, signal.SIGUSR2)
+        # killed this moment: then we are the last
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(kept.keeper, signal.SIGUSR2)
 
     try:
         return HANDED_OVER if session.serve(options, ready, fast, kept) else 0

@@ -243,6 +243,9 @@ class Operations(pyfuse3.Operations):
     async def stop(self) -> None:
         """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
         await self._writes.stop()
+
+    async def stop_ahead(self) -> None:
+        """Send the kernel nothing that it has not asked for, from now on. To be called before `stop`."""
         await trio.to_thread.run_sync(self._ahead.stop)
 
     def end(self) -> None:

@@ -238,6 +238,7 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         async for number in received:
             log.info("%s: finishing", signal.Signals(number).name)
+            await operations.stop_ahead()
             if number == signal.SIGUSR1:
                 end.is_handing_over = True
                 end_at = trio.current_time() + _UNFINISHED_SECONDS
