@@ -219,13 +219,14 @@ async def _announce(
         raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error
     if kept is None:
         fast.warn()
-    mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
-    log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
     try:
         ready()
     except BrokenPipeError as error:
         if kept is None:
             raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
+    # who reads this may kill us at once, and those who wait for us have heard
+    mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
+    log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
 
 
 async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, end: _End) -> None:
