@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_what_a_writer_left_who_failed_is_stored_again(store: Path) -> None:
     assert assert_sound(path) == 1
     assert git(path, "show", "main:files/a.txt") == b"one\n"
     assert not packs(path, "keep")
+
+
+def test_the_same_once_more_has_another_name(store: Path) -> None:
+    """``git repack -a -d`` removes by name what it has seen when nobody kept it: not what was stored since."""
+    path = make_kata(store, "AbCdEf")
+    now = datetime.now(UTC)
+
+    def fail(_commit: Oid) -> None:
+        raise StorageError("the disk is full", errno.ENOSPC)
+
+    with pytest.raises(StorageError):
+        record(path, "AbCdEf", act(1, "one\n"), now, announce=fail)
+    seen = set(packs(path, "pack"))
+    record(path, "AbCdEf", act(1, "one\n"), now)
+    for pack in seen:
+        pack.unlink()
+        pack.with_suffix(".idx").unlink()
+    assert git(path, "cat-file", "-t", "main") == b"commit\n"
+    assert git(path, "show", "main:files/a.txt") == b"one\n"
 
 
 def test_who_waits_for_the_lock_stores_once(store: Path) -> None:

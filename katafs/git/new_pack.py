@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 import time
 import zlib
@@ -89,6 +90,9 @@ class NewPack:
         """
         with contextlib.ExitStack() as failed:
             if is_kept:
+                # Another name each time: the same objects may have been stored, and let go, a moment ago, and git,
+                # which has seen that pack without its mark, removes it by its name.
+                self._path = self._directory / f"pack-{secrets.token_hex(20)}.pack"
                 mark = self._path.with_suffix(".keep")
                 with contextlib.suppress(FileExistsError), open(mark, "xb") as keep:
                     # on a full disk this may be what does not fit

@@ -191,8 +191,6 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
         # each attempt stores another commit: not while it is in vain
         if not tries or not git.refs.is_main_locked():
             git.forget()
-            # of an attempt that failed
-            git.let_go()
             try:
                 return attempt(git)
             except RaceLostError as error:
