@@ -66,6 +66,8 @@ def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None, op
             wait_until(is_waiting, "the request")
             with calling(lambda: (cli.directory / "mnt/Ab/Cd/Ef/ran_tests").write_bytes(MESSAGE)) as write:
                 wait_until(lambda: is_telling(daemon), "a thread that waits for the kernel")
+                # made while the kernel is told; what a death before leaves out the next writer makes
+                wait_until((path / ".git/refs/tags/1").exists, "the tag")
                 os.kill(daemon, signal.SIGKILL)
                 if option == "--no-keep-alive":
                     for call in (lookup, write):
