@@ -33,9 +33,8 @@ class Newest(dict[_K, _V]):
         super().__init__()
         self._most = most
 
-    def keep(self, key: _K, value: _V) -> _V:
-        """Keep a value, and return it."""
+    def keep(self, key: _K, value: _V) -> None:
+        """Keep a value; the oldest goes for it."""
         self[key] = value
         if len(self) > self._most:
             del self[next(iter(self))]
-        return value

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedRandom
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -45,14 +46,18 @@ def _write(file: BufferedRandom) -> None:
     file.write(b"x")
 
 
-@pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
-    """One of our own."""
+def own_nursery(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Iterator[hiring.Nursery]:
+    """One of our own, for the workers that a module hires."""
     own = hiring.Nursery()
-    monkeypatch.setattr(process, "nursery", lambda: own)
+    monkeypatch.setattr(where, "nursery", lambda: own)
     yield own
     own._let_go()
     wait_until(lambda: has_rested(own), "the end of the nursery")
+
+
+@pytest.fixture
+def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
+    yield from own_nursery(monkeypatch, process)
 
 
 def run(work: process.Work) -> Any:

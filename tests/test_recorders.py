@@ -27,19 +27,14 @@ from katafs.process.standing import Crew, LeftError, Say, Worker
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
 from tests.mounts import MakeMount, wait_until
 from tests.test_bounds import workers
-from tests.test_process import has_rested
+from tests.test_process import own_nursery
 
 # -- workers that stay
 
 
 @pytest.fixture
 def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
-    """One of our own."""
-    own = hiring.Nursery()
-    monkeypatch.setattr(standing, "nursery", lambda: own)
-    yield own
-    own._let_go()
-    wait_until(lambda: has_rested(own), "the end of the nursery")
+    yield from own_nursery(monkeypatch, standing)
 
 
 @pytest.fixture

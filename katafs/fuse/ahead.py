@@ -16,6 +16,7 @@ from collections import OrderedDict
 from queue import SimpleQueue
 from typing import NamedTuple
 
+import cachetools
 import pyfuse3
 
 from katafs.errors import KataError, NotReadYet
@@ -53,7 +54,7 @@ class Ahead:
         # of which one file was read
         self._begun: set[int] = set()
         # of katas that are being read: how many more directories are sent when they are listed
-        self._next: OrderedDict[str, int] = OrderedDict()
+        self._next: cachetools.LRUCache[str, int] = cachetools.LRUCache(_KATAS)
         self._queue: SimpleQueue[_Contents | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_stopping = False
@@ -93,11 +94,7 @@ class Ahead:
             # one file alone says nothing of what comes
             self._begun.add(above)
             return
-        kata_id = self._listed[above].node.key.kata
-        self._next[kata_id] = _NEXT
-        self._next.move_to_end(kata_id)
-        if len(self._next) > _KATAS:
-            self._next.popitem(last=False)
+        self._next[self._listed[above].node.key.kata] = _NEXT
         self._send(above, but=number)
 
     def stop(self, seconds: float | None = None) -> None:

@@ -155,8 +155,7 @@ class HeldLock:
 
     def write(self, data: bytes) -> None:
         """Put this into it, which was empty, synced."""
-        write_all(self._fd, data)
-        os.fsync(self._fd)
+        _put(self._fd, data)
 
     def become(self, path: Path) -> None:
         """The lock is renamed to what it locks. Raises `RaceLostError` when it is not ours any more."""
@@ -189,8 +188,7 @@ def _make_whole(path: str, data: bytes) -> int | None:
     except OSError:
         return None
     try:
-        write_all(fd, data)
-        os.fsync(fd)
+        _put(fd, data)
         # with a descriptor of a directory Python follows the link, as it says that it does in any case
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     except BaseException as error:
@@ -202,10 +200,10 @@ def _make_whole(path: str, data: bytes) -> int | None:
     return fd
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it. Raises OSError."""
-    while data:
-        data = data[os.write(fd, data) :]
+def _put(fd: int, data: bytes) -> None:
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.fsync(fd)
 
 
 # by path: which lock was seen there, and since when (monotonic)

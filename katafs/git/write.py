@@ -28,7 +28,7 @@ from katafs.git.storing import storing
 log = logging.getLogger(__name__)
 
 _CONFIG_LIMIT = 1 << 16  # bytes
-_MOST_KEPT = 100_000  # objects
+_MOST_THERE = 100_000  # objects
 _INCLUDE = re.compile(rb"\[\s*include", re.IGNORECASE)
 
 
@@ -72,7 +72,7 @@ class GitWriter:
     def __init__(self, repo: GitRepo) -> None:
         self.repo = repo
         self._stored: set[Oid] = set()
-        self._kept: set[Oid] = set()
+        self._there: set[Oid] = set()
         self._packs: list[Path] = []
         self.refs = RefWriter(repo)
 
@@ -93,18 +93,18 @@ class GitWriter:
         """Forget all objects that were made: those that were not stored have never been."""
         self.repo.objects.pending.clear()
         self._stored.clear()
-        self._kept.clear()
+        self._there.clear()
 
     def build_on(self, tree: Oid) -> None:
         """What is in that tree, of a commit that something refers to, need not be stored again; of a very large one not
         all is known."""
         waiting = [tree]
-        while waiting and len(self._kept) < _MOST_KEPT:
+        while waiting and len(self._there) < _MOST_THERE:
             with contextlib.suppress(DamagedError):
                 for entry in self.repo.tree(waiting.pop()):
-                    if entry.is_tree and entry.oid not in self._kept:
+                    if entry.is_tree and entry.oid not in self._there:
                         waiting.append(entry.oid)
-                    self._kept.add(entry.oid)
+                    self._there.add(entry.oid)
 
     def let_go(self) -> None:
         """Let others pack what was stored as they like: a branch refers to it, or nothing ever will."""
@@ -139,7 +139,7 @@ class GitWriter:
         would drop them.
         """
         oid = object_id(kind, data)
-        if oid not in self._kept or not self.repo.objects.has(oid):
+        if oid not in self._there or not self.repo.objects.has(oid):
             self.repo.objects.pending[oid] = (kind, data)
         return oid
 
