@@ -31,8 +31,7 @@ def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading, 
 
     What they need that is not read yet is read, and they are asked again from the start, having done nothing by then;
     where that is not so, or a handler has to know who asks, it sees to it itself. ``look_again`` is called before each
-    is asked. Anything unexpected is EIO and a
-    traceback: pyfuse3 would end the daemon for any exception but FUSEError.
+    is asked. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
     """
     for request in _REQUESTS:
         handler = getattr(operations, request)

@@ -31,7 +31,7 @@ class Recorders:
     """Does jobs, in this thread or in another process. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._crew = Crew(MOST, ("katafs.process.standing", __name__))
+        self._crew = Crew(MOST, (__name__,))
         self._lock = threading.Lock()
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)

@@ -43,9 +43,9 @@ class Crew:
     """Some workers that stay. Any thread may call its methods."""
 
     def __init__(self, most: int, modules: tuple[str, ...]) -> None:
-        """``most`` workers; ``modules`` are those that the work needs."""
+        """``most`` workers; ``modules`` are those that their work needs."""
         self._most = most
-        self._modules = ",".join(["katafs.process.worker", *modules])
+        self._modules = ",".join(["katafs.process.worker", __name__, *modules])
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
