@@ -271,7 +271,7 @@ def assert_sound(path: Path) -> int:
     """git finds nothing wrong, and every event has its row, its one commit and its tag. The newest index."""
     command = ["git", "fsck", "--strict", "--full", "--no-dangling"]
     result = subprocess.run(command, cwd=path, capture_output=True, check=False)
-    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b""), f"{path}: {result}"
     indexes = [row["index"] for row in stored_rows(path)]
     assert indexes == list(range(len(indexes)))
     subjects = git(path, "log", "--first-parent", "--reverse", "--format=%H %s", "main").decode().splitlines()
