@@ -83,6 +83,17 @@ def test_where_nothing_can_be_put(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (1, f"katafs: {tmp_path}/usr/sbin: Not a directory\n")
 
 
+def test_who_reads_what_was_put_may_stop(tmp_path: Path) -> None:
+    """All is put there before the first line is said."""
+    command = [sys.executable, "-m", "katafs", "install", "--root", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as installing:
+        assert installing.stdout is not None
+        assert installing.stderr is not None
+        installing.stdout.close()
+        assert installing.stderr.read() == b""
+    assert install(tmp_path) == ["all is there"]
+
+
 # -- systemd
 
 

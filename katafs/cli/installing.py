@@ -53,26 +53,28 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     /usr/local/bin; a unit of systemd, katafs@.service; manual pages; and completion for bash, zsh and fish. It may be
     run again at any time, and should be after an upgrade. What somebody else has put there stays.
     """
-    kept = []
-    changed = False
+    kept: list[Path] = []
+    changed: list[Path] = []
+    failure = ""
     try:
         for thing in _things(root):
             if os.path.lexists(thing.path) and not thing.is_ours():
                 kept.append(thing.path)
-                continue
-            done = thing.take_away() if remove else thing.put()
-            changed |= done
-            if done and not quiet:
-                click.echo(f"{'removed' if remove else 'put'}: {thing.path}")
+            elif thing.take_away() if remove else thing.put():
+                changed.append(thing.path)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
-    if not quiet:
-        for path in kept:
-            click.echo(f"kept, not ours: {path}")
-        if not changed:
-            click.echo("nothing to remove" if remove else "all is there")
+        failure = f"{error.filename}: {error.strerror}"
     if changed and root == Path("/") and os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "daemon-reload"], check=False)
+    # said when all is done: who reads it may stop in the middle, as head does
+    if not quiet:
+        lines = [f"{'removed' if remove else 'put'}: {path}" for path in changed]
+        lines += [f"kept, not ours: {path}" for path in kept]
+        if not changed and not failure:
+            lines.append("nothing to remove" if remove else "all is there")
+        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+    if failure:
+        fail(failure)
 
 
 @dataclass(frozen=True)
