@@ -1,8 +1,11 @@
-"""Caches: one that counts how often it was of use, and one of what was kept last."""
+"""Caches: one that counts how often it was of use, one of what was kept last, and one for all threads."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import cachetools
 
@@ -38,3 +41,34 @@ class Newest(dict[_K, _V]):
         self[key] = value
         if len(self) > self._most:
             del self[next(iter(self))]
+
+
+class Shared(Generic[_K, _V]):
+    """An LRU cache for any thread, bounded by ``limit`` bytes; ``sizeof`` gives those of a value. What would take more
+    than a sixteenth of it is not kept.
+    """
+
+    def __init__(self, limit: int, sizeof: Callable[[_V], int]) -> None:
+        self._limit, self._size = limit, 0
+        self._sizeof = sizeof
+        self._lock = threading.Lock()
+        self._known: OrderedDict[_K, _V] = OrderedDict()
+
+    def get(self, key: _K) -> _V | None:
+        """What was kept under a key."""
+        with self._lock:
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+            return found
+
+    def keep(self, key: _K, value: _V) -> None:
+        """Keep a value, unless there is one; those that were used longest ago go for it."""
+        size = self._sizeof(value)
+        with self._lock:
+            if key in self._known or size > self._limit // 16:
+                return
+            self._known[key] = value
+            self._size += size
+            while self._size > self._limit:
+                self._size -= self._sizeof(self._known.popitem(last=False)[1])

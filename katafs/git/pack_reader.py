@@ -9,12 +9,11 @@ import errno
 import itertools
 import os
 import struct
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from katafs.caching import Shared
 from katafs.git.delta import LargeObjectError, apply_delta, delta_sizes
 from katafs.git.inside import open_inside
 
@@ -49,38 +48,15 @@ class Entry(NamedTuple):
     begun: bytes
 
 
-class _Bases:
-    """What differences were from, and what they made, in the memory of the whole process; the oldest go first.
-
-    Who reads the events of a kata one after the other would else begin at the start of a chain each time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
-        self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
-
-    def get(self, key: tuple[int, int]) -> tuple[int, bytes] | None:
-        """Kind and data of the entry that is there in a pack, by the key of its reader and its offset."""
-        with self._lock:
-            found = self._known.get(key)
-            if found is not None:
-                self._known.move_to_end(key)
-            return found
-
-    def keep(self, key: tuple[int, int], kind: int, data: bytes) -> None:
-        with self._lock:
-            if key in self._known or len(data) > self._limit // 16:
-                return
-            self._known[key] = (kind, data)
-            self._size += len(data) + _OVERHEAD
-            while self._size > self._limit:
-                self._size -= len(self._known.popitem(last=False)[1][1]) + _OVERHEAD
-
-
-BASES = _Bases(8 << 20)
 # what an entry takes beside its data, in bytes
 _OVERHEAD = 300
+#: What differences were from, and what they made, of the whole process: kind and data by reader and offset. Who reads
+#: the events of a kata one after the other would else begin at the start of a chain each time.
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(8 << 20, lambda known: len(known[1]) + _OVERHEAD)
+#: Parts of packs, of the whole process, by reader and place: who lists files reads all their heads, which stand near to
+#: each other.
+_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, len)
+_PART = 1 << 15
 _keys = itertools.count()
 
 
@@ -165,7 +141,7 @@ class PackReader:
     def read(self, offset: int, largest: int) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``."""
         deltas: list[tuple[int, bytes]] = []
-        while (known := BASES.get((self._key, offset))) is None:
+        while (known := _bases.get((self._key, offset))) is None:
             entry = self.entry(offset)
             if entry.size > largest:
                 raise LargeObjectError(f"{entry.size} bytes are too many")
@@ -181,10 +157,10 @@ class PackReader:
         if len(data) > largest:
             raise LargeObjectError(f"{len(data)} bytes are too many")
         if deltas:
-            BASES.keep((self._key, offset), kind, data)
+            _bases.keep((self._key, offset), known)
         for at, delta in reversed(deltas):
             data = apply_delta(data, delta, largest)
-            BASES.keep((self._key, at), kind, data)
+            _bases.keep((self._key, at), (kind, data))
         return kind, data
 
     def size(self, offset: int, largest: int) -> int:
@@ -215,6 +191,17 @@ class PackReader:
         return offset
 
     def _pread(self, size: int, offset: int) -> bytes:
+        at = offset % _PART
+        if at + size <= _PART:
+            key = self._key, offset - at
+            part = _parts.get(key)
+            if part is None:
+                part = self._read(_PART, offset - at)
+                _parts.keep(key, part)
+            return part[at : at + size]
+        return self._read(size, offset)
+
+    def _read(self, size: int, offset: int) -> bytes:
         if self._fd < 0:
             self._fd = open_inside(self._pack_path)
         return os.pread(self._fd, size, offset)

@@ -165,12 +165,10 @@ class GitRepo:
         found = TREE_ENTRY.findall(data)
         if not _is_whole(found, data):
             found = self._odd_entries(oid, data)
-        entries: list[TreeEntry] = []
-        seen: set[bytes] = set()
-        for mode, name, entry in found:
-            if is_component(name) and name not in seen:
-                seen.add(name)
-                entries.append(TreeEntry(name, int(mode, 8), entry))
+        entries = [TreeEntry(name, int(mode, 8), entry) for mode, name, entry in found if is_component(name)]
+        if len({entry.name for entry in entries}) < len(entries):
+            # of those of one name the first
+            entries = list({entry.name: entry for entry in reversed(entries)}.values())[::-1]
         if len(entries) <= _SMALL_TREE:
             self._trees.keep(oid, entries)
         return entries

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import cachetools
 
-from katafs.caching import CountedCache
+from katafs.caching import CountedCache, Newest
 from katafs.git import Oid
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import Snapshot
@@ -44,7 +44,7 @@ class ReadCaches:
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
         self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
         self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
-        self.sizes: cachetools.LRUCache[tuple[int, Oid], int] = cachetools.LRUCache(snapshots * 2)
+        self.sizes: Newest[tuple[int, Oid], int] = Newest(snapshots * 2)
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
@@ -74,7 +74,7 @@ class ReadCaches:
     def clear(self) -> None:
         """Forget everything."""
         for cache in vars(self).values():
-            if isinstance(cache, cachetools.Cache):
+            if isinstance(cache, (cachetools.Cache, Newest)):
                 cache.clear()
         for kata in list(self._held):
             kata.let_go()

@@ -223,10 +223,10 @@ class Kata:
         if isinstance(content, bytes):
             return len(content)
         key = (self.history, content.oid)
-        try:
-            return self._caches.sizes[key]
-        except KeyError:
-            size = self._caches.sizes[key] = self.repo.blob_size(content.oid)
+        size = self._caches.sizes.get(key)
+        if size is None:
+            size = self.repo.blob_size(content.oid)
+            self._caches.sizes.keep(key, size)
         return size
 
     def read(self, content: Content, offset: int, size: int) -> bytes:

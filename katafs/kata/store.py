@@ -33,6 +33,7 @@ class Store:
 
     def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
         self.root = root
+        self._root = os.fspath(root)
         self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
@@ -41,20 +42,25 @@ class Store:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
         return self.root.joinpath(*(parts[at : at + 2] for at in range(0, len(parts), 2)))
 
+    def _place(self, parts: str) -> str:
+        """The same as a string: it is wanted several times for each look at a kata."""
+        return "/".join((self._root, *(parts[at : at + 2] for at in range(0, len(parts), 2))))
+
     def status(self, parts: str) -> os.stat_result:
         """The status of such a directory. Raises `NotFoundError` if there is none; links are not followed."""
+        place = self._place(parts)
         try:
-            status = os.lstat(self.path(parts))
+            status = os.lstat(place)
         except OSError as error:
-            raise NotFoundError(f"{self.path(parts)}: {error.strerror}") from error
+            raise NotFoundError(f"{place}: {error.strerror}") from error
         if not stat.S_ISDIR(status.st_mode):
-            raise NotFoundError(f"{self.path(parts)} is not a directory")
+            raise NotFoundError(f"{place} is not a directory")
         return status
 
     def names(self, parts: str) -> list[str]:
         """The two-character names below such a directory, sorted."""
         try:
-            with os.scandir(self.path(parts)) as entries:
+            with os.scandir(self._place(parts)) as entries:
                 return sorted(
                     entry.name for entry in entries if is_id_part(entry.name) and entry.is_dir(follow_symlinks=False)
                 )
@@ -63,11 +69,12 @@ class Store:
 
     def is_git(self, kata_id: str) -> bool:
         """Whether the kata is stored as a git repository."""
-        return is_git(self.path(kata_id))
+        return is_git(self._place(kata_id))
 
     def is_plain(self, kata_id: str) -> bool:
         """Whether the kata is stored as plain files."""
-        return not self.is_git(kata_id) and os.path.isfile(self.path(kata_id) / "manifest.json")
+        place = self._place(kata_id)
+        return not is_git(place) and os.path.isfile(f"{place}/manifest.json")
 
     def kata(self, kata_id: str) -> Kata:
         """A kata, however it is stored. Raises `NotFoundError`, or `DamagedError` when it cannot be opened."""
@@ -143,9 +150,9 @@ class Store:
         self.plain.close()
 
 
-def is_git(path: Path) -> bool:
+def is_git(path: str | Path) -> bool:
     """Whether what is in the directory of a kata is a git repository."""
     try:
-        return stat.S_ISDIR(os.lstat(path / ".git").st_mode)
+        return stat.S_ISDIR(os.lstat(os.path.join(path, ".git")).st_mode)
     except OSError:
         return False

@@ -73,9 +73,12 @@ class KataDir(Directory):
         super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
-        self._is_plain = ctx.store.is_plain(kata_id)
-        self._is_ready = not self._is_plain
         self._is_git = ctx.store.is_git(kata_id)
+        self._is_plain = not self._is_git and ctx.store.is_plain(kata_id)
+        if not self._is_git and not self._is_plain:
+            # it may have been migrated this moment
+            self._is_git = ctx.store.is_git(kata_id)
+        self._is_ready = not self._is_plain
         if self._is_git and ctx.store.has_events(kata_id):
             self._kata = ctx.store.kata(kata_id)
             self.mtime_ns = self._kata.tip().time_ns

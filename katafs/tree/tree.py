@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from typing import NamedTuple
 
+from katafs.caching import Newest
 from katafs.errors import NotFoundError, StaleError
+from katafs.git import Oid
 from katafs.kata.kata import Kata, Tip
+from katafs.kata.listing import Listing
 from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG
@@ -23,6 +27,8 @@ from katafs.tree.root import PrefixDir, meta_node
 from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
 
 _MOST_NODES = 4096
+# whose numbers are kept from one commit to the next, and of how many files
+_KATAS, _FEW_PATHS = 256, 200
 
 
 class Stale(NamedTuple):
@@ -38,6 +44,8 @@ class Tree:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.numbers = Numbers()
+        # of tips that were told of last: see `stale_after`
+        self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
         self._nodes: OrderedDict[int, Node] = OrderedDict()
 
@@ -64,6 +72,7 @@ class Tree:
     def forget(self) -> None:
         """Give up what was kept to be quicker."""
         self._nodes.clear()
+        self._told_of.clear()
         self.ctx.forget()
 
     def node_of(self, key: Key) -> Node:
@@ -105,34 +114,53 @@ class Tree:
         lists it and waits for that page to hear of the file's new time.
         """
         kata = self.ctx.store.kata(kata_id)
-        fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
-        fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
-        plain = [b".git/refs/heads/main"]
+        is_event = before.last != after.last
+        inodes = list(_changing(kata_id, is_event))
         entries: list[tuple[int, bytes]] = []
-        below: list[int] = []
-        if before.last != after.last:
-            fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
-            plain.append(b".git/refs/tags")
+        if is_event:
             steps = pages.changing_pages(before.last)
-            below += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
+            inodes += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
-                below += inodes_below
+                inodes += inodes_below
                 entries += entries_below
-        inodes = [Numbers.number(Key(FIXED, kata_id, which)) for which in fixed]
-        inodes += [Numbers.number(Key(PLAIN, kata_id, path=path)) for path in plain]
-        return Stale(list(dict.fromkeys([*inodes, *below])), list(dict.fromkeys(entries)))
+        return Stale(list(dict.fromkeys(inodes)), list(dict.fromkeys(entries)))
 
-    @staticmethod
-    def _tip_files(kata: Kata, tip: Tip) -> tuple[list[int], list[tuple[int, bytes]]]:
-        listing = kata.listing(kata.snapshot(tip.last).files_tree)
-        directories = {
-            position: Numbers.number(tip_directory_key(kata.kata_id, listing, listing.paths[position]))
-            for position in (0, *listing.directories())
-        }
-        entries = [
-            (number, listing.entries[position].name)
-            for directory, number in directories.items()
-            for position in listing.children(directory)
-        ]
-        return list(directories.values()), entries
+    def _tip_files(self, kata: Kata, tip: Tip) -> tuple[list[int], list[tuple[int, bytes]]]:
+        """The directories of the newest files, and the names in them: of a tip once, though it is first after a commit
+        and then before the next."""
+        tree = kata.snapshot(tip.last).files_tree
+        key = kata.history, tree
+        found = self._told_of.get(key)
+        if found is None:
+            listing = kata.listing(tree)
+            found = _names_below(kata.kata_id, listing)
+            if len(listing) <= _FEW_PATHS:
+                self._told_of.keep(key, found)
+        return found
+
+
+@lru_cache(maxsize=_KATAS)
+def _changing(kata_id: str, is_event: bool) -> tuple[int, ...]:
+    """The numbers of what every commit changes; more of it where it is an event."""
+    fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
+    fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
+    plain = [b".git/refs/heads/main"]
+    if is_event:
+        fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
+        plain.append(b".git/refs/tags")
+    keys = [Key(FIXED, kata_id, which) for which in fixed] + [Key(PLAIN, kata_id, path=path) for path in plain]
+    return tuple(map(Numbers.number, keys))
+
+
+def _names_below(kata_id: str, listing: Listing) -> tuple[list[int], list[tuple[int, bytes]]]:
+    directories = {
+        position: Numbers.number(tip_directory_key(kata_id, listing, listing.paths[position]))
+        for position in (0, *listing.directories())
+    }
+    entries = [
+        (number, listing.entries[position].name)
+        for directory, number in directories.items()
+        for position in listing.children(directory)
+    ]
+    return list(directories.values()), entries

@@ -1,0 +1,117 @@
+"""How pyfuse3's session waits for requests: it is handed this in place of trio.
+
+pyfuse3 has the event loop go round three times for each request, by a lock that goes from one task to another, and by a
+wait that begins anew: 70 µs, where a small request is answered in 30. Here whoever has answered a request looks at once
+whether there is another, and takes it; other tasks get their turn when there is none, and once a millisecond, or sooner
+where they have requests to answer, too.
+
+Who reads files one after the other asks again 20 to 150 µs after each answer. To put the processor to sleep meanwhile
+and wake it takes 50 µs, more in a virtual machine. So the descriptor is looked at again and again for a moment, as
+hypervisors do (Linux's halt polling); not where others of us have something to do, and only as long as that pays: after
+some moments for nothing we sleep at once, until a request has come that soon again.
+
+pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `pyfuse3.asyncio` puts something else in.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from time import perf_counter
+
+import trio
+
+# in seconds: how long requests are taken without a turn for other tasks, and while these answer requests, too
+_IN_A_ROW, _BESIDE_OTHERS = 1e-3, 2e-4
+# how long we stay awake for the next one
+_MOMENT = 200e-6
+# a request that was slept through, and would have been met: the same, and waking up
+_SOON = 300e-6
+_MOST_FOR_NOTHING = 8
+
+
+class Waiting:
+    """The parts of trio that pyfuse3's session uses. ``is_busy`` says whether requests are being answered meanwhile.
+
+    ``moment`` and ``soon`` are in seconds.
+    """
+
+    open_nursery = staticmethod(trio.open_nursery)
+    ClosedResourceError = trio.ClosedResourceError
+    current_task = staticmethod(trio.lowlevel.current_task)
+    current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
+    notify_closing = staticmethod(trio.lowlevel.notify_closing)
+
+    def __init__(self, is_busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
+        self.lowlevel = self
+        self._is_busy = is_busy
+        # on a single processor the others need it meanwhile
+        self._moment = moment if len(os.sched_getaffinity(0)) > 1 else 0.0
+        self._soon = soon
+        self._poll: select.poll | None = None
+        self._for_nothing = 0
+        self._passed = 0.0
+
+    def Lock(self) -> Turn:  # noqa: N802 - trio's
+        """What only one task at a time has: the one that waits."""
+        return Turn()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it does not pay at present to stay awake."""
+        return self._for_nothing >= _MOST_FOR_NOTHING
+
+    async def wait_readable(self, descriptor: int) -> None:
+        """Wait for a request. Raises `trio.ClosedResourceError` when there will be none any more."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLIN)
+        began = perf_counter()
+        is_busy = self._is_busy() > 0
+        row = began - self._passed
+        if row < (_BESIDE_OTHERS if is_busy else _IN_A_ROW) and self._comes(self._poll, began, is_busy):
+            return
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            self._passed = perf_counter()
+        if self.is_resting and self._passed - began < self._soon:
+            self._for_nothing = 0
+
+    def _comes(self, poll: select.poll, began: float, is_busy: bool) -> bool:
+        """Whether a request is there, or comes in a moment."""
+        if poll.poll(0):
+            return True
+        if is_busy or self.is_resting or not self._moment:
+            return False
+        end = began + self._moment
+        while perf_counter() < end:
+            if poll.poll(0):
+                self._for_nothing = 0
+                return True
+        self._for_nothing += 1
+        return False
+
+
+class Turn:
+    """A lock that is not handed over: who gives it up may have it again at once, as one of those that wait for it only
+    looks for it when the event loop comes to it.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._is_waking = False
+        self._others = trio.lowlevel.ParkingLot()
+
+    async def __aenter__(self) -> None:
+        while self._is_taken:
+            await self._others.park()
+            self._is_waking = False
+        self._is_taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_taken = False
+        if not self._is_waking and self._others:
+            self._is_waking = True
+            self._others.unpark()

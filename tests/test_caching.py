@@ -1,0 +1,36 @@
+"""The caches that are katafs's own."""
+
+from __future__ import annotations
+
+from katafs.caching import Newest, Shared
+
+
+def test_newest_keeps_so_many() -> None:
+    newest: Newest[int, str] = Newest(3)
+    for number in range(5):
+        newest.keep(number, str(number))
+    assert list(newest.items()) == [(2, "2"), (3, "3"), (4, "4")]
+
+
+def test_shared_keeps_so_many_bytes() -> None:
+    """Those that were used last; and no value that would drive out many others."""
+    shared: Shared[int, bytes] = Shared(1600, len)
+    for number in range(16):
+        shared.keep(number, bytes([number]) * 100)
+    assert shared.get(0) == bytes(100)
+    shared.keep(16, b"x" * 100)
+    assert shared.get(1) is None
+    assert shared.get(0) == bytes(100)
+    assert shared.get(16) == b"x" * 100
+    shared.keep(17, b"y" * 101)
+    assert shared.get(17) is None
+    assert sum(shared.get(number) is not None for number in range(18)) == 16
+
+
+def test_shared_counts_a_value_once() -> None:
+    shared: Shared[int, bytes] = Shared(1600, len)
+    for _ in range(100):
+        shared.keep(1, b"x" * 100)
+    for number in range(2, 17):
+        shared.keep(number, b"x" * 100)
+    assert shared.get(1) == b"x" * 100
