@@ -24,6 +24,7 @@ DIRECTORY = 0o040755
 FILE = 0o100644
 
 _CHUNK = 1 << 20
+_PACKS = b".git/objects/pack/"
 # a few trees can name each other so often that their files would fill any disk
 _MOST_FILES = 100_000
 _MOST_BYTES = 1 << 30
@@ -69,11 +70,11 @@ class Image(NamedTuple):
 
 
 class Tip(NamedTuple):
-    """What a download is made of: a commit, the events with tags, NAME, and the time of every member (seconds since
-    the epoch)."""
+    """What a download is made of: a commit, what the tags of its events refer to (None: there is none), NAME, and the
+    time of every member (seconds since the epoch)."""
 
     oid: Oid
-    tags: Mapping[int, Oid]
+    tags: Mapping[int, Oid | None]
     name: str
     mtime: int
 
@@ -102,9 +103,13 @@ def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Ext
     else:
         pack = write_pack(repo, tip.oid, file.file)
         file.grow(pack.size)
-    pack_path = f".git/objects/pack/pack-{pack.name}".encode()
-    refs = {f"refs/tags/{index}": oid for index, oid in tip.tags.items() if oid in pack.ids}
-    refs["refs/heads/main"] = tip.oid
+    pack_path = _PACKS + f"pack-{pack.name}".encode()
+    refs = {"refs/heads/main": tip.oid}
+    for index, tag in tip.tags.items():
+        # a tag of its own, or none
+        oid = tag if tag in pack.ids else repo.commit_of_event(tip.oid, index).oid
+        if oid in pack.ids:
+            refs[f"refs/tags/{index}"] = oid
     lines = [f"{oid.hex()} {ref}\n".encode() for ref, oid in sorted(refs.items())]
     small = {
         pack_path + b".idx": pack.idx,

@@ -31,7 +31,7 @@ def name_of(kata: Kata) -> str:
 
 def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) -> Download | Later:
     repo = GitRepo(path)
-    tags = {index: repo.commit_of_event(tip, index).oid for index in range(last + 1)}
+    tags = {index: repo.tag(index) for index in range(last + 1)}
     made = make_download(path, Tip(tip, tags, name, mtime), spool)
     return made if isinstance(made, Download) else Later(made)
 
