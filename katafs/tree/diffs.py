@@ -20,9 +20,9 @@ from katafs.tree.numbers import DIFF, FIXED, Key
 
 # fixed entries of a kata
 DIFFS, DIFF_LATEST = 4, 5
-# What is compared in the event loop: bytes that are read, paths, and paths on one side only, for renames take longest.
-# It takes a third of a millisecond, and some milliseconds at the worst that was found (random lines of one letter).
-_LITTLE, _MOST_PATHS, _FEW_PATHS = 16 << 10, 200, 4
+# What is compared in the event loop: bytes that are read, and files that came or went, for renames take longest. It
+# takes a third of a millisecond, and some milliseconds at the worst that was found (random lines of one letter).
+_LITTLE, _FEW_FILES = 16 << 10, 4
 
 
 def _lines_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
@@ -112,11 +112,9 @@ class _RawDiffFile(_DiffFile):
         if maker is None:
             return None
         repo = self._kata.repo
-        old, new = (self._kata.listing(tree) for tree in self._trees)
-        if max(len(old), len(new)) <= _MOST_PATHS and len(set(old.paths) ^ set(new.paths)) <= _FEW_PATHS:
-            with contextlib.suppress(HeavyError), repo.objects.spending(_LITTLE):
-                self.made(raw_diff(repo, *self._trees))
-                return None
+        with contextlib.suppress(HeavyError), repo.objects.spending(_LITTLE):
+            self.made(raw_diff(repo, *self._trees, most=_FEW_FILES))
+            return None
         return maker
 
 
