@@ -78,6 +78,29 @@ def test_without_syslog_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_syslog_that_hangs_is_not_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its socket is full; when it goes on, so does the log."""
+    address = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(address))
+        syslog.setblocking(False)
+        handler = SysLog(str(address), pause=0.1)
+        log = logging.Logger("test")  # noqa: LOG001 - for this test alone
+        log.addHandler(handler)
+        try:
+            for number in range(5000):
+                log.info("%d %s", number, "x" * 1000)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while syslog.recv(4096):
+                    sent += 1
+            assert 0 < sent < 5000
+            wait_until(lambda: heard(log, syslog, "again"), "what is said after a pause")
+        finally:
+            handler.close()
+    assert capfd.readouterr() == ("", "")
+
+
 def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:
     log.info(text)
     with contextlib.suppress(BlockingIOError):

@@ -11,13 +11,19 @@ _PAUSE = 5.0
 
 
 class SysLog(SysLogHandler):
-    """Sends to the socket at ``address``. While nobody listens there, messages are lost, without a word: the standard
-    handler would write a traceback for each of them, which took a tenth of the time of a commit."""
+    """Sends to the socket at ``address``. While nobody listens there, or takes what is sent, messages are lost, without
+    a word. The standard handler would write a traceback for each of them, which took a tenth of the time of a commit;
+    and wait for a syslog that hangs, and all requests with it."""
 
     def __init__(self, address: str = "/dev/log", pause: float = _PAUSE) -> None:
         super().__init__(address, self.LOG_DAEMON)
         self._pause, self._silent_until = pause, 0.0
         self.setFormatter(logging.Formatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
+
+    def _connect_unixsocket(self, address: str) -> None:
+        # where the library makes a socket, at first and after each error
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.setblocking(False)  # type: ignore[attr-defined]
 
     def emit(self, record: logging.LogRecord) -> None:
         if time.monotonic() >= self._silent_until:
