@@ -67,6 +67,10 @@ class Operations(pyfuse3.Operations):
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
         watch(self, tree.ctx.counters, self.reading, tree.ctx.store.look_again)
 
+    def busy(self) -> int:
+        """How many requests, or what comes of them, other tasks and threads are at."""
+        return self._makers.waiting + self._writes.waiting + self._writes.telling
+
     # -- names and attributes
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:

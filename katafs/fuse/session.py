@@ -189,7 +189,7 @@ async def _run(
 
     from katafs.fuse import making, writes
 
-    pyfuse3.trio = Waiting(tree.ctx.counters.waiting)  # type: ignore[attr-defined]
+    pyfuse3.trio = Waiting(operations.busy)  # type: ignore[attr-defined]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, tree, operations, kept)

@@ -62,6 +62,11 @@ class Writes:
         """How many messages wait."""
         return self._waiting
 
+    @property
+    def telling(self) -> int:
+        """How many threads tell the kernel of something."""
+        return self._telling
+
     async def write(
         self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
     ) -> None:
