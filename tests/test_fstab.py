@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,23 @@ def test_mount_by_either_type_and_at_boot(machine: System) -> None:
         status, said = machine.run(f"echo '{MESSAGE}' > {KATA}/ran_tests")
         assert (status, "Read-only file system" in said) == (1, True)
         assert machine.run("umount /mnt/katas") == (0, "")
+
+
+def test_a_line_with_user_is_for_users(machine: System) -> None:
+    """Whoever may read the store mounts it, and unmounts it, without root."""
+    as_other = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    if machine.run(f"{as_other} {sys.executable} -c 'import katafs'")[0]:
+        pytest.skip("other users cannot read this Python")
+    machine.done("mknod -m 666 /srv/fuse c 10 229; mount --bind /srv/fuse /dev/fuse")
+    machine.done("chown -R 65534:65534 /srv/katas /mnt/katas")
+    machine.done("echo '/srv/katas /mnt/katas fuse.katafs user,noauto 0 0' >> /etc/fstab")
+    assert machine.run(f"{as_other} mount /mnt/katas") == (0, "")
+    assert "user_id=65534" in shown(machine)["options"].split(",")
+    machine.done(f"echo '{MESSAGE}' > /srv/message")
+    machine.done(f"{as_other} cp /srv/message {KATA}/ran_tests")
+    assert machine.done(f"{as_other} readlink {KATA}/events/latest") == "1\n"
+    assert machine.run(f"{as_other} umount /mnt/katas") == (0, "")
+    assert machine.run(f"{as_other} mountpoint -q /mnt/katas")[0]
 
 
 def test_what_mount_is_told_to_do_otherwise(machine: System) -> None:
