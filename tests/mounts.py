@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pty
 import re
@@ -191,8 +192,13 @@ _AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"
 _KATAFS_AS_OTHER = [*_AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 #: root without the power to pass by owners and modes
 WEAK_ROOT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-# a start takes half as long with bytecode, which is not to be in the checkout
-_BYTECODE = tempfile.TemporaryDirectory(prefix="katafs-test-bytecode-")
+
+
+@functools.cache
+def _bytecode() -> tempfile.TemporaryDirectory[str]:
+    """Where bytecode goes, as a start takes half as long with it, and it is not to be in the checkout. Made when it is
+    wanted: the processes of multiprocessing import this, and do not tidy up at their end."""
+    return tempfile.TemporaryDirectory(prefix="katafs-test-bytecode-")
 
 
 class CommandLine:
@@ -207,7 +213,7 @@ class CommandLine:
             **os.environ,
             "PYTHONPATH": str(Path(katafs_package.__file__).parent.parent),
             "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": _BYTECODE.name,
+            "PYTHONPYCACHEPREFIX": _bytecode().name,
             "PYTHONUNBUFFERED": "",
             "KATAFS_TEST": str(directory),
         }
