@@ -72,3 +72,9 @@ class Shared(Generic[_K, _V]):
             self._size += size
             while self._size > self._limit:
                 self._size -= self._sizeof(self._known.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._known.clear()
+            self._size = 0

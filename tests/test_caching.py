@@ -34,3 +34,13 @@ def test_shared_counts_a_value_once() -> None:
     for number in range(2, 17):
         shared.keep(number, b"x" * 100)
     assert shared.get(1) == b"x" * 100
+
+
+def test_shared_is_empty_when_it_was_cleared() -> None:
+    shared: Shared[int, bytes] = Shared(1600, len)
+    for turn in range(2):
+        for number in range(16):
+            shared.keep(number, bytes([turn]) * 100)
+        assert [shared.get(number) for number in range(16)] == [bytes([turn]) * 100] * 16
+        shared.clear()
+        assert [shared.get(number) for number in range(16)] == [None] * 16

@@ -55,9 +55,15 @@ _OVERHEAD = 300
 _bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(8 << 20, lambda known: len(known[1]) + _OVERHEAD)
 #: Parts of packs, of the whole process, by reader and place: who lists files reads all their heads, which stand near to
 #: each other.
-_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, len)
+_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, lambda part: len(part) + _OVERHEAD)
 _PART = 1 << 15
 _keys = itertools.count()
+
+
+def forget() -> None:
+    """Give up what was kept to be quicker."""
+    _bases.clear()
+    _parts.clear()
 
 
 class PackReader:

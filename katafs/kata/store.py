@@ -9,6 +9,7 @@ from typing import Any
 
 from katafs.caching import CountedCache
 from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.git import pack_reader
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
@@ -129,6 +130,7 @@ class Store:
         """Forget what was read, and can be read again."""
         self._caches.clear()
         forget_rows()
+        pack_reader.forget()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""
