@@ -26,6 +26,8 @@ Oid = bytes
 
 # The largest in the memory of the daemon itself, in bytes. A message that katafs accepts makes none that is larger.
 IN_MEMORY = 17 << 20
+# what a look at an object takes beside its data, as bytes of a budget: 16 KiB could be 600 trees of one entry each
+_EACH = 64
 _DAMAGE = (pygit2.GitError, OSError, ValueError, zlib.error, MemoryError)
 
 
@@ -33,7 +35,7 @@ class Objects:
     """The objects of one repository. Belongs to one thread.
 
     ``largest`` is the size, in bytes, of the largest object that is read into memory. ``budget`` is that of all that
-    are read; where there is one, more is a `HeavyError`.
+    are read, and a little for each; where there is one, more is a `HeavyError`.
     """
 
     def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
@@ -95,7 +97,7 @@ class Objects:
             raise self._wrong(oid, error) from error
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
-        self._budget -= len(data)
+        self._budget -= len(data) + _EACH
         return kind, data
 
     @contextlib.contextmanager
