@@ -14,7 +14,7 @@ import pygit2
 import pytest
 from pygit2.enums import DeltaStatus, DiffOption, ObjectType
 
-from katafs.errors import DamagedError
+from katafs.errors import DamagedError, HeavyError
 from katafs.git import GitRepo, Oid
 from katafs.kata.diff import diff_lines, diff_summary, line_counts, raw_diff
 from tests.diff_cases import (
@@ -336,6 +336,25 @@ def test_trees_that_stand_for_very_many_files(repo: GitRepo) -> None:
     for was, now in ((None, tree), (tree, put(repo, {b"0": b"a\n"}))):
         with pytest.raises(DamagedError):
             line_counts(repo, was, now)
+
+
+def test_what_takes_long_is_heavy_before_it_has_taken_long(repo: GitRepo) -> None:
+    """A few small trees, read once, stand for many files, of whose contents nothing must be read."""
+
+    def tree(mode: bytes, oid: Oid) -> Oid:
+        for entry_mode in (mode, b"40000", b"40000"):
+            rows = (b"%s %c\0%s" % (entry_mode, name, oid) for name in range(0x30, 0x30 + 64))
+            oid = bytes(raw(repo).odb.write(ObjectType.TREE, b"".join(rows)).raw)
+        return oid
+
+    blob = bytes(raw(repo).create_blob(b"a\n").raw)
+    for mode, other in ((b"100755", blob), (b"120000", blob), (b"160000", b"\2" * 20)):
+        with repo.objects.spending(16 << 10), pytest.raises(HeavyError, match="more than 200 files differ"):
+            raw_diff(repo, tree(b"100644", blob), tree(mode, other), most=200, most_moved=4)
+    was, now = put(repo, {b"a%d" % number: b"a\n" for number in range(5)}), put(repo, {b"b": b"a\n"})
+    with pytest.raises(HeavyError, match="among many files"):
+        raw_diff(repo, was, now, most=200, most_moved=4)
+    assert raw_diff(repo, was, now, most=200, most_moved=6) == raw_diff(repo, was, now)
 
 
 def test_trees_that_are_very_deep(repo: GitRepo) -> None:

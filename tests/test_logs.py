@@ -9,12 +9,13 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from katafs.cli.syslog import SysLog
-from tests.mounts import wait_until
+from tests.mounts import DEADLINE, wait_until
 
 SCRIPT = """
 import logging
@@ -99,6 +100,27 @@ def test_a_syslog_that_hangs_is_not_waited_for(tmp_path: Path, capfd: pytest.Cap
         finally:
             handler.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_burst_is_waited_for(tmp_path: Path) -> None:
+    """The queue of a socket is short, and a syslog that lives empties it."""
+    address = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(address))
+        syslog.settimeout(DEADLINE)
+        handler = SysLog(str(address))
+        log = logging.Logger("test")  # noqa: LOG001 - for this test alone
+        log.addHandler(handler)
+        said: list[bytes] = []
+        listener = threading.Thread(target=lambda: said.extend(syslog.recv(4096) for _ in range(200)))
+        listener.start()
+        try:
+            for number in range(200):
+                log.info("%d", number)
+        finally:
+            listener.join()
+            handler.close()
+    assert [line.rstrip(b"\0").rpartition(b" ")[2] for line in said] == [b"%d" % number for number in range(200)]
 
 
 def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:

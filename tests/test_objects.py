@@ -103,6 +103,18 @@ def test_what_is_missing_or_of_another_kind(kata: Path) -> None:
         repo.blob(b"\1" * 20)
 
 
+def test_a_name_that_is_there_twice_is_the_first_and_stands_there(kata: Path) -> None:
+    blob, other = store_blob(kata, b"1"), store_blob(kata, b"2")
+    rows = [b"100644 a\0" + blob, b"100644 a.b\0" + blob, b"100755 a\0" + other]
+    command = ["hash-object", "-w", "-t", "tree", "--literally", "--stdin"]
+    tree = bytes.fromhex(git(kata, *command, stdin=b"".join(rows)).decode())
+    found = GitRepo(kata).tree(tree)
+    assert [(entry.name, entry.mode, entry.oid) for entry in found] == [
+        (b"a", 0o100644, blob),
+        (b"a.b", 0o100644, blob),
+    ]
+
+
 def test_an_annotated_tag_stands_for_its_commit(kata: Path) -> None:
     git(kata, "tag", "-f", "-a", "-m", "annotated", "1", "main")
     repo = GitRepo(kata)

@@ -18,7 +18,7 @@ from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Tree
-from tests.katas import add_event, git, make_kata, make_odd_kata, unpack
+from tests.katas import add_event, git, loosen, make_kata, make_odd_kata, unpack
 from tests.mounts import MakeMount, wait_until
 
 SAVER, NATIVE = "rG63fy", "Nt1veK"
@@ -182,3 +182,24 @@ def test_another_kata_of_the_same_id(mount: MakeMount, store: Path, tmp_path: Pa
     assert os.listdir(kata / "events/0/files") == ["hiker.py"]
     assert not (kata / "events/1").exists()
     assert not (kata / "diff/latest").is_symlink()
+
+
+def test_names_of_a_directory_that_was_damaged_when_the_kernel_was_told(tmp_path: Path) -> None:
+    """Once it is mended they are seen, and so the kernel must be told when they go."""
+    path = make_kata(tmp_path, "AbCdEf", {"a": "1", "sub/x": "1"})
+    tree = Tree(Context(Store(tmp_path)))
+    kata = tree.ctx.store.kata("AbCdEf")
+    zero = tree.tip("AbCdEf")
+    add_event(path, 1, files=dict.fromkeys(("a", "sub/x", "sub/y"), "1"))
+    loosen(path)
+    digits = git(path, "rev-parse", "main:files/sub").decode().strip()
+    damaged = path / ".git/objects" / digits[:2] / digits[2:]
+    kept = damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"damaged")
+    one = tree.tip("AbCdEf")
+    assert b"y" not in {name for _, name in tree.stale_after("AbCdEf", zero, one).entries}
+    damaged.write_bytes(kept)
+    wait_until(lambda: b"sub/y" in kata.files(1).paths, "the directory")
+    add_event(path, 2, files=dict.fromkeys(("a", "sub/x"), "2"))
+    assert b"y" in {name for _, name in tree.stale_after("AbCdEf", one, tree.tip("AbCdEf")).entries}

@@ -54,6 +54,34 @@ def test_what_is_there_is_taken_at_once(pipe: tuple[int, int]) -> None:
     trio.run(main)
 
 
+def test_the_next_is_not_taken_before_another_task_waits_for_its_turn(pipe: tuple[int, int]) -> None:
+    """pyfuse3 starts one when there is none; taken at once, each request would have another one started."""
+
+    async def main() -> None:
+        started: list[bool] = []
+        waiting = Waiting(never)
+        turn = waiting.Lock()
+
+        async def other() -> None:
+            started.append(True)
+            async with turn:
+                pass
+
+        os.write(pipe[1], b"x")
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                async with turn:
+                    await waiting.wait_readable(pipe[0])
+                nursery.start_soon(other)
+                # as many times round as tasks may come in the other order
+                for _ in range(3):
+                    async with turn:
+                        await waiting.wait_readable(pipe[0])
+                assert started
+
+    trio.run(main)
+
+
 def test_what_comes_later_is_waited_for(pipe: tuple[int, int]) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:

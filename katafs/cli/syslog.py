@@ -8,6 +8,8 @@ from logging.handlers import SysLogHandler
 
 # seconds; to find out that nobody listens takes as long as some requests
 _PAUSE = 5.0
+# seconds; one that lives takes what is sent sooner, though its queue is short (net.unix.max_dgram_qlen)
+_PATIENCE = 0.02
 
 
 class SysLog(SysLogHandler):
@@ -23,7 +25,7 @@ class SysLog(SysLogHandler):
     def _connect_unixsocket(self, address: str) -> None:
         # where the library makes a socket, at first and after each error
         super()._connect_unixsocket(address)  # type: ignore[misc]
-        self.socket.setblocking(False)  # type: ignore[attr-defined]
+        self.socket.settimeout(_PATIENCE)  # type: ignore[attr-defined]
 
     def emit(self, record: logging.LogRecord) -> None:
         if time.monotonic() >= self._silent_until:

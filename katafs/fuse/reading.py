@@ -23,6 +23,11 @@ class Reading:
         self._reading: dict[Hashable, trio.Event] = {}
         self._waiting = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._waiting
+
     async def answer(self, ask: Callable[[], _Answer]) -> _Answer:
         """What ``ask()`` returns, once all that it needs was read. Raises what it, or the reading, raises, and
         `BusyError`."""

@@ -49,13 +49,15 @@ class Waiting:
         # on a single processor the others need it meanwhile
         self._moment = moment if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._soon = soon
+        self._turn: Turn | None = None
         self._poll: select.poll | None = None
         self._for_nothing = 0
         self._passed = 0.0
 
     def Lock(self) -> Turn:  # noqa: N802 - trio's
         """What only one task at a time has: the one that waits."""
-        return Turn()
+        self._turn = Turn()
+        return self._turn
 
     @property
     def is_resting(self) -> bool:
@@ -69,15 +71,18 @@ class Waiting:
             self._poll.register(descriptor, select.POLLIN)
         began = perf_counter()
         is_busy = self._is_busy() > 0
-        row = began - self._passed
-        if row < (_BESIDE_OTHERS if is_busy else _IN_A_ROW) and self._comes(self._poll, began, is_busy):
+        most = _BESIDE_OTHERS if is_busy else _IN_A_ROW
+        # pyfuse3 starts another task whenever none waits for its turn: it must come to that
+        is_alone = self._turn is not None and not self._turn.is_wanted
+        if not is_alone and began - self._passed < most and self._comes(self._poll, began, is_busy):
             return
         try:
             await trio.lowlevel.wait_readable(descriptor)
         finally:
             self._passed = perf_counter()
         if self.is_resting and self._passed - began < self._soon:
-            self._for_nothing = 0
+            # one try: it may be just too long each time
+            self._for_nothing = _MOST_FOR_NOTHING - 1
 
     def _comes(self, poll: select.poll, began: float, is_busy: bool) -> bool:
         """Whether a request is there, or comes in a moment."""
@@ -103,6 +108,11 @@ class Turn:
         self._is_taken = False
         self._is_waking = False
         self._others = trio.lowlevel.ParkingLot()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether another task waits for it, or is about to look for it."""
+        return self._is_waking or bool(self._others)
 
     async def __aenter__(self) -> None:
         while self._is_taken:

@@ -39,12 +39,13 @@ _Object = tuple[Oid, int, bytes, bytes]
 
 
 class Pack(NamedTuple):
-    """What `write_pack` wrote: `name` is 40 hex digits made of the ids in it, `size` is in bytes."""
+    """What `write_pack` wrote: `name` is 40 hex digits made of the ids in it, `size` is in bytes, `commits` are those
+    that are in it."""
 
     name: str
     size: int
     idx: bytes
-    ids: frozenset[Oid]
+    commits: frozenset[Oid]
 
 
 def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
@@ -117,12 +118,15 @@ class PackWriter:
         self._offset = file.write(b"\0" * 12)
         # for each object its id, offset (8 bytes) and CRC (4 bytes), so that to sort them is to sort the ids
         self._records: list[bytes] = []
+        self._commits: set[Oid] = set()
         # by path, what was there last: type, offset, data, and how many differences away from a whole object
         self._bases: dict[bytes, tuple[int, int, bytes, int]] = {}
         self._bases_size = 0
 
     def add(self, oid: Oid, kind: int, path: bytes, data: bytes) -> None:
         """Append an object: as a difference from the last one at its path if that is much shorter."""
+        if kind == COMMIT:
+            self._commits.add(oid)
         offset = self._offset
         entry, chain = b"", 0
         base = self._bases.pop(path, None)
@@ -169,7 +173,7 @@ class PackWriter:
         self._records.sort()
         ids = [record[:20] for record in self._records]
         idx = idx_of(self._records, checksum)
-        return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), self._offset + 20, idx, frozenset(ids))
+        return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), self._offset + 20, idx, frozenset(self._commits))
 
 
 def record_of(oid: Oid, offset: int, checksum: int) -> bytes:

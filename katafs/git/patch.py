@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pygit2
 from pygit2.enums import DeltaStatus, DiffFind, DiffOption
 
-from katafs.errors import DamagedError
+from katafs.errors import DamagedError, HeavyError
 from katafs.git.objects import Oid
 from katafs.git.repo import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, GitRepo, TreeEntry
 
@@ -101,10 +101,11 @@ def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
         raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
 
 
-def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
+def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> list[Delta]:
     """The files that differ between two trees, none renamed; in order of `path`, the created one of two first.
 
-    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does.
+    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does, and `HeavyError` where more than ``most``
+    files and directories differ.
     """
     if was == now:
         return []
@@ -122,6 +123,8 @@ def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Del
                 deltas += _file_deltas(_file(path, one), _file(path, other))
                 if _subtree(one) != _subtree(other):
                     todo.append((path + b"/", _subtree(one), _subtree(other)))
+        if most is not None and len(todo) + len(deltas) > most:
+            raise HeavyError(f"{repo.git_dir}: more than {most} files differ")
     return sorted(deltas, key=lambda delta: (delta.path, delta.new is None))
 
 

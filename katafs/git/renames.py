@@ -20,18 +20,21 @@ _MOST_PAIRS = 20_000
 _CANDIDATES = 4
 
 
-def git_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> list[Delta]:
+def git_deltas(
+    repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None, most_moved: int | None = None
+) -> list[Delta]:
     """The files that differ between two trees (None: an empty one) as ``git diff`` pairs and orders them.
 
     A file that became a symbolic link, or the like, is deleted, then created, and never renamed. Raises `DamagedError`
     when an object that is needed cannot be read, and for trees that are larger or deeper than katafs shows; and
-    `HeavyError` where more than ``most`` files came or went, among which renames are to be found.
+    `HeavyError` where more than ``most`` files and directories differ, or more than ``most_moved`` came or went, among
+    which renames are to be found.
     """
-    deltas = unpaired_deltas(repo, was, now)
+    deltas = unpaired_deltas(repo, was, now, most=most)
     times = Counter(delta.path for delta in deltas)
     created = [new for old, new in deltas if new is not None and old is None and times[new.path] == 1]
     deleted = [old for old, new in deltas if old is not None and new is None and times[old.path] == 1]
-    if most is not None and len(created) + len(deleted) > most:
+    if most_moved is not None and len(created) + len(deleted) > most_moved:
         raise HeavyError(f"{repo.git_dir}: renames are to be found among many files")
     found = _Renames(repo, created, deleted).find() if created and deleted else {}
     sources = set(found.values())

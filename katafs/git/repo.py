@@ -167,8 +167,10 @@ class GitRepo:
             found = self._odd_entries(oid, data)
         entries = [TreeEntry(name, int(mode, 8), entry) for mode, name, entry in found if is_component(name)]
         if len({entry.name for entry in entries}) < len(entries):
-            # of those of one name the first
-            entries = list({entry.name: entry for entry in reversed(entries)}.values())[::-1]
+            first: dict[bytes, TreeEntry] = {}
+            for entry in entries:
+                first.setdefault(entry.name, entry)
+            entries = list(first.values())
         if len(entries) <= _SMALL_TREE:
             self._trees.keep(oid, entries)
         return entries

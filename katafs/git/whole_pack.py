@@ -28,7 +28,7 @@ _PARTIAL = ("shallow", "objects/info/alternates")
 
 
 def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
-    """The only pack of a repository that has nothing else, and its bytes; `Pack.ids` are the commits that ``tip``
+    """The only pack of a repository that has nothing else, and its bytes; `Pack.commits` are those that ``tip``
     reaches. None where the objects are stored in any other way, or anything is odd.
 
     Raises `DamagedError` when a commit cannot be read.

@@ -45,12 +45,15 @@ _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
 _LETTERS = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
 
 
-def raw_diff(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> bytes:
+def raw_diff(
+    repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None, most_moved: int | None = None
+) -> bytes:
     """What ``git diff -U<all> --find-renames --binary W N -- files/`` prints: ``git apply`` turns W into N.
 
-    Raises `HeavyError` where more than ``most`` files came or went.
+    Raises `HeavyError` where more than ``most`` files and directories differ, or more than ``most_moved`` came or went.
     """
-    return b"".join(part for delta in git_deltas(repo, was, now, most=most) for part in _patch(repo, delta))
+    deltas = git_deltas(repo, was, now, most=most, most_moved=most_moved)
+    return b"".join(part for delta in deltas for part in _patch(repo, delta))
 
 
 def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:

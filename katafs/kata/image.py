@@ -107,8 +107,8 @@ def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Ext
     refs = {"refs/heads/main": tip.oid}
     for index, tag in tip.tags.items():
         # a tag of its own, or none
-        oid = tag if tag in pack.ids else repo.commit_of_event(tip.oid, index).oid
-        if oid in pack.ids:
+        oid = tag if tag in pack.commits else repo.commit_of_event(tip.oid, index).oid
+        if oid in pack.commits:
             refs[f"refs/tags/{index}"] = oid
     lines = [f"{oid.hex()} {ref}\n".encode() for ref, oid in sorted(refs.items())]
     small = {

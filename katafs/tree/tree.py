@@ -135,7 +135,7 @@ class Tree:
         if found is None:
             listing = kata.listing(tree)
             found = _names_below(kata.kata_id, listing)
-            if len(listing) <= _FEW_PATHS:
+            if len(listing) <= _FEW_PATHS and not listing.damaged:
                 self._told_of.keep(key, found)
         return found
 

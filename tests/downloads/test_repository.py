@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from katafs.errors import IsDirectoryError, NotDirectoryError, NotFoundError
+from katafs.git import GitRepo
 from katafs.kata.download import Download, download_name
 from katafs.kata.image import DIRECTORY, FILE, Member
 from tests.downloads.cases import (
@@ -54,6 +56,28 @@ class TestRepository:
         assert {file.name for file in (path / ".git").iterdir()} == {
             "HEAD", "config", "index", "info", "objects", "packed-refs", "refs"
         }  # fmt: skip
+
+    @pytest.mark.parametrize("of", ["main:manifest.json", "main^{tree}", "annotated", "nothing"])
+    def test_a_tag_of_something_else_is_that_of_its_commit(self, long_kata: Path, tmp_path: Path, of: str) -> None:
+        """Loose and packed."""
+        path = tmp_path / "kata"
+        shutil.copytree(long_kata, path)
+        commit = git(path, "rev-parse", "3")
+        if of == "annotated":
+            git(path, "tag", "-f", "-a", "-m", "annotated", "3", "3")
+        elif of == "nothing":
+            (path / ".git/refs/tags").mkdir(parents=True, exist_ok=True)
+            (path / ".git/refs/tags/3").write_text("1" * 40 + "\n")
+        else:
+            git(path, "update-ref", "refs/tags/3", git(path, "rev-parse", of).decode().strip())
+        for state in ("loose", "packed"):
+            if state == "packed" and of != "nothing":
+                git(path, "repack", "-a", "-d", "-q")
+                git(path, "prune-packed")
+            tags = {index: GitRepo(path).tag(index) for index in range(5)}
+            image = make(path, tags=tags)
+            refs = image.read(b".git/packed-refs", 0, 1 << 20)
+            assert commit.strip() + b" refs/tags/3\n" in refs, (state, refs)
 
     def test_it_can_be_gone_on_with(self, kata: Path, tmp_path: Path) -> None:
         path = unpacked(kata, tmp_path / "out")
