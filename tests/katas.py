@@ -51,6 +51,12 @@ def git(path: Path, *arguments: object, stdin: bytes = b"") -> bytes:
     return subprocess.run(command, cwd=path, input=stdin, capture_output=True, check=True).stdout
 
 
+def loose(path: Path, name: str) -> Path:
+    """The file of a loose object, by any name that git knows."""
+    oid = git(path, "rev-parse", name).decode().strip()
+    return path / ".git" / "objects" / oid[:2] / oid[2:]
+
+
 def loosen(path: Path) -> None:
     """Unpack all packs of a kata, so that each object is a file that can be damaged."""
     packs = path / ".git/objects/pack"

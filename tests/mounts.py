@@ -187,9 +187,9 @@ def _is_mounted(path: Path) -> bool:
 
 #: a user who owns nothing
 OTHER = 65534
-_AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
+AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
 # Python and katafs may be in a directory of root's: the other user may read all files, but write none.
-_KATAFS_AS_OTHER = [*_AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+_KATAFS_AS_OTHER = [*AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 #: root without the power to pass by owners and modes
 WEAK_ROOT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
@@ -229,7 +229,7 @@ class CommandLine:
 
     def as_other(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Run a program, not katafs, as a user who owns nothing."""
-        return self._run([*_AS_OTHER, *map(str, command)])
+        return self._run([*AS_OTHER, *map(str, command)])
 
     def command(self, *arguments: object) -> list[str]:
         """The command line, for the operating system."""

@@ -29,6 +29,7 @@ from tests.katas import (
     git_commit,
     git_event,
     import_commits,
+    loose,
     loosen,
     make_kata,
     message,
@@ -292,9 +293,8 @@ def test_a_layout_that_is_only_read(store: Path) -> None:
 
 
 def test_damaged_repositories(kata: Path) -> None:
-    blob = git(kata, "rev-parse", "main:events_summary.json").decode().strip()
     loosen(kata)
-    stored = kata / ".git/objects" / blob[:2] / blob[2:]
+    stored = loose(kata, "main:events_summary.json")
     content = stored.read_bytes()
     refs = git(kata, "for-each-ref")
     # not the half of it: libgit2 1.9.7 reads a loose object that is cut off for ever (its issue 7342)
@@ -314,7 +314,7 @@ def test_an_object_that_is_damaged_is_stored_again(kata: Path) -> None:
     """By an event that has the same content: what is acknowledged can be read."""
     record(kata, files={"a.txt": "the same\n"})
     blob = git(kata, "rev-parse", "main:files/a.txt").decode().strip()
-    stored = kata / ".git/objects" / blob[:2] / blob[2:]
+    stored = loose(kata, "main:files/a.txt")
     for damage in (b"rubbish", b"", b"x\x01"):
         loosen(kata)
         stored.chmod(0o644)

@@ -25,6 +25,7 @@ from tests.katas import (
     assert_sound,
     git,
     import_commits,
+    loose,
     loosen,
     make_kata,
     make_long_kata,
@@ -133,8 +134,7 @@ def test_a_pack_that_is_somebodys_stays(kata: Path) -> None:
 
 def test_damage_is_left_to_fsck(kata: Path) -> None:
     loosen(kata)
-    oid = git(kata, "rev-parse", "main:stdout").decode().strip()
-    file = kata / ".git/objects" / oid[:2] / oid[2:]
+    file = loose(kata, "main:stdout")
     whole = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(b"rubbish")

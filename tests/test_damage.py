@@ -15,7 +15,7 @@ import pytest
 
 from katafs.kata.ids import kata_path
 from katafs.tree.numbers import FIXED, Key, Numbers
-from tests.katas import add_event, git, git_files, loosen, make_kata
+from tests.katas import add_event, git, git_files, loose, loosen, make_kata
 from tests.mounts import MakeMount, Mount, wait_until
 from tests.test_tree import NATIVE, SAVER, content, fresh, nodes_below
 
@@ -48,13 +48,13 @@ def test_looking_around_makes_nothing(mount: MakeMount, saver_kata: Path, mode: 
 
 def damage(path: Path, oid: str) -> None:
     """Overwrite a loose object; it may have been overwritten before."""
-    file = path / ".git/objects" / oid[:2] / oid[2:]
+    file = loose(path, oid)
     file.chmod(0o644)
     file.write_bytes(b"not an object")
 
 
 def remove(path: Path, oid: str) -> None:
-    (path / ".git/objects" / oid[:2] / oid[2:]).unlink()
+    loose(path, oid).unlink()
 
 
 BY_NAME = [b"/events/%d.json" % index for index in range(4)] + [b"/diff/0..3.json", b"/diff/3..2.summary.json"]
@@ -177,7 +177,7 @@ def test_only_what_is_below_a_damaged_directory_fails(mount: MakeMount, store: P
     add_event(path, 1, files=files)
     loosen(path)
     oid = git(path, "rev-parse", "1:files/m").decode().strip()
-    object_file = path / ".git/objects" / oid[:2] / oid[2:]
+    object_file = loose(path, oid)
     saved = object_file.read_bytes()
     damage(path, oid)
     mounted = mount(store, mode)

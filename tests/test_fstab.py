@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from click import UsageError
 
 from katafs.cli.mount_options import split, to_arguments
 from katafs.cli.mounts import mount
-from tests.mounts import wait_until
+from tests.mounts import AS_OTHER, OTHER, wait_until
 from tests.system import System, system
 
 MESSAGE = '{"summary": {"colour": "red"}}'
@@ -66,15 +67,15 @@ def test_mount_by_either_type_and_at_boot(machine: System) -> None:
 
 def test_a_line_with_user_is_for_users(machine: System) -> None:
     """Whoever may read the store mounts it, and unmounts it, without root."""
-    as_other = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    as_other = shlex.join(AS_OTHER)
     # by a shell, since setpriv itself may still read everything
     if machine.run(f"{as_other} sh -c 'exec {sys.executable} -c \"import katafs\"'")[0]:
         pytest.skip("other users cannot read this Python")
     machine.done("mknod -m 666 /srv/fuse c 10 229; mount --bind /srv/fuse /dev/fuse")
-    machine.done("chown -R 65534:65534 /srv/katas /mnt/katas")
+    machine.done(f"chown -R {OTHER}:{OTHER} /srv/katas /mnt/katas")
     machine.done("echo '/srv/katas /mnt/katas fuse.katafs user,noauto 0 0' >> /etc/fstab")
     assert machine.run(f"{as_other} mount /mnt/katas") == (0, "")
-    assert "user_id=65534" in shown(machine)["options"].split(",")
+    assert f"user_id={OTHER}" in shown(machine)["options"].split(",")
     machine.done(f"echo '{MESSAGE}' > /srv/message")
     machine.done(f"{as_other} cp /srv/message {KATA}/ran_tests")
     assert machine.done(f"{as_other} readlink {KATA}/events/latest") == "1\n"

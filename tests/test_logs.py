@@ -65,8 +65,7 @@ def test_without_syslog_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFix
     """Before there is one, when it ends, and when another is there."""
     address = tmp_path / "log"
     handler = SysLog(str(address), pause=0.01)
-    log = logging.Logger("test", logging.INFO)  # noqa: LOG001 - for this test alone
-    log.addHandler(handler)
+    log = logger_of(handler)
     log.info("lost")
     for text in ("first", "second"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
@@ -86,8 +85,7 @@ def test_a_syslog_that_hangs_is_not_waited_for(tmp_path: Path, capfd: pytest.Cap
         syslog.bind(str(address))
         syslog.setblocking(False)
         handler = SysLog(str(address), pause=0.1)
-        log = logging.Logger("test")  # noqa: LOG001 - for this test alone
-        log.addHandler(handler)
+        log = logger_of(handler)
         try:
             for number in range(5000):
                 log.info("%d %s", number, "x" * 1000)
@@ -109,8 +107,7 @@ def test_a_burst_is_waited_for(tmp_path: Path) -> None:
         syslog.bind(str(address))
         syslog.settimeout(DEADLINE)
         handler = SysLog(str(address))
-        log = logging.Logger("test")  # noqa: LOG001 - for this test alone
-        log.addHandler(handler)
+        log = logger_of(handler)
         said: list[bytes] = []
         listener = threading.Thread(target=lambda: said.extend(syslog.recv(4096) for _ in range(200)))
         listener.start()
@@ -121,6 +118,13 @@ def test_a_burst_is_waited_for(tmp_path: Path) -> None:
             listener.join()
             handler.close()
     assert [line.rstrip(b"\0").rpartition(b" ")[2] for line in said] == [b"%d" % number for number in range(200)]
+
+
+def logger_of(handler: SysLog) -> logging.Logger:
+    """One for this test alone."""
+    log = logging.Logger("test", logging.INFO)  # noqa: LOG001
+    log.addHandler(handler)
+    return log
 
 
 def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:

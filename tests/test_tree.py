@@ -18,7 +18,7 @@ from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Tree
-from tests.katas import add_event, git, loosen, make_kata, make_odd_kata, unpack
+from tests.katas import add_event, git, loose, loosen, make_kata, make_odd_kata, unpack
 from tests.mounts import MakeMount, wait_until
 
 SAVER, NATIVE = "rG63fy", "Nt1veK"
@@ -192,8 +192,7 @@ def test_names_of_a_directory_that_was_damaged_when_the_kernel_was_told(tmp_path
     zero = tree.tip("AbCdEf")
     add_event(path, 1, files=dict.fromkeys(("a", "sub/x", "sub/y"), "1"))
     loosen(path)
-    digits = git(path, "rev-parse", "main:files/sub").decode().strip()
-    damaged = path / ".git/objects" / digits[:2] / digits[2:]
+    damaged = loose(path, "main:files/sub")
     kept = damaged.read_bytes()
     damaged.chmod(0o644)
     damaged.write_bytes(b"damaged")

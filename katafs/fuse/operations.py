@@ -69,7 +69,7 @@ class Operations(pyfuse3.Operations):
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._makers.waiting + self._writes.waiting + self._writes.telling + self.reading.waiting
+        return self._tree.ctx.counters.waiting() + self._writes.telling + self.reading.waiting
 
     # -- names and attributes
 

@@ -32,7 +32,7 @@ _MOST_FOR_NOTHING = 8
 
 
 class Waiting:
-    """The parts of trio that pyfuse3's session uses. ``is_busy`` says whether requests are being answered meanwhile.
+    """The parts of trio that pyfuse3's session uses. ``busy`` says how many requests are being answered meanwhile.
 
     ``moment`` and ``soon`` are in seconds.
     """
@@ -43,9 +43,9 @@ class Waiting:
     current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
     notify_closing = staticmethod(trio.lowlevel.notify_closing)
 
-    def __init__(self, is_busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
+    def __init__(self, busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
         self.lowlevel = self
-        self._is_busy = is_busy
+        self._busy = busy
         # on a single processor the others need it meanwhile
         self._moment = moment if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._soon = soon
@@ -70,7 +70,7 @@ class Waiting:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLIN)
         began = perf_counter()
-        is_busy = self._is_busy() > 0
+        is_busy = self._busy() > 0
         most = _BESIDE_OTHERS if is_busy else _IN_A_ROW
         # pyfuse3 starts another task whenever none waits for its turn: it must come to that
         is_alone = self._turn is not None and not self._turn.is_wanted

@@ -165,12 +165,11 @@ class GitRepo:
         found = TREE_ENTRY.findall(data)
         if not _is_whole(found, data):
             found = self._odd_entries(oid, data)
-        entries = [TreeEntry(name, int(mode, 8), entry) for mode, name, entry in found if is_component(name)]
-        if len({entry.name for entry in entries}) < len(entries):
-            first: dict[bytes, TreeEntry] = {}
-            for entry in entries:
-                first.setdefault(entry.name, entry)
-            entries = list(first.values())
+        first: dict[bytes, TreeEntry] = {}
+        for mode, name, entry in found:
+            if is_component(name):
+                first.setdefault(name, TreeEntry(name, int(mode, 8), entry))
+        entries = list(first.values())
         if len(entries) <= _SMALL_TREE:
             self._trees.keep(oid, entries)
         return entries
@@ -214,9 +213,10 @@ class GitRepo:
 
     def commit(self, oid: Oid) -> Commit:
         """One commit; of an annotated tag the commit that it stands for."""
-        known = self._commits.get(oid) or self._read_commit(oid)
-        if len(known.message) <= _SHORT_MESSAGE:
-            self._commits.keep(oid, known)
+        if (known := self._commits.get(oid)) is None:
+            known = self._read_commit(oid)
+            if len(known.message) <= _SHORT_MESSAGE:
+                self._commits.keep(oid, known)
         return known
 
     def _read_commit(self, oid: Oid) -> Commit:

@@ -24,7 +24,6 @@ DIRECTORY = 0o040755
 FILE = 0o100644
 
 _CHUNK = 1 << 20
-_PACKS = b".git/objects/pack/"
 # a few trees can name each other so often that their files would fill any disk
 _MOST_FILES = 100_000
 _MOST_BYTES = 1 << 30
@@ -103,7 +102,7 @@ def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Ext
     else:
         pack = write_pack(repo, tip.oid, file.file)
         file.grow(pack.size)
-    pack_path = _PACKS + f"pack-{pack.name}".encode()
+    pack_path = f".git/objects/pack/pack-{pack.name}".encode()
     refs = {"refs/heads/main": tip.oid}
     for index, tag in tip.tags.items():
         # a tag of its own, or none

@@ -34,18 +34,17 @@ class Store:
 
     def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
         self.root = root
-        self._root = os.fspath(root)
         self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
 
     def path(self, parts: str) -> Path:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
-        return self.root.joinpath(*(parts[at : at + 2] for at in range(0, len(parts), 2)))
+        return Path(self._place(parts))
 
     def _place(self, parts: str) -> str:
         """The same as a string: it is wanted several times for each look at a kata."""
-        return "/".join((self._root, *(parts[at : at + 2] for at in range(0, len(parts), 2))))
+        return "/".join((str(self.root), *(parts[at : at + 2] for at in range(0, len(parts), 2))))
 
     def status(self, parts: str) -> os.stat_result:
         """The status of such a directory. Raises `NotFoundError` if there is none; links are not followed."""

@@ -88,12 +88,6 @@ def copy_kata(layout: str, store: Path) -> Path:
     return path
 
 
-def loose(path: Path, name: str) -> Path:
-    """The file of a loose object."""
-    oid = git(path, "rev-parse", name).decode().strip()
-    return path / ".git" / "objects" / oid[:2] / oid[2:]
-
-
 def left(path: Path, code: str) -> Finding:
     """The one finding of a kind, which a repair leaves as it is."""
     before = references(path)

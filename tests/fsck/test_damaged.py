@@ -16,11 +16,10 @@ from tests.fsck.cases import (
     check,
     codes,
     left,
-    loose,
     make_old,
     references,
 )
-from tests.katas import git, stored_rows
+from tests.katas import git, loose, stored_rows
 
 
 def cut(file: Path) -> None:

@@ -17,11 +17,10 @@ from tests.fsck.cases import (
     check,
     copy_kata,
     kept,
-    loose,
     make_old,
     references,
 )
-from tests.katas import git
+from tests.katas import git, loose
 
 Damage = Callable[[Path], object]
 NOWHERE = "1234567890123456789012345678901234567890"
