@@ -78,21 +78,18 @@ class NewPack:
         self._idx, file = self._temporary()
         file.write(pack.idx)
         _sync(file)
-        # by its checksum, as git names packs: the last but one 20 bytes of the index
-        self._path = self._directory / f"pack-{pack.idx[-40:-20].hex()}.pack"
+        # A name that no pack ever had: git, which has listed an old one of the same content, removes that by its name.
+        self._path = self._directory / f"pack-{secrets.token_hex(20)}.pack"
         return pack
 
     def install(self, *, is_kept: bool = False) -> Path:
-        """Let others see it: its path. What is there under its name has the same content, or is damaged.
+        """Let others see it: its path.
 
         ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers to its objects; until then
         ``git repack -a -d`` would drop them with the pack.
         """
         with contextlib.ExitStack() as failed:
             if is_kept:
-                # Another name each time: the same objects may have been stored, and let go, a moment ago, and git,
-                # which has seen that pack without its mark, removes it by its name.
-                self._path = self._directory / f"pack-{secrets.token_hex(20)}.pack"
                 mark = self._path.with_suffix(".keep")
                 with contextlib.suppress(FileExistsError), open(mark, "xb") as keep:
                     # on a full disk this may be what does not fit

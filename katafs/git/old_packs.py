@@ -6,6 +6,7 @@ Whoever reads an object looks through all packs. So the packs of single events a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import struct
 import zlib
@@ -40,11 +41,16 @@ class PackFile(NamedTuple):
 
 
 def pack_files(directory: Path) -> list[PackFile]:
-    """The packs in ``objects/pack`` that may be replaced by others, by name. Raises OSError."""
+    """The packs in ``objects/pack`` that may be replaced by others, by name; none where there is an index that is not
+    read here, or a multi-pack-index, which would name packs that are gone. Raises OSError."""
     try:
         with os.scandir(directory) as entries:
             status = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     except FileNotFoundError:
+        return []
+    if any(name.startswith("multi-pack-index") for name in status):
+        return []
+    if not all(_is_readable(directory / name) for name in status if name.endswith(".idx")):
         return []
     found = []
     for name in sorted(status):
@@ -53,6 +59,20 @@ def pack_files(directory: Path) -> list[PackFile]:
             each = status[name]
             found.append(PackFile(directory / name, each.st_size, (each.st_dev, each.st_ino, each.st_mtime_ns)))
     return found
+
+
+def _is_readable(idx: Path) -> bool:
+    """Whether an index is what it was when it was written: it ends in its own checksum, and is of version 2."""
+    try:
+        with open(os.path.join(real_path(idx.parent), idx.name), "rb", opener=open_inside) as file:
+            digest, head, tail = hashlib.sha1(), b"", b""
+            while piece := file.read(1 << 18):
+                head = head or piece[: len(_IDX_HEAD)]
+                digest.update((tail + piece)[:-20])
+                tail = (tail + piece)[-20:]
+    except OSError:
+        return False
+    return head == _IDX_HEAD and digest.digest() == tail
 
 
 def remove_packs(packs: Iterable[PackFile], but: Path) -> None:
