@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -56,11 +57,12 @@ class Shared(Generic[_K, _V]):
 
     def get(self, key: _K) -> _V | None:
         """What was kept under a key."""
-        with self._lock:
-            found = self._known.get(key)
-            if found is not None:
+        # no lock: each of these is one step to other threads
+        found = self._known.get(key)
+        if found is not None:
+            with contextlib.suppress(KeyError):
                 self._known.move_to_end(key)
-            return found
+        return found
 
     def keep(self, key: _K, value: _V) -> None:
         """Keep a value, unless there is one; those that were used longest ago go for it."""

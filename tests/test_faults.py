@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from katafs.git import GitRepo, GitWriter
-from katafs.git.ref_locks import _seen
+from katafs.git.refs.locks import _seen
 from tests.katas import add_event, assert_sound, git, make_kata
 from tests.mounts import MakeMount, Mount, wait_until
 from tests.test_bounds import MIB, big_event, memory, workers

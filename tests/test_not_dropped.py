@@ -14,8 +14,8 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
-from katafs.git.ref_locks import RefLocks
-from katafs.git.repo import MAIN
+from katafs.git.refs.locks import RefLocks
+from katafs.git.refs.reading import MAIN
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, parse_act

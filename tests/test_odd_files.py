@@ -13,10 +13,10 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, TagPacker
-from katafs.git.new_pack import let_go, remove_left_behind, store_pack
-from katafs.git.objects import BLOB, object_id
-from katafs.git.ref_locks import RefLocks
-from katafs.git.refs import RefWriter
+from katafs.git.store.new_pack import let_go, remove_left_behind, store_pack
+from katafs.git.format.loose import BLOB, object_id
+from katafs.git.refs.locks import RefLocks
+from katafs.git.refs.writing import RefWriter
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
-from katafs.git.pack import _type_and_size, varint
-from katafs.git.packed import Packs
+from katafs.git.format.pack import entry_head, varint
+from katafs.git.odb.packs import Packs
 from tests.katas import add_event, git, make_kata
 from tests.mounts import MakeMount
 

@@ -15,11 +15,11 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
-from katafs.git.delta import apply_delta
-from katafs.git.loose import BLOB, COMMIT, TREE
-from katafs.git.new_pack import KEPT
-from katafs.git.old_packs import MOST_SMALL, merge_packs
-from katafs.git.tight import piecewise_delta
+from katafs.git.format.delta import apply_delta
+from katafs.git.format.loose import BLOB, COMMIT, TREE
+from katafs.git.store.new_pack import KEPT
+from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.format.delta import piecewise_delta
 from katafs.kata.commit import set_option
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
 from tests.killing import deaths

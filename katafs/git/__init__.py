@@ -3,48 +3,37 @@
 A repository in the store is hostile: nothing of its configuration, and nothing of the daemon's user's, may change
 what is read or written, and no hook, filter or attribute of it is ever run. libgit2 runs no hooks for the calls used
 here; the settings below switch off the rest for the whole process.
+
+    format   git's formats, as functions of bytes
+    odb      reading objects          refs    references
+    repo     reading a repository     store   writing to one, and upkeep
+    diff     what differs between two trees, or contents
 """
 
 import pygit2
 from pygit2.enums import ConfigLevel
 
-from katafs.git.compacting import Parts, Repack, TagPacker, parts
-from katafs.git.history import HistoryWriter, ObjectHasher
-from katafs.git.lock import repository_lock
-from katafs.git.mending import STALE_LOCK, RefMender, put_object
-from katafs.git.objects import Oid
-from katafs.git.references import Reference, packed_references, read_reference, references
-from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
-from katafs.git.verify import KIND_WORDS, Damage, Whereabouts, verify
-from katafs.git.write import GitWriter, check_config, init_repository
+from katafs.git.format.commit import Commit
+from katafs.git.format.loose import Oid
+from katafs.git.format.tree import TreeEntry, is_component
+from katafs.git.refs.reading import Reference, packed_references, read_reference, references
+from katafs.git.repo import GitRepo
+from katafs.git.store.mutex import repository_lock
+from katafs.git.store.writer import GitWriter, init_repository
 
 __all__ = [
-    "KIND_WORDS",
-    "STALE_LOCK",
     "Commit",
-    "Damage",
     "GitRepo",
     "GitWriter",
-    "HistoryWriter",
-    "ObjectHasher",
     "Oid",
-    "Parts",
-    "RefMender",
     "Reference",
-    "Repack",
-    "TagPacker",
     "TreeEntry",
-    "Whereabouts",
-    "check_config",
     "init_repository",
     "is_component",
     "packed_references",
-    "parts",
-    "put_object",
     "read_reference",
     "references",
     "repository_lock",
-    "verify",
 ]
 
 # Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).

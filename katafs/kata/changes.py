@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from katafs.git import GitRepo, Oid
-from katafs.git.patch import Delta, Region, Side, changed_regions, is_binary
-from katafs.git.renames import git_deltas
+from katafs.git.diff.patch import Delta, Region, Side, changed_regions, is_binary
+from katafs.git.diff.renames import git_deltas
 from katafs.kata.listing import Listing
 
 MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git.refs.reading import MAIN
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
@@ -92,7 +93,14 @@ class _Attempt:
         self.git.store()
         if self.announce is not None:
             self.announce(new.commit)
-        self.git.refs.move_main(new.commit, old.commit)
+        try:
+            self.git.refs.move_main(new.commit, old.commit)
+        except StorageError as error:
+            # after a failed sync nobody knows what is on the disk
+            if self.repo.main() != new.commit:
+                raise
+            message = f"event {new.last} may be there, and may be lost by a power cut: {error}"
+            raise StorageError(message, error.errno) from error
         if self.landed is not None:
             self.landed(Committed(new.last, new.commit))
 
@@ -104,7 +112,7 @@ def read_head(git: GitWriter) -> Head:
     if tip is None:
         raise DamagedError(f"{repo.path} has no branch main")
     head = Head.read(repo, tip)
-    git.build_on(head.root.tree)
+    git.build_on(tip)
     first = head.last
     end = time.monotonic() + _TAG_SECONDS
     while repo.tag(first) is None and time.monotonic() < end:
@@ -174,7 +182,10 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
     try:
         with acting_as_owner(path):
             repo = GitRepo(path)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS), GitWriter(repo) as git:
+            with (
+                repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone,
+                GitWriter(repo, is_alone=is_alone) as git,
+            ):
                 result = _again_and_again(git, kata_id, attempt, end)
                 git.merge()
                 return result
@@ -189,7 +200,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
     lost: RaceLostError | None = None
     while True:
         # each attempt stores another commit: not while it is in vain
-        if not tries or not git.refs.is_main_locked():
+        if not tries or not git.refs.locks.is_locked(MAIN):
             git.forget()
             try:
                 return attempt(git)
@@ -218,6 +229,7 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
             return Committed(new.last, new.commit)
         index = head.last
     # what is answered for must be durable, whoever recorded it
+    attempt.git.store()
     attempt.git.refs.sync_main()
     return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid, is_new=False)
 
@@ -254,6 +266,7 @@ def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> 
     subjects = (commit.subject for commit in attempt.repo.history(head.commit)) if is_shown else ()
     new = writer.option(head, name, value, in_any_case=is_shown and name not in set_options(subjects))
     if new is None:
+        attempt.git.store()
         attempt.git.refs.sync_main()
         return None
     attempt.move(new, head)

@@ -1,4 +1,4 @@
-"""Compaction: the repository of a kata that is left alone is packed anew (`katafs.git.compacting`).
+"""Compaction: the repository of a kata that is left alone is packed anew (`katafs.git.store.compacting`).
 
 A history of packs of single events, and of tags in files of their own, takes three files an event; packed anew, one
 pack, its index and ``packed-refs`` hold all of it, and each version of a file is a difference from the next. That needs
@@ -17,9 +17,12 @@ from typing import cast
 
 from katafs import process
 from katafs.errors import NotFoundError, StorageError
-from katafs.git import GitRepo, Parts, Repack, TagPacker, parts, repository_lock
-from katafs.git.objects import LARGEST
-from katafs.git.repo import MAIN
+from katafs.git import GitRepo, repository_lock
+from katafs.git.odb.loose_files import LARGEST
+from katafs.git.refs.reading import MAIN
+from katafs.git.refs.writing import RefWriter
+from katafs.git.store.compacting import Parts, Repack, parts
+from katafs.git.store.new_pack import remove_left_behind
 from katafs.owner import acting_as_owner
 
 # What a kata may be stored in before it is worth the work: an event is a pack and a tag. So the last events of a kata
@@ -75,12 +78,14 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
             if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
                 return None
             before = Usage.of(repo.git_dir)
+            with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+                if is_alone and repo.objects.pack_directory.is_dir():
+                    remove_left_behind(repo.objects.pack_directory)
             with Repack(repo) as repack:
                 is_gain = repack.write()
-                if is_gain:
-                    with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
-                        repack.swap()
-            is_gain |= TagPacker(repo).pack_tags() > 0
+                with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+                    repack.swap()
+                    is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
             repo.objects.close()
             return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
     except FileNotFoundError as error:

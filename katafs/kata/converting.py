@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from katafs.git import ObjectHasher, Oid
+from katafs.git import Oid
+from katafs.git.store.history import ObjectHasher
 from katafs.kata.events import Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act

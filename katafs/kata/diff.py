@@ -25,9 +25,9 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.git.objects import LARGEST
-from katafs.git.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
-from katafs.git.renames import git_deltas, similarity
+from katafs.git.odb.loose_files import LARGEST
+from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
+from katafs.git.diff.renames import git_deltas, similarity
 from katafs.kata.listing import Listing
 from katafs.text import decode
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryError, NotFoundError
 from katafs.git import GitRepo
-from katafs.git.objects import LARGEST
+from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.image import DIRECTORY, FILE, Image, Tip, write_image
 from katafs.kata.spool import Spool, SpoolFile
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.git.pack import index_file, write_pack
-from katafs.git.whole_pack import whole_pack
+from katafs.git.format.work_tree import index_file
+from katafs.git.store.pack_writer import write_pack
+from katafs.git.store.whole_pack import whole_pack
 from katafs.kata.names import folded, is_dot_git
 from katafs.kata.spool import Extent, SpoolFile, storage_errors
 from katafs.text import decode

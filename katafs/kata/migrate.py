@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from katafs.errors import NotFoundError, ReadOnlyError, StorageError
-from katafs.git import HistoryWriter, repository_lock
-from katafs.git.storing import sync_directory
+from katafs.git import repository_lock
+from katafs.git.store.history import HistoryWriter
+from katafs.git.store.storing import sync_directory
 from katafs.kata.converting import convert, identity
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_files import Signature, event_of, is_plain_name, plain_names, signature

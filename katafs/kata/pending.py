@@ -21,7 +21,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError, TooLargeError
 from katafs.git import repository_lock
-from katafs.git.storing import sync_directory
+from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, record
 from katafs.kata.events import Row, moment_of, time_ns, time_of
 from katafs.kata.exclusive import UNNOTED, Attempt

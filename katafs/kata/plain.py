@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from katafs.errors import NotFoundError, unreadable
-from katafs.git.inside import open_inside, real_path
+from katafs.git.files import open_beneath, real_path
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
 _GIT_SHOWN = frozenset(b"HEAD ORIG_HEAD COMMIT_EDITMSG config description index logs objects packed-refs refs".split())
@@ -71,7 +71,7 @@ def read(root: Path, path: bytes, offset: int, length: int) -> bytes:
     status(root, path)
     try:
         # `status` found no link; there may be one by now
-        fd = open_inside(os.path.join(real_path(root), os.fsdecode(path)))
+        fd = open_beneath(os.path.join(real_path(root), os.fsdecode(path)))
         try:
             return os.pread(fd, length, offset)
         finally:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError
-from katafs.git.storing import sync_directory
+from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, set_option
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.layouts import OPTION_DEFAULTS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git.repo import open_plain
+from katafs.git.files import open_plain
 from katafs.kata.layouts import OPTION_DEFAULTS
 
 LARGEST = 16 << 20  # bytes of a plain file

@@ -22,8 +22,8 @@ from pathlib import Path
 import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
-from katafs.git import HistoryWriter
-from katafs.git.inside import open_inside, real_path
+from katafs.git.store.history import HistoryWriter
+from katafs.git.files import open_beneath, real_path
 from katafs.kata.converting import convert, first_commit, identity
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_files import Signature, mtime_ns, signature
@@ -100,7 +100,7 @@ class PartlyRead:
         opened = self._opened.get(key)
         if opened is None or opened.state != state:
             with contextlib.suppress(OSError):
-                opened = _Opened(open_inside(os.path.join(real_path(root), os.fsdecode(path))), state)
+                opened = _Opened(open_beneath(os.path.join(real_path(root), os.fsdecode(path))), state)
         if opened is not None and _state(os.fstat(opened.fd)) == state:
             self._opened[key] = opened
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
-from katafs.git.ref_locks import RefLocks
-from katafs.git.repo import MAIN
+from katafs.git.refs.locks import RefLocks
+from katafs.git.refs.reading import MAIN
 from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
 from katafs.kata.writing import Head
 from katafs.owner import acting_as_owner
@@ -33,7 +33,7 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
                 if error.errno != errno.EBUSY:
                     raise
             # somebody else has it, who may be waiting for the one that the dead left
-            RefLocks(repo).unlock_dead(MAIN, commit)
+            RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
             with repository_lock(repo.git_dir, PATIENCE_SECONDS):
                 return _find(repo, commit)
     except OSError as error:
@@ -43,13 +43,13 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
 
 def _find(repo: GitRepo, commit: Oid) -> Committed | None:
     with GitWriter(repo) as git:
-        git.refs.unlock_dead(MAIN, commit)
+        git.refs.locks.unlock_dead(MAIN, commit)
         tip = repo.main()
         if tip is None or all(known.oid != commit for known in repo.history(tip)):
             return None
         last = Head.read(repo, commit).last
         for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
-            git.refs.unlock_dead(f"refs/tags/{index}", event)
+            git.refs.locks.unlock_dead(f"refs/tags/{index}", event)
         read_head(git)
         git.refs.sync_main()
         return Committed(last, commit)

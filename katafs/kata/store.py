@@ -9,7 +9,8 @@ from typing import Any
 
 from katafs.caching import CountedCache
 from katafs.errors import DamagedError, KataError, NotFoundError
-from katafs.git import pack_reader
+from katafs.git.odb.pack_reader import clear_bases
+from katafs.git.odb.parts import clear_parts
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
@@ -129,7 +130,8 @@ class Store:
         """Forget what was read, and can be read again."""
         self._caches.clear()
         forget_rows()
-        pack_reader.forget()
+        clear_bases()
+        clear_parts()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""

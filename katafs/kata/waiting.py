@@ -11,7 +11,7 @@ import logging
 import os
 from pathlib import Path
 
-from katafs.git.storing import sync_directory
+from katafs.git.store.storing import sync_directory
 from katafs.kata.ids import is_kata_id
 from katafs.owner import acting_as_owner
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.git.objects import LARGEST
+from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.kata import Kata
 from katafs.kata.snapshot import Content, Snapshot
 from katafs.kata.spool import Spool, SpoolFile
@@ -95,7 +95,7 @@ class SummaryFile(File):
 def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
     file = spool.file()
     try:
-        if GitRepo(path).objects.unfold_loose(oid, lambda piece: file.add([piece])):
+        if GitRepo(path).objects.inflate_loose(oid, BLOB, lambda piece: file.add([piece])):
             return file
     except BaseException:
         file.close()

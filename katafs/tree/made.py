@@ -18,7 +18,7 @@ from katafs import process
 from katafs.caching import CountedCache
 from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
-from katafs.git.objects import LARGEST
+from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.nodes import NEVER, File, Later, Maker, Owner
 from katafs.tree.numbers import Key

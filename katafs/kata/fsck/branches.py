@@ -10,8 +10,9 @@ from functools import partial
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
-from katafs.git.objects import COMMIT
-from katafs.git.repo import MAIN, open_plain
+from katafs.git.format.loose import COMMIT
+from katafs.git.refs.reading import MAIN
+from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
@@ -41,7 +42,7 @@ def packed(exam: Examination) -> Iterator[Problem]:
 
         def mend() -> None:
             exam.keep(".git/packed-refs")
-            exam.mender.clean_packed()
+            exam.mender.rewrite_packed()
 
         message = f".git/packed-refs has {wrong} line{'s' if wrong > 1 else ''} that git does not understand"
         yield Problem("packed-refs-damaged", message, mend)
@@ -139,7 +140,7 @@ def _last_logged(exam: Examination) -> Oid | None:
 def _heads(repo: GitRepo) -> dict[Oid, Chain]:
     """All commits with events that no other such commit follows, in any pack or file."""
     parents: dict[Oid, tuple[Oid, ...]] = {}
-    for oid in {*repo.objects.loose(), *repo.objects.packed()}:
+    for oid in {*repo.objects.loose, *repo.objects.packs}:
         try:
             if repo.objects.kind(oid) == COMMIT:
                 parents[oid] = repo.commit(oid).parents

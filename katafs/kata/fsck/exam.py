@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
-from katafs.git import GitRepo, Oid, Reference, RefMender, references
+from katafs.git import GitRepo, Oid, Reference, references
+from katafs.git.refs.writing import RefWriter
+from katafs.git.store.verify import is_there
 from katafs.kata.events import Row, event_type, parse_rows
 from katafs.kata.fsck.findings import printable
 from katafs.kata.fsck.keeping import keep
@@ -167,12 +169,12 @@ class Examination:
     # -- for those who mend
 
     @property
-    def mender(self) -> RefMender:
-        return RefMender(self.repo)
+    def mender(self) -> RefWriter:
+        return RefWriter(self.repo)
 
     def keep_commit(self, oid: Oid, name: str) -> None:
         """Keep a commit that ``main`` does not contain, by a reference that git does not clone."""
-        if oid in self.chain.commits or oid not in self.repo.objects:
+        if oid in self.chain.commits or not is_there(self.repo, oid):
             return
         safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
         kept = f"{LOST}/{safe.strip('.')[:60] or 'unnamed'}-{oid.hex()[:12]}"

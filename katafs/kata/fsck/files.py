@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from katafs.git import STALE_LOCK, read_reference
-from katafs.git.index_pack import index_of, put_index
-from katafs.git.repo import open_plain
+from katafs.git import read_reference
+from katafs.git.refs.locks import STALE_MAIN
+from katafs.git.store.mending import index_of, put_index
+from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import newest_mtime, remove_tree
@@ -54,15 +55,15 @@ def locks(exam: Examination) -> Iterator[Problem]:
     """Lock files that nobody holds: git and libgit2 wait for them for ever."""
     for name, age in sorted(exam.scan.locks.items()):
         is_reference = _REFERENCE_LOCK.fullmatch(name) is not None
-        limit = STALE_LOCK if is_reference else _STALE_OTHER_LOCK
+        limit = STALE_MAIN if is_reference else _STALE_OTHER_LOCK
         if age > limit:
             lock = name.removeprefix(".git/").removesuffix(".lock")
             message = f"{printable(name)} was left behind {_ago(age)} ago by a writer that died"
-            yield Problem("lock-stale", message, partial(exam.mender.break_lock, lock, limit))
-        elif age < -STALE_LOCK:
+            yield Problem("lock-stale", message, partial(exam.mender.locks.break_lock, lock, limit))
+        elif age < -STALE_MAIN:
             message = f"{printable(name)} has a time in the future, so that it cannot be judged"
             yield Problem("lock-held", message, advice="remove it if nobody writes to this kata")
-        elif not is_reference and age > STALE_LOCK:
+        elif not is_reference and age > STALE_MAIN:
             message = f"{printable(name)} is {_ago(age)} old: a writer may be at work"
             yield Problem("lock-held", message, advice=f"look again when it is {_ago(_STALE_OTHER_LOCK)} old")
 
@@ -70,7 +71,7 @@ def locks(exam: Examination) -> Iterator[Problem]:
 def young_locks(exam: Examination) -> bool:
     """Whether the lock of a reference is there that is too young to be judged, and will soon be old enough."""
     ages = [age for name, age in exam.scan.locks.items() if _REFERENCE_LOCK.fullmatch(name)]
-    return any(-STALE_LOCK <= age <= STALE_LOCK for age in ages)
+    return any(-STALE_MAIN <= age <= STALE_MAIN for age in ages)
 
 
 def temporary_files(exam: Examination) -> Iterator[Problem]:

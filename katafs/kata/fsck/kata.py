@@ -16,7 +16,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
-from katafs.git import Damage, repository_lock
+from katafs.git import repository_lock
+from katafs.git.store.verify import Damage
 from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Problem, State

@@ -5,7 +5,6 @@ That takes long, and is done without keeping anybody from writing; what is found
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -13,9 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
-from katafs.git import KIND_WORDS, Damage, Oid, Whereabouts, put_object, verify
-from katafs.git.objects import BLOB
-from katafs.git.repo import open_plain
+from katafs.git import Oid
+from katafs.git.files import open_plain
+from katafs.git.format.loose import BLOB, object_id
+from katafs.git.store.mending import put_object
+from katafs.git.store.verify import Damage, Whereabouts, is_there, verify
 from katafs.kata.fsck.exam import Examination, Step
 from katafs.kata.fsck.findings import Problem, events, printable
 
@@ -27,13 +28,13 @@ def look(exam: Examination) -> list[Damage]:
     tips = [found.oid for found in exam.references.values() if found.oid is not None]
     seen: set[Oid] = set()
     main = [exam.main] if exam.main is not None else []
-    found = list(verify(exam.repo, [*main, *(tip for tip in tips if tip in exam.repo.objects)], seen))
-    for oid in exam.repo.objects.loose():
+    found = list(verify(exam.repo, [*main, *(tip for tip in tips if is_there(exam.repo, tip))], seen))
+    for oid in exam.repo.objects.loose:
         if oid not in seen:
             try:
                 exam.repo.objects.check(oid, exam.repo.objects.kind(oid))
             except DamagedError as error:
-                found.append(Damage(oid, 0, oid not in exam.repo.objects, str(error).rpartition(f"{oid.hex()} ")[2]))
+                found.append(Damage(oid, 0, not is_there(exam.repo, oid), str(error).rpartition(f"{oid.hex()} ")[2]))
     return found
 
 
@@ -54,12 +55,12 @@ def problems(exam: Examination, damage: list[Damage]) -> Iterator[Problem]:
         message = f"{what}: {where.get(found.oid) or 'no event of main needs it'}"
         packed = exam.repo.objects.read_packed(found.oid)
         mend = None
-        if packed is not None and exam.repo.objects.loose_file(found.oid).exists():
+        if packed is not None and found.oid in exam.repo.objects.loose:
             message += "; a pack has it whole"
             mend = partial(exam.keep, _file(exam, found.oid), move=True)
         elif found.oid in copies:
             message += f"; {printable(copies[found.oid][0])} in the kata's directory has its bytes"
-            mend = partial(put_object, exam.repo, found.oid, KIND_WORDS[BLOB], copies[found.oid][1])
+            mend = partial(put_object, exam.repo, found.oid, BLOB, copies[found.oid][1])
         advice = "" if mend else _advice(exam)
         yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
 
@@ -71,7 +72,7 @@ def _advice(exam: Examination) -> str:
 
 
 def _file(exam: Examination, oid: Oid) -> str:
-    return os.fspath(exam.repo.objects.loose_file(oid).relative_to(exam.path))
+    return os.path.relpath(exam.repo.objects.loose.path(oid), os.path.realpath(exam.path))
 
 
 def _is_damaged(exam: Examination, found: Damage) -> bool:
@@ -79,7 +80,7 @@ def _is_damaged(exam: Examination, found: Damage) -> bool:
     try:
         if found.kind:
             objects.check(found.oid, found.kind)
-        elif objects.loose_file(found.oid).exists():
+        elif found.oid in objects.loose:
             objects.check(found.oid, objects.kind(found.oid))
     except DamagedError:
         return True
@@ -133,7 +134,7 @@ def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]
         directories[:] = [name for name in directories if name != ".git"]
         for name in names:
             data = _plain_file(Path(parent, name), owner)
-            oid = hashlib.sha1(b"blob %d\0" % len(data) + data).digest() if data is not None else b""
+            oid = object_id(BLOB, data) if data is not None else b""
             if data is not None and oid in wanted:
                 found[oid] = (os.fspath(Path(parent, name).relative_to(exam.path)), data)
             left -= 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from katafs.git.repo import open_plain
+from katafs.git.files import open_plain
 from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.errors import KataError
-from katafs.git import check_config, read_reference
-from katafs.git.repo import open_plain
+from katafs.git import read_reference
+from katafs.git.config import check_config
+from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file

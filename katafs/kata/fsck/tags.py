@@ -24,7 +24,7 @@ def missing(exam: Examination) -> Iterator[Problem]:
     known = {index: exam.expected[index] for index in lacking if index in exam.expected}
     if known:
         message = f"{events(known)} {'has no tag' if len(known) == 1 else 'have no tags'}"
-        mend = partial(exam.mender.set_tags, known)
+        mend = partial(exam.mender.set_tags, known, replacing=True)
         yield Problem("tag-missing", message, mend, is_passing=True, indexes=frozenset(known))
 
 

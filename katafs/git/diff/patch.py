@@ -1,0 +1,231 @@
+"""What differs between two trees, and between two contents.
+
+Names, modes and ids come back as values, a change of text as numbers of lines: nothing here prints a patch. Contents
+are compared as byte strings that belong to no repository, because for those of one libgit2 looks up the diff driver of
+each path in ``.gitattributes``, ``.git/info/attributes`` and ``.git/config`` (seen; libgit2's diff_driver.c).
+"""
+
+from __future__ import annotations
+
+import base64
+import string
+import zlib
+from collections import Counter
+from typing import NamedTuple
+
+import pygit2
+from pygit2.enums import DeltaStatus, DiffFind, DiffOption
+
+from katafs.errors import DamagedError, HeavyError
+from katafs.git.format.loose import Oid
+from katafs.git.format.tree import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, TreeEntry
+from katafs.git.repo import GitRepo
+
+# git's diff.renameLimit: when more pairs than its square are left to compare, only exact renames are found.
+RENAME_LIMIT = 1000
+
+# Larger or deeper trees katafs does not show either (kata.listing)
+MAX_PATHS = 100_000
+MAX_DEPTH = 64
+
+_KIND = 0o170000
+_LENGTHS = b" " + string.ascii_letters.swapcase().encode()
+
+
+class Side(NamedTuple):
+    """A file on one side of a difference: its path below the compared tree, its mode as git shows it, its object."""
+
+    path: bytes
+    mode: int
+    oid: Oid
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rpartition(b"/")[2]
+
+    @property
+    def kind(self) -> int:
+        """The mode without permissions."""
+        return self.mode & _KIND
+
+    @property
+    def is_regular(self) -> bool:
+        return self.kind == MODE_BLOB & _KIND
+
+    @property
+    def is_submodule(self) -> bool:
+        return self.mode == MODE_SUBMODULE
+
+
+class Delta(NamedTuple):
+    """One file that differs: created if `old` is None, deleted if `new` is None, renamed if the paths differ."""
+
+    old: Side | None
+    new: Side | None
+
+    @property
+    def path(self) -> bytes:
+        """The newer path."""
+        side = self.new or self.old
+        return side.path if side is not None else b""
+
+
+class Region(NamedTuple):
+    """Lines of the old text that became lines of the new one; numbered from 0, the ends not included."""
+
+    old_start: int
+    old_end: int
+    new_start: int
+    new_end: int
+
+
+def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
+    """The files that differ between two trees (None: an empty one), renames paired by libgit2, in order of `path`.
+
+    A file that became a symbolic link, or the like, is created and deleted. Raises `DamagedError` when an object that
+    is needed cannot be read, and for trees that are larger or deeper than katafs shows.
+    """
+    deltas = unpaired_deltas(repo, was, now)
+    created = [delta.new for delta in deltas if delta.new is not None and delta.old is None]
+    deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
+    if was is None or now is None or not created or not deleted:
+        return deltas
+    flags = _rename_flags(created, deleted)
+    if flags == DiffFind.FIND_RENAMES:
+        # libgit2 1.9.7 never returns from a truncated loose object: what it is going to read is read here first
+        for side in created + deleted:
+            if not side.is_submodule:
+                repo.blob(side.oid)
+    try:
+        return _paired(repo, was, now, flags)
+    except (KeyError, ValueError, OSError, pygit2.GitError) as error:
+        raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
+
+
+def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> list[Delta]:
+    """The files that differ between two trees, none renamed; in order of `path`, the created one of two first.
+
+    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does, and `HeavyError` where more than ``most``
+    files and directories differ.
+    """
+    if was == now:
+        return []
+    deltas: list[Delta] = []
+    todo = [(b"", was, now)]
+    for prefix, was_tree, now_tree in todo:
+        # Ten small trees can stand for 10^10 paths.
+        if len(todo) + len(deltas) > MAX_PATHS or prefix.count(b"/") > MAX_DEPTH:
+            raise DamagedError(f"{repo.git_dir}: the trees are too large or too deep to be compared")
+        old, new = _entries(repo, was_tree), _entries(repo, now_tree)
+        for name in old.keys() | new.keys():
+            one, other = old.get(name), new.get(name)
+            if one != other:
+                path = prefix + name
+                deltas += _file_deltas(_file(path, one), _file(path, other))
+                if _subtree(one) != _subtree(other):
+                    todo.append((path + b"/", _subtree(one), _subtree(other)))
+        if most is not None and len(todo) + len(deltas) > most:
+            raise HeavyError(f"{repo.git_dir}: more than {most} files differ")
+    return sorted(deltas, key=lambda delta: (delta.path, delta.new is None))
+
+
+def changed_regions(old: bytes, new: bytes, *, ignore_trailing_space: bool) -> list[Region]:
+    """Where two texts differ, by lines that end in ``\\n``; between two regions there is at least one equal line.
+
+    Among equally short answers it is the one of ``git diff``, but with `ignore_trailing_space` the one of saver, which
+    does not ask libgit2 for git's indent heuristic.
+    """
+    flag = DiffOption.IGNORE_WHITESPACE_EOL if ignore_trailing_space else DiffOption.INDENT_HEURISTIC
+    # No context, for pygit2 has 16 bits for its number of lines: there is no way to ask for all of a long file.
+    patch = pygit2.Patch.create_from(old, new, flag=flag | DiffOption.FORCE_TEXT, context_lines=0, interhunk_lines=0)
+    return [
+        Region(*_span(hunk.old_start, hunk.old_lines), *_span(hunk.new_start, hunk.new_lines)) for hunk in patch.hunks
+    ]
+
+
+def binary_body(old: bytes, new: bytes) -> bytes:
+    """The ``GIT binary patch`` that turns ``old`` into ``new``, and back; libgit2 chooses between literal and delta."""
+    patch = pygit2.Patch.create_from(old, new, flag=DiffOption.SHOW_BINARY | DiffOption.FORCE_BINARY)
+    _, body = patch.data.split(b"GIT binary patch\n", 1)
+    return b"GIT binary patch\n" + b"".join(map(_deflated_as_git, body.removesuffix(b"\n\n").split(b"\n\n")))
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether git takes a content for binary: by a NUL near its start."""
+    return b"\0" in data[:8000]
+
+
+def _deflated_as_git(part: bytes) -> bytes:
+    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise.
+
+    Each line is base 85 after a letter that tells its number of bytes, up to 52.
+    """
+    kind, *lines = part.split(b"\n")
+    packed = b"".join(base64.b85decode(line[1:])[: _LENGTHS.index(line[0])] for line in lines)
+    packed = zlib.compress(zlib.decompress(packed), 1)
+    pieces = (packed[start : start + 52] for start in range(0, len(packed), 52))
+    encoded = (b"%c%s\n" % (_LENGTHS[len(piece)], base64.b85encode(piece, pad=True)) for piece in pieces)
+    return b"%s\n%s\n" % (kind, b"".join(encoded))
+
+
+def _span(start: int, count: int) -> tuple[int, int]:
+    """A hunk's range from 0. An empty one is given by the line before it."""
+    first = start - 1 if count else start
+    return first, first + count
+
+
+# -- trees
+
+
+def _entries(repo: GitRepo, tree: Oid | None) -> dict[bytes, TreeEntry]:
+    return {entry.name: entry for entry in repo.tree(tree)} if tree is not None else {}
+
+
+def _subtree(entry: TreeEntry | None) -> Oid | None:
+    return entry.oid if entry is not None and entry.is_tree else None
+
+
+def _file(path: bytes, entry: TreeEntry | None) -> Side | None:
+    return _side(path, entry.mode, entry.oid) if entry is not None and not entry.is_tree else None
+
+
+def _side(path: bytes, mode: int, oid: Oid) -> Side:
+    """A file with the mode that git shows for a stored one, whatever its odd bits."""
+    if mode & _KIND == MODE_BLOB & _KIND:
+        return Side(path, MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB, oid)
+    return Side(path, MODE_SYMLINK if mode & _KIND == MODE_SYMLINK else MODE_SUBMODULE, oid)
+
+
+def _file_deltas(old: Side | None, new: Side | None) -> list[Delta]:
+    """What became of the file at one path."""
+    if old == new:
+        return []
+    if old is not None and new is not None and old.kind != new.kind:
+        return [Delta(None, new), Delta(old, None)]
+    return [Delta(old, new)]
+
+
+def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:
+    """How libgit2 shall look for renames. It is told so because its default asks the repository's configuration."""
+    same = Counter(side.oid for side in created) & Counter(side.oid for side in deleted)
+    if (len(created) - same.total()) * (len(deleted) - same.total()) > RENAME_LIMIT**2:
+        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
+    return DiffFind.FIND_RENAMES
+
+
+def _paired(repo: GitRepo, was: Oid, now: Oid, flags: DiffFind) -> list[Delta]:
+    """All deltas by libgit2, which takes for renamed what is at least half alike, as it reckons."""
+    old, new = (repo.objects.repository[pygit2.Oid(raw=oid)].peel(pygit2.Tree) for oid in (was, now))
+    diff = old.diff_to_tree(new)
+    # libgit2's own limit counts something else, the candidates for one file: out of the way
+    diff.find_similar(flags, rename_limit=2**31)
+    deltas = []
+    for delta in diff.deltas:
+        sides = [_side(file.raw_path, int(file.mode), bytes(file.id.raw)) for file in (delta.old_file, delta.new_file)]
+        if delta.status == DeltaStatus.ADDED:
+            deltas.append(Delta(None, sides[1]))
+        elif delta.status == DeltaStatus.DELETED:
+            deltas.append(Delta(sides[0], None))
+        elif sides[0] != sides[1]:
+            deltas.append(Delta(*sides))
+    return deltas

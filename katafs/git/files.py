@@ -1,0 +1,93 @@
+"""Opening files of a repository, and of nothing else, whatever links are put there meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from functools import lru_cache
+
+_TRIES = 3
+# what the kernel adds to the path of a file that was removed, or replaced, after it was opened
+_GONE = " (deleted)"
+#: limits of this process, which say nothing of a file
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: what opening, or reading on, says of a file that is gone; the last of one that another host removed
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+# file systems that only this host writes to (as /proc/self/mountinfo names them)
+_LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs nilfs2 overlay ramfs reiserfs tmpfs xfs zfs".split())
+
+
+def real_path(directory: str | os.PathLike[str]) -> str:
+    """The path of a directory without links, which `open_beneath` wants. Raises OSError."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").removesuffix(_GONE)
+    finally:
+        os.close(fd)
+
+
+def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of the file at ``path``, for reading; it waits for nothing, such as the other end of a pipe.
+
+    ``path`` is one without links. Raises OSError, with ELOOP where a part of it is a symbolic link.
+    """
+    found = path
+    for _ in range(_TRIES):
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            # the kernel knows where it has got to; to look before opening would leave time to put a link there
+            found = os.readlink(f"/proc/self/fd/{fd}")
+        except BaseException:
+            os.close(fd)
+            raise
+        if found == path or found == path + _GONE:
+            return fd
+        # a file that is just being replaced has another name on some file systems
+        os.close(fd)
+    raise OSError(errno.ELOOP, f"a symbolic link leads to {found}", path)
+
+
+def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file whose name is no link; waits for nothing. Also an opener for ``open``."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
+    """All of a file whose name is no link. Raises OSError, EFBIG when it has more than ``limit`` bytes."""
+    with open(open_plain(path), "rb", buffering=0) as file:
+        pieces = []
+        left = limit + 1
+        while left and (piece := file.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
+        raise OSError(errno.EFBIG, "it is too large", os.fspath(path))
+    return b"".join(pieces)
+
+
+def close_read(fd: int) -> None:
+    """Close what was only read: on a network file system that may fail when another host has replaced it."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def is_shared(path: str | os.PathLike[str]) -> bool:
+    """Whether other hosts may write to the file system at ``path``, or it is not known what it is."""
+    try:
+        return _is_shared(os.path.realpath(path), os.stat(path).st_dev)
+    except OSError:
+        return True
+
+
+@lru_cache(maxsize=64)
+def _is_shared(path: str, device: int) -> bool:  # noqa: ARG001 - what is mounted there may become another
+    best, kind = "", ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            # proc(5): the fifth field is where it is mounted, the first after the dash its type
+            mount, _, rest = line.partition(" - ")
+            point = mount.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+            if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
+                best, kind = point, rest.split(" ")[0]
+    return kind not in _LOCAL

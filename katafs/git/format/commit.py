@@ -1,0 +1,70 @@
+"""Commits and annotated tags: lines of ``<word> SP <value>``, an empty line, the message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from katafs.git.format.loose import KINDS, Oid
+
+_HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
+_COMMITTER = re.compile(rb"^committer (.* (-?[0-9]{1,15}) [+-][0-9]+)$", re.MULTILINE)
+_TAGGED = re.compile(rb"object ([0-9a-f]{40})\ntype (commit|tree|blob|tag)\n")
+
+
+class Commit(NamedTuple):
+    """The parts of a commit that katafs uses; `time` is the committer's, in seconds since the epoch."""
+
+    oid: Oid
+    tree: Oid
+    parents: tuple[Oid, ...]
+    time: int
+    message: bytes
+
+    @property
+    def subject(self) -> bytes:
+        return self.message.split(b"\n", 1)[0]
+
+    @property
+    def event(self) -> int | None:
+        """The event whose commit it says that it is: its subject starts with a number and a blank."""
+        word = self.subject.split(b" ", 1)[0]
+        return int(word) if word.isdigit() and len(word) <= 9 else None
+
+
+def parse_commit(oid: Oid, data: bytes) -> Commit:
+    """A commit of this id."""
+    tree, parents = commit_links(data)
+    head, _, message = data.partition(b"\n\n")
+    if (committer := _COMMITTER.search(head)) is None:
+        raise ValueError("a commit of nobody")
+    return Commit(oid, tree, parents, int(committer[2]), message)
+
+
+def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:
+    """The tree and the parents of a commit."""
+    head = _HEAD.match(data)
+    if head is None:
+        raise ValueError("a commit has no tree")
+    tree, *parents = [bytes.fromhex(line.split(b" ")[1].decode()) for line in head[0].splitlines()]
+    return tree, tuple(parents)
+
+
+def committer(data: bytes) -> bytes:
+    """Who committed, when: as it stands in the line of a log."""
+    found = _COMMITTER.search(data)
+    return found[1] if found is not None else b""
+
+
+def tag_target(data: bytes) -> tuple[Oid, int] | None:
+    """Id and kind of what an annotated tag is of; None when it does not say so."""
+    found = _TAGGED.match(data)
+    return (bytes.fromhex(found[1].decode()), KINDS[found[2]]) if found is not None else None
+
+
+def build_commit(tree: Oid, parents: Sequence[Oid], message: str, name: str, email: str, time: int) -> bytes:
+    """A commit whose author and committer are the same, in UTC; `message` gets no newline. What is before 1970 is 0."""
+    links = [f"tree {tree.hex()}\n", *(f"parent {parent.hex()}\n" for parent in parents)]
+    who = f"{name} <{email}> {max(time, 0)} +0000\n"
+    return f"{''.join(links)}author {who}committer {who}\n{message}".encode()

@@ -1,0 +1,150 @@
+"""The index of a pack, ``.idx``, of versions 1 and 2 (git's gitformat-pack).
+
+Both have a fan-out table of 256 numbers: how many ids begin with at most that byte. Version 1 goes on with an offset
+and an id for each object; version 2 with all ids, all CRC-32s, all offsets, and offsets of more than 31 bits. Both end
+with the checksum of the pack, and their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple
+
+from katafs.git.format.loose import Oid
+
+#: of the table at the start, with what is in front of it
+HEAD = 8 + 256 * 4
+_MAGIC = b"\xfftOc\0\0\0\2"
+_TRAILER = 40
+_PAIR = struct.Struct(">2I")
+_FAR = 0x80000000
+# ids that are compared one after the other: Python takes longer for a step of a binary search
+_FEW = 256
+
+#: gives so many bytes of an index from an offset, or fewer at its end
+Read = Callable[[int, int], bytes]
+
+
+class Shape(NamedTuple):
+    """Where things are in an index of ``count`` objects: the first id, and how far it is from one to the next."""
+
+    version: int
+    count: int
+    first_id: int
+    stride: int
+    size: int  # of the whole, in bytes
+
+
+class Record(NamedTuple):
+    """One object of an index: where its entry begins, and the CRC-32 of that, which version 1 does not have."""
+
+    oid: Oid
+    offset: int
+    crc: int | None
+
+
+def parse_head(head: bytes, size: int) -> Shape:
+    """The shape of an index of ``size`` bytes that begins with ``head`` (`HEAD` bytes)."""
+    is_second = head[: len(_MAGIC)] == _MAGIC
+    table = head[8 if is_second else 0 :][:1024]
+    if len(table) < 1024 or (head[:4] == _MAGIC[:4] and not is_second):
+        raise ValueError("an index of another version")
+    fanout = struct.unpack(">256I", table)
+    count = fanout[-1]
+    if list(fanout) != sorted(fanout):
+        raise ValueError("an index whose table is not in order")
+    if is_second:
+        least = HEAD + 28 * count + _TRAILER
+        if not least <= size <= least + 8 * count or (size - least) % 8:
+            raise ValueError("an index of another size")
+        return Shape(2, count, HEAD, 20, size)
+    if size != 1024 + 24 * count + _TRAILER:
+        raise ValueError("an index of another size")
+    return Shape(1, count, 1024 + 4, 24, size)
+
+
+def find(read: Read, shape: Shape, oid: Oid) -> int | None:
+    """Where the entry of an object begins; None when it is not in this index."""
+    version, high, start, stride, _ = shape
+    low = 0
+    if high > _FEW:
+        table = 8 if version == 2 else 0
+        first = oid[0]
+        low, high = _PAIR.unpack(read(table + 4 * first - 4, 8) if first else bytes(4) + read(table, 4))
+    while high - low > _FEW:
+        middle = (low + high) // 2
+        if read(start + stride * middle, 20) <= oid:
+            low = middle
+        else:
+            high = middle
+    block = read(start + stride * low, stride * (high - low))
+    at = block.find(oid)
+    # the end of one id and the start of the next are none
+    while at >= 0 and at % stride:
+        at = block.find(oid, at + 1)
+    return _offset(read, shape, low + at // stride) if at >= 0 else None
+
+
+def _offset(read: Read, shape: Shape, position: int) -> int:
+    if shape.version == 1:
+        return int.from_bytes(read(1024 + 24 * position, 4))
+    offsets = HEAD + 24 * shape.count
+    offset = int.from_bytes(read(offsets + 4 * position, 4))
+    if not offset & _FAR:
+        return offset
+    far = read(offsets + 4 * shape.count + 8 * (offset & ~_FAR), 8)
+    if len(far) < 8 or far[0] & 0x80:
+        raise ValueError("an index with an offset that is none")
+    return int.from_bytes(far)
+
+
+def check(data: bytes) -> Shape:
+    """The shape of a whole index that is as it was written: it ends in its own checksum."""
+    shape = parse_head(data[:HEAD], len(data))
+    if hashlib.sha1(memoryview(data)[:-20]).digest() != data[-20:]:
+        raise ValueError("an index that does not go with its checksum")
+    return shape
+
+
+def pack_checksum(data: bytes) -> bytes:
+    """The checksum of the pack that an index belongs to."""
+    return data[-_TRAILER:-20]
+
+
+def records(data: bytes) -> list[Record]:
+    """All objects of a whole index, by id."""
+    shape = check(data)
+    count, start, stride = shape.count, shape.first_id, shape.stride
+    ids = [data[at : at + 20] for at in range(start, start + stride * count, stride)]
+    if shape.version == 1:
+        return [Record(oid, int.from_bytes(data[at : at + 4]), None) for oid, at in zip(ids, range(1024, start + stride * count, 24), strict=False)]
+    crcs = struct.unpack_from(f">{count}I", data, HEAD + 20 * count)
+
+    def read(at: int, size: int) -> bytes:
+        return data[at : at + size]
+
+    return [Record(oid, _offset(read, shape, place), crcs[place]) for place, oid in enumerate(ids)]
+
+
+def build(entries: list[Record], checksum: bytes) -> bytes:
+    """The index (version 2) of a pack with this checksum, from the records of its objects, in any order."""
+    ordered = sorted(entries)
+    counts = Counter(record.oid[0] for record in ordered)
+    # those of more than 31 bits have a table of their own
+    far = [record.offset for record in ordered if record.offset >= _FAR]
+    places = {offset: _FAR | place for place, offset in enumerate(far)}
+    numbers = [record.crc or 0 for record in ordered] + [places.get(record.offset, record.offset) for record in ordered]
+    data = b"".join(
+        [
+            _MAGIC,
+            struct.pack(">256I", *accumulate(counts[first] for first in range(256))),
+            *[record.oid for record in ordered],
+            struct.pack(f">{len(numbers)}I{len(far)}Q", *numbers, *far),
+            checksum,
+        ]
+    )
+    return data + hashlib.sha1(data).digest()

@@ -1,0 +1,86 @@
+"""Trees: ``<octal mode> SP <name> NUL <20 bytes of id>``, repeated, sorted as if a directory's name ended in ``/``."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from katafs.git.format.loose import Oid
+
+MODE_TREE = 0o040000
+MODE_BLOB = 0o100644
+MODE_EXECUTABLE = 0o100755
+MODE_SYMLINK = 0o120000
+MODE_SUBMODULE = 0o160000
+_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
+
+#: mode as it is stored, name, id
+Stored = tuple[bytes, bytes, Oid]
+
+
+class TreeEntry(NamedTuple):
+    """One entry of a tree, its mode as stored (which may be odd in a hostile repository)."""
+
+    name: bytes
+    mode: int
+    oid: Oid
+
+    @property
+    def is_tree(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_submodule(self) -> bool:
+        """Whether there is nothing to follow: to git, whatever is neither a tree nor a file is a submodule."""
+        return not (stat.S_ISDIR(self.mode) or stat.S_ISREG(self.mode) or stat.S_ISLNK(self.mode))
+
+
+def parse_tree(data: bytes) -> list[Stored]:
+    """All entries of a tree as they are stored."""
+    entries = _ENTRY.findall(data)
+    if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+        raise ValueError("a tree is damaged")
+    return entries
+
+
+def tree_entries(data: bytes) -> list[TreeEntry]:
+    """The entries of a tree that a file system can show: of two of one name the first."""
+    try:
+        stored = parse_tree(data)
+    except ValueError:
+        stored = _odd_entries(data)
+    first: dict[bytes, TreeEntry] = {}
+    for mode, name, oid in stored:
+        if is_component(name):
+            first.setdefault(name, TreeEntry(name, int(mode, 8), oid))
+    return list(first.values())
+
+
+def _odd_entries(data: bytes) -> list[Stored]:
+    """What can be read of a tree that git would not write."""
+    found: list[Stored] = []
+    at = 0
+    try:
+        while at < len(data):
+            space = data.index(b" ", at)
+            end = data.index(b"\0", space)
+            int(data[at:space], 8)
+            if len(data) >= end + 21:
+                found.append((data[at:space], data[space + 1 : end], data[end + 1 : end + 21]))
+            at = end + 21
+    except ValueError as error:
+        raise ValueError("a tree is damaged") from error
+    return found
+
+
+def build_tree(entries: Iterable[Stored]) -> bytes:
+    """A tree of these entries, in any order."""
+    ordered = sorted(entries, key=lambda entry: entry[1] + b"/" * stat.S_ISDIR(int(entry[0], 8)))
+    return b"".join([b"%b %b\0%b" % entry for entry in ordered])
+
+
+def is_component(name: bytes) -> bool:
+    """Whether ``name`` can be one name in a directory: not empty, dots, too long, or with a ``/`` or NUL in it."""
+    return 0 < len(name) <= 255 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name

@@ -1,0 +1,267 @@
+"""All objects of one repository: those that are to be stored, loose and packed ones. All bytes are compared with the id.
+
+No git repository is opened for it, so that no configuration is read, and no alternates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import pygit2
+
+from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.budget import Budget
+from katafs.git.files import is_shared, real_path
+from katafs.git.format.loose import EMPTY_BLOB, WORDS, Oid
+from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
+from katafs.git.odb.packs import DAMAGE, Packs
+
+# The largest in the memory of the daemon itself, in bytes. A message that katafs accepts makes none that is larger.
+IN_MEMORY = 17 << 20
+# How long it may take until what another host has stored is seen on this one, and how often it is looked for.
+_PATIENCE, _PAUSE = 2.5, 0.05
+_WRONG = (KeyError, pygit2.GitError, MemoryError, *DAMAGE)
+_Answer = TypeVar("_Answer")
+
+
+class Objects:
+    """The objects of one repository. Belongs to one thread.
+
+    ``largest`` is the size, in bytes, of the largest object that is read into memory. What is read is paid for with
+    ``budget``; whoever has none waits for what other hosts have just stored, where there may be such.
+    """
+
+    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
+        self._git_dir = git_dir
+        self._largest = largest
+        self.budget = budget or Budget()
+        try:
+            #: without symbolic links on the way
+            self.real_git_dir = real_path(git_dir.parent) + "/.git"
+            self.directory = real_path(git_dir / "objects")
+        except OSError as error:
+            raise unreadable(f"{git_dir} is not a readable git repository", error) from error
+        if self.directory != self.real_git_dir + "/objects":
+            raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
+        self._patience = _PATIENCE if budget is None and is_shared(self.directory) else 0.0
+        #: kind and data of objects that are to be stored, which all that read here see already
+        self.pending: dict[Oid, tuple[int, bytes]] = {}
+        self.loose = LooseFiles(self.directory, self.budget)
+        self.packs = Packs(self.directory, self.budget)
+        # a small loose object whose size was asked for is read next
+        self._last: tuple[Oid, int, bytes] | None = None
+
+    @property
+    def pack_directory(self) -> Path:
+        """Where the packs are, or will be."""
+        return Path(self.directory, "pack")
+
+    def close(self) -> None:
+        """Close the packs; they are opened again when one is read."""
+        self.packs.close()
+
+    def missing(self, what: str) -> KataError:
+        """What to raise when something is not there: is it that, or the whole repository?"""
+        if not self._git_dir.is_dir():
+            return NotFoundError(f"{self._git_dir} is gone")
+        return DamagedError(f"{self._git_dir}: {what} is missing")
+
+    def _ask(self, oid: Oid, question: Callable[[], _Answer], limit: float = LARGEST) -> _Answer:
+        """The answer, or what is wrong with the object: `DamagedError`, or `NotFoundError` when the whole repository is
+        gone, or `HeavyError` when it is more than can be paid for."""
+        deadline = 0.0
+        while True:
+            try:
+                return question()
+            except LargeObjectError as error:
+                if limit < self._largest:
+                    raise self.budget.exceeded() from error
+                raise unreadable(f"{self._git_dir}: object {oid.hex()} cannot be read", error) from error
+            except _WRONG as error:
+                if not deadline:
+                    deadline = time.monotonic() + self._patience
+                if time.monotonic() >= deadline:
+                    if isinstance(error, KeyError):
+                        raise self.missing(f"object {oid.hex()}") from error
+                    raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
+            time.sleep(_PAUSE)
+            self.packs.discard()
+
+    def read(self, oid: Oid, expected: int, *, strictly: bool = False) -> bytes:
+        """The data of an object of the kind ``expected``. Raises `DamagedError`, or `NotFoundError` when the whole
+        repository is gone.
+
+        Where a loose object is damaged a packed one will do, but ``strictly``.
+        """
+        kind, data = self.read_any(oid, strictly=strictly)
+        if kind != expected:
+            raise self.wrong_kind(oid, kind, expected)
+        return data
+
+    def wrong_kind(self, oid: Oid, kind: int, expected: int) -> DamagedError:
+        """What to raise for an object of another kind."""
+        return DamagedError(f"{self._git_dir}: {oid.hex()} is a {WORDS[kind].decode()}, not a {WORDS[expected].decode()}")
+
+    def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
+        """The kind and the data of an object. Raises as `read` does."""
+        if (known := self.pending.get(oid)) is not None:
+            return known
+        last, self._last = self._last, None
+        if last is not None and last[0] == oid:
+            return last[1:]
+        # no more is inflated than can be paid for
+        limit = min(self._largest, self.budget.bytes)
+        return self._ask(oid, lambda: self._read(oid, limit, strictly=strictly), limit)
+
+    def _read(self, oid: Oid, largest: float, *, strictly: bool = False) -> tuple[int, bytes]:
+        # what is packed is found sooner, and hardly ever loose too
+        if not strictly:
+            try:
+                return self.packs.read(oid, largest, look=False)
+            except LargeObjectError:
+                raise
+            except (KeyError, *DAMAGE):
+                pass
+        try:
+            return self.loose.read(oid, largest)
+        except KeyError:
+            return self.packs.read(oid, largest)
+        except DAMAGE as error:
+            try:
+                return self.packs.read(oid, largest, look=not strictly)
+            except (KeyError, *DAMAGE):
+                raise error from None
+
+    def size(self, oid: Oid) -> int:
+        """The size of an object in bytes: of a small loose one its own, of others what is said of it. Raises as `read`
+        does; also for a size that nobody can mean, for which a reader would make room, and for an object that is said
+        to be empty and is not."""
+        if (known := self.pending.get(oid)) is not None:
+            return len(known[1])
+        size = self._ask(oid, lambda: self._size(oid))
+        if size > LARGEST:
+            raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {size} bytes are too many")
+        if not size and oid != EMPTY_BLOB:
+            # nobody would read it, and hear of it
+            size = len(self.read_any(oid)[1])
+        return size
+
+    def _size(self, oid: Oid) -> int:
+        try:
+            return self.packs.size(oid, look=False)
+        except (KeyError, *DAMAGE):
+            return self._head(oid)[1]
+
+    def _head(self, oid: Oid) -> tuple[int, int]:
+        try:
+            kind, size, data = self.loose.head(oid, self._largest)
+        except KeyError:
+            return self.packs.head(oid)
+        except DAMAGE as error:
+            try:
+                return self.packs.head(oid)
+            except (KeyError, *DAMAGE):
+                raise error from None
+        if data is not None:
+            self._last = oid, kind, data
+        elif self.packs.has(oid):
+            # one of the two may be damaged, and nothing but reading tells
+            kind, data = self._read(oid, self._largest)
+            size = len(data)
+        return kind, size
+
+    def kind(self, oid: Oid) -> int:
+        """The kind of an object, from its header. Raises as `read` does."""
+        return self._ask(oid, lambda: self._head(oid)[0])
+
+    def inflate_loose(self, oid: Oid, expected: int, write: Callable[[bytes], object]) -> bool:
+        """Hand the data of a loose object, however large, to ``write`` in small pieces; False when it is no loose one.
+
+        Raises as `read` does, maybe after some pieces; what ``write`` raises goes through, if it is a `KataError`.
+        """
+        if oid not in self.loose:
+            return False
+        try:
+            for kind, piece in self.loose.kind_and_pieces(oid):
+                if kind != expected:
+                    raise self.wrong_kind(oid, kind, expected)
+                write(piece)
+        except _WRONG as error:
+            raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
+        return True
+
+    def check(self, oid: Oid, expected: int) -> None:
+        """Read an object in pieces and forget it: a large one takes no memory if it is loose. Raises as `read` does."""
+        if not self.inflate_loose(oid, expected, len):
+            self.read(oid, expected)
+
+    def __contains__(self, oid: Oid) -> bool:
+        """Whether there is such an object, whole or not. Raises `DamagedError` where that cannot be told."""
+        return oid in self.pending or oid in self.loose or self._ask(oid, lambda: oid in self.packs)
+
+    def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
+        """The kind and the data of an object as a pack has it; None when no pack has it whole."""
+        with contextlib.suppress(*_WRONG):
+            return self.packs.read(oid, self._largest)
+        return None
+
+    def has(self, oid: Oid) -> bool:
+        """Whether there is such an object, and whole; what came to be packed by others since it was last looked is not
+        seen."""
+        if oid in self.pending:
+            return True
+        with contextlib.suppress(*_WRONG):
+            if oid in self.loose or self.packs.has(oid):
+                self._read(oid, self._largest)
+                return True
+        return False
+
+    @cached_property
+    def repository(self) -> pygit2.Repository:
+        """The same objects as a repository that has nothing else: what libgit2 wants for a diff of trees."""
+        odb = pygit2.Odb()
+        odb.add_backend(_Backend(self), 1)
+        repository = pygit2.Repository()
+        repository.set_odb(odb)
+        return repository
+
+
+class _Backend(pygit2.OdbBackend):
+    """What libgit2 asks when it compares trees. A KeyError is its "not found"."""
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__()
+        self._objects = objects
+
+    def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
+        return self._read(bytes(oid.raw))
+
+    def read_prefix_cb(self, digits: str) -> tuple[int, bytes, pygit2.Oid]:
+        """pygit2 asks for whole ids in this way, and for nothing else."""
+        oid = bytes.fromhex(digits)
+        return (*self._read(oid), pygit2.Oid(raw=oid))
+
+    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
+        kind, data = self._read(bytes(oid.raw))
+        return kind, len(data)
+
+    def _read(self, oid: Oid) -> tuple[int, bytes]:
+        try:
+            return self._objects.read_any(oid)
+        except KataError as error:
+            raise KeyError(str(error)) from error
+
+    def exists_cb(self, oid: pygit2.Oid) -> bool:
+        return bytes(oid.raw) in self._objects
+
+    def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
+        raise KeyError(digits)
+
+    def refresh_cb(self) -> None:
+        """`Packs` looks again by itself."""

@@ -1,0 +1,181 @@
+"""Reading one pack."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from katafs.caching import Shared
+from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
+from katafs.git.format import index
+from katafs.git.format.delta import apply_delta, delta_sizes
+from katafs.git.format.loose import Oid
+from katafs.git.format.pack import ENTRY_HEAD, Entry, parse_entry
+from katafs.git.odb.loose_files import LargeObjectError
+from katafs.git.odb.parts import OVERHEAD, PartFile
+
+# git's own packer makes 50 deltas, one upon the other, at most, and can be told to make 4095
+_LONGEST_CHAIN = 4095
+_PIECE = 1 << 12
+# with most deltas in it, whole
+_FIRST_PIECE = 512
+_LARGE_PIECE = 1 << 18
+# an index up to this size, in bytes, is compared with its checksum before it is believed: 10,000 objects, 0.3 ms
+_CHECKED = 1 << 18
+#: Delta bases and results of the whole process: kind and data by reader and offset. Who reads the events of a kata one
+#: after the other would else begin at the start of a chain each time.
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(8 << 20, lambda known: len(known[1]) + OVERHEAD)
+
+
+def clear_bases() -> None:
+    """Give up what was kept to be quicker."""
+    _bases.clear()
+
+
+class PackReader:
+    """One pack with its index, opened when they are first read.
+
+    Errors are OSError, ValueError or zlib.error for what cannot be read; an index that cannot be is never taken for an
+    empty one. ``budget`` pays for all.
+    """
+
+    __slots__ = ("_budget", "_idx", "_pack", "_shape", "_stem", "_wrong")
+
+    def __init__(self, stem: str, budget: Budget, files: tuple[str, str] | None = None) -> None:
+        """``files`` are the pack and its index where these have other names."""
+        self._stem = stem
+        pack, idx = files or (f"{stem}.pack", f"{stem}.idx")
+        self._pack, self._idx = PartFile(pack), PartFile(idx)
+        self._shape: index.Shape | None = None
+        self._wrong = ""
+        self._budget = budget
+
+    def discard(self) -> None:
+        """What was read may have been damaged: read it again."""
+        self._pack.discard()
+        self._idx.discard()
+        self._shape, self._wrong = None, ""
+
+    def close(self) -> None:
+        """Close the files; they are opened again when they are read."""
+        self._pack.close()
+        self._idx.close()
+
+    # -- the index
+
+    def _index(self) -> index.Shape:
+        """The shape of the index, which was looked at as a whole if it is small."""
+        if self._shape is None:
+            if self._wrong:
+                raise ValueError(self._wrong)
+            size = self._idx.size()
+            self._budget.spend(OBJECT)
+            try:
+                if size <= _CHECKED:
+                    self._shape = index.check(self._idx.read(0, size))
+                else:
+                    self._shape = index.parse_head(self._idx.read(0, index.HEAD), size)
+            except ValueError as error:
+                self._wrong = f"{self._idx.path}: {error}"
+                raise ValueError(self._wrong) from error
+        return self._shape
+
+    def ids(self) -> Iterator[Oid]:
+        """The ids of all objects, in order, after the whole index was compared with its checksum."""
+        data = self._idx.read(0, self._idx.size())
+        yield from (record.oid for record in index.records(data))
+
+    def find(self, oid: Oid) -> int | None:
+        """Where the entry of an object begins; None when it is not in this pack."""
+        shape = self._shape or self._index()
+        return index.find(self._idx.read, shape, oid)
+
+    # -- entries
+
+    def read(self, offset: int, largest: float) -> tuple[int, bytes]:
+        """The kind and the data of the entry at ``offset``. Raises `LargeObjectError` for what has more bytes, and for
+        deltas that together have."""
+        deltas: list[tuple[int, bytes]] = []
+        left = largest
+        while (known := _bases.get((self._pack.key, offset))) is None:
+            entry, begun = self.entry(offset)
+            if entry.size > left:
+                raise LargeObjectError(f"{entry.size} bytes are too many")
+            data = self._inflate(entry, begun)
+            if not entry.is_delta:
+                known = entry.kind, data
+                break
+            deltas.append((offset, data))
+            left -= len(data)
+            if len(deltas) > _LONGEST_CHAIN:
+                raise ValueError(f"{self._stem}: deltas without an end")
+            offset = self._base(entry)
+        kind, data = known
+        if len(data) > largest:
+            raise LargeObjectError(f"{len(data)} bytes are too many")
+        if deltas:
+            _bases.keep((self._pack.key, offset), known)
+        for at, delta in reversed(deltas):
+            after = delta_sizes(delta)[1]
+            if after > largest:
+                raise LargeObjectError(f"{after} bytes are too many")
+            self._budget.spend(DELTA + INSTRUCTION * len(delta) + COPIED * after)
+            data = apply_delta(data, delta)
+            _bases.keep((self._pack.key, at), (kind, data))
+        return kind, data
+
+    def size(self, offset: int) -> int:
+        """The size of the object at ``offset``, as its entry, or the delta in it, says."""
+        entry, begun = self.entry(offset)
+        return delta_sizes(self._inflate(entry, begun, 20))[1] if entry.is_delta else entry.size
+
+    def kind(self, offset: int) -> int:
+        """The kind of the object at ``offset``."""
+        for _ in range(_LONGEST_CHAIN):
+            entry, _ = self.entry(offset)
+            if not entry.is_delta:
+                return entry.kind
+            offset = self._base(entry)
+        raise ValueError(f"{self._stem}: deltas without an end")
+
+    def _base(self, entry: Entry) -> int:
+        """Where the base of a delta begins: in the same pack, as git has it on disk."""
+        if isinstance(entry.base, int):
+            return entry.base
+        offset = self.find(entry.base)
+        if offset is None:
+            raise ValueError(f"{self._stem}: the base of a delta is not in the pack")
+        return offset
+
+    def entry(self, offset: int) -> tuple[Entry, bytes]:
+        """The head of the entry at ``offset``, and the first bytes of what is stored, maybe all."""
+        if offset > 1 << 62:
+            raise ValueError(f"{self._stem}: an entry that is nowhere")
+        found = self._pack.read(offset, _FIRST_PIECE)
+        entry = parse_entry(found[:ENTRY_HEAD], offset)
+        self._budget.spend(OBJECT / 3)
+        return entry, found[entry.start - offset :]
+
+    def _inflate(self, entry: Entry, begun: bytes, most: int | None = None) -> bytes:
+        """What an entry stores, or the first ``most`` bytes of it."""
+        wanted = entry.size if most is None else min(entry.size, most)
+        self._budget.spend(BYTE * wanted)
+        inflater = zlib.decompressobj()
+        at, size = entry.start + len(begun), _PIECE
+        pieces: list[bytes] = []
+        length = 0
+        while not inflater.eof:
+            # one byte more than there should be, to see that there is none
+            stored = inflater.unconsumed_tail or begun
+            if not stored:
+                stored = self._pack.read(at, size)
+                at, size = at + len(stored), _LARGE_PIECE
+            begun = b""
+            piece = inflater.decompress(stored, wanted + 1 - length)
+            pieces.append(piece)
+            length += len(piece)
+            if (not piece and not stored) or length > wanted or (most is not None and length == wanted):
+                break
+        if length < wanted or (most is None and (length != wanted or not inflater.eof)):
+            raise ValueError(f"{self._stem}: an object is cut off, or longer than it says")
+        return b"".join(pieces)[:wanted]

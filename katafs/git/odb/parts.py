@@ -1,0 +1,69 @@
+"""A file that is read in parts, which are kept for a while: packs and their indexes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from katafs.caching import Shared
+from katafs.git.files import close_read, open_beneath
+
+# what an entry of a cache takes beside its data, in bytes
+OVERHEAD = 300
+#: Parts of files, of the whole process: who lists files reads the heads of all their entries, which stand near to each
+#: other.
+_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, lambda part: len(part) + OVERHEAD)
+_PART = 1 << 15
+_keys = itertools.count()
+
+
+def clear_parts() -> None:
+    """Give up what was kept to be quicker."""
+    _parts.clear()
+
+
+class PartFile:
+    """A file at a path without links, opened when it is first read."""
+
+    __slots__ = ("_fd", "key", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: another number whenever what was read before does not count
+        self.key = next(_keys)
+        self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; it is opened again when it is read."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            close_read(fd)
+
+    def discard(self) -> None:
+        """What was read may have been damaged: read it again, from the file that has that name now."""
+        self.key = next(_keys)
+        self.close()
+
+    def size(self) -> int:
+        """In bytes. Raises OSError."""
+        return os.fstat(self._opened()).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes, or fewer at the end. Raises OSError."""
+        at = offset % _PART
+        if at + size > _PART:
+            return os.pread(self._opened(), size, offset)
+        key = self.key, offset - at
+        part = _parts.get(key)
+        if part is None:
+            part = os.pread(self._opened(), _PART, offset - at)
+            _parts.keep(key, part)
+        return part[at : at + size]
+
+    def _opened(self) -> int:
+        if self._fd < 0:
+            self._fd = open_beneath(self.path)
+        return self._fd

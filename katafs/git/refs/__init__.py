@@ -1,0 +1,1 @@
+"""References: ``main`` and the tags of events, as git keeps them (gitrepository-layout)."""

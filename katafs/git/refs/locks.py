@@ -1,0 +1,231 @@
+"""git's locks of references: ``<reference>.lock``, which one can make, renamed to the reference or removed.
+
+Whoever dies leaves one behind, and git and libgit2 wait for it for ever; so those of the dead are removed here. A lock
+of ours is a file ``.git/.katafs-…`` that gets a second name by link(2), which exactly one can make on any file system
+that two hosts share, and keeps the first until it is done with: so it appears with what it is to hold, and is known to
+be ours. Other locks are watched, or compared with a file that is made now: no two clocks are. One that is empty is
+git's: ``git pack-refs`` has it so for up to a second, while it waits for the lock of ``packed-refs``, and then removes
+the reference's own file, whatever is in there by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from katafs.errors import RaceLostError, StorageError
+from katafs.git.files import is_shared, read_whole
+from katafs.git.format.loose import Oid
+
+log = logging.getLogger(__name__)
+
+# How old, in seconds, the lock of a reference must be for its maker to be dead: it is held for some milliseconds.
+# git and libgit2 never remove another's lock. Of a tag nothing can be lost: two who make it make the same.
+STALE_MAIN, STALE_TAG = 10.0, 1.0
+# a host that was cut off may come back with what it held: the lease of a distributed file system is a minute
+_LEASE = 90.0
+# nobody who lives leaves it empty for so long (git's core.packedRefsTimeout is a second)
+_EMPTY_SECONDS = 3.0
+# What the times of files say may be wrong, when a clock was set: so long we have seen it ourselves, unchanged.
+_WATCHED = 1.0
+_MOST_WATCHED = 1000
+# bytes; an id and a line end are fewer
+_LOCK_LIMIT = 64
+_TRIES, _PAUSE = 300, 0.005
+_PREFIX = ".katafs-"
+
+
+class RefLocks:
+    """The locks of files in one ``.git``. ``is_alone``: no other writer of ours can be alive (`repository_lock`)."""
+
+    def __init__(self, git_dir: Path, *, is_alone: bool = False) -> None:
+        self._git_dir = git_dir
+        self._is_alone = is_alone
+
+    @contextmanager
+    def held(self, name: str, stale: float, data: bytes | None = None) -> Iterator[HeldLock]:
+        """Hold the lock of a file, with ``data`` in it if that is known; waits for others, and removes a lock that was
+        left behind `stale` seconds ago.
+
+        Raises `StorageError` (EBUSY) when somebody else holds it too long.
+        """
+        lock = self._wait(name, stale, data)
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+    def _wait(self, name: str, stale: float, data: bytes | None) -> HeldLock:
+        for _ in range(_TRIES):
+            try:
+                return self.take(name, data)
+            except FileExistsError:
+                self.unlock(name, stale)
+                time.sleep(_PAUSE)
+        raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
+
+    def take(self, name: str, data: bytes | None = None) -> HeldLock:
+        """Take a lock at once. Raises FileExistsError."""
+        return HeldLock(self._git_dir, f"{name}.lock", data)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody has the lock at this moment."""
+        return os.path.lexists(self._git_dir / f"{name}.lock")
+
+    def unlock_dead(self, name: str, commit: Oid) -> None:
+        """Remove the lock of a reference that was left by a writer of ours of whom it is known that he died while he
+        set it to ``commit``: the lock says so itself."""
+        lock = self._git_dir / f"{name}.lock"
+        with contextlib.suppress(OSError):
+            status = os.lstat(lock)
+            if read_whole(lock, _LOCK_LIMIT).strip() == commit.hex().encode():
+                self._remove(lock, status)
+
+    def break_lock(self, name: str, seconds: float) -> None:
+        """Do as `unlock`, and watch the lock as long as that takes."""
+        end = time.monotonic() + _WATCHED + 1.0
+        while self.is_locked(name) and time.monotonic() < end:
+            self.unlock(name, seconds)
+            time.sleep(_PAUSE)
+
+    def unlock(self, name: str, seconds: float) -> None:
+        """Remove a lock whose maker is dead: one of ours, or one that is older than ``seconds``.
+
+        To be called again and again by who waits for the lock.
+        """
+        lock = self._git_dir / f"{name}.lock"
+        try:
+            status = os.lstat(lock)
+        except FileNotFoundError:
+            _seen.pop(os.fspath(lock), None)
+            return
+        if self._is_dead(lock, status, seconds):
+            self._remove(lock, status)
+            log.warning("%s was left behind, and is removed", lock)
+
+    def _is_dead(self, lock: Path, status: os.stat_result, seconds: float) -> bool:
+        watched = _watched_seconds(os.fspath(lock), status)
+        is_ours = status.st_nlink > 1 and any(os.path.samestat(status, other) for _, other in _ours(self._git_dir))
+        if is_ours and (self._is_alone or watched > _WATCHED):
+            return True
+        if not status.st_size:
+            seconds = max(seconds, _EMPTY_SECONDS)
+        if is_shared(self._git_dir):
+            seconds = max(seconds, _LEASE)
+        return watched > seconds or (watched > min(_WATCHED, seconds) and _age(self._git_dir, status) > seconds)
+
+    def _remove(self, lock: Path, status: os.stat_result) -> None:
+        """Remove a lock, and no other that has come to have its name."""
+        aside = self._git_dir / f"{_PREFIX}{secrets.token_hex(8)}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(lock, aside)
+            if not os.path.samestat(os.lstat(aside), status):
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, lock)
+            os.unlink(aside)
+        _seen.pop(os.fspath(lock), None)
+
+
+class HeldLock:
+    """A lock that we made; once it has become the file, a lock of that name is another's.
+
+    Its file stays open, as the next one could have the same inode number otherwise.
+    """
+
+    def __init__(self, git_dir: Path, name: str, data: bytes | None = None) -> None:
+        """Take it, and put ``data`` into it, synced. Raises FileExistsError."""
+        self._path = os.path.join(git_dir, name)
+        self._own, self._fd = _new_file(git_dir)
+        self._is_held = False
+        try:
+            if data is not None:
+                self.write(data)
+            os.link(self._own, self._path)
+            self._is_held = True
+        finally:
+            if not self._is_held:
+                self.release()
+
+    def write(self, data: bytes) -> None:
+        """Put this into it, which was empty, synced."""
+        with open(self._fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(self._fd)
+
+    def become(self, path: Path) -> None:
+        """The lock is renamed to what it locks. Raises `RaceLostError` when it is not ours any more."""
+        if not self._is_ours():
+            raise RaceLostError(f"{self._path} was removed by another writer")
+        os.rename(self._path, path)
+        self._is_held = False
+
+    def release(self) -> None:
+        """It is removed, if it is still there."""
+        try:
+            if self._is_held and self._is_ours():
+                os.unlink(self._path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._own)
+        finally:
+            self._is_held = False
+            os.close(self._fd)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+
+
+def remove_left(git_dir: Path) -> None:
+    """Remove the files of writers of ours that died. To be called by who is alone. Raises OSError."""
+    for name, _ in _ours(git_dir):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(git_dir / name)
+
+
+def _ours(git_dir: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The files that locks of ours are names of, and that they were."""
+    for name in os.listdir(git_dir):
+        if name.startswith(_PREFIX):
+            with contextlib.suppress(FileNotFoundError):
+                yield name, os.lstat(git_dir / name)
+
+
+def _new_file(git_dir: Path) -> tuple[str, int]:
+    """A new file, and a descriptor for writing to it."""
+    path = os.path.join(git_dir, f"{_PREFIX}{secrets.token_hex(8)}")
+    return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def _age(git_dir: Path, status: os.stat_result) -> float:
+    """How many seconds a file is older than one that is made now, by the clock of their file system."""
+    path, fd = _new_file(git_dir)
+    try:
+        return (os.fstat(fd).st_mtime_ns - status.st_mtime_ns) / 1e9
+    finally:
+        os.unlink(path)
+        os.close(fd)
+
+
+# by path: which lock was seen there, and since when (monotonic)
+_seen: dict[str, tuple[tuple[int, ...], float]] = {}
+
+
+def _watched_seconds(lock: str, status: os.stat_result) -> float:
+    """How long we have seen this lock, unchanged."""
+    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+    if len(_seen) >= _MOST_WATCHED:
+        _seen.clear()
+    known, since = _seen.setdefault(lock, (identity, time.monotonic()))
+    if known != identity:
+        since = time.monotonic()
+        _seen[lock] = (identity, since)
+    return time.monotonic() - since

@@ -1,0 +1,197 @@
+"""Reading references: each in a file of its own, else in ``packed-refs``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
+
+from katafs.errors import DamagedError, unreadable
+from katafs.git.budget import REFERENCE_BYTE, Budget
+from katafs.git.files import GONE, close_read, is_shared, open_beneath, open_plain, read_whole
+from katafs.git.format import packed_refs
+from katafs.git.format.loose import Oid
+from katafs.git.format.packed_refs import PackedRef
+
+MAIN = "refs/heads/main"
+PACKED_REFS = "packed-refs"
+#: bytes of ``packed-refs`` that are parsed: some 250,000 references; of a sorted one only some blocks are read
+MOST_PACKED = 16 << 20
+_HEX = re.compile(rb"[0-9a-f]{40}")
+_ID = re.compile(rb"([0-9a-f]{40})\s*")
+_SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
+_MOST_BYTES, _DEEPEST = 4096, 16
+# How long a file may seem to be gone that another host replaces
+_PATIENCE, _PAUSE = 1.5, 0.02
+
+
+class References:
+    """The references of one repository, read again for each question. Belongs to one thread.
+
+    ``git_dir`` is a path without links. Whoever has no ``budget`` waits for what other hosts replace.
+    """
+
+    def __init__(self, git_dir: str, budget: Budget | None = None) -> None:
+        self._git_dir = git_dir
+        self._budget = budget or Budget()
+        self._patience = _PATIENCE if budget is None and is_shared(git_dir) else 0.0
+        self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
+
+    def main(self) -> Oid | None:
+        """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
+        return self.get(MAIN)
+
+    def tag(self, index: int) -> Oid | None:
+        """What the tag ``index`` refers to, or None when there is none that can be read.
+
+        Never by rev-parse, where ``12`` may be the start of an id.
+        """
+        try:
+            return self.get(f"refs/tags/{index}")
+        except DamagedError:
+            return None
+
+    def get(self, name: str) -> Oid | None:
+        """The id in a reference. Raises `DamagedError`."""
+        try:
+            fd = self._open(name)
+            text = _first(fd) if fd is not None else b""
+        except OSError as error:
+            raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
+        if fd is None:
+            return self._packed(name.encode())
+        if not _HEX.match(text):
+            raise DamagedError(f"{self._git_dir}: reference {name} is no id")
+        return bytes.fromhex(text[:40].decode())
+
+    def _open(self, name: str) -> int | None:
+        """A descriptor of a reference's own file; None when there is none."""
+        deadline = 0.0
+        while True:
+            try:
+                return open_beneath(f"{self._git_dir}/{name}")
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+            # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
+            if not self._patience or (not deadline and self._packed(name.encode()) is None):
+                return None
+            deadline = deadline or time.monotonic() + self._patience
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(_PAUSE)
+
+    def _packed(self, name: bytes) -> Oid | None:
+        """The id in a line of ``packed-refs``."""
+        try:
+            with FileIO(open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
+                fd = file.fileno()
+                status = os.fstat(fd)
+                if status.st_size > packed_refs.BLOCK and packed_refs.is_sorted(os.pread(fd, 256, 0)):
+                    self._budget.spend(REFERENCE_BYTE * packed_refs.BLOCK)
+                    return packed_refs.find_sorted(lambda at, size: os.pread(fd, size, at), status.st_size, name)
+                version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._parsed[0] != version:
+                    if status.st_size > MOST_PACKED:
+                        raise OSError(errno.EFBIG, "it is too large")
+                    self._budget.spend(REFERENCE_BYTE * status.st_size)
+                    self._parsed = (version, packed_refs.parse(file.read(MOST_PACKED) or b""))
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in GONE:
+                return None
+            raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
+        found = self._parsed[1].get(name)
+        return found.oid if found is not None else None
+
+
+def _first(fd: int) -> bytes:
+    try:
+        return os.read(fd, 41)
+    finally:
+        close_read(fd)
+
+
+class Reference(NamedTuple):
+    """One reference as it is stored: the id that it holds, or the name of another, or neither when it cannot be
+    read."""
+
+    oid: Oid | None
+    target: str | None = None
+    text: bytes = b""  # of its file; for a symbolic link what that says
+    is_packed_only: bool = False
+
+
+def references(git_dir: Path) -> dict[str, Reference]:
+    """All references below ``refs``, by name. Those in files of their own are read before ``packed-refs``, so that one
+    that git packs meanwhile is seen. Links are not followed, locks left out.
+    """
+    found: dict[str, Reference] = {}
+    for name in reference_files(git_dir):
+        reference = read_reference(git_dir, name)
+        if reference is not None:
+            found[name] = reference
+    packed, _ = packed_references(git_dir)
+    return {**{name: Reference(ref.oid, is_packed_only=True) for name, ref in packed.items()}, **found}
+
+
+def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
+    """The names of the references that have files of their own; a directory that cannot be listed has none."""
+    found: list[str] = []
+    waiting = [below]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            entries = sorted(os.scandir(git_dir / directory), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            name = f"{directory}/{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                found += [name] * (not name.endswith(".lock"))
+            elif name.count("/") < _DEEPEST:
+                waiting.append(name)
+    return found
+
+
+def read_reference(git_dir: Path, name: str) -> Reference | None:
+    """The reference in a file of its own, such as ``HEAD``; None when there is none."""
+    path = git_dir / name
+    try:
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            return Reference(None, text=os.fsencode(os.readlink(path)))
+        if not stat.S_ISREG(status.st_mode):
+            return None if stat.S_ISDIR(status.st_mode) else Reference(None)
+        with FileIO(open_plain(path)) as file:
+            text = file.read(_MOST_BYTES) or b""
+            # a directory on the way may be a link: what is not the owner's is not told
+            is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid
+    except OSError as error:
+        return None if error.errno in GONE else Reference(None, text=str(error.strerror).encode())
+    if found := _ID.fullmatch(text):
+        return Reference(bytes.fromhex(found[1].decode()), text=text)
+    if found := _SYMBOLIC.fullmatch(text):
+        return Reference(None, os.fsdecode(found[1]), text)
+    return Reference(None, text=text if is_own else b"")
+
+
+def packed_references(git_dir: Path) -> tuple[dict[str, PackedRef], int]:
+    """What ``packed-refs`` says, and how many of its lines are none of git's."""
+    try:
+        text = read_packed(git_dir)
+    except OSError:
+        return {}, 1
+    return {os.fsdecode(name): ref for name, ref in packed_refs.parse(text).items()}, packed_refs.wrong_lines(text)
+
+
+def read_packed(git_dir: Path) -> bytes:
+    """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than any that is rewritten."""
+    try:
+        return read_whole(git_dir / PACKED_REFS, 4 * MOST_PACKED)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,233 @@
+"""Writing references: ``main`` by compare-and-swap, and the tags of events.
+
+As git does it, not by libgit2, which syncs logs as well: six syncs for ``main`` where two are enough. Every call
+returns after what it wrote has been synced, but for logs, which tell nothing that the history does not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
+from katafs.git.files import open_plain
+from katafs.git.format import packed_refs
+from katafs.git.format.commit import committer
+from katafs.git.format.loose import COMMIT, Oid
+from katafs.git.format.packed_refs import PackedRef
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, HeldLock, RefLocks
+from katafs.git.refs.reading import MAIN, PACKED_REFS, read_packed, read_reference, reference_files
+from katafs.git.repo import GitRepo
+from katafs.git.store.storing import make_parents, storing, sync_path
+
+# a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
+_MOST_LOOSE = 8
+_HEAD_TEXT = f"ref: {MAIN}\n".encode()
+_NOTHING = "0" * 40
+_TAGS = "refs/tags"
+
+
+class RefWriter:
+    """Writes the references of one repository. ``is_alone`` as for its `RefLocks`."""
+
+    def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
+        self._repo = repo
+        self._git_dir = repo.git_dir
+        self.locks = RefLocks(repo.git_dir, is_alone=is_alone)
+
+    # -- main
+
+    def move_main(self, new: Oid, old: Oid | None) -> None:
+        """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
+
+        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
+        try again. `StorageError`, `DamagedError`; after one of EIO the branch may be at ``new``.
+        """
+        path = self._git_dir / MAIN
+        with storing(MAIN, self._git_dir):
+            made = make_parents(path.parent, self._git_dir)
+            try:
+                lock = self.locks.take(MAIN, new.hex().encode() + b"\n")
+            except FileExistsError as error:
+                raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
+            try:
+                if self._repo.main() != old:
+                    raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
+                lock.become(path)
+            finally:
+                lock.release()
+            self._sync(path.parent, *made)
+        self._log(new, old)
+
+    def unlock_main(self) -> None:
+        """Remove a lock of ``main`` that somebody left behind who died."""
+        self.locks.unlock(MAIN, STALE_MAIN)
+
+    def sync_main(self) -> None:
+        """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
+        with storing(MAIN, self._git_dir):
+            for name in (PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
+                with suppress(FileNotFoundError):
+                    sync_path(os.path.join(self._git_dir, name))
+
+    def _sync(self, *directories: Path) -> None:
+        for directory in directories:
+            sync_path(directory)
+
+    def _log(self, new: Oid, old: Oid | None) -> None:
+        """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout). No reader needs it."""
+        with suppress(OSError, KataError):
+            ids = f"{old.hex() if old is not None else _NOTHING} {new.hex()} ".encode()
+            line = ids + committer(self._repo.objects.read(new, COMMIT)) + b"\t\n"
+            with open(self._git_dir / "HEAD", "rb", opener=open_plain) as head:
+                is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
+            for name in (MAIN, "HEAD") if is_head else (MAIN,):
+                path = self._git_dir / "logs" / name
+                make_parents(path.parent, self._git_dir)
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                fd = os.open(path, flags, 0o644)
+                try:
+                    if stat.S_ISREG(os.fstat(fd).st_mode):
+                        os.write(fd, line)
+                finally:
+                    os.close(fd)
+
+    # -- tags
+
+    def set_tags(self, tags: Mapping[int, Oid], *, replacing: bool = False) -> None:
+        """Make the lightweight tags of events, by index; those that exist are left as they are, ``replacing`` those
+        that cannot be read.
+
+        In ascending order, so that a crash in between leaves out the newest ones.
+        """
+        missing = {index: tags[index] for index in sorted(tags) if self._repo.tag(index) is None}
+        if len(missing) > _MOST_LOOSE:
+            broken = {index for index in missing if os.path.lexists(self._git_dir / _TAGS / str(index))}
+            self._pack({f"{_TAGS}/{index}".encode(): missing[index] for index in missing.keys() - broken})
+            missing = {index: missing[index] for index in sorted(broken)}
+        for index, commit in missing.items():
+            # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
+            with suppress(RaceLostError):
+                self.replace(f"{_TAGS}/{index}", commit, None, STALE_TAG, replacing=replacing)
+
+    def replace(
+        self, name: str, new: Oid | None, old: Oid | None, stale: float = STALE_MAIN, *, replacing: bool = True
+    ) -> None:
+        """Set a reference that is ``old`` to ``new``; None: it is not there, cannot be read, or is to be removed.
+
+        Raises `RaceLostError` when it is something else by now, `DamagedError` when what cannot be read is not to be
+        replaced, `StorageError`.
+        """
+        path = self._git_dir / name
+        with storing(name, self._git_dir):
+            made = make_parents(path.parent, self._git_dir)
+            with self.locks.held(name, stale, new.hex().encode() + b"\n" if new is not None else None) as lock:
+                if self._value(name) != old:
+                    raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
+                if old is None and not replacing and os.path.lexists(path):
+                    # an empty file is what a power cut leaves of a tag
+                    found = read_reference(self._git_dir, name)
+                    if found is None or found.text:
+                        raise DamagedError(f"{self._git_dir}: {name} is no id")
+                if new is not None:
+                    _remove_empty(path)
+                    lock.become(path)
+                else:
+                    self.rewrite_packed(name.encode(errors="surrogateescape"))
+                    path.unlink(missing_ok=True)
+            self._sync(path.parent, *made)
+
+    def _value(self, name: str) -> Oid | None:
+        try:
+            return self._repo.refs.get(name)
+        except DamagedError:
+            return None
+
+    # -- packed-refs
+
+    def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
+        """Put references to commits into ``packed-refs``; those that are there stay as they are, but for ``replacing``."""
+        with self._rewriting() as (before, lock):
+            known = packed_refs.parse(before)
+            new = {name: PackedRef(oid) for name, oid in commits.items()}
+            lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
+
+    def rewrite_packed(self, without: bytes | None = None) -> None:
+        """Keep only the lines of ``packed-refs`` that git understands, and not that of one reference. Does nothing where
+        all of them are."""
+        text = read_packed(self._git_dir)
+        if not packed_refs.wrong_lines(text) and (without is None or without not in packed_refs.parse(text)):
+            return
+        with self._rewriting() as (before, lock):
+            refs = packed_refs.parse(before)
+            refs.pop(without or b"", None)
+            lock.write(packed_refs.build(refs, before))
+
+    @contextmanager
+    def _rewriting(self) -> Iterator[tuple[bytes, HeldLock]]:
+        """The present ``packed-refs``, and the lock that becomes the next."""
+        with storing(PACKED_REFS, self._git_dir):
+            with self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
+                yield read_packed(self._git_dir), lock
+                lock.become(self._git_dir / PACKED_REFS)
+            sync_path(self._git_dir)
+
+    def pack_tags(self) -> int:
+        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then each
+        file of a tag is removed under the lock of that tag, if it still says the same. Heads, which move, stay files.
+
+        How many files are gone. Raises OSError, `StorageError` (EBUSY for a lock).
+        """
+        found: dict[bytes, Oid] = {}
+        for name in loose_tags(self._git_dir):
+            reference = read_reference(self._git_dir, name)
+            # of another object ``packed-refs`` would have to say what that stands for
+            if reference is not None and reference.oid is not None and self._is_commit(reference.oid):
+                found[os.fsencode(name)] = reference.oid
+        if not found:
+            return 0
+        self._pack(found, replacing=True)
+        gone = 0
+        for name, oid in found.items():
+            # somebody else has it in hand: another time
+            with suppress(StorageError):
+                gone += self._prune(os.fsdecode(name), oid)
+        return gone
+
+    def _is_commit(self, oid: Oid) -> bool:
+        try:
+            return self._repo.objects.kind(oid) == COMMIT
+        except DamagedError:
+            return False
+
+    def _prune(self, name: str, oid: Oid) -> bool:
+        with self.locks.held(name, STALE_TAG):
+            reference = read_reference(self._git_dir, name)
+            if reference is None or reference.oid != oid:
+                return False
+            (self._git_dir / name).unlink()
+            return True
+
+    # -- HEAD
+
+    def point_head(self) -> None:
+        """Let ``HEAD`` stand for ``main``."""
+        with storing("HEAD", self._git_dir):
+            with self.locks.held("HEAD", STALE_MAIN, _HEAD_TEXT) as lock:
+                lock.become(self._git_dir / "HEAD")
+            sync_path(self._git_dir)
+
+
+def loose_tags(git_dir: Path) -> list[str]:
+    """The tags of events that have files of their own."""
+    return [name for name in reference_files(git_dir, _TAGS) if name.count("/") == 2]
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove empty directories where a reference is to be. Raises OSError when there is something in them."""
+    if path.is_dir() and not path.is_symlink():
+        for parent, _, _ in os.walk(path, topdown=False):
+            os.rmdir(parent)

@@ -1,0 +1,1 @@
+"""Writing to a repository, and upkeep: packs, objects, checks."""

@@ -1,0 +1,104 @@
+"""What others have stored may not be on disk: git does not sync loose objects, nor directories (core.fsync).
+
+An event that builds on such objects would be lost with them by a power cut. So whoever records on a commit first makes
+sure of all that it reaches: back to the commits that are in a pack of ours, since before one of those was written the
+same was done. What is loose is stored again, in the pack of the event; packs are synced. So it is done once for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, MutableMapping
+
+from katafs.errors import DamagedError
+from katafs.git.format.loose import Oid
+from katafs.git.format.tree import TreeEntry
+from katafs.git.repo import GitRepo
+from katafs.git.store.new_pack import OURS
+from katafs.git.store.storing import sync_directory, sync_path
+
+# objects, and bytes of them: beyond it all disks are synced, which is sooner done
+_MOST, _MOST_BYTES = 20_000, 64 << 20
+
+
+def make_durable(repo: GitRepo, tip: Oid, pending: MutableMapping[Oid, tuple[int, bytes]]) -> None:
+    """See to it that all that a commit reaches is on disk, or in ``pending``, to be stored. What is damaged already is
+    left as it is. Raises OSError when something cannot be synced."""
+    packs: set[str] = set()
+    again: dict[Oid, tuple[int, bytes]] = {}
+    size = 0
+    repo.objects.packs.readers()
+    for count, oid in enumerate(_unsure(repo, tip)):
+        stems = repo.objects.packs.holders(oid)
+        if any(_is_ours(stem) for stem in stems):
+            continue
+        packs.update(stems[:1])
+        if not stems:
+            with contextlib.suppress(DamagedError):
+                again[oid] = repo.objects.read_any(oid)
+                size += len(again[oid][1])
+        if count > _MOST or size > _MOST_BYTES:
+            os.sync()
+            return
+    pending.update(again)
+    for stem in packs:
+        for suffix in (".pack", ".idx"):
+            with contextlib.suppress(FileNotFoundError):
+                sync_path(repo.objects.pack_directory / f"{stem}{suffix}")
+    if packs:
+        sync_directory(repo.objects.pack_directory)
+
+
+def _is_ours(stem: str) -> bool:
+    return stem.startswith(OURS)
+
+
+def _unsure(repo: GitRepo, tip: Oid) -> Iterator[Oid]:
+    """The commits back to those in packs of ours, and what is in their trees and not in those of their parents."""
+    waiting, seen = [tip], set[Oid]()
+    while waiting:
+        oid = waiting.pop()
+        if oid in seen or any(_is_ours(stem) for stem in repo.objects.packs.holders(oid)):
+            continue
+        seen.add(oid)
+        yield oid
+        with contextlib.suppress(DamagedError):
+            tree, parents = repo.links(oid)
+            waiting += parents
+            yield from _new_below(repo, tree, [before for parent in parents for before in _tree_of(repo, parent)], seen)
+
+
+def _tree_of(repo: GitRepo, commit: Oid) -> list[Oid]:
+    try:
+        return [repo.links(commit)[0]]
+    except DamagedError:
+        return []
+
+
+def _new_below(repo: GitRepo, tree: Oid, before: list[Oid], seen: set[Oid]) -> Iterator[Oid]:
+    """A tree and what is in it, but for what is at the same place in the trees ``before``."""
+    waiting = [(tree, before)] if tree not in before else []
+    while waiting:
+        tree, before = waiting.pop()
+        if tree in seen:
+            continue
+        seen.add(tree)
+        yield tree
+        known = [entry for each in before for entry in _entries(repo, each)]
+        same = {entry.oid for entry in known}
+        for entry in _entries(repo, tree):
+            if entry.oid in same or entry.is_submodule:
+                continue
+            if entry.is_tree:
+                waiting.append((entry.oid, [each.oid for each in known if each.is_tree and each.name == entry.name]))
+            elif entry.oid not in seen:
+                seen.add(entry.oid)
+                yield entry.oid
+
+
+def _entries(repo: GitRepo, tree: Oid) -> list[TreeEntry]:
+    try:
+        return repo.tree(tree)
+    except DamagedError:
+        return []

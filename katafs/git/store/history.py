@@ -1,0 +1,128 @@
+"""Writing a new repository with a whole history at once: one pack and ``packed-refs``, and no loose object.
+
+So a history of twenty events needs some ten files and as many syncs, not a hundred and sixty. Objects come in the
+order of the history, each as a difference from the one before at its path (`katafs.git.pack`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from io import BufferedRandom
+from pathlib import Path
+
+from katafs.git.format import packed_refs
+from katafs.git.format.commit import build_commit
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.tree import build_tree
+from katafs.git.store.new_pack import OURS
+from katafs.git.store.pack_writer import PackWriter
+
+# what libgit2 writes into a repository that it makes
+_CONFIG = """\
+[core]
+\tbare = false
+\trepositoryformatversion = 0
+\tfilemode = true
+\tlogallrefupdates = true
+[user]
+\tname = {name}
+\temail = {email}
+"""
+
+
+class ObjectHasher:
+    """Gives objects their ids and keeps nothing: what would be written can be known without writing."""
+
+    def blob(self, path: bytes, data: bytes) -> Oid:
+        """The id of a blob; ``path`` is where it is met in the tree."""
+        return self._object(BLOB, path, data)
+
+    def tree(self, path: bytes, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid]) -> Oid:
+        """The id of a tree; ``path`` ends in ``/``."""
+        entries = [(b"100644", name, oid) for name, oid in blobs.items()]
+        entries += [(b"40000", name, oid) for name, oid in subtrees.items()]
+        return self._object(TREE, path, build_tree(entries))
+
+    def file_tree(self, path: bytes, files: Mapping[bytes, bytes]) -> Oid | None:
+        """The id of the tree of files (path → content) below ``path``; None when there are none."""
+        if not files:
+            return None
+        blobs: dict[bytes, Oid] = {}
+        below: dict[bytes, dict[bytes, bytes]] = {}
+        for name, content in files.items():
+            first, slash, rest = name.partition(b"/")
+            if slash:
+                below.setdefault(first, {})[rest] = content
+            else:
+                blobs[first] = self.blob(path + first, content)
+        subtrees = {name: self.file_tree(path + name + b"/", inside) for name, inside in below.items()}
+        return self.tree(path, blobs, {name: oid for name, oid in subtrees.items() if oid is not None})
+
+    def commit(self, tree: Oid, parent: Oid | None, message: str, name: str, email: str, time: int) -> Oid:
+        """The id of a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""
+        parents = [parent] if parent is not None else []
+        return self._object(COMMIT, b"", build_commit(tree, parents, message, name, email, time))
+
+    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:  # noqa: ARG002 - the writer below needs it
+        return object_id(kind, data)
+
+
+class HistoryWriter(ObjectHasher):
+    """Writes objects to a pack, which is put into a new repository by `finish`.
+
+    Not thread-safe. What the operating system refuses is an OSError.
+    """
+
+    def __init__(self, git_dir: Path) -> None:
+        """Make the directories of a repository; ``git_dir`` must not be there."""
+        self._git_dir = git_dir
+        for directory in ("objects/pack", "objects/info", "refs/heads", "refs/tags"):
+            (git_dir / directory).mkdir(parents=True)
+        self._pack_path = git_dir / "objects/pack/new.pack"
+        self._file: BufferedRandom = open(self._pack_path, "x+b")  # noqa: SIM115 - closed by finish and close
+        self._writer = PackWriter(self._file)
+        self._seen: set[Oid] = set()
+
+    def close(self) -> None:
+        """Close the file of the pack. May be called again."""
+        self._file.close()
+
+    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:
+        oid = super()._object(kind, path, data)
+        if oid not in self._seen:
+            self._seen.add(oid)
+            self._writer.add(oid, kind, path, data)
+        return oid
+
+    def finish(
+        self, main: Oid, tags: Mapping[int, Oid], name: str, email: str, sync: Callable[[int], None] = os.fsync
+    ) -> None:
+        """Write what else a repository has: the references, and the identity. Durable when this returns; ``sync`` is
+        what makes a file descriptor's file so."""
+        pack = self._writer.finish()
+        self._file.flush()
+        sync(self._file.fileno())
+        self.close()
+        objects = self._git_dir / "objects"
+        stem = f"pack/{OURS}01{pack.name[:30]}"
+        self._pack_path.rename(objects / f"{stem}.pack")
+        _write(objects / f"{stem}.idx", pack.idx, sync)
+        refs = {b"refs/heads/main": PackedRef(main)} | {b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()}
+        _write(self._git_dir / "packed-refs", packed_refs.build(refs), sync)
+        _write(self._git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
+        _write(self._git_dir / "HEAD", b"ref: refs/heads/main\n", sync)
+        for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                sync(fd)
+            finally:
+                os.close(fd)
+
+
+def _write(path: Path, data: bytes, sync: Callable[[int], None]) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        sync(file.fileno())

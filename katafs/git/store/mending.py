@@ -1,0 +1,152 @@
+"""Mending a repository without libgit2: it may have no configuration and no ``HEAD``.
+
+What is missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside
+packs and commits, and would believe although it is not true any more, is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from katafs.errors import KataError
+from katafs.git.budget import Budget
+from katafs.git.files import read_whole, real_path
+from katafs.git.format import index
+from katafs.git.format.chunks import graph_commits
+from katafs.git.format.index import Record
+from katafs.git.format.loose import COMMIT, Oid, header, object_id
+from katafs.git.format.pack import HEAD, parse_pack_head
+from katafs.git.odb.objects import IN_MEMORY
+from katafs.git.odb.pack_reader import PackReader
+from katafs.git.repo import GitRepo
+from katafs.git.store.new_pack import is_kept_by_us, remove_left_behind
+from katafs.git.store.old_packs import pack_files, remove_midx, stale_midx
+from katafs.git.store.storing import make_parents, storing, sync_directory, sync_path
+
+# bytes; larger ones are for ``git index-pack``, and for nobody
+_LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
+_PIECE = 1 << 16
+
+
+def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
+    """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
+    path = Path(repo.objects.loose.path(oid))
+    with storing(f"object {oid.hex()}", repo.git_dir, len(data)):
+        made = make_parents(path.parent, repo.git_dir)
+        _put(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_")
+        for directory in made:
+            sync_path(directory)
+
+
+def put_index(path: Path, idx: bytes) -> None:
+    """Put the index beside the pack at ``path``; on disk when this returns. Raises `StorageError`."""
+    with storing("an index", path.parent, len(idx)):
+        _put(path.with_suffix(".idx"), idx, "tmp_idx_")
+
+
+def _put(path: Path, data: bytes, temporary: str) -> None:
+    fd, name = tempfile.mkstemp(prefix=temporary, dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(fd, 0o444)
+            os.fsync(fd)
+        os.rename(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_directory(path.parent)
+
+
+def index_of(path: Path) -> bytes | None:
+    """The index of a pack; None when the pack is too large, damaged, or has deltas from other packs."""
+    real = os.path.join(real_path(path.parent), path.name)
+    try:
+        data = read_whole(real, _LARGEST_PACK)
+        if hashlib.sha1(data[:-20]).digest() != data[-20:]:
+            return None
+        reader = PackReader(real.removesuffix(".pack"), Budget())
+        records = []
+        offset = HEAD
+        for _ in range(parse_pack_head(data)):
+            end = _end(data, reader.entry(offset)[0].start)
+            records.append(Record(object_id(*reader.read(offset, IN_MEMORY)), offset, zlib.crc32(data[offset:end])))
+            offset = end
+    except (OSError, KeyError, ValueError, zlib.error):
+        return None
+    return index.build(records, data[-20:]) if offset == len(data) - 20 else None
+
+
+def _end(data: bytes, start: int) -> int:
+    """Where the zlib stream ends that begins there. Raises ValueError when it does not."""
+    inflater = zlib.decompressobj()
+    at = start
+    while not inflater.eof:
+        piece = inflater.unconsumed_tail or data[at : at + _PIECE]
+        if not piece:
+            raise ValueError("an object is cut off")
+        at += 0 if inflater.unconsumed_tail else len(piece)
+        inflater.decompress(piece, _PIECE)
+    return at - len(inflater.unused_data)
+
+
+def damaged_indexes(repo: GitRepo) -> list[tuple[Path, str]]:
+    """The packs whose index cannot be read, each with the reason. Raises OSError."""
+    found = []
+    for pack in pack_files(repo.objects.pack_directory):
+        try:
+            list(PackReader(pack.stem, Budget()).ids())
+        except (OSError, ValueError) as error:
+            found.append((pack.path, str(error)))
+    return found
+
+
+def stale_files(repo: GitRepo) -> list[tuple[str, Callable[[], object]]]:
+    """What git keeps beside objects and is not true any more, or was left by writers that died: in words, with what
+    removes it. Raises OSError."""
+    directory = repo.objects.pack_directory
+    if not directory.is_dir():
+        return []
+    found: list[tuple[str, Callable[[], object]]] = []
+    if wrong := stale_midx(directory):
+        found.append((f".git/objects/pack/{wrong}", lambda: remove_midx(directory)))
+    for path in _graphs(repo):
+        try:
+            gone = sum(not _is_commit(repo, oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
+            wrong = f"speaks of {gone} commits that are gone" if gone else ""
+        except (OSError, ValueError) as error:
+            wrong = f"cannot be read: {error}"
+        if wrong:
+            found.append((f"{path.relative_to(repo.path)} {wrong}", lambda: _remove_graphs(repo)))
+            break
+    left = [path for path in directory.glob("*.keep") if is_kept_by_us(path)]
+    if left:
+        message = f"{len(left)} packs have a .keep of a writer that died, so that nobody packs them"
+        found.append((message, lambda: remove_left_behind(directory)))
+    return found
+
+
+def _graphs(repo: GitRepo) -> list[Path]:
+    info = repo.git_dir / "objects/info"
+    return [path for path in (info / "commit-graph", *sorted(info.glob("commit-graphs/*.graph"))) if path.exists()]
+
+
+def _remove_graphs(repo: GitRepo) -> None:
+    """git does without, and makes them again."""
+    for path in ((repo.git_dir / "objects/info/commit-graphs/commit-graph-chain"), *_graphs(repo)):
+        path.unlink(missing_ok=True)
+
+
+def _is_commit(repo: GitRepo, oid: Oid) -> bool:
+    try:
+        return repo.objects.kind(oid) == COMMIT
+    except KataError:
+        return False

@@ -1,0 +1,72 @@
+"""One writer of a repository at a time, among those who ask: katafs' daemons and ``katafs fsck``.
+
+The lock only keeps them from working in vain: two who move ``main`` are told apart by compare-and-swap, which saver
+and git take part in too.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from katafs.errors import StorageError
+
+#: The file that is locked; of a directory flock(2) excludes nobody on another host. It stays, and is empty.
+MUTEX = ".katafs-mutex"
+# what flock(2) says on a file system that has no locks
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NOT_MADE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_PAUSE, _LONGEST_PAUSE = 0.0005, 0.01  # seconds
+
+
+@contextmanager
+def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
+    """Hold the lock of the repository whose ``.git`` is ``directory``, or of another directory: flock(2) of a file in
+    it, so that nobody is locked out by one who dies. Gives whether others are locked out: not where the file system has
+    no locks, or the file cannot be made.
+
+    Raises `StorageError` (EBUSY) when somebody else has held it for ``seconds``, OSError when there is no such
+    directory.
+    """
+    fd = _open(directory)
+    try:
+        yield fd >= 0 and _take(fd, directory, seconds)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _open(directory: Path) -> int:
+    """A descriptor of the file; -1 where it cannot be made, and nobody can write."""
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(directory / MUTEX, flags, 0o644)
+    except OSError as error:
+        if error.errno not in _NOT_MADE:
+            raise
+    os.lstat(directory)
+    return -1
+
+
+def _take(fd: int, directory: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    pause = _PAUSE
+    while True:
+        try:
+            # never waiting in the system call: the owner of a kata could hold his lock, and a thread here, for ever
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise StorageError(f"{directory} is locked by another writer", errno.EBUSY) from error
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

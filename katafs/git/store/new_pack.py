@@ -1,0 +1,159 @@
+"""Putting a pack into a repository that others read and write meanwhile.
+
+A pack and its ``.idx`` are written under temporary names, which git takes for what they are, and synced; then they are
+renamed, the index last, since that is what readers look for. So nobody ever sees a part of a pack, and one who dies
+leaves temporary files, or at most a pack without its index, which nobody misses: what is to be found in it is referred
+to only when its writer has gone on.
+
+No pack ever gets the name of another one: who has listed that, as git does before it packs anew, removes it by its
+name. By the start of their names packs of ours are known: all that is in one was synced, and so was all that the
+commits in it reach (`katafs.git.store.durable`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from io import BufferedRandom
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from katafs.git.files import open_plain, read_whole
+from katafs.git.format.loose import Oid
+from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
+from katafs.git.store.storing import sync_directory
+
+#: how the names of packs begin that katafs wrote, and of those that have no deltas in them: then 30 random digits
+OURS = f"pack-{b'kata'.hex()}"
+WITHOUT_DELTAS = OURS + "00"
+_WITH_DELTAS = OURS + "01"
+#: what we write into a ``.keep``
+KEPT = b"katafs: being recorded\n"
+_TRIES = 3
+_TEMPORARY = "tmp_pack_katafs_"
+
+
+class NewPack:
+    """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread.
+
+    To be used in a ``with`` statement, at whose end what was not installed is removed. Raises OSError.
+    """
+
+    def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
+        self._directory = directory
+        directory.mkdir(exist_ok=True)
+        self._undo = contextlib.ExitStack()
+        self._pack, self._file = self._temporary()
+        self._idx = ""
+        start = WITHOUT_DELTAS if kind is QuickWriter else _WITH_DELTAS
+        self._path = directory / f"{start}{secrets.token_hex(15)}.pack"
+        #: where the objects are to be added
+        self.writer = kind(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    @property
+    def temporary(self) -> tuple[str, str]:
+        """Where the pack and its index are until they are installed."""
+        return self._pack, self._idx
+
+    def finish(self) -> Pack:
+        """Write the rest and the index, and sync both."""
+        pack = self.writer.finish()
+        _sync(self._file)
+        self._idx, file = self._temporary()
+        file.write(pack.idx)
+        _sync(file)
+        return pack
+
+    def install(self, *, is_kept: bool = False) -> Path:
+        """Let others see it: its path.
+
+        ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers to its objects; until then
+        ``git repack -a -d`` would drop them with the pack.
+        """
+        with contextlib.ExitStack() as failed:
+            if is_kept:
+                mark = self._path.with_suffix(".keep")
+                with open(mark, "xb") as keep:
+                    # on a full disk this may be what does not fit
+                    failed.callback(mark.unlink, missing_ok=True)
+                    keep.write(KEPT)
+            os.rename(self._pack, self._path)
+            os.rename(self._idx, self._path.with_suffix(".idx"))
+            failed.pop_all()
+        sync_directory(self._directory)
+        return self._path
+
+    def _temporary(self) -> tuple[str, BufferedRandom]:
+        """A new file, removed at the end if it still has this name; without a suffix, by which others know packs."""
+        fd, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
+        self._undo.callback(Path(name).unlink, missing_ok=True)
+        file = self._undo.enter_context(os.fdopen(fd, "w+b"))
+        os.fchmod(fd, 0o444)
+        with contextlib.suppress(OSError):
+            # says that its writer is alive
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return name, file
+
+
+def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> Path:
+    """Write objects, kind and data by id, as a pack that nobody replaces until it is let go; it is on disk when this
+    returns: its path. Raises OSError."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with NewPack(directory) as new:
+                for oid, (kind, data) in objects.items():
+                    new.writer.add(oid, kind, b"", data)
+                new.finish()
+                return new.install(is_kept=True)
+        except FileNotFoundError:
+            # ``git gc --prune=now`` removes temporary files, also of those who live
+            if not left:
+                raise
+    raise AssertionError
+
+
+def let_go(pack: Path) -> None:
+    """What is in a pack of `store_pack` is referred to, or is not needed any more. Raises OSError."""
+    keep = pack.with_suffix(".keep")
+    if is_kept_by_us(keep):
+        keep.unlink(missing_ok=True)
+
+
+def is_kept_by_us(keep: Path) -> bool:
+    """Whether a ``.keep`` is one of `store_pack`: after a power cut it may be empty, or a part of what it was."""
+    try:
+        text = read_whole(keep, len(KEPT))
+    except OSError:
+        return False
+    return KEPT.startswith(text) and (text == KEPT or keep.name.startswith(OURS) or not keep.with_suffix(".pack").exists())
+
+
+def remove_left_behind(directory: Path) -> None:
+    """Remove the temporary files of writers that died, and let go of their packs. To be called by who is alone (see
+    `katafs.git.store.mutex`). Raises OSError."""
+    for name in os.listdir(directory):
+        if name.startswith(_TEMPORARY):
+            # whoever compacts is alive without that lock
+            with contextlib.suppress(OSError), open(directory / name, "rb", opener=open_plain) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (directory / name).unlink()
+        elif name.endswith(".keep"):
+            let_go((directory / name).with_suffix(".pack"))
+
+
+def _sync(file: BufferedRandom) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,192 @@
+"""Writing to one git repository: blobs, trees, commits; its references are written by `katafs.git.refs.writing`.
+
+Objects are synced by `GitWriter.store`, references by the call that writes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import pygit2
+
+from katafs.errors import DamagedError, InvalidError
+from katafs.git.format.commit import build_commit
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.format.tree import build_tree
+from katafs.git.refs.locks import remove_left
+from katafs.git.refs.writing import RefWriter
+from katafs.git.repo import GitRepo
+from katafs.git.store.durable import make_durable
+from katafs.git.store.merging import merge_packs
+from katafs.git.store.new_pack import let_go, store_pack
+from katafs.git.store.storing import storing
+
+log = logging.getLogger(__name__)
+
+_MOST_THERE = 100_000  # objects
+
+
+def init_repository(path: Path, name: str, email: str) -> GitRepo:
+    """Make an empty, non-bare repository in ``path``: branch ``main``, that identity, no hooks or templates."""
+    with storing("a new repository", path):
+        repo = pygit2.init_repository(str(path), initial_head="main", template_path="")
+        repo.config["user.name"] = name
+        repo.config["user.email"] = email
+    return GitRepo(path)
+
+
+class GitWriter:
+    """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
+
+    Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
+    sees them already. No configuration is read. ``is_alone``: the lock of the repository is held
+    (`katafs.git.store.mutex`).
+    """
+
+    def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
+        self.repo = repo
+        self._is_alone = is_alone
+        self._stored: set[Oid] = set()
+        self._there: set[Oid] = set()
+        self._packs: list[Path] = []
+        self.refs = RefWriter(repo, is_alone=is_alone)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
+        the traceback of an error, would do it much later."""
+        self.forget()
+        self.let_go()
+        self.repo.objects.close()
+
+    def forget(self) -> None:
+        """Forget all objects that were made: those that were not stored have never been."""
+        self.repo.objects.pending.clear()
+        self._stored.clear()
+        self._there.clear()
+
+    def build_on(self, commit: Oid) -> None:
+        """What is in the tree of a commit that something refers to need not be stored again, once all that it reaches
+        is on disk, or will be with what is stored next. Of a very large one not all is known. Raises `StorageError`."""
+        with storing("what others recorded", self.repo.git_dir):
+            make_durable(self.repo, commit, self.repo.objects.pending)
+        waiting = [self.repo.commit(commit).tree]
+        while waiting and len(self._there) < _MOST_THERE:
+            with contextlib.suppress(DamagedError):
+                for entry in self.repo.tree(waiting.pop()):
+                    if entry.is_tree and entry.oid not in self._there:
+                        waiting.append(entry.oid)
+                    self._there.add(entry.oid)
+
+    def let_go(self) -> None:
+        """Let others pack what was stored as they like: a branch refers to it, or nothing ever will."""
+        while self._packs:
+            with contextlib.suppress(OSError):
+                let_go(self._packs.pop())
+
+    def store(self) -> None:
+        """Store all objects that were made since this was last called; on disk when it returns. To be called before a
+        reference is set to one of them. Raises `StorageError`."""
+        pending = self.repo.objects.pending
+        new = {oid: pending[oid] for oid in pending.keys() - self._stored}
+        if new:
+            size = sum(len(data) for _, data in new.values())
+            with storing("objects", self.repo.git_dir, size + 4096):
+                self._packs.append(store_pack(self.repo.objects.pack_directory, new))
+            self._stored |= new.keys()
+
+    def merge(self) -> None:
+        """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
+        nobody's loss."""
+        self.let_go()
+        try:
+            if self._is_alone and merge_packs(self.repo.objects.pack_directory):
+                remove_left(self.repo.git_dir)
+        except OSError as error:
+            log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
+
+    def _store(self, kind: int, data: bytes) -> Oid:
+        """Make an object. One that `build_on` found, and is whole, is not stored again.
+
+        Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
+        would drop them.
+        """
+        oid = object_id(kind, data)
+        if oid not in self._there or not self.repo.objects.has(oid):
+            self.repo.objects.pending[oid] = (kind, data)
+        return oid
+
+    def blob(self, data: bytes) -> Oid:
+        """Make a blob."""
+        return self._store(BLOB, data)
+
+    def tree(
+        self, base: Oid | None, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid | None] | None = None
+    ) -> Oid:
+        """Make ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
+        entries = {name: (mode, oid) for mode, name, oid in self.repo.tree_as_stored(base)} if base is not None else {}
+        entries |= {name: (b"100644", oid) for name, oid in blobs.items()}
+        for name, subtree in (subtrees or {}).items():
+            if subtree is not None:
+                entries[name] = (b"40000", subtree)
+            else:
+                entries.pop(name, None)
+        return self._store(TREE, build_tree((mode, name, oid) for name, (mode, oid) in entries.items()))
+
+    def file_tree(self, files: Mapping[bytes, bytes]) -> Oid | None:
+        """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
+        if not files:
+            return None
+        blobs: dict[bytes, Oid] = {}
+        below: dict[bytes, dict[bytes, bytes]] = {}
+        for path, content in files.items():
+            first, slash, rest = path.partition(b"/")
+            if slash:
+                below.setdefault(first, {})[rest] = content
+            else:
+                blobs[first] = self.blob(content)
+        return self.tree(None, blobs, {name: self.file_tree(inside) for name, inside in below.items()})
+
+    def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
+        """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
+
+        Directories come and go as they are needed. Raises `InvalidError` where a path leads through a file, or a blob
+        would take the place of a directory.
+        """
+        known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
+        here = {path: blob for path, blob in changes.items() if b"/" not in path}
+        below: dict[bytes, dict[bytes, Oid | None]] = {}
+        for path, blob in changes.items():
+            first, slash, rest = path.partition(b"/")
+            if slash:
+                below.setdefault(first, {})[rest] = blob
+        taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
+        subtrees: dict[bytes, Oid | None] = {}
+        for name, inside in below.items():
+            entry = known.get(name)
+            if entry is not None and not entry.is_tree and name not in taken_out:
+                raise InvalidError(f"{name.decode()!r} is a file, not a directory")
+            subtrees[name] = self.with_files(entry.oid if entry is not None and entry.is_tree else None, inside)
+        blobs = {path: blob for path, blob in here.items() if blob is not None}
+        for name in blobs:
+            is_directory = name in known and known[name].is_tree
+            if subtrees.get(name) is not None or (is_directory and name not in subtrees):
+                raise InvalidError(f"{name.decode()!r} is a directory")
+        left = (known.keys() - taken_out.keys() - subtrees.keys()) | blobs.keys()
+        if not left and not any(subtrees.values()):
+            return None
+        emptied = {name: subtree for name, subtree in subtrees.items() if name not in blobs}
+        return self.tree(tree, blobs, {**taken_out, **emptied})
+
+    def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
+        """Make a commit whose author and committer are the same, in UTC; `message` gets no newline."""
+        return self._store(COMMIT, build_commit(tree, parents, message, name, email, time))
