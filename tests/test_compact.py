@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import DamagedError, StorageError
-from katafs.git import GitRepo, TagPacker, parts
+from katafs.git import GitRepo
+from katafs.git.refs.writing import RefWriter
+from katafs.git.store.compacting import parts
 from katafs.kata.compact import compact_kata
 from katafs.kata.ids import kata_path
 from tests.katas import (
@@ -158,26 +160,26 @@ def test_a_lock_that_somebody_holds(kata: Path) -> None:
     with subprocess.Popen(["sh", "-c", touching], cwd=kata) as maker:
         try:
             with pytest.raises(StorageError, match="held by another"):
-                TagPacker(GitRepo(kata)).pack_tags()
+                RefWriter(GitRepo(kata)).pack_tags()
         finally:
             maker.kill()
     (kata / ".git/packed-refs.lock").unlink()
-    assert TagPacker(GitRepo(kata)).pack_tags() >= EVENTS
+    assert RefWriter(GitRepo(kata)).pack_tags() >= EVENTS
     assert references(kata) == refs
 
 
 def test_a_tag_that_is_moved_meanwhile(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After it was packed, before its file is removed."""
     other = git(kata, "rev-parse", "refs/tags/5").decode().strip()
-    real = TagPacker._prune
+    real = RefWriter._prune
 
-    def move_first(packer: TagPacker, name: str, oid: bytes) -> bool:
+    def move_first(packer: RefWriter, name: str, oid: bytes) -> bool:
         if name == "refs/tags/4":
             git(kata, "update-ref", name, other)
         return real(packer, name, oid)
 
-    monkeypatch.setattr(TagPacker, "_prune", move_first)
-    TagPacker(GitRepo(kata)).pack_tags()
+    monkeypatch.setattr(RefWriter, "_prune", move_first)
+    RefWriter(GitRepo(kata)).pack_tags()
     assert git(kata, "rev-parse", "refs/tags/4").decode().strip() == other
     assert tags_of(kata).keys() == set(range(EVENTS + 1))
 

@@ -19,13 +19,14 @@ from tests.mounts import Mount
 RECORDER = """
 import json, os, sys
 from pathlib import Path
-import katafs.git.refs, katafs.git.write, katafs.kata.commit as commit
+import katafs.git.refs.writing, katafs.git.store.writer, katafs.kata.commit as commit
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 
 path, message, where, calls, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 owner, name = where.rsplit(".", 1)
-owner = {"RefWriter": katafs.git.refs.RefWriter, "GitWriter": katafs.git.write.GitWriter, "os": os}[owner]
+refs, store = katafs.git.refs.writing, katafs.git.store
+owner = {"RefWriter": refs.RefWriter, "GitWriter": store.writer.GitWriter, "os": os}[owner]
 real = getattr(owner, name)
 
 def die(*arguments, **named):
@@ -52,15 +53,15 @@ STEPS = [
     ("GitWriter.commit", 2, "after", 0, 0),
     ("RefWriter.move_main", 1, "before", 0, 0),
     ("RefWriter.move_main", 1, "after", 2, 0),
-    ("RefWriter._set_tag", 1, "before", 2, 0),
-    ("RefWriter._set_tag", 1, "after", 2, 1),
-    ("RefWriter._set_tag", 2, "after", 2, 2),
+    ("RefWriter.replace", 1, "before", 2, 0),
+    ("RefWriter.replace", 1, "after", 2, 1),
+    ("RefWriter.replace", 2, "after", 2, 2),
 ]
 SKIPPING = [
     ("RefWriter.move_main", 1, "after", 20, 0),
-    ("RefWriter._pack_tags", 1, "before", 20, 0),
+    ("RefWriter._pack", 1, "before", 20, 0),
     ("os.rename", 1, "before", 20, 0),  # libgit2 has its own
-    ("RefWriter._pack_tags", 1, "after", 20, 20),
+    ("RefWriter._pack", 1, "after", 20, 20),
 ]
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
-from katafs.git.refs.locks import RefLocks
-from katafs.git.refs.reading import MAIN
+from katafs.git.refs.locks import STALE_TAG, RefLocks
+from katafs.git.refs.reading import MAIN, References
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, parse_act
@@ -127,17 +127,13 @@ def test_an_empty_lock_of_git_is_left_to_it(store: Path) -> None:
     tip = GitRepo(path).main()
     assert tip is not None
     packed, main = path / ".git/packed-refs.lock", path / f".git/{MAIN}.lock"
-    looking = threading.Thread(target=RefLocks(GitRepo(path)).unlock_dead, args=(MAIN, tip))
+    locks = RefLocks(path / ".git", is_alone=True)
     main.touch()
+    locks.unlock_dead(MAIN, tip)
     begun = time.monotonic()
-    looking.start()
-    try:
-        while time.monotonic() < begun + 1.5:
-            assert main.exists(), f"it was removed after {time.monotonic() - begun:.2f} s"
-            assert looking.is_alive()
-    finally:
-        main.unlink()
-        looking.join()
+    while time.monotonic() < begun + 1.5:
+        locks.unlock(MAIN, STALE_TAG)
+        assert main.exists(), f"it was removed after {time.monotonic() - begun:.2f} s"
     assert not packed.exists()
 
 
@@ -145,7 +141,7 @@ def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """So that one that a dead writer left says whose it is: looked at by who holds it, right after he has taken it."""
     path = make_kata(store, "AbCdEf")
     seen: dict[str, bytes] = {}
-    real_main, real_tag = GitRepo.main, GitRepo.tag
+    real_main, real_get = GitRepo.main, References.get
 
     def look(name: str) -> None:
         lock = path / f".git/{name}.lock"
@@ -156,12 +152,12 @@ def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> 
         look(MAIN)
         return real_main(repo)
 
-    def tag(repo: GitRepo, index: int) -> Oid | None:
-        look(f"refs/tags/{index}")
-        return real_tag(repo, index)
+    def get(refs: References, name: str) -> Oid | None:
+        look(name)
+        return real_get(refs, name)
 
     monkeypatch.setattr(GitRepo, "main", main)
-    monkeypatch.setattr(GitRepo, "tag", tag)
+    monkeypatch.setattr(References, "get", get)
     committed = record(path, "AbCdEf", act(1, "one\n"))
     text = committed.commit.hex().encode() + b"\n"
     assert seen == {MAIN: text, "refs/tags/1": text}

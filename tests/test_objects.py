@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git import GitRepo, check_config
+from katafs.git import GitRepo
+from katafs.git.config import check_config
 from katafs.git.format.loose import BLOB, COMMIT, TREE
 from tests.katas import add_event, git, make_kata, tags_of
 

@@ -18,6 +18,7 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
+from katafs.git.budget import Budget
 from katafs.git.format.pack import entry_head, varint
 from katafs.git.odb.packs import Packs
 from tests.katas import add_event, git, make_kata
@@ -61,10 +62,10 @@ def test_every_object_of_a_real_pack(store: Path, options: tuple[str, ...]) -> N
         contents.append(data)
     oids = [blob(path, each) for each in contents]
     pack(path, *oids, options=("--window=60", "--depth=50", *options))
-    packs = Packs(f"{path}/.git/objects")
+    packs = Packs(f"{path}/.git/objects", Budget())
     for oid, each in zip(oids, contents, strict=True):
         assert packs.read(bytes.fromhex(oid), 200_000) == (3, each)
-        assert packs.head(bytes.fromhex(oid), 200_000) == (3, len(each))
+        assert packs.head(bytes.fromhex(oid)) == (3, len(each))
         assert bytes.fromhex(oid) in packs
         with pytest.raises(ValueError, match="too many"):
             packs.read(bytes.fromhex(oid), 90_000)
@@ -96,8 +97,8 @@ def make_thin(path: Path, base: str, small: str) -> None:
     loose = directory / base[:2] / base[2:]
     data = zlib.decompress(loose.read_bytes()).partition(b"\0")[2]
     delta = varint(len(data)) + varint(13) + b"\x90\x0a" + b"\x03end"
-    entries = [_type_and_size(3, len(data)) + zlib.compress(data, 9)]
-    entries.append(_type_and_size(7, len(delta)) + bytes.fromhex(base) + zlib.compress(delta))
+    entries = [entry_head(3, len(data)) + zlib.compress(data, 9)]
+    entries.append(entry_head(7, len(delta)) + bytes.fromhex(base) + zlib.compress(delta))
     body = struct.pack(">4sII", b"PACK", 2, 2) + b"".join(entries)
     (path / "thin.pack").write_bytes(body + hashlib.sha1(body).digest())
     (directory / "pack").mkdir(exist_ok=True)
@@ -125,12 +126,17 @@ def all_objects(path: Path) -> dict[str, bytes]:
 
 def read_all(path: Path) -> dict[str, bytes]:
     """Every object that can be read, by a new reader; no other errors than those of `Packs`."""
-    packs = Packs(f"{path}/.git/objects")
+    packs = Packs(f"{path}/.git/objects", Budget())
     found = {}
-    for oid in packs:
+    try:
+        oids = list(packs)
+    except ValueError:
+        # of a pack whose index cannot be read nobody says what is in it
+        oids = []
+    for oid in oids:
         try:
             kind, data = packs.read(oid, 1 << 20)
-            assert packs.head(oid, 1 << 20) == (kind, len(data))
+            assert packs.head(oid) == (kind, len(data))
             found[oid.hex()] = data
         except (KeyError, OSError, ValueError, zlib.error):
             pass

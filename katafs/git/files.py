@@ -15,7 +15,9 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: what opening, or reading on, says of a file that is gone; the last of one that another host removed
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 # file systems that only this host writes to (as /proc/self/mountinfo names them)
-_LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs nilfs2 overlay ramfs reiserfs tmpfs xfs zfs".split())
+_LOCAL = frozenset(
+    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
+)
 
 
 def real_path(directory: str | os.PathLike[str]) -> str:
@@ -55,14 +57,22 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file whose name is no link. Raises OSError, EFBIG when it has more than ``limit`` bytes."""
-    with open(open_plain(path), "rb", buffering=0) as file:
-        pieces = []
-        left = limit + 1
-        while left and (piece := file.read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    if not left:
-        raise OSError(errno.EFBIG, "it is too large", os.fspath(path))
+    fd = open_plain(path)
+    try:
+        return read_all(fd, limit)
+    finally:
+        close_read(fd)
+
+
+def read_all(fd: int, limit: int) -> bytes:
+    """All of an open file. Raises as `read_whole` does."""
+    pieces: list[bytes] = []
+    size = 0
+    while size <= limit and (piece := os.pread(fd, limit + 1 - size, size)):
+        pieces.append(piece)
+        size += len(piece)
+    if size > limit:
+        raise OSError(errno.EFBIG, "it is too large")
     return b"".join(pieces)
 
 

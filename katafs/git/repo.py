@@ -45,7 +45,14 @@ class GitRepo:
         # who looks at an event reads its trees several times, one question after the other
         self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
         self._commits: Newest[Oid, Commit] = Newest(_MOST_COMMITS_KEPT)
-        self.main, self.tag = self.refs.main, self.refs.tag
+
+    def main(self) -> Oid | None:
+        """The tip of ``main``, see `References.main`."""
+        return self.refs.main()
+
+    def tag(self, index: int) -> Oid | None:
+        """The tag of an event, see `References.tag`."""
+        return self.refs.tag(index)
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -113,9 +120,9 @@ class GitRepo:
                 break
             oid = target[0]
             kind, data = self.objects.read_any(oid)
+        if kind != COMMIT:
+            raise self.objects.wrong_kind(oid, kind, COMMIT)
         try:
-            if kind != COMMIT:
-                raise ValueError("another kind of object")
             return parse_commit(oid, data)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit: {error}") from error
@@ -133,7 +140,7 @@ class GitRepo:
         for _ in range(_MOST_COMMITS):
             if oid is None:
                 return
-            self.budget.spend(costs.COMMIT)
+            self.budget.spend(costs.STEP)
             commit = self.commit(oid)
             yield commit
             oid = commit.parents[0] if commit.parents else None

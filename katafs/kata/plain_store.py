@@ -22,8 +22,8 @@ from pathlib import Path
 import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
-from katafs.git.store.history import HistoryWriter
 from katafs.git.files import open_beneath, real_path
+from katafs.git.store.history import HistoryWriter
 from katafs.kata.converting import convert, first_commit, identity
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_files import Signature, mtime_ns, signature

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
+from katafs.git.format.loose import BLOB
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.kata import Kata
 from katafs.kata.snapshot import Content, Snapshot

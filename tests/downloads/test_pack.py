@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import DamagedError, StorageError
-from katafs.git import pack
+from katafs.git.format import index
+from katafs.git.store import pack_writer
 from katafs.kata.download import make_download
 from katafs.kata.image import Tip
 from katafs.kata.spool import Spool
@@ -61,7 +62,7 @@ class TestPack:
             tree = {b"%d" % name: b"%d " % name * 2000 + b"%d" % number for name in range(20)}
             parent = (put_commit(repo, tree, *parent, number=number),)
         small = make(repo)
-        monkeypatch.setattr(pack, "_BASES_LIMIT", 20_000)
+        monkeypatch.setattr(pack_writer, "_BASES_LIMIT", 20_000)
         large = make(repo)
         assert large.tgz_size > small.tgz_size
         assert git(unpack_tgz(large, tmp_path / "out"), "fsck", "--strict", "--full") == b""
@@ -71,13 +72,13 @@ class TestPack:
     def test_offsets_of_more_than_31_bits(self) -> None:
         offsets = [12, 2**31 - 1, 2**31, 2**32, 2**40]
         ids = sorted(hashlib.sha1(b"%d" % offset).digest() for offset in offsets)
-        records = [oid + offset.to_bytes(8, "big") + b"\1\2\3\4" for oid, offset in zip(ids, offsets, strict=True)]
-        shown = subprocess.check_output(["git", "show-index"], input=pack.idx_of(records, bytes(20)))
+        records = [index.Record(oid, offset, 0x01020304) for oid, offset in zip(ids, offsets, strict=True)]
+        shown = subprocess.check_output(["git", "show-index"], input=index.build(records, bytes(20)))
         expected = [f"{offset} {oid.hex()} (01020304)" for oid, offset in zip(ids, offsets, strict=True)]
         assert shown.decode().splitlines() == expected
 
     def test_memory_does_not_grow_with_history(self, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pack, "_BASES_LIMIT", 2 << 20)
+        monkeypatch.setattr(pack_writer, "_BASES_LIMIT", 2 << 20)
         parent: tuple[str, ...] = ()
         used = []
         for number in range(16):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from itertools import pairwise
 
 from katafs.git.format.loose import Oid
 
@@ -22,7 +23,7 @@ def _chunks(data: bytes, magic: bytes) -> dict[bytes, bytes]:
         raise ValueError("it does not go with its checksum, or is of another version")
     start = 12 if magic == _MIDX else 8
     table = [struct.unpack_from(">4sQ", data, start + 12 * place) for place in range(data[6] + 1)]
-    return {name: data[at:end] for (name, at), (_, end) in zip(table, table[1:], strict=False)}
+    return {name: data[at:end] for (name, at), (_, end) in pairwise(table)}
 
 
 def midx_packs(data: bytes) -> list[str]:

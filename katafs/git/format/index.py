@@ -30,10 +30,10 @@ Read = Callable[[int, int], bytes]
 
 
 class Shape(NamedTuple):
-    """Where things are in an index of ``count`` objects: the first id, and how far it is from one to the next."""
+    """Where things are in an index: of so many objects, the first id, and how far it is from one to the next."""
 
     version: int
-    count: int
+    objects: int
     first_id: int
     stride: int
     size: int  # of the whole, in bytes
@@ -92,11 +92,11 @@ def find(read: Read, shape: Shape, oid: Oid) -> int | None:
 def _offset(read: Read, shape: Shape, position: int) -> int:
     if shape.version == 1:
         return int.from_bytes(read(1024 + 24 * position, 4))
-    offsets = HEAD + 24 * shape.count
+    offsets = HEAD + 24 * shape.objects
     offset = int.from_bytes(read(offsets + 4 * position, 4))
     if not offset & _FAR:
         return offset
-    far = read(offsets + 4 * shape.count + 8 * (offset & ~_FAR), 8)
+    far = read(offsets + 4 * shape.objects + 8 * (offset & ~_FAR), 8)
     if len(far) < 8 or far[0] & 0x80:
         raise ValueError("an index with an offset that is none")
     return int.from_bytes(far)
@@ -118,10 +118,12 @@ def pack_checksum(data: bytes) -> bytes:
 def records(data: bytes) -> list[Record]:
     """All objects of a whole index, by id."""
     shape = check(data)
-    count, start, stride = shape.count, shape.first_id, shape.stride
+    count, start, stride = shape.objects, shape.first_id, shape.stride
     ids = [data[at : at + 20] for at in range(start, start + stride * count, stride)]
     if shape.version == 1:
-        return [Record(oid, int.from_bytes(data[at : at + 4]), None) for oid, at in zip(ids, range(1024, start + stride * count, 24), strict=False)]
+        places = range(1024, start + stride * count, stride)
+        offsets = [int.from_bytes(data[at : at + 4]) for at in places]
+        return [Record(oid, offset, None) for oid, offset in zip(ids, offsets, strict=False)]
     crcs = struct.unpack_from(f">{count}I", data, HEAD + 20 * count)
 
     def read(at: int, size: int) -> bytes:

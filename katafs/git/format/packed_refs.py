@@ -80,5 +80,8 @@ def build(refs: Mapping[bytes, PackedRef], before: bytes = b"") -> bytes:
     header = header_of(before) or (HEADER if before else HEADER + b" peeled fully-peeled")
     if b" sorted" not in header:
         header = header.rstrip() + b" sorted "
-    lines = [b"%b %b\n" % (ref.oid.hex().encode(), name) + (ref.peeled and ref.peeled + b"\n") for name, ref in sorted(refs.items())]
+    lines = [
+        b"%b %b\n" % (ref.oid.hex().encode(), name) + (ref.peeled and ref.peeled + b"\n")
+        for name, ref in sorted(refs.items())
+    ]
     return b"".join([header, b"\n", *lines])

@@ -45,6 +45,12 @@ def parse_tree(data: bytes) -> list[Stored]:
     return entries
 
 
+def every_entry(data: bytes) -> list[TreeEntry]:
+    """All entries of a tree with something to follow: what cannot be shown, too."""
+    entries = [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in parse_tree(data)]
+    return [entry for entry in entries if not entry.is_submodule]
+
+
 def tree_entries(data: bytes) -> list[TreeEntry]:
     """The entries of a tree that a file system can show: of two of one name the first."""
     try:

@@ -1,4 +1,4 @@
-"""All objects of one repository: those that are to be stored, loose and packed ones. All bytes are compared with the id.
+"""All objects of one repository: those to be stored, loose ones, packed ones. All bytes are compared with the id.
 
 No git repository is opened for it, so that no configuration is read, and no alternates.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +79,7 @@ class Objects:
             try:
                 return question()
             except LargeObjectError as error:
-                if limit < self._largest:
+                if limit < IN_MEMORY:
                     raise self.budget.exceeded() from error
                 raise unreadable(f"{self._git_dir}: object {oid.hex()} cannot be read", error) from error
             except _WRONG as error:
@@ -106,7 +105,9 @@ class Objects:
 
     def wrong_kind(self, oid: Oid, kind: int, expected: int) -> DamagedError:
         """What to raise for an object of another kind."""
-        return DamagedError(f"{self._git_dir}: {oid.hex()} is a {WORDS[kind].decode()}, not a {WORDS[expected].decode()}")
+        return DamagedError(
+            f"{self._git_dir}: {oid.hex()} is a {WORDS[kind].decode()}, not a {WORDS[expected].decode()}"
+        )
 
     def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""

@@ -96,7 +96,8 @@ class PackReader:
         """The kind and the data of the entry at ``offset``. Raises `LargeObjectError` for what has more bytes, and for
         deltas that together have."""
         deltas: list[tuple[int, bytes]] = []
-        left = largest
+        # of all deltas on the way together
+        left = 4 * largest
         while (known := _bases.get((self._pack.key, offset))) is None:
             entry, begun = self.entry(offset)
             if entry.size > left:

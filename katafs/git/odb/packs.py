@@ -71,8 +71,9 @@ class Packs:
 
     def _ask(self, oid: Oid, question: Callable[[PackReader, int], _Answer], *, look: bool = True) -> _Answer:
         """The answer of a pack that has an object: of another one, if that is damaged or gone meanwhile."""
+        failures: dict[PackReader, Exception] = {}
         for _ in range(_TRIES):
-            failures: dict[PackReader, Exception] = {}
+            failures = {}
             for pack in self._packs.values():
                 try:
                     if (offset := pack.find(oid)) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
 from katafs.git.budget import REFERENCE_BYTE, Budget
-from katafs.git.files import GONE, close_read, is_shared, open_beneath, open_plain, read_whole
+from katafs.git.files import GONE, close_read, is_shared, open_beneath, open_plain, read_all, read_whole
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef
@@ -97,10 +96,9 @@ class References:
                     return packed_refs.find_sorted(lambda at, size: os.pread(fd, size, at), status.st_size, name)
                 version = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if self._parsed[0] != version:
-                    if status.st_size > MOST_PACKED:
-                        raise OSError(errno.EFBIG, "it is too large")
                     self._budget.spend(REFERENCE_BYTE * status.st_size)
-                    self._parsed = (version, packed_refs.parse(file.read(MOST_PACKED) or b""))
+                    text = read_all(fd, MOST_PACKED)
+                    self._parsed = (version, packed_refs.parse(text))
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
                 return None
@@ -190,7 +188,7 @@ def packed_references(git_dir: Path) -> tuple[dict[str, PackedRef], int]:
 
 
 def read_packed(git_dir: Path) -> bytes:
-    """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than any that is rewritten."""
+    """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than is rewritten."""
     try:
         return read_whole(git_dir / PACKED_REFS, 4 * MOST_PACKED)
     except FileNotFoundError:

@@ -149,15 +149,15 @@ class RefWriter:
     # -- packed-refs
 
     def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
-        """Put references to commits into ``packed-refs``; those that are there stay as they are, but for ``replacing``."""
+        """Put references to commits into ``packed-refs``; what is there stays as it is, but for ``replacing``."""
         with self._rewriting() as (before, lock):
             known = packed_refs.parse(before)
             new = {name: PackedRef(oid) for name, oid in commits.items()}
             lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
 
     def rewrite_packed(self, without: bytes | None = None) -> None:
-        """Keep only the lines of ``packed-refs`` that git understands, and not that of one reference. Does nothing where
-        all of them are."""
+        """Keep only the lines of ``packed-refs`` that git understands, and not that of one reference. Does nothing
+        where all of them are."""
         text = read_packed(self._git_dir)
         if not packed_refs.wrong_lines(text) and (without is None or without not in packed_refs.parse(text)):
             return
@@ -176,8 +176,8 @@ class RefWriter:
             sync_path(self._git_dir)
 
     def pack_tags(self) -> int:
-        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then each
-        file of a tag is removed under the lock of that tag, if it still says the same. Heads, which move, stay files.
+        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then
+        each file of a tag is removed under the lock of that tag, if it still says the same. Heads, which move, stay.
 
         How many files are gone. Raises OSError, `StorageError` (EBUSY for a lock).
         """
@@ -191,10 +191,10 @@ class RefWriter:
             return 0
         self._pack(found, replacing=True)
         gone = 0
-        for name, oid in found.items():
+        for tag, oid in found.items():
             # somebody else has it in hand: another time
             with suppress(StorageError):
-                gone += self._prune(os.fsdecode(name), oid)
+                gone += self._prune(os.fsdecode(tag), oid)
         return gone
 
     def _is_commit(self, oid: Oid) -> bool:

@@ -67,7 +67,9 @@ class Repack:
         # an object that is in no memory but this process's stays where it is
         self._loose = [oid for oid, is_small in loose.items() if is_small]
         self._left = [Path(repo.objects.loose.path(oid)) for oid, is_small in loose.items() if not is_small]
-        self._left += [path for pack in packs if not _may_go(pack) for path in (pack.path, pack.path.with_suffix(".idx"))]
+        self._left += [
+            path for pack in packs if not _may_go(pack) for path in (pack.path, pack.path.with_suffix(".idx"))
+        ]
         self._new: NewPack | None = None
 
     def __enter__(self) -> Self:

@@ -109,7 +109,9 @@ class HistoryWriter(ObjectHasher):
         stem = f"pack/{OURS}01{pack.name[:30]}"
         self._pack_path.rename(objects / f"{stem}.pack")
         _write(objects / f"{stem}.idx", pack.idx, sync)
-        refs = {b"refs/heads/main": PackedRef(main)} | {b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()}
+        refs = {b"refs/heads/main": PackedRef(main)} | {
+            b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
+        }
         _write(self._git_dir / "packed-refs", packed_refs.build(refs), sync)
         _write(self._git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
         _write(self._git_dir / "HEAD", b"ref: refs/heads/main\n", sync)

@@ -23,8 +23,8 @@ _SMALL_SIZE = 1 << 20  # bytes
 
 
 def merge_packs(directory: Path) -> int:
-    """Make one pack of all small ones that katafs wrote for single events, if there are many; how many there were, or 0.
-    To be called by who is alone (`katafs.git.store.mutex`).
+    """Make one pack of all small ones that katafs wrote for single events, if there are many; how many there were,
+    or 0. To be called by who is alone (`katafs.git.store.mutex`).
 
     A reader may have found an object in one of them and not opened it yet: he looks again. Whoever packs the whole
     repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other. Raises OSError, and then all

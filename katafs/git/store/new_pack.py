@@ -138,7 +138,9 @@ def is_kept_by_us(keep: Path) -> bool:
         text = read_whole(keep, len(KEPT))
     except OSError:
         return False
-    return KEPT.startswith(text) and (text == KEPT or keep.name.startswith(OURS) or not keep.with_suffix(".pack").exists())
+    return KEPT.startswith(text) and (
+        text == KEPT or keep.name.startswith(OURS) or not keep.with_suffix(".pack").exists()
+    )
 
 
 def remove_left_behind(directory: Path) -> None:

@@ -20,7 +20,7 @@ _LARGEST_MIDX = 64 << 20  # bytes
 
 
 class PackFile(NamedTuple):
-    """A pack with its index. ``size`` is in bytes; ``identity`` is another for each file; ``is_marked`` as somebody's."""
+    """A pack with its index. ``size`` is in bytes, ``identity`` another for each file, ``is_marked`` as somebody's."""
 
     path: Path
     size: int

@@ -1,8 +1,8 @@
 """Writes packs object by object, each as a delta from the last one at its path.
 
 So one tip, met from the newest commit back to the first, gives the same bytes however its repository stores the
-objects, and memory holds only the last objects and some 300 bytes for each. libgit2's own packer does neither, and takes
-twice as long.
+objects, and memory holds only the last objects and some 300 bytes for each. libgit2's own packer does neither, and
+takes twice as long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
 from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
-from katafs.git.format.tree import tree_entries
+from katafs.git.format.tree import every_entry
 from katafs.git.repo import GitRepo
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies
@@ -93,10 +93,9 @@ def _links(kind: int, data: bytes, path: bytes) -> list[tuple[Oid, int, bytes]]:
         return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
     if kind != TREE:
         return []
-    entries = [entry for entry in tree_entries(data) if not entry.is_submodule]
     return [
         (entry.oid, TREE, path + entry.name + b"/") if entry.is_tree else (entry.oid, BLOB, path + entry.name)
-        for entry in entries
+        for entry in every_entry(data)
     ]
 
 

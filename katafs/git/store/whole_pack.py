@@ -33,7 +33,7 @@ def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
     try:
         if any((repo.git_dir / name).exists() for name in _PARTIAL) or next(iter(repo.objects.loose), None) is not None:
             return None
-        # In this order: what is packed between the two looks is in the pack that is found; an old one may still be there.
+        # In this order: what is packed between the two looks is in the pack that is found.
         packs = pack_files(repo.objects.pack_directory)
         # one without an index has objects, too
         count = sum(name.endswith(".pack") for name in os.listdir(repo.objects.pack_directory))
@@ -42,7 +42,11 @@ def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
         pack = read_whole(packs[0].path, _LARGEST)
         idx = read_whole(packs[0].path.with_suffix(".idx"), _LARGEST)
         ids = [record.oid for record in index.records(idx)]
-        if parse_pack_head(pack) != len(ids) or index.parse_head(idx, len(idx)).version != 2 or not _is_whole(pack, idx):
+        if (
+            parse_pack_head(pack) != len(ids)
+            or index.parse_head(idx, len(idx)).version != 2
+            or not _is_whole(pack, idx)
+        ):
             return None
     except (OSError, ValueError):
         return None

@@ -10,9 +10,9 @@ from functools import partial
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
+from katafs.git.files import open_plain
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
-from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable

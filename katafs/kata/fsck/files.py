@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from katafs.git import read_reference
+from katafs.git.files import open_plain
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.store.mending import index_of, put_index
-from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import newest_mtime, remove_tree
