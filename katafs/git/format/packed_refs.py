@@ -12,10 +12,10 @@ from typing import NamedTuple
 from katafs.git.format.loose import Oid
 
 HEADER = b"# pack-refs with:"
-_LINE = re.compile(rb"^([0-9a-f]{40}) (\S+)\n(?:(\^[0-9a-f]{40})\n)?", re.MULTILINE)
-_KNOWN = re.compile(rb"[0-9a-f]{40} refs/\S+|#.*|\^[0-9a-f]{40}|")
-_WHOLE_LINE = re.compile(rb"\n([0-9a-f]{40} (\S+)\n)")
-_HEX_LINE = re.compile(rb"\n[0-9a-f]{40}")
+_LINE = re.compile(rb"^([0-9a-fA-F]{40}) (\S+)\n(?:(\^[0-9a-fA-F]{40})\n)?", re.MULTILINE)
+_KNOWN = re.compile(rb"[0-9a-fA-F]{40} refs/\S+|#.*|\^[0-9a-fA-F]{40}|")
+_WHOLE_LINE = re.compile(rb"\n([0-9a-fA-F]{40} (\S+)\n)")
+_HEX_LINE = re.compile(rb"\n[0-9a-fA-F]{40}")
 #: of a sorted file so much is read at a time: more than two lines that anybody can mean
 BLOCK = 8192
 

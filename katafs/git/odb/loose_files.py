@@ -89,8 +89,8 @@ class LooseFiles:
         self._budget.spend(BYTE * size)
         rest = b""
         if len(stored) == _SMALL:
-            # what cannot be deflated takes a little more than its size
-            if os.fstat(file.fileno()).st_size > size + (size >> 6) + _HEAD_STORED:
+            # nine bits for each byte, and the heads of small blocks, are the worst that a deflater makes
+            if os.fstat(file.fileno()).st_size > size + (size >> 2) + _HEAD_STORED:
                 raise ValueError("it is longer than it says")
             rest = file.readall() or b""
         data = text[start:]

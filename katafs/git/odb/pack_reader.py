@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from katafs.caching import Shared
 from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
@@ -14,8 +14,6 @@ from katafs.git.format.pack import ENTRY_HEAD, Entry, parse_entry
 from katafs.git.odb.loose_files import LargeObjectError
 from katafs.git.odb.parts import OVERHEAD, PartFile
 
-# git's own packer makes 50 deltas, one upon the other, at most, and can be told to make 4095
-_LONGEST_CHAIN = 4095
 _PIECE = 1 << 12
 # with most deltas in it, whole
 _FIRST_PIECE = 512
@@ -95,7 +93,7 @@ class PackReader:
     def read(self, offset: int, largest: float) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``. Raises `LargeObjectError` for what has more bytes, and for
         deltas that together have."""
-        deltas: list[tuple[int, bytes]] = []
+        deltas: dict[int, bytes] = {}
         # of all deltas on the way together
         left = 4 * largest
         while (known := _bases.get((self._pack.key, offset))) is None:
@@ -106,17 +104,15 @@ class PackReader:
             if not entry.is_delta:
                 known = entry.kind, data
                 break
-            deltas.append((offset, data))
+            deltas[offset] = data
             left -= len(data)
-            if len(deltas) > _LONGEST_CHAIN:
-                raise ValueError(f"{self._stem}: deltas without an end")
-            offset = self._base(entry)
+            offset = self._base(entry, deltas)
         kind, data = known
         if len(data) > largest:
             raise LargeObjectError(f"{len(data)} bytes are too many")
         if deltas:
             _bases.keep((self._pack.key, offset), known)
-        for at, delta in reversed(deltas):
+        for at, delta in reversed(deltas.items()):
             after = delta_sizes(delta)[1]
             if after > largest:
                 raise LargeObjectError(f"{after} bytes are too many")
@@ -132,20 +128,19 @@ class PackReader:
 
     def kind(self, offset: int) -> int:
         """The kind of the object at ``offset``."""
-        for _ in range(_LONGEST_CHAIN):
-            entry, _ = self.entry(offset)
-            if not entry.is_delta:
-                return entry.kind
-            offset = self._base(entry)
-        raise ValueError(f"{self._stem}: deltas without an end")
+        seen: set[int] = set()
+        while (entry := self.entry(offset)[0]).is_delta:
+            seen.add(offset)
+            offset = self._base(entry, seen)
+        return entry.kind
 
-    def _base(self, entry: Entry) -> int:
-        """Where the base of a delta begins: in the same pack, as git has it on disk."""
-        if isinstance(entry.base, int):
-            return entry.base
-        offset = self.find(entry.base)
+    def _base(self, entry: Entry, seen: Container[int]) -> int:
+        """Where the base of a delta begins: in the same pack, as git has it on disk; not at one that was ``seen``."""
+        offset = entry.base if isinstance(entry.base, int) else self.find(entry.base)
         if offset is None:
             raise ValueError(f"{self._stem}: the base of a delta is not in the pack")
+        if offset in seen:
+            raise ValueError(f"{self._stem}: deltas without an end")
         return offset
 
     def entry(self, offset: int) -> tuple[Entry, bytes]:

@@ -71,9 +71,9 @@ class Packs:
 
     def _ask(self, oid: Oid, question: Callable[[PackReader, int], _Answer], *, look: bool = True) -> _Answer:
         """The answer of a pack that has an object: of another one, if that is damaged or gone meanwhile."""
-        failures: dict[PackReader, Exception] = {}
+        failure: Exception | None = None
         for _ in range(_TRIES):
-            failures = {}
+            failure, failed = None, []
             for pack in self._packs.values():
                 try:
                     if (offset := pack.find(oid)) is None:
@@ -85,12 +85,18 @@ class Packs:
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
                         raise
-                    failures[pack] = error
+                    # without the frames, which hold what was read
+                    failure = failure or error.with_traceback(None)
+                    failed.append(pack)
             # nothing but a list of them says that there is no other pack: a directory's times may be old ones
-            if not look or not self._look(failures):
+            if not look or not self._look(failed):
                 break
-        for failure in failures.values():
-            raise failure
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                # it has this frame, which must not have it
+                failure = None
         if self._unseen and look:
             raise OSError(errno.EIO, self._unseen)
         raise KeyError(oid.hex())

@@ -21,10 +21,13 @@ MAIN = "refs/heads/main"
 PACKED_REFS = "packed-refs"
 #: bytes of ``packed-refs`` that are parsed: some 250,000 references; of a sorted one only some blocks are read
 MOST_PACKED = 16 << 20
-_HEX = re.compile(rb"[0-9a-f]{40}")
-_ID = re.compile(rb"([0-9a-f]{40})\s*")
+_ID = re.compile(rb"([0-9a-fA-F]{40})\s*")
 _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
+# an id at the start of a file, as git reads it
+_START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
 _MOST_BYTES, _DEEPEST = 4096, 16
+# references that are names of others, one after the other (git: 5)
+_SYMBOLIC_STEPS = 5
 # How long a file may seem to be gone that another host replaces
 _PATIENCE, _PAUSE = 1.5, 0.02
 
@@ -57,6 +60,9 @@ class References:
 
     def get(self, name: str) -> Oid | None:
         """The id in a reference. Raises `DamagedError`."""
+        return self._get(name, _SYMBOLIC_STEPS)
+
+    def _get(self, name: str, left: int) -> Oid | None:
         try:
             fd = self._open(name)
             text = _first(fd) if fd is not None else b""
@@ -64,9 +70,11 @@ class References:
             raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
         if fd is None:
             return self._packed(name.encode())
-        if not _HEX.match(text):
-            raise DamagedError(f"{self._git_dir}: reference {name} is no id")
-        return bytes.fromhex(text[:40].decode())
+        if found := _START.match(text):
+            return bytes.fromhex(found[1].decode())
+        if left and (symbolic := _SYMBOLIC.fullmatch(text)):
+            return self._get(os.fsdecode(symbolic[1]), left - 1)
+        raise DamagedError(f"{self._git_dir}: reference {name} is no id")
 
     def _open(self, name: str) -> int | None:
         """A descriptor of a reference's own file; None when there is none."""
@@ -109,7 +117,7 @@ class References:
 
 def _first(fd: int) -> bytes:
     try:
-        return os.read(fd, 41)
+        return os.read(fd, _MOST_BYTES)
     finally:
         close_read(fd)
 

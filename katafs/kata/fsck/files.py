@@ -13,7 +13,6 @@ from pathlib import Path
 from katafs.git import read_reference
 from katafs.git.files import open_plain
 from katafs.git.refs.locks import STALE_MAIN
-from katafs.git.store.mending import index_of, put_index
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import newest_mtime, remove_tree
@@ -139,7 +138,7 @@ def index_file(exam: Examination) -> Iterator[Problem]:
 
 
 def borrowed_objects(exam: Examination) -> Iterator[Problem]:
-    """What katafs does not read: objects of other repositories, replacements, packs without an index."""
+    """What katafs does not read: objects of other repositories, replacements."""
     for name in ("objects/info/alternates", "objects/info/http-alternates", "info/grafts", "shallow"):
         path = exam.git_dir / name
         if path.is_file() and path.stat().st_size:
@@ -147,26 +146,6 @@ def borrowed_objects(exam: Examination) -> Iterator[Problem]:
             yield Problem("not-obeyed", message, is_note=True)
     if any(name.startswith("refs/replace/") for name in exam.references):
         yield Problem("not-obeyed", "git replaces objects by refs/replace, katafs does not", is_note=True)
-    try:
-        packs = set(os.listdir(exam.git_dir / "objects" / "pack"))
-    except OSError:
-        return
-    for name in sorted(packs):
-        stem, suffix = os.path.splitext(name)
-        if suffix == ".pack" and f"{stem}.idx" not in packs and not _is_young(exam.git_dir / "objects/pack" / name):
-            message = f"{printable(name)} has no index, so that nobody finds the objects in it"
-            advice = f"as the owner: git index-pack .git/objects/pack/{printable(name)}"
-            path = exam.git_dir / "objects/pack" / name
-            idx = index_of(path)
-            mend = partial(put_index, path, idx) if idx is not None else None
-            yield Problem("pack-without-index", message, mend, "" if mend else advice)
-
-
-def _is_young(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime < STALE_WORK
-    except OSError:
-        return True
 
 
 def _some(names: list[str]) -> str:

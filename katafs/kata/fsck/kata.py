@@ -18,7 +18,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import repository_lock
 from katafs.git.store.verify import Damage
-from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
+from katafs.kata.fsck import branches, events, files, manifest, objects, packs, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Problem, State
 from katafs.owner import acting_as_owner
@@ -34,6 +34,8 @@ CHECKS: tuple[Check, ...] = (
     branches.head,
     settings.config,
     settings.hooks,
+    packs.indexes,
+    packs.beside,
     branches.main,
     branches.others,
     events.readable,
