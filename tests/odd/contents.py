@@ -24,15 +24,16 @@ _NAMES = (
 _MODES = ("100644", "100755", "120000", "100664", "100644")
 _WHO = ("k <k@cyber-dojo.org>", "K\u00f6nig <k@x>", "a, b. c <>", 'q"uote <k@x y>', "very " * 60 + "long <l@x>")
 _ZONES = ("+0000", "-0930", "+1400", "-0000", "+0545")
-_SIGNATURE = "-----BEGIN PGP SIGNATURE-----\n \n iQEzBAABCAAdFiEE\n tree 0000\n parent 1111\n =abcd\n -----END PGP SIGNATURE-----"
+_SIGNATURE = "-----BEGIN PGP SIGNATURE-----\n \n iQEzBAABCAAdFiEE\n tree 0000\n parent 1\n -----END PGP SIGNATURE-----"
 _NO_COMMIT = "12" * 20
+_KINDS = ("blob", "tree", "commit", "tag")
 
 
 @dataclass
 class History:
     """Objects that git is to store, and references. Ids are hex."""
 
-    kinds: dict[str, dict[str, bytes]] = field(default_factory=lambda: {k: {} for k in ("blob", "tree", "commit", "tag")})
+    kinds: dict[str, dict[str, bytes]] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
     references: dict[str, str] = field(default_factory=dict)
 
     def put(self, kind: str, data: bytes) -> str:
@@ -105,6 +106,7 @@ def make_history(dice: random.Random, base: Path | None) -> History:
     rows: list[dict[str, Any]] = []
     parents: list[str] = []
     files: Tree = {}
+    tree = ""
     for index in range(dice.choice((1, 2, 4, 8, 20))):
         rows.append({"index": index, "event": "created", "time": row_time(0), "type": "created"})
         if index:
@@ -197,11 +199,10 @@ def _tag(dice: random.Random, made: History, name: str, commit: str) -> None:
 
 def _others(dice: random.Random, made: History, tip: str, tree: str) -> None:
     """References beside those of a kata, and objects that none of them leads to."""
-    others = (("refs/tags/v1.0", tip), ("refs/tags/007", tip), ("refs/notes/commits", tip), ("refs/stash", tip))
-    others += (("refs/tags/tree", tree), ("refs/remotes/origin/main", tip), ("refs/heads/12/34", tip))
+    others = [("refs/tags/v1.0", tip), ("refs/tags/007", tip), ("refs/notes/commits", tip), ("refs/stash", tip)]
+    others += [("refs/tags/tree", tree), ("refs/remotes/origin/main", tip), ("refs/heads/12/34", tip)]
     made.references |= dict(dice.sample(others, dice.randrange(4)))
     for number in range(dice.choice((0, 0, 3, 30))):
         made.put("blob", b"nobody needs this %d\n" % number * 20)
     if dice.random() < 0.2:
         made.commit(dice, tree, [tip], "nobody's", 1_770_000_000)
-

@@ -23,7 +23,12 @@ def _files(git_dir: Path, *patterns: str) -> list[Path]:
 
 
 _PACKS, _INDEXES, _LOOSE = "objects/pack/*.pack", "objects/pack/*.idx", "objects/[0-9a-f][0-9a-f]/*"
-_BESIDE = ("objects/pack/*.rev", "objects/pack/*.bitmap", "objects/pack/*.mtimes", "objects/pack/multi-pack-index*")
+_BESIDE: tuple[str, ...] = (
+    "objects/pack/*.rev",
+    "objects/pack/*.bitmap",
+    "objects/pack/*.mtimes",
+    "objects/pack/multi-pack-index*",
+)
 _BESIDE += ("objects/info/**/*", "objects/pack/*.keep")
 _REFERENCES = ("packed-refs", "refs/heads/main", "refs/tags/*")
 _OTHERS = ("HEAD", "config", "index", "shallow", "logs/**/*")
@@ -165,7 +170,13 @@ def whole_directory(git_dir: Path, dice: random.Random) -> str:
 def references(git_dir: Path, dice: random.Random) -> str:
     """Rubbish, never another id that git would take."""
     file = dice.choice(_files(git_dir, *_REFERENCES) or [git_dir / "refs/heads/main"])
-    rubbish = (b"", b"\0" * 41, b"ref: refs/heads/../../../../etc/passwd\n", b"ref: " + b"x" * 5000, b"x" * 40 + b"\n")
+    rubbish: tuple[bytes, ...] = (
+        b"",
+        b"\0" * 41,
+        b"ref: refs/heads/../../../../etc/passwd\n",
+        b"ref: " + b"x" * 5000,
+        b"x" * 40 + b"\n",
+    )
     rubbish += (b"0" * 40 + b"\n", dice.randbytes(41), b"12" * 10 + b"\n", b"1f" * 32 + b"\n")
     if file.name != "packed-refs":
         overwrite(file, dice.choice(rubbish))
@@ -245,7 +256,12 @@ def loose(git_dir: Path, dice: random.Random) -> str:
     sizes = (0, 1, len(data) - 1, len(data) + 1, len(data) * 2, 1 << 20, 1 << 40, -1)
     size = dice.choice(sizes) if dice.random() < 0.6 else len(data)
     changed = dice.choice((data, data, data[:-1], data + b"x", bytes(len(data)), b"", bytes(30 << 20)))
-    heads = (b"%b %d" % (word, size), b"%b %d" % (word, size), b"blob %d" % size, b"%b  %d" % (word, size))
+    heads: tuple[bytes, ...] = (
+        b"%b %d" % (word, size),
+        b"%b %d" % (word, size),
+        b"blob %d" % size,
+        b"%b  %d" % (word, size),
+    )
     heads += (b"%b 0%d" % (word, size), b"%b +%d" % (word, size), b"x" * 100, word, "blob \u0661".encode())
     stored = zlib.compress(dice.choice(heads) + b"\0" + changed, dice.choice((0, 1, 9)))
     if dice.random() < 0.1:

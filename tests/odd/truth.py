@@ -105,10 +105,9 @@ def _other_references(repo: GitRepo, truth: Truth) -> Iterator[str]:
     try:
         if repo.main() != truth.main:
             yield f"main is another: {repo.main()!r}"
-        chain, oid = [], truth.main
-        while oid is not None:
-            chain.append(oid)
-            oid = next(iter(truth.links(oid)[1]), None)
+        chain = [truth.main]
+        while parents := truth.links(chain[-1])[1]:
+            chain.append(parents[0])
         if [commit.oid for commit in repo.history(truth.main)] != chain:
             yield "the history is another"
     except KataError as error:
