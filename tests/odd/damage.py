@@ -15,11 +15,13 @@ from pathlib import Path
 #: given a repository's ``.git`` and dice: what was done, in words; empty where there is nothing to damage
 Damage = Callable[[Path, random.Random], str]
 _FANOUT_END = 8 + 1024
-_HUGE = 6 << 30
+_HUGE, _READABLE = 6 << 30, 64 << 20
 
 
 def _files(git_dir: Path, *patterns: str) -> list[Path]:
-    return sorted(file for pattern in patterns for file in git_dir.glob(pattern) if file.is_file())
+    """Those that can be read here, which a huge one cannot."""
+    found = sorted(file for pattern in patterns for file in git_dir.glob(pattern) if file.is_file())
+    return [file for file in found if file.stat().st_size < _READABLE]
 
 
 _PACKS, _INDEXES, _LOOSE = "objects/pack/*.pack", "objects/pack/*.idx", "objects/[0-9a-f][0-9a-f]/*"

@@ -92,7 +92,7 @@ class Forged:
         stem.with_suffix(".idx").write_bytes(index + hashlib.sha1(index).digest())
 
 
-_Forger = Callable[[Forged, bytes, int, bytes, random.Random], None]
+Forger = Callable[[Forged, bytes, int, bytes, random.Random], None]
 
 
 def cycle(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Random) -> None:
@@ -181,7 +181,7 @@ def other_bytes(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.R
     pack.add(oid, _entry(kind, changed))
 
 
-FORGERS: tuple[_Forger, ...] = (cycle, no_base, bad_delta, long_chain, doubling, bomb, size_lies, other_bytes)
+FORGERS: tuple[Forger, ...] = (cycle, no_base, bad_delta, long_chain, doubling, bomb, size_lies, other_bytes)
 
 
 def forge(git_dir: Path, objects: Objects, dice: random.Random) -> str:

@@ -27,7 +27,7 @@ from tests.katas import fast_directory, make_kata
 from tests.mounts import Mount
 from tests.odd.damage import SIMPLE
 from tests.odd.forging import forge
-from tests.odd.looking import Neighbour, below, deadline, describe, look, paths_of, peak_memory
+from tests.odd.looking import Neighbour, below, deadline, describe, is_summary, look, paths_of, peak_memory
 from tests.odd.making import Odd, make_odd
 from tests.odd.settings import SEED, dice_of, numbers
 
@@ -172,6 +172,8 @@ def wrong_mounted(case: Case, mount: Mount) -> Iterator[str]:
     begun = time.monotonic()
     listed = look(top)
     expected = paths_of(case.odd.truth)
+    if isinstance(listed, int):
+        yield f"it cannot be listed: {describe(listed)}"
     # without a tip there is nothing of events
     allowed = {errno.EIO} if isinstance(listed, tuple) and b"events" in listed else {errno.EIO, errno.ENOENT}
     for name, data in dice.sample(sorted(expected.items()), min(len(expected), 15)):
@@ -180,8 +182,11 @@ def wrong_mounted(case: Case, mount: Mount) -> Iterator[str]:
             yield f"{name!r}: {describe(seen)}, not {len(data)} bytes"
     last = max(case.odd.truth.tags())
     for name in (b"events_summary.json", b"events/%d.json" % last, b"diff/0..%d" % last, b"history"):
-        if isinstance(seen := look(top + b"/" + name), int) and seen not in allowed:
+        seen = look(top + b"/" + name)
+        if isinstance(seen, int) and seen not in allowed:
             yield f"{name!r}: {describe(seen)}"
+        if name == b"events_summary.json" and isinstance(seen, bytes) and not is_summary(seen, case.odd.truth):
+            yield f"other rows: {seen!r}"
     if dice.random() < 0.2:
         look(top + b"/download.tgz")
         _read_some(top + b"/.git")
@@ -222,7 +227,7 @@ def look_at_all(odds: list[Odd], store: Path, path: Path, wanted: list[int]) -> 
 
 def _impatience(waits: list[tuple[float, float]], spans: list[tuple[float, Case]]) -> Iterator[str]:
     """Where the neighbour had to wait for long."""
-    _, p99 = waits[len(waits) // 100]
+    p99 = waits[len(waits) // 100][1] if waits else 0
     if p99 > P99:
         yield f"the neighbour's p99 is {p99:.3f} s"
     for begun, seconds in waits[:20]:
