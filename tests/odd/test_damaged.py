@@ -242,7 +242,7 @@ def assert_none(found: list[str]) -> None:
 
 def test_read_in_process(pool: list[Odd], store: Path) -> None:
     found: list[str] = []
-    for number in numbers(100):
+    for number in numbers(50):
         case = make_case(pool, store, number)
         found += [f"{case.name}: {problem}" for problem in wrong_in_process(case)]
         shutil.rmtree(case.path, ignore_errors=True)
@@ -250,7 +250,7 @@ def test_read_in_process(pool: list[Odd], store: Path) -> None:
 
 
 def test_read_from_a_mount(pool: list[Odd], store: Path, tmp_path: Path, fuse: None) -> None:
-    assert_none(look_at_all(pool, store, tmp_path / "mnt", [1000 + number for number in numbers(150)]))
+    assert_none(look_at_all(pool, store, tmp_path / "mnt", [1000 + number for number in numbers(100)]))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import functools
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from tests.mounts import Mount, katafs
 from tests.odd.looking import DEADLINE, cloned_otherwise, deadline, shown_otherwise
 from tests.odd.making import Odd, make_odd
 from tests.odd.settings import dice_of, numbers
-from tests.odd.truth import Truth, differences, fsck, truth_of
+from tests.odd.truth import Truth, differences, truth_of
 
 Odds = list[Odd]
+_BRANCHES = (b"refs/heads/main", b"refs/heads/trunk")
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,8 @@ def odd_katas(store: Path, first: int, end: int) -> Odds:
 
 
 def assert_none(odds: Odds, problems: Callable[[Odd], Iterator[str]]) -> None:
-    """No kata has a problem; if any has, all are told."""
-    found = [f"{odd.name}: {problem}" for odd in odds for problem in problems(odd)]
+    """No kata has a problem; if some have, the first few of each are told."""
+    found = [f"{odd.name}: {problem}" for odd in odds for problem in islice(problems(odd), 3)]
     assert not found, f"{len(found)} problems\n" + "\n".join(found[:50])
 
 
@@ -118,17 +120,17 @@ def test_merging_loses_nothing(odds: Odds) -> None:
                 add_event(odd.path, index, files={"hiker.py": f"{index}\n"})
         except KataError as error:
             yield f"no event can be recorded: {error}"
-        before = odd.truth._replace(references=dict(odd.truth.references))
-        del before.references[b"refs/heads/main"]
-        yield from _lost(before, truth_of(odd.path))
+        after = truth_of(odd.path)
+        odds[odds.index(odd)] = odd._replace(truth=after)
+        # all that is another now is where the branch leads to
+        moved = {name: oid for name, oid in after.references.items() if name in _BRANCHES}
+        yield from _lost(odd.truth._replace(references=odd.truth.references | moved), after)
 
-    assert_none(odds[1:COUNT:10], problems)
+    assert_none(odds[1::10], problems)
 
 
 def test_compaction_loses_nothing(odds: Odds, store: Path) -> None:
-    again = [odd._replace(truth=truth_of(odd.path)) for odd in odds]
-    compacted(again, store / "0")
-    assert fsck(odds[0].path)[0] == 0
+    compacted(odds, store / "0")
 
 
 BATCH = 50
