@@ -257,7 +257,7 @@ def loose(git_dir: Path, dice: random.Random) -> str:
     word = head.split()[0]
     sizes = (0, 1, len(data) - 1, len(data) + 1, len(data) * 2, 1 << 20, 1 << 40, -1)
     size = dice.choice(sizes) if dice.random() < 0.6 else len(data)
-    changed = dice.choice((data, data, data[:-1], data + b"x", bytes(len(data)), b"", bytes(30 << 20)))
+    changed = dice.choice((data, data, data[:-1], data + b"x", bytes(len(data)), b"", bytes(18 << 20)))
     heads: tuple[bytes, ...] = (
         b"%b %d" % (word, size),
         b"%b %d" % (word, size),
@@ -265,7 +265,9 @@ def loose(git_dir: Path, dice: random.Random) -> str:
         b"%b  %d" % (word, size),
     )
     heads += (b"%b 0%d" % (word, size), b"%b +%d" % (word, size), b"x" * 100, word, "blob \u0661".encode())
-    stored = zlib.compress(dice.choice(heads) + b"\0" + changed, dice.choice((0, 1, 9)))
+    stored = zlib.compress(
+        dice.choice(heads) + b"\0" + changed, 1 if len(changed) > 1 << 20 else dice.choice((0, 1, 9))
+    )
     if dice.random() < 0.1:
         stored += stored
     if stored == file.read_bytes() or (size, changed) == (len(data), data):

@@ -157,12 +157,12 @@ def doubling(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Rand
 
 @functools.cache
 def _zeros(size: int) -> bytes:
-    return zlib.compress(bytes(size), 9)
+    return zlib.compress(bytes(size), 1)
 
 
 def bomb(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Random) -> None:
     """Much more is inflated than is stored, or said to be."""
-    size = dice.choice((16, 100, 400)) * _MIB
+    size = dice.choice((16, 18, 100)) * _MIB
     said = dice.choice((size, len(data), 16 * _MIB, 1 << 62))
     kind = dice.choice((kind, kind, _OFS, _REF))
     base = {_OFS: _back(pack.offset - 12 or 1), _REF: dice.randbytes(20)}.get(kind, b"")
