@@ -11,9 +11,11 @@ _SCALE = float(os.environ.get("KATAFS_ODD", "1"))
 _ONLY = os.environ.get("KATAFS_ODD_ONLY")
 
 
-def numbers(count: int) -> list[int]:
-    """The numbers of that many repositories, scaled."""
-    return [int(_ONLY)] if _ONLY else list(range(max(1, round(count * _SCALE))))
+def numbers(count: int, first: int = 0) -> list[int]:
+    """The numbers of that many repositories, scaled; or the one that is to be looked at, where it is among them."""
+    if _ONLY:
+        return [int(_ONLY)] if first <= int(_ONLY) < first + count else []
+    return list(range(first, first + max(1, round(count * _SCALE))))
 
 
 def dice_of(number: int, what: str = "") -> random.Random:

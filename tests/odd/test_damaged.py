@@ -255,13 +255,13 @@ def test_read_in_process(pool: list[Odd], store: Path) -> None:
 
 
 def test_read_from_a_mount(pool: list[Odd], store: Path, tmp_path: Path, fuse: None) -> None:
-    assert_none(look_at_all(pool, store, tmp_path / "mnt", [1000 + number for number in numbers(100)], BESIDE_OTHERS))
+    assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(100, 1000), BESIDE_OTHERS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(10_000, 20_000, 500))
 def test_many(pool: list[Odd], store: Path, tmp_path: Path, fuse: None, first: int) -> None:
-    wanted = [first + number for number in numbers(500)]
+    wanted = numbers(500, first)
     found = look_at_all(pool, store, tmp_path / "mnt", wanted, ALONE)
     for number in wanted:
         case = make_case(pool, store, number)

@@ -194,3 +194,19 @@ def test_refusing_takes_no_memory(kata: Path, mount: MakeMount) -> None:
     for index in range(30):
         assert not isinstance(look(top + b"/events/%d" % index), bytes)
     assert peak_memory(mounted.daemon) < 150
+
+
+def test_listing_a_kata_with_an_unreadable_manifest(kata: Path, mount: MakeMount) -> None:
+    """It is tried once, not for each name that depends on it: `ls -l` takes a second of the processor at most."""
+    forge(kata, "main:manifest.json", forging.cycle)
+    mounted = mount(kata.parents[2])
+    mounted.expected_log = "ERROR"
+    before = processor_seconds(mounted.daemon)
+    subprocess.run(["ls", "-l", mounted.kata("AbCdEf")], capture_output=True, check=False)
+    assert processor_seconds(mounted.daemon) - before < 1.0
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has had of the processor."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
