@@ -1,0 +1,212 @@
+"""What odd and damaged repositories have shown, each by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from katafs.errors import DamagedError, KataError
+from katafs.git import GitRepo
+from tests.katas import add_event, git, loose, loosen, make_kata
+from tests.mounts import MakeMount
+from tests.odd import forging
+from tests.odd.forging import Forged
+from tests.odd.looking import look, peak_memory
+from tests.odd.truth import truth_of
+
+
+@pytest.fixture
+def kata(store: Path) -> Path:
+    path = make_kata(store, "AbCdEf")
+    add_event(path, 1, files={"hiker.py": "first\n", "empty": ""})
+    return path
+
+
+def tip_of(path: Path) -> bytes:
+    return bytes.fromhex(git(path, "rev-parse", "main").decode())
+
+
+def test_a_tag_of_a_tag_of_a_commit(kata: Path) -> None:
+    for _ in range(3):
+        git(kata, "tag", "-f", "-a", "-m", "why", "1", "refs/tags/1")
+    tag = GitRepo(kata).tag(1)
+    assert tag is not None
+    assert GitRepo(kata).commit(tag).oid == tip_of(kata)
+
+
+@pytest.mark.parametrize("glued", [b"1", b"1f" * 12 + b"\n", b"x\n", b"\0"])
+def test_an_id_ends_where_it_ends(kata: Path, glued: bytes) -> None:
+    """git says that such a reference is broken."""
+    for name in ("heads/main", "tags/1"):
+        (kata / ".git/refs" / name).write_bytes(b"1f" * 20 + glued)
+    assert GitRepo(kata).tag(1) is None
+    with pytest.raises(DamagedError):
+        GitRepo(kata).main()
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_id_in_capitals(kata: Path, is_packed: bool) -> None:
+    if is_packed:
+        git(kata, "pack-refs", "--all")
+    for file in (
+        [kata / ".git/packed-refs"] if is_packed else [kata / ".git/refs" / n for n in ("heads/main", "tags/1")]
+    ):
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(line[:40].upper() + line[40:] if line[:1] != b"#" else line for line in lines))
+    assert git(kata, "rev-parse", "main", "1").split() == [tip_of(kata).hex().encode()] * 2
+    assert GitRepo(kata).main() == tip_of(kata) == GitRepo(kata).tag(1)
+
+
+def test_main_by_another_name(kata: Path) -> None:
+    """A symbolic reference, as git follows it."""
+    tip = tip_of(kata)
+    git(kata, "branch", "trunk")
+    git(kata, "symbolic-ref", "refs/heads/main", "refs/heads/trunk")
+    assert GitRepo(kata).main() == tip
+    git(kata, "pack-refs", "--all")
+    assert GitRepo(kata).main() == tip
+
+
+def test_a_linked_head(kata: Path, mount: MakeMount, tmp_path: Path) -> None:
+    """`core.preferSymlinkRefs`: the mounted repository can be cloned."""
+    git(kata, "-c", "core.preferSymlinkRefs=true", "symbolic-ref", "HEAD", "refs/heads/main")
+    assert (kata / ".git/HEAD").is_symlink()
+    shown = mount(kata.parents[2]).kata("AbCdEf")
+    subprocess.run(["git", "clone", "-q", "--no-local", str(shown / ".git"), str(tmp_path / "copy")], check=True)
+    assert git(tmp_path / "copy", "rev-parse", "HEAD") == git(kata, "rev-parse", "main")
+
+
+def test_a_loose_object_that_was_deflated_badly(kata: Path) -> None:
+    """With small buffers it is larger than its data by a twenty-fifth, and whole."""
+    data = random.Random(1).randbytes(70_000)
+    oid = git(kata, "hash-object", "-w", "--stdin", stdin=data).decode().strip()
+    deflate = zlib.compressobj(9, memLevel=1)
+    stored = deflate.compress(b"blob %d\0" % len(data) + data) + deflate.flush()
+    file = loose(kata, oid)
+    file.unlink()
+    file.write_bytes(stored)
+    assert git(kata, "cat-file", "blob", oid) == data
+    assert GitRepo(kata).blob(bytes.fromhex(oid)) == data
+
+
+@pytest.mark.parametrize("offset", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_an_offset_that_no_file_has(kata: Path, offset: int) -> None:
+    change_offsets(kata, 0x80000000, struct.pack(">Q", offset))
+    for question in (GitRepo(kata).objects.read_any, GitRepo(kata).blob_size):
+        with pytest.raises(KataError):
+            question(tip_of(kata))
+
+
+def test_a_table_that_is_not_there(kata: Path) -> None:
+    """Far offsets that lead behind the end of the index."""
+    change_offsets(kata, 0xFFFFFFFF, b"")
+    for question in (GitRepo(kata).objects.read_any, GitRepo(kata).blob_size):
+        with pytest.raises(KataError):
+            question(tip_of(kata))
+
+
+def change_offsets(path: Path, offset: int, table: bytes) -> None:
+    """Have all indexes say that all objects are at one place."""
+    git(path, "repack", "-adq")
+    for file in (path / ".git/objects/pack").glob("*.idx"):
+        data = file.read_bytes()
+        (count,) = struct.unpack_from(">I", data, 1028)
+        changed = data[: 1032 + 24 * count] + struct.pack(">I", offset) * count + table + data[-40:-20]
+        file.unlink()
+        file.write_bytes(changed + hashlib.sha1(changed).digest())
+
+
+def test_an_index_that_leads_to_an_empty_file(kata: Path, mount: MakeMount) -> None:
+    """What it says of another file is that it is empty: that is no answer."""
+    git(kata, "repack", "-adfq")
+    (index,) = (kata / ".git/objects/pack").glob("*.idx")
+    listed = git(kata, "show-index", stdin=index.read_bytes()).decode().splitlines()
+    offsets = {line.split()[1]: int(line.split()[0]) for line in listed}
+    empty, other = git(kata, "rev-parse", "main:files/empty", "main:files/hiker.py").decode().split()
+    data = index.read_bytes()
+    at = 1032 + 24 * len(offsets) + 4 * sorted(offsets).index(other)
+    changed = data[:at] + struct.pack(">I", offsets[empty]) + data[at + 4 : -20]
+    index.unlink()
+    index.write_bytes(changed + hashlib.sha1(changed).digest())
+    mounted = mount(kata.parents[2])
+    mounted.expected_log = "ERROR"
+    with pytest.raises(OSError, match="Input/output error"):
+        (mounted.kata("AbCdEf") / "files/hiker.py").read_bytes()
+
+
+def huge_index(path: Path) -> None:
+    """An index with much nothing at its end."""
+    git(path, "repack", "-adq")
+    for file in (path / ".git/objects/pack").glob("*.idx"):
+        shutil.copy2(file, file.with_suffix(".copy"))
+        file.with_suffix(".copy").replace(file)
+        os.truncate(file, 200 << 20)
+
+
+def cyclic(path: Path) -> None:
+    """The tip is a delta from itself."""
+    forge(path, "main", forging.cycle)
+
+
+def too_long(path: Path) -> None:
+    forge(path, "main", forging.long_chain)
+
+
+def forge(path: Path, name: str, forger: forging.Forger) -> None:
+    """Replace an object of a kata by a forged one."""
+    loosen(path)
+    oid = bytes.fromhex(git(path, "rev-parse", name).decode())
+    pack = Forged()
+    forger(pack, oid, *truth_of(path).objects[oid], random.Random(3))
+    loose(path, name).unlink()
+    pack.write(path / ".git")
+
+
+@pytest.mark.parametrize("damage", [huge_index, cyclic, too_long])
+def test_refusing_takes_no_time(kata: Path, damage: Callable[[Path], None]) -> None:
+    """What was found to be unreadable is not read again for each question; 20 take a second of the processor."""
+    tip = tip_of(kata)
+    damage(kata)
+    repo = GitRepo(kata)
+    begun = time.process_time()
+    for _ in range(20):
+        with pytest.raises(KataError):
+            repo.objects.read_any(tip)
+    assert time.process_time() - begun < 1.0
+
+
+def test_refusing_takes_no_memory(kata: Path, mount: MakeMount) -> None:
+    """Rows that are too large: what was read of them is not kept by the error."""
+    forge(kata, "main:events_summary.json", forging.doubling)
+    mounted = mount(kata.parents[2])
+    mounted.expected_log = "ERROR"
+    top = os.fsencode(mounted.kata("AbCdEf"))
+    for index in range(30):
+        assert not isinstance(look(top + b"/events/%d" % index), bytes)
+    assert peak_memory(mounted.daemon) < 150
+
+
+def test_listing_a_kata_with_an_unreadable_manifest(kata: Path, mount: MakeMount) -> None:
+    """It is tried once, not for each name that depends on it: `ls -l` takes a second of the processor at most."""
+    forge(kata, "main:manifest.json", forging.cycle)
+    mounted = mount(kata.parents[2])
+    mounted.expected_log = "ERROR"
+    before = processor_seconds(mounted.daemon)
+    subprocess.run(["ls", "-l", mounted.kata("AbCdEf")], capture_output=True, check=False)
+    assert processor_seconds(mounted.daemon) - before < 1.0
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has had of the processor."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
