@@ -171,12 +171,6 @@ def detached_head(path: Path, dice: random.Random) -> None:
     (path / ".git/HEAD").write_bytes(git(path, "rev-parse", "main~0"))
 
 
-def linked_head(path: Path, dice: random.Random) -> None:
-    """As git made it until 2006, and still reads it."""
-    (path / ".git/HEAD").unlink()
-    (path / ".git/HEAD").symlink_to("refs/heads/main")
-
-
 def work_tree(path: Path, dice: random.Random) -> None:
     git(path, "worktree", "add", "--no-checkout", "--detach", path.with_name(f"{path.name}-tree"), "main")
 
@@ -187,7 +181,7 @@ def symbolic_main(path: Path, dice: random.Random) -> None:
     git(path, "symbolic-ref", "refs/heads/main", "refs/heads/trunk")
 
 
-REFERENCES: tuple[Way, ...] = (packed_references, odd_files, detached_head, linked_head, work_tree, symbolic_main)
+REFERENCES: tuple[Way, ...] = (packed_references, odd_files, detached_head, work_tree, symbolic_main)
 
 
 def store(path: Path, dice: random.Random) -> list[str]:

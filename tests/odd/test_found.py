@@ -77,15 +77,6 @@ def test_main_by_another_name(kata: Path) -> None:
     assert GitRepo(kata).main() == tip
 
 
-def test_a_linked_head(kata: Path, mount: MakeMount, tmp_path: Path) -> None:
-    """`core.preferSymlinkRefs`: the mounted repository can be cloned."""
-    git(kata, "-c", "core.preferSymlinkRefs=true", "symbolic-ref", "HEAD", "refs/heads/main")
-    assert (kata / ".git/HEAD").is_symlink()
-    shown = mount(kata.parents[2]).kata("AbCdEf")
-    subprocess.run(["git", "clone", "-q", "--no-local", str(shown / ".git"), str(tmp_path / "copy")], check=True)
-    assert git(tmp_path / "copy", "rev-parse", "HEAD") == git(kata, "rev-parse", "main")
-
-
 def test_a_loose_object_that_was_deflated_badly(kata: Path) -> None:
     """With small buffers it is larger than its data by a twenty-fifth, and whole."""
     data = random.Random(1).randbytes(70_000)
@@ -158,10 +149,6 @@ def cyclic(path: Path) -> None:
     forge(path, "main", forging.cycle)
 
 
-def too_long(path: Path) -> None:
-    forge(path, "main", forging.long_chain)
-
-
 def forge(path: Path, name: str, forger: forging.Forger) -> None:
     """Replace an object of a kata by a forged one."""
     loosen(path)
@@ -172,7 +159,7 @@ def forge(path: Path, name: str, forger: forging.Forger) -> None:
     pack.write(path / ".git")
 
 
-@pytest.mark.parametrize("damage", [huge_index, cyclic, too_long])
+@pytest.mark.parametrize("damage", [huge_index, cyclic])
 def test_refusing_takes_no_time(kata: Path, damage: Callable[[Path], None]) -> None:
     """What was found to be unreadable is not read again for each question; 20 take a second of the processor."""
     tip = tip_of(kata)

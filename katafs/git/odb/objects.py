@@ -80,15 +80,15 @@ class Objects:
                 return question()
             except LargeObjectError as error:
                 if limit < IN_MEMORY:
-                    raise self.budget.exceeded() from error
-                raise unreadable(f"{self._git_dir}: object {oid.hex()} cannot be read", error) from error
+                    raise self.budget.exceeded() from _bare(error)
+                raise unreadable(f"{self._git_dir}: object {oid.hex()} cannot be read", error) from _bare(error)
             except _WRONG as error:
                 if not deadline:
                     deadline = time.monotonic() + self._patience
                 if time.monotonic() >= deadline:
                     if isinstance(error, KeyError):
-                        raise self.missing(f"object {oid.hex()}") from error
-                    raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
+                        raise self.missing(f"object {oid.hex()}") from _bare(error)
+                    raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from _bare(error)
             time.sleep(_PAUSE)
             self.packs.discard()
 
@@ -231,6 +231,11 @@ class Objects:
         repository = pygit2.Repository()
         repository.set_odb(odb)
         return repository
+
+
+def _bare(error: BaseException) -> BaseException:
+    """An error without the frames it came through: they hold what was read, and errors are kept."""
+    return error.with_traceback(None)
 
 
 class _Backend(pygit2.OdbBackend):
