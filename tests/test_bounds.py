@@ -25,6 +25,7 @@ from katafs import process
 from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.memory import Memory
 from katafs.git import GitRepo
+from katafs.git.budget import Budget
 from katafs.kata import diff
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.listing import Listing
@@ -191,7 +192,7 @@ def test_what_is_compared_elsewhere(store: Path) -> None:
     big_event(path, text=lines(20_000, 2), other=b"x\n")
     trees = [bytes.fromhex(git(path, "rev-parse", f"{index}:files").decode()) for index in (1, 2)]
     with pytest.raises(HeavyError):
-        diff.raw_diff(GitRepo(path, budget=diff.DIFF_BUDGET), *trees)
+        diff.raw_diff(GitRepo(path, budget=Budget(diff.DIFF_BUDGET)), *trees)
     assert diff.line_counts(GitRepo(path), *trees) == diff._line_counts(GitRepo(path), *trees)
     assert diff.line_counts(GitRepo(path), *trees) == (10_001, 10_000)
 

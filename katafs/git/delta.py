@@ -29,7 +29,7 @@ def delta_sizes(delta: bytes) -> tuple[int, int, int]:
     return numbers[0], numbers[1], at
 
 
-def apply_delta(base: bytes, delta: bytes, largest: int) -> bytes:
+def apply_delta(base: bytes, delta: bytes, largest: float) -> bytes:
     """What a difference makes of its base: instructions to copy from it, and bytes to insert."""
     before, after, at = delta_sizes(delta)
     if after > largest:

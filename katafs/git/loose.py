@@ -75,7 +75,7 @@ class Loose:
             word, size, _ = _parse_head(zlib.decompressobj().decompress(file.read(_HEAD_STORED) or b"", _HEAD))
         return KINDS[word], size
 
-    def read(self, oid: bytes, largest: int) -> tuple[int, bytes]:
+    def read(self, oid: bytes, largest: float) -> tuple[int, bytes]:
         """The kind and the data of an object of at most ``largest`` bytes; they are those of its id."""
         with self._open(oid) as file:
             inflater = zlib.decompressobj()

@@ -6,7 +6,6 @@ it: see `katafs.git.loose` and `katafs.git.packed`.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pygit2
 
-from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
+from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.budget import BYTE, OBJECT, Budget
 from katafs.git.delta import LargeObjectError
 from katafs.git.inside import real_path
 from katafs.git.loose import BLOB, COMMIT, LARGEST, TAG, TREE, WORDS, Loose, object_id
@@ -26,21 +26,19 @@ Oid = bytes
 
 # The largest in the memory of the daemon itself, in bytes. A message that katafs accepts makes none that is larger.
 IN_MEMORY = 17 << 20
-# what a look at an object takes beside its data, as bytes of a budget: 16 KiB could be 600 trees of one entry each
-_EACH = 64
 _DAMAGE = (pygit2.GitError, OSError, ValueError, zlib.error, MemoryError)
 
 
 class Objects:
     """The objects of one repository. Belongs to one thread.
 
-    ``largest`` is the size, in bytes, of the largest object that is read into memory. ``budget`` is that of all that
-    are read, and a little for each; where there is one, more is a `HeavyError`.
+    ``largest`` is the size, in bytes, of the largest object that is read into memory. All that is read is paid for from
+    ``budget``: beyond it is a `HeavyError`.
     """
 
-    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
+    def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
         self._git_dir = git_dir
-        self._largest, self._budget = largest, budget
+        self._largest, self.budget = largest, budget or Budget()
         try:
             #: without symbolic links on the way
             self.real_git_dir = real_path(git_dir.parent) + "/.git"
@@ -51,7 +49,7 @@ class Objects:
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
         #: kind and data of objects that are to be stored (`katafs.git.write`), which all that read here see already
         self.pending: dict[Oid, tuple[int, bytes]] = {}
-        self._reader = _Reader(directory, self.pending)
+        self._reader = _Reader(directory, self.pending, self.budget)
 
     @property
     def pack_directory(self) -> Path:
@@ -87,31 +85,25 @@ class Objects:
 
     def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""
+        budget = self.budget
+        budget.spend(OBJECT)
+        # no more is inflated than can be paid for
+        limit = min(self._largest, budget.bytes)
         try:
-            if self._budget is None:
-                return self._reader.read(oid, self._largest, strictly=strictly)
-            kind, data = self._reader.read(oid, min(self._largest, self._budget), strictly=strictly)
+            kind, data = self._reader.read(oid, limit, strictly=strictly)
         except LargeObjectError as error:
-            if self._budget is not None:
-                raise HeavyError(f"{self._git_dir}: more is to be read than the daemon does itself") from error
+            if limit < IN_MEMORY:
+                raise budget.exceeded() from error
             raise self._wrong(oid, error) from error
         except (KeyError, *_DAMAGE) as error:
             raise self._wrong(oid, error) from error
-        self._budget -= len(data) + _EACH
+        budget.spend(len(data) * BYTE)
         return kind, data
-
-    @contextlib.contextmanager
-    def spending(self, budget: int) -> Iterator[None]:
-        """Meanwhile read so many bytes at most: more is a `HeavyError`."""
-        before, self._budget = self._budget, budget
-        try:
-            yield
-        finally:
-            self._budget = before
 
     def size(self, oid: Oid) -> int:
         """The size of an object in bytes, from its header. Raises as `read` does; also for a size that nobody can mean,
         for which a reader would make room."""
+        self.budget.spend(OBJECT)
         try:
             size = self._reader.size(oid, self._largest)
         except (KeyError, *_DAMAGE) as error:
@@ -122,6 +114,7 @@ class Objects:
 
     def kind(self, oid: Oid) -> int:
         """The kind of an object, from its header. Raises as `read` does."""
+        self.budget.spend(OBJECT)
         try:
             return self._reader.head(oid, self._largest)[0]
         except (KeyError, *_DAMAGE) as error:
@@ -209,16 +202,16 @@ class Objects:
 class _Reader:
     """Pending, loose and packed objects together. Errors are those of `Loose` and `Packs`."""
 
-    def __init__(self, directory: str, pending: Mapping[Oid, tuple[int, bytes]]) -> None:
+    def __init__(self, directory: str, pending: Mapping[Oid, tuple[int, bytes]], budget: Budget) -> None:
         self.directory = directory
         self.loose = Loose(directory)
-        self.packs = Packs(directory)
+        self.packs = Packs(directory, budget)
         self._pending = pending
 
     def __contains__(self, oid: Oid) -> bool:
         return oid in self._pending or oid in self.loose or oid in self.packs
 
-    def read(self, oid: Oid, largest: int, *, strictly: bool = False) -> tuple[int, bytes]:
+    def read(self, oid: Oid, largest: float, *, strictly: bool = False) -> tuple[int, bytes]:
         if (known := self._pending.get(oid)) is not None:
             return known
         # what is packed is found sooner, and hardly ever loose too
@@ -238,7 +231,7 @@ class _Reader:
                 raise
             return self.read_packed(oid, largest)
 
-    def read_packed(self, oid: Oid, largest: int) -> tuple[int, bytes]:
+    def read_packed(self, oid: Oid, largest: float) -> tuple[int, bytes]:
         return self.packs.read(oid, largest)
 
     def size(self, oid: Oid, largest: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from katafs.caching import Shared
+from katafs.git.budget import COPIED, DELTA, INSTRUCTION, Budget
 from katafs.git.delta import LargeObjectError, apply_delta, delta_sizes
 from katafs.git.inside import open_inside
 
@@ -144,8 +145,9 @@ class PackReader:
 
     # -- entries
 
-    def read(self, offset: int, largest: int) -> tuple[int, bytes]:
-        """The kind and the data of the entry at ``offset``."""
+    def read(self, offset: int, largest: float, budget: Budget | None = None) -> tuple[int, bytes]:
+        """The kind and the data of the entry at ``offset``; what it is made of is paid for from ``budget``."""
+        budget = budget or Budget()
         deltas: list[tuple[int, bytes]] = []
         while (known := _bases.get((self._key, offset))) is None:
             entry = self.entry(offset)
@@ -156,6 +158,7 @@ class PackReader:
                 known = entry.kind, data
                 break
             deltas.append((offset, data))
+            budget.spend(DELTA + len(data) * INSTRUCTION)
             if len(deltas) > _LONGEST_CHAIN:
                 raise ValueError(f"{self._stem}: differences without an end")
             offset = self._base(entry)
@@ -166,6 +169,7 @@ class PackReader:
             _bases.keep((self._key, offset), known)
         for at, delta in reversed(deltas):
             data = apply_delta(data, delta, largest)
+            budget.spend(len(data) * COPIED)
             _bases.keep((self._key, at), (kind, data))
         return kind, data
 
@@ -178,9 +182,11 @@ class PackReader:
             raise LargeObjectError(f"{entry.size} bytes are too many")
         return delta_sizes(self._inflate(entry, 20))[1]
 
-    def kind(self, offset: int) -> int:
+    def kind(self, offset: int, budget: Budget | None = None) -> int:
         """The kind of the object at ``offset``."""
+        budget = budget or Budget()
         for _ in range(_LONGEST_CHAIN):
+            budget.spend(DELTA)
             entry = self.entry(offset)
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
                 return entry.kind

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from katafs.git.budget import Budget
 from katafs.git.loose import object_id
 from katafs.git.pack_reader import PackReader
 
@@ -34,14 +35,15 @@ class Packs:
     Errors are KeyError for an object that no pack has; OSError, ValueError or zlib.error for one that is damaged.
     """
 
-    def __init__(self, objects: str) -> None:
+    def __init__(self, objects: str, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
         self._directory = f"{objects}/pack"
         self._version: _Version | None = None
         self._packs: dict[str, PackReader] = {}
         self._open: list[PackReader] = []
         self._identities: dict[str, tuple[_Version | None, ...]] = {}
 
-    def read(self, oid: bytes, largest: int, *, look: bool = True) -> tuple[int, bytes]:
+    def read(self, oid: bytes, largest: float, *, look: bool = True) -> tuple[int, bytes]:
         """The kind and the data of an object; they are those of its id.
 
         Nothing that it is made of may have more than ``largest`` bytes. Without ``look`` only packs that are known
@@ -49,7 +51,7 @@ class Packs:
         """
 
         def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
-            kind, data = pack.read(offset, largest)
+            kind, data = pack.read(offset, largest, self._budget)
             if object_id(kind, data) != oid:
                 raise ValueError("its bytes are not those of its id")
             return kind, data
@@ -58,7 +60,7 @@ class Packs:
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
-        return self._ask(oid, lambda pack, offset: (pack.kind(offset), pack.size(offset, largest)))
+        return self._ask(oid, lambda pack, offset: (pack.kind(offset, self._budget), pack.size(offset, largest)))
 
     def size(self, oid: bytes, largest: int, *, look: bool = True) -> int:
         """The size of an object alone, which takes less: nobody looks at what a difference is from."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from katafs.errors import HeavyError
+from katafs.git.budget import COMPARED
 from katafs.git.objects import Oid
 from katafs.git.patch import Delta, Side, is_binary, unpaired_deltas
 from katafs.git.repo import GitRepo
@@ -120,7 +121,9 @@ class _Renames:
 
     def _content(self, side: Side) -> _Content:
         if side.oid not in self._contents:
-            self._contents[side.oid] = _Content(self._repo.blob(side.oid))
+            data = self._repo.blob(side.oid)
+            self._repo.budget.spend(len(data) * COMPARED)
+            self._contents[side.oid] = _Content(data)
         return self._contents[side.oid]
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from katafs.caching import Newest
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.budget import REFERENCE_BYTE, STEP, TREE_BYTE, Budget
 from katafs.git.inside import open_inside
 from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TAG, TREE, Objects, Oid
 
@@ -76,14 +77,13 @@ class Commit(NamedTuple):
 class GitRepo:
     """A repository at ``path`` (the directory that holds ``.git``), opened for reading.
 
-    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its
-    `Objects`.
-    """
+    Opening costs some 30 µs and keeps no file open until a pack is read. ``largest``, ``budget``: see `Objects`."""
 
-    def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: int | None = None) -> None:
+    def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
         self.path = path
         self.git_dir = path / ".git"
         self.objects = Objects(self.git_dir, largest=largest, budget=budget)
+        self.budget = self.objects.budget
         self._references = self.objects.real_git_dir + "/"
         # who looks at an event reads its trees several times, one question after the other
         self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
@@ -97,10 +97,7 @@ class GitRepo:
         return self._reference(MAIN)
 
     def tag(self, index: int) -> Oid | None:
-        """What the tag ``index`` refers to, or None when there is none that can be read.
-
-        Never by rev-parse, where ``12`` may be the start of an id.
-        """
+        """What the tag ``index`` refers to, or None when there is none that can be read. Never by rev-parse."""
         try:
             return self._reference(f"refs/tags/{index}")
         except DamagedError:
@@ -131,6 +128,7 @@ class GitRepo:
             status = os.stat(path, follow_symlinks=False)
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._packed[0] != version:
+                self.budget.spend(status.st_size * REFERENCE_BYTE)
                 found = _PACKED.findall(_read_packed_references(path))
                 self._packed = (version, {name: bytes.fromhex(oid.decode()) for oid, name in found})
         except FileNotFoundError:
@@ -162,6 +160,7 @@ class GitRepo:
         if known is not None:
             return known
         data = self.objects.read(oid, TREE)
+        self.budget.spend(len(data) * TREE_BYTE)
         found = TREE_ENTRY.findall(data)
         if not _is_whole(found, data):
             found = self._odd_entries(oid, data)
@@ -237,6 +236,7 @@ class GitRepo:
         for _ in range(_MOST_COMMITS):
             if oid is None:
                 return
+            self.budget.spend(STEP)
             commit = self.commit(oid)
             yield commit
             oid = commit.parents[0] if commit.parents else None
@@ -270,8 +270,7 @@ class GitRepo:
 
     def commits_of_events(self, tip: Oid, first: int, last: int) -> dict[int, Oid]:
         """The commits of the events ``first … last`` by their subjects alone, as `commit_of_event` finds them when they
-        have no tags: in one walk. Those that have none are left out.
-        """
+        have no tags: in one walk. Those that have none are left out."""
         found: dict[int, Oid] = {}
         later: Oid | None = None
         for commit in self.history(tip):

@@ -25,15 +25,16 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
+from katafs.git.budget import COMPARED
 from katafs.git.objects import LARGEST
 from katafs.git.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.renames import git_deltas, similarity
 from katafs.kata.listing import Listing
 from katafs.text import decode
 
-# What is read, in bytes, for a comparison in the daemon itself. libgit2 holds Python's lock while it compares: 2 x 32
-# KiB take it 4 ms, and 10 ms in the worst case that was found (random lines of one letter).
-DIFF_BUDGET = 64 << 10
+# What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds Python's lock
+# while it compares: 2 x 32 KiB take it 4 ms, and 10 ms in the worst case that was found.
+DIFF_BUDGET = 12_000.0
 # a writer waits for it, and other writers of the kata do
 _COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
 
@@ -76,7 +77,7 @@ def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, i
     Reckoned in a process of its own where there is much to compare. Raises `TooLargeError` where that is too much.
     """
     try:
-        with repo.objects.spending(DIFF_BUDGET):
+        with repo.budget.within(DIFF_BUDGET):
             return _line_counts(repo, was, now)
     except HeavyError:
         pending = dict(repo.objects.pending)
@@ -111,7 +112,13 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
         return b""
     if side.is_submodule:
         return b"Subproject commit %s\n" % side.oid.hex().encode()
-    return repo.blob(side.oid)
+    return _blob(repo, side.oid)
+
+
+def _blob(repo: GitRepo, oid: Oid) -> bytes:
+    data = repo.blob(oid)
+    repo.budget.spend(len(data) * COMPARED)
+    return data
 
 
 # -- as git says it
@@ -203,7 +210,7 @@ def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: 
     for position in listing.files():
         path = listing.paths[position]
         if path not in changed:
-            lines = _ruby_lines(repo.blob(listing.entries[position].oid))
+            lines = _ruby_lines(_blob(repo, listing.entries[position].oid))
             yield _file_diff("unchanged", (path, path), (0, 0, len(lines)), _same(lines) if with_lines else None)
 
 

@@ -18,13 +18,14 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryError, NotFoundError
 from katafs.git import GitRepo
+from katafs.git.budget import Budget
 from katafs.git.objects import LARGEST
 from katafs.kata.image import DIRECTORY, FILE, Image, Tip, write_image
 from katafs.kata.spool import Spool, SpoolFile
 
 # what is read in the daemon itself: bytes of one object, whose unfolding holds Python's lock, and of all together
 _LARGEST_HERE = 1 << 20
-_MOST_HERE = 64 << 20
+_MOST_HERE = 1e6  # microseconds, see `katafs.git.budget`
 # of work tree, pack and archive
 _LIMITS = process.Limits(file=3 << 30)
 
@@ -118,7 +119,7 @@ def make_download(path: Path, tip: Tip, spool: Spool) -> Download | Callable[[],
     """
     file = spool.file()
     try:
-        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=_MOST_HERE), tip)
+        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), tip)
         return Download(tip, image, file)
     except HeavyError:
         file.close()

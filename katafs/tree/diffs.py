@@ -20,10 +20,10 @@ from katafs.tree.numbers import DIFF, FIXED, Key
 
 # fixed entries of a kata
 DIFFS, DIFF_LATEST = 4, 5
-# What is compared in the event loop: bytes that are read, files and directories that differ, files that came or went,
-# for renames take longest. It takes a third of a millisecond, and some milliseconds at the worst that was found (random
-# lines of one letter).
-_LITTLE, _FEW, _FEW_MOVED = 16 << 10, 200, 4
+# What is compared in the event loop: microseconds (`katafs.git.budget`), files and directories that differ, files that
+# came or went, for renames take longest. It takes a third of a millisecond, and some milliseconds at the worst that was
+# found (random lines of one letter).
+_LITTLE, _FEW, _FEW_MOVED = 3_500.0, 200, 4
 
 
 def _lines_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
@@ -113,7 +113,7 @@ class _RawDiffFile(_DiffFile):
         if maker is None:
             return None
         repo = self._kata.repo
-        with contextlib.suppress(HeavyError), repo.objects.spending(_LITTLE):
+        with contextlib.suppress(HeavyError), repo.budget.within(_LITTLE):
             self.made(raw_diff(repo, *self._trees, most=_FEW, most_moved=_FEW_MOVED))
             return None
         return maker

@@ -18,6 +18,7 @@ from katafs import process
 from katafs.caching import CountedCache
 from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
+from katafs.git.budget import Budget
 from katafs.git.objects import LARGEST
 from katafs.kata.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.nodes import NEVER, File, Later, Maker, Owner
@@ -26,8 +27,8 @@ from katafs.tree.numbers import Key
 #: Makes a content from a repository. It is handed to another process: a function of a module, or a partial of one.
 Make = Callable[[GitRepo], bytes]
 
-# What is read, in bytes, for a content that is computed in the daemon itself.
-TEXT_BUDGET = 1 << 20
+# What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
+TEXT_BUDGET = 30_000.0
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
@@ -89,8 +90,8 @@ class MadeCache:
 
 
 class MadeFile(File):
-    """A file whose content ``make`` computes in a worker thread, or in a process of its own when it reads more than
-    ``budget`` bytes of the repository at ``path``. ``identity`` names the content for the cache."""
+    """A file whose content ``make`` computes in a worker thread, or in a process of its own when that costs more than
+    ``budget`` microseconds, from the repository at ``path``. ``identity`` names the content for the cache."""
 
     budget = TEXT_BUDGET
 
@@ -132,9 +133,9 @@ class MadeFile(File):
         return self._content[offset : offset + length]
 
 
-def _make_here(spool: Spool, path: Path, make: Make, budget: int) -> bytes | Later:
+def _make_here(spool: Spool, path: Path, make: Make, budget: float) -> bytes | Later:
     try:
-        return make(GitRepo(path, budget=budget))
+        return make(GitRepo(path, budget=Budget(budget)))
     except HeavyError:
         return Later(partial(make_elsewhere, spool, path, partial(_write, make)))
 

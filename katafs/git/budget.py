@@ -1,0 +1,74 @@
+"""What one question may cost: every reading is paid for here, in estimated microseconds of work, before it is done.
+
+What a repository holds is its owner's choice: chains of deltas, long histories, trees of many names. Who answers for
+many has each question spend from a `Budget`, and what is beyond is a `HeavyError`: to be asked again elsewhere, with
+more to spend. Estimates, not clocks, so that the same question has the same answer on a machine that is busy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from katafs.errors import HeavyError
+
+# in microseconds, on a virtual machine of 2026
+#: looking an object up, opening and checking it; each byte of it, inflated and hashed
+OBJECT, BYTE = 15.0, 0.004
+#: applying a delta; each byte of its instructions, and of what they copy
+DELTA, INSTRUCTION, COPIED = 3.0, 0.2, 0.0005
+#: a commit on a walk, beside its object; a byte of ``packed-refs``, or of a tree
+STEP, REFERENCE_BYTE, TREE_BYTE = 4.0, 0.012, 0.042
+#: a path in a listing; a name in a directory of the store, or of one that is made here
+PATH, NAME = 2.0, 0.7
+#: a byte of JSON that is parsed, the text of a row that is made
+JSON_BYTE, ROW = 0.01, 30.0
+#: a byte of a content that is compared: most contents take a tenth (random lines of one letter)
+COMPARED = 0.15
+#: a name that is looked up for a listing, beside what it costs itself
+ENTRY = 15.0
+
+
+class Budget:
+    """What may still be spent. Belongs to one thread."""
+
+    __slots__ = ("_whole", "left")
+
+    def __init__(self, microseconds: float = math.inf) -> None:
+        self._whole = self.left = microseconds
+
+    def spend(self, microseconds: float) -> None:
+        """Pay for what is about to be done. Raises `HeavyError` when not enough is left, until `renew`."""
+        self.left -= microseconds
+        if self.left < 0:
+            raise self.exceeded()
+
+    def exceeded(self) -> HeavyError:
+        """What to raise for what costs more than there is: nothing more can be paid for until `renew`."""
+        self.left = min(self.left, -1.0)
+        return HeavyError("this takes longer than it may take here")
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it was not enough."""
+        return self.left < 0
+
+    @property
+    def bytes(self) -> float:
+        """The size of the largest object that could still be read."""
+        return self.left / BYTE
+
+    def renew(self) -> None:
+        """Another question begins, or the same after others had their turn."""
+        self.left = self._whole
+
+    @contextmanager
+    def within(self, microseconds: float) -> Iterator[None]:
+        """Spend so much at most meanwhile: who meets the `HeavyError` can go on with the rest."""
+        before = self.left
+        self.left = most = min(before, microseconds)
+        try:
+            yield
+        finally:
+            self.left = before - min(most - self.left, most)
