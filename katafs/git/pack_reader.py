@@ -5,6 +5,7 @@ Format: git's Documentation/gitformat-pack, packs and indexes of version 2.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from katafs.caching import Shared
-from katafs.git.budget import COPIED, DELTA, INSTRUCTION, Budget
+from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, Budget
 from katafs.git.delta import LargeObjectError, apply_delta, delta_sizes
 from katafs.git.inside import open_inside
 
@@ -70,9 +71,9 @@ def forget() -> None:
 class PackReader:
     """One pack, opened when it is first read."""
 
-    def __init__(self, stem: str, files: tuple[str, str] | None = None) -> None:
-        """``files`` are the pack and its index where these have other names."""
-        self._stem = stem
+    def __init__(self, stem: str, files: tuple[str, str] | None = None, budget: Budget | None = None) -> None:
+        """``files`` are the pack and its index where these have other names; ``budget`` pays for what is read."""
+        self._stem, self._budget = stem, budget or Budget()
         self._pack_path, self._idx_path = files or (f"{stem}.pack", f"{stem}.idx")
         self._fd = -1
         self._key = next(_keys)
@@ -98,6 +99,8 @@ class PackReader:
         """The index. One that is damaged or gone has nothing in it, like a pack that is not there."""
         if self._idx is None:
             self._fanout = (0,) * 256
+            with contextlib.suppress(OSError):
+                self._budget.spend(os.lstat(self._idx_path).st_size * BYTE)
             try:
                 data = _read_file(self._idx_path, _LARGEST_IDX)
             except OSError as error:
@@ -145,9 +148,9 @@ class PackReader:
 
     # -- entries
 
-    def read(self, offset: int, largest: float, budget: Budget | None = None) -> tuple[int, bytes]:
-        """The kind and the data of the entry at ``offset``; what it is made of is paid for from ``budget``."""
-        budget = budget or Budget()
+    def read(self, offset: int, largest: float) -> tuple[int, bytes]:
+        """The kind and the data of the entry at ``offset``."""
+        budget = self._budget
         deltas: list[tuple[int, bytes]] = []
         while (known := _bases.get((self._key, offset))) is None:
             entry = self.entry(offset)
@@ -182,11 +185,10 @@ class PackReader:
             raise LargeObjectError(f"{entry.size} bytes are too many")
         return delta_sizes(self._inflate(entry, 20))[1]
 
-    def kind(self, offset: int, budget: Budget | None = None) -> int:
+    def kind(self, offset: int) -> int:
         """The kind of the object at ``offset``."""
-        budget = budget or Budget()
         for _ in range(_LONGEST_CHAIN):
-            budget.spend(DELTA)
+            self._budget.spend(DELTA)
             entry = self.entry(offset)
             if entry.kind not in (_OFS_DELTA, _REF_DELTA):
                 return entry.kind

@@ -51,7 +51,7 @@ class Packs:
         """
 
         def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
-            kind, data = pack.read(offset, largest, self._budget)
+            kind, data = pack.read(offset, largest)
             if object_id(kind, data) != oid:
                 raise ValueError("its bytes are not those of its id")
             return kind, data
@@ -60,7 +60,7 @@ class Packs:
 
     def head(self, oid: bytes, largest: int) -> tuple[int, int]:
         """The kind and the size of an object; a difference that it is made by may have ``largest`` bytes."""
-        return self._ask(oid, lambda pack, offset: (pack.kind(offset, self._budget), pack.size(offset, largest)))
+        return self._ask(oid, lambda pack, offset: (pack.kind(offset), pack.size(offset, largest)))
 
     def size(self, oid: bytes, largest: int, *, look: bool = True) -> int:
         """The size of an object alone, which takes less: nobody looks at what a difference is from."""
@@ -133,6 +133,9 @@ class Packs:
                 break
         raise KeyError(oid.hex())
 
+    def _reader(self, stem: str) -> PackReader:
+        return PackReader(f"{self._directory}/{stem}", budget=self._budget)
+
     def _look(self) -> bool:
         """Look which packs there are now; whether that is something new."""
         version: _Version | None = None
@@ -159,7 +162,8 @@ class Packs:
             return False
         known = {stem for stem, identity in identities.items() if self._identities.get(stem) == identity}
         self._packs = {
-            stem: self._packs[stem] if stem in known else PackReader(f"{self._directory}/{stem}") for stem in identities
+            stem: self._packs[stem] if stem in known else PackReader(f"{self._directory}/{stem}", budget=self._budget)
+            for stem in identities
         }
         self._identities = identities
         for pack in self._open:
