@@ -29,6 +29,11 @@ class CountedCache(cachetools.LRUCache[_K, _V]):
         self.hits += 1
         return value
 
+    def keep(self, key: _K, value: _V) -> None:
+        """Keep a value, if it is not larger than all that is kept may be."""
+        if self.getsizeof(value) <= self.maxsize:
+            self[key] = value
+
 
 class Newest(dict[_K, _V]):
     """The ``most`` values that were kept last: a dictionary, as quick as one."""

@@ -6,8 +6,7 @@ Anything that is not a `KataError` is a bug and becomes EIO with a traceback in 
 
 import errno
 import os
-from collections.abc import Callable, Hashable
-from typing import Any, Self
+from typing import Self
 
 
 class KataError(Exception):
@@ -51,18 +50,9 @@ class ExhaustedError(KataError):
 
 
 class HeavyError(KataError):
-    """More than is done in the daemon itself: the same is to be done in a process of its own."""
+    """More than is done here (`katafs.git.budget`): the same is to be asked where there is more to spend."""
 
     errno = errno.EFBIG
-
-
-class NotReadYet(Exception):  # noqa: N818 - nothing has failed
-    """An answer needs something large that is not in memory: ``read()`` is to be called in a worker thread, its result
-    handed to ``keep`` in this one, and the question to be asked again. ``key`` names what is read."""
-
-    def __init__(self, key: Hashable, read: Callable[[], Any], keep: Callable[[Any], None]) -> None:
-        super().__init__(key)
-        self.key, self.read, self.keep = key, read, keep
 
 
 class BusyError(KataError):

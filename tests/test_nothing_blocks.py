@@ -7,21 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 
-from katafs.errors import BusyError, DamagedError, InvalidError, NotReadYet, TooLargeError
-from katafs.fuse.reading import Reading
+from katafs.errors import InvalidError, TooLargeError
 from katafs.fuse.runtime import stat_fields
-from katafs.kata.events import parse_rows
-from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.kinds import Kind
-from katafs.kata.listing import Listing
 from katafs.kata.message import MAX_ROW, parse_act
 from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, row_time, stored_rows
 from tests.mounts import MakeMount, wait_until
@@ -168,91 +161,6 @@ def test_large_rows_and_trees(store: Path, mount: MakeMount, mode: str) -> None:
     wait_until(lambda: os.readlink(kata / "events/latest") == str(len(rows) - 1), "the commit by git", 2)
     history = (kata / "history").read_text().splitlines()
     assert len(history) == len(rows) + 1
-
-
-def test_what_is_deferred_is_the_same(store: Path) -> None:
-    path = make_kata(store, "AbCdEf")
-    big_event(path, **{f"d{number % 50}/{number}.txt": b"" for number in range(3_000)})
-    large_rows(path, 200)
-    direct = Kata("AbCdEf", path, (0, 0), ReadCaches())
-    deferring = Kata("AbCdEf", path, (0, 0), ReadCaches(defers=True))
-    asked: list[int] = []
-
-    def files() -> Listing:
-        asked.append(1)
-        return deferring.files(1)
-
-    async def ask() -> None:
-        reading = Reading()
-        tip = await reading.answer(deferring.tip)
-        assert tip.rows.stored == direct.tip().rows.stored
-        assert tip.rows.summary(tip.last) == direct.tip().rows.summary(tip.last)
-        listing = await reading.answer(files)
-        assert (listing.paths, listing.entries) == (direct.files(1).paths, direct.files(1).entries)
-
-    with pytest.raises(NotReadYet):
-        deferring.tip()
-    trio.run(ask)
-    assert len(asked) == 2
-    assert deferring.tip() is deferring.tip()
-
-
-def test_a_reading_is_for_all_who_wait() -> None:
-    """One reads; its failure is its asker's, and the others try themselves; too many are told so."""
-    begun, go_on = [], threading.Event()
-    known: list[int] = []
-
-    def read() -> int:
-        begun.append(1)
-        assert go_on.wait(20)
-        if len(begun) == 1:
-            raise DamagedError("the first one fails")
-        return 7
-
-    def ask() -> int:
-        if not known:
-            raise NotReadYet("key", read, known.append)
-        return known[0]
-
-    async def run() -> list[object]:
-        reading = Reading()
-        answers: list[object] = []
-
-        async def one() -> None:
-            try:
-                answers.append(await reading.answer(ask))
-            except (DamagedError, BusyError) as error:
-                answers.append(type(error))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(60):
-                nursery.start_soon(one)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            go_on.set()
-        return answers
-
-    answers = trio.run(run)
-    assert answers.count(DamagedError) == 1
-    assert answers.count(7) == 47
-    assert answers.count(BusyError) == 12
-    assert len(begun) == 2
-
-
-ROWS = [
-    "[]", "[ ]", "[{}]", '{"a": 1},\n{"b": 2}', '[{"a": 1},]', '[{"a": 1} {"b": 2}]', '[{"a": 1}', '{"a": 1}]', "[1]",
-    '[{"a": 1}] x', "[,]", '[{"a": 1},, {}]', "", "[", "[[{}]]", ' [ {"a": "]},"} , {"b": [1, {}]} ] ', "null",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", ROWS)
-def test_rows_one_by_one(text: str) -> None:
-    def said(*, gently: bool) -> object:
-        try:
-            return parse_rows(text.encode(), gently=gently)
-        except DamagedError:
-            return None
-
-    assert said(gently=True) == said(gently=False)
 
 
 # -- messages

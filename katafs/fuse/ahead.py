@@ -19,7 +19,8 @@ from typing import NamedTuple
 import cachetools
 import pyfuse3
 
-from katafs.errors import KataError, NotReadYet
+from katafs.errors import KataError
+from katafs.git.budget import Budget
 from katafs.tree.counters import Counters
 from katafs.tree.nodes import Listed, Node
 
@@ -46,8 +47,8 @@ class _Directory(NamedTuple):
 class Ahead:
     """Sees what is listed and read, and sends the rest. Belongs to the event loop."""
 
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
+    def __init__(self, counters: Counters, budget: Budget) -> None:
+        self._counters, self._budget = counters, budget
         #: by number, and by those of their files
         self._listed: OrderedDict[int, _Directory] = OrderedDict()
         self._above: dict[int, int] = {}
@@ -123,7 +124,7 @@ class Ahead:
         contents: _Contents = []
         end = time.monotonic() + _LONGEST
         # whoever reads the file itself will be told
-        with contextlib.suppress(KataError, NotReadYet):
+        with contextlib.suppress(KataError), self._budget.within(_LONGEST * 1e6):
             for each in directory.node.contents(directory.files - {but}):
                 contents.append(each)
                 if time.monotonic() > end:

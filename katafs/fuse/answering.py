@@ -11,8 +11,7 @@ from typing import Any
 
 import pyfuse3
 
-from katafs.errors import KataError, LateError, NotReadYet, unreadable
-from katafs.fuse.reading import Reading
+from katafs.errors import HeavyError, KataError, LateError, unreadable
 from katafs.tree.counters import Counters
 from katafs.tree.nodes import refuse_write
 
@@ -26,23 +25,28 @@ _REQUESTS = [
 ]
 
 
-def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading, look_again: Callable[[], None]) -> None:
+def watch(
+    operations: pyfuse3.Operations, counters: Counters, elsewhere: object, look_again: Callable[[], None]
+) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
-    What they need that is not read yet is read, and they are asked again from the start, having done nothing by then;
-    where that is not so, or a handler has to know who asks, it sees to it itself. ``look_again`` is called before each
-    is asked. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
+    ``look_again`` is called before each is asked. What takes longer than the event loop may be held (`HeavyError`) is
+    asked of the handler of the same name of ``elsewhere``, where there is one: nothing has been done by then. Others
+    see to it themselves. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but
+    FUSEError.
     """
     for request in _REQUESTS:
         handler = getattr(operations, request)
-        setattr(operations, request, _watched(request, handler, counters, reading, look_again))
+        setattr(
+            operations, request, _watched(request, handler, counters, getattr(elsewhere, request, None), look_again)
+        )
 
 
 def _watched(
     request: str,
     handler: Callable[..., Awaitable[Any]],
     counters: Counters,
-    reading: Reading,
+    elsewhere: Callable[..., Awaitable[Any]] | None,
     look_again: Callable[[], None],
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
@@ -51,12 +55,13 @@ def _watched(
     async def answer(*args: Any) -> Any:
         begun = clock()
         try:
-            while True:
-                look_again()
-                try:
-                    return await handler(*args)
-                except NotReadYet as missing:
-                    await reading.read(missing)
+            look_again()
+            try:
+                return await handler(*args)
+            except HeavyError:
+                if elsewhere is None:
+                    raise
+            return await elsewhere(*args)
         except Exception as error:  # noqa: BLE001 - raised again, as an errno
             failure = _failure(request, error)
             counters.errors[request, errno.errorcode.get(failure.errno, str(failure.errno))] += 1

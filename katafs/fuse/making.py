@@ -1,4 +1,5 @@
-"""Making what is slow to make: in worker threads, each kind with a limit of its own, so that none keeps another out."""
+"""Making what is slow to make: in worker threads, each kind with places of its own, so that none keeps another out; and
+no kata another (`katafs.fuse.fair`)."""
 
 from __future__ import annotations
 
@@ -7,16 +8,16 @@ from collections import Counter
 import trio
 
 from katafs.errors import BusyError, KataError, TooLargeError
+from katafs.fuse.fair import Places, User
 from katafs.tree.nodes import Later, Maker, Node
 from katafs.tree.tree import Tree
 
 #: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
-MOST_WAITING = 160
-# of one kind, for different things
-_MOST_OF_A_KIND = 48
+MOST_WAITING = 320
+# of one kata
+_MOST_OF_A_KATA = 100
 # threads, which share Python's lock; processes, with up to a GiB each
-_THREADS = {"text": 8, "diff": 8, "download": 4, "blob": 4}
-_PROCESSES = 2
+_PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 
 
 class _Making:
@@ -33,15 +34,13 @@ class Makers:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._making: dict[int, _Making] = {}
-        self._kinds: Counter[str] = Counter()
-        self._waiting = 0
-        self._threads = {kind: trio.CapacityLimiter(threads) for kind, threads in _THREADS.items()}
-        self._processes = trio.CapacityLimiter(_PROCESSES)
+        self._waiting: Counter[str] = Counter()
+        self._places = {kind: Places(places) for kind, places in _PLACES.items()}
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._waiting
+        return self._waiting.total()
 
     async def made(self, node: Node) -> Node:
         """The node with its content made, once for all who ask at the same time; so is its failure.
@@ -49,9 +48,10 @@ class Makers:
         Raises what its maker raises, and `BusyError` when too many wait already.
         """
         while (maker := node.to_make()) is not None:
-            if self._waiting >= MOST_WAITING:
-                raise BusyError(f"{self._waiting} slow requests wait already")
-            self._waiting += 1
+            kata_id = node.key.kata
+            if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
+                raise BusyError(f"{self.waiting} slow requests wait already, {self._waiting[kata_id]} of this kata")
+            self._waiting[kata_id] += 1
             try:
                 making = self._making.get(node.number)
                 if making is None:
@@ -59,7 +59,9 @@ class Makers:
                     return node
                 await making.done.wait()
             finally:
-                self._waiting -= 1
+                self._waiting[kata_id] -= 1
+                self._waiting += Counter()
+                self._tree.ctx.store.look_again()
             if making.failure is not None:
                 raise making.failure
             node = self._tree.node(node.number)
@@ -68,9 +70,10 @@ class Makers:
     async def _make(self, node: Node, maker: Maker) -> None:
         making = self._making[node.number] = _Making()
         try:
-            result = await self._run(node.slowness, self._threads[node.slowness], maker)
+            user = node.owner.uid, node.key.kata
+            result = await self._run(node.slowness, user, maker)
             if isinstance(result, Later):
-                result = await self._run("process", self._processes, result.make)
+                result = await self._run("process", user, result.make)
             node.made(result)
         except KataError as error:
             making.failure = error
@@ -81,14 +84,11 @@ class Makers:
             del self._making[node.number]
             making.done.set()
 
-    async def _run(self, kind: str, limiter: trio.CapacityLimiter, maker: Maker) -> object:
-        if self._kinds[kind] >= _MOST_OF_A_KIND:
-            raise BusyError(f"{self._kinds[kind]} requests of the kind {kind!r} wait already")
-        self._tree.ctx.spool.make_room()
-        self._kinds[kind] += 1
-        try:
-            # abandoned at the end of the daemon only, which does not wait for what nobody will read
-            return await trio.to_thread.run_sync(maker, limiter=limiter, abandon_on_cancel=True)
-        finally:
-            self._tree.ctx.store.look_again()
-            self._kinds[kind] -= 1
+    async def _run(self, kind: str, user: User, maker: Maker) -> object:
+        async with self._places[kind].place(user):
+            self._tree.ctx.spool.make_room()
+            try:
+                # abandoned at the end of the daemon only, which does not wait for what nobody will read
+                return await trio.to_thread.run_sync(maker, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+            finally:
+                self._tree.ctx.store.look_again()

@@ -14,23 +14,24 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import cachetools
 import pyfuse3
 import trio
 
-from katafs.errors import InvalidError, KataError, NotFoundError
+from katafs.caching import CountedCache
+from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
 from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.compacting import Compactor
+from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.memory import Memory
 from katafs.fuse.plain_writes import PlainWrites
-from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
+from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node, refuse_write
 from katafs.tree.numbers import Numbers
@@ -38,7 +39,7 @@ from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
-_LISTINGS = 256
+_LISTED = 10_000  # entries of all listings that are being read
 # whatever the arguments
 _REFUSED: Any = refuse
 
@@ -55,21 +56,21 @@ class Operations(pyfuse3.Operations):
         self._fast = fast
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
-        self.reading = Reading()
+        self.elsewhere = Elsewhere(tree)
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
-        self._writes = Writes(tree, fast, journal, self.reading, self.compactor.wrote)
+        self._writes = Writes(tree, fast, journal, self.elsewhere, self.compactor.wrote)
         self._makers = Makers(tree)
-        self._ahead = Ahead(tree.ctx.counters)
+        self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
         self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # what a listing began with, for its later parts
-        self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
-        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters, self.reading, tree.ctx.store.look_again)
+        self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
+        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting + self.elsewhere.waiting
+        watch(self, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self._writes.telling + self.reading.waiting
+        return self._tree.ctx.counters.waiting() + self._writes.telling
 
     # -- names and attributes
 
@@ -133,7 +134,8 @@ class Operations(pyfuse3.Operations):
         directory = await self._makers.made(self._tree.node(fh))
         entries = self._listings.get(fh) if start_id else None
         if entries is None:
-            entries = self._listings[fh] = directory.listed() or directory.names()
+            entries = directory.listed() or directory.names()
+            self._listings.keep(fh, entries)
         if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dots(directory.number), 1):
             return
         if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dots(self._above(directory)), 2):
@@ -151,12 +153,19 @@ class Operations(pyfuse3.Operations):
     def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
         """Look each name up: what is gone by now is left out."""
         answer = pyfuse3.EntryAttributes()
+        budget = self._tree.ctx.store.budget
         for position, name in enumerate(names, start):
             try:
+                budget.spend(ENTRY)
                 node, timeout = directory.child(name)
                 describe(answer, node, timeout)
             except NotFoundError:
                 continue
+            except HeavyError:
+                # what there is is an answer; the rest is asked for next
+                if position == start:
+                    raise
+                return
             if not pyfuse3.readdir_reply(token, name, answer, position):
                 return
             self._tree.told(node)
@@ -190,7 +199,7 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
         inode = self._handles.inode(fh)
-        node = await self.reading.answer(lambda: self._tree.node(inode))
+        node = await self._writer(inode)
         if isinstance(node, Stored):
             await self.plain.write(node, writer, off, buf, unique)
             return len(buf)
@@ -201,6 +210,12 @@ class Operations(pyfuse3.Operations):
         await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
+    async def _writer(self, inode: int) -> Node:
+        try:
+            return self._tree.node(inode)
+        except HeavyError:
+            return await self.elsewhere.writer(inode)
+
     async def setattr(
         self,
         inode: int,
@@ -210,7 +225,7 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         writer = self._handles.writer(inode if fh is None else fh)
-        node = await self.reading.answer(lambda: self._tree.node(inode))
+        node = await self._writer(inode)
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
             raise refuse_write()
@@ -218,7 +233,11 @@ class Operations(pyfuse3.Operations):
             raise InvalidError("it can only be truncated to 0")
         self._writes.truncate(node, writer)
         # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
-        answer = await self.reading.answer(lambda: attributes(self._tree.node(inode), 0))
+        self._tree.ctx.store.look_again()
+        try:
+            answer = attributes(self._tree.node(inode), 0)
+        except HeavyError:
+            answer = await self.elsewhere.getattr(inode, ctx)
         answer.st_size = 0
         return answer
 
@@ -259,6 +278,7 @@ class Operations(pyfuse3.Operations):
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
         self._writes.recorders.rest()
+        self.elsewhere.rest()
 
     # -- the file system
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import cachetools
 import trio
 
-from katafs.errors import DiedError, InvalidError, KataError, NotReadYet
+from katafs.errors import DiedError, HeavyError, InvalidError, KataError
+from katafs.git import Oid
 from katafs.kata.exclusive import Attempt
 from katafs.kata.pending import ROW_SECONDS, flush_pending
 from katafs.kata.plain_rows import begins_row, is_part_of_row
 from katafs.kata.waiting import marked
-from katafs.tree.nodes import Node
-from katafs.tree.pending import Stored
+from katafs.tree.nodes import Creator, Node
+from katafs.tree.pending import Stored, begun_in
 
 _LONGEST_ROW = 1 << 20  # bytes
 _MOST_BYTES = 64 << 20  # of rows that are not whole
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from katafs.fuse.journal import Journal, Request
     from katafs.fuse.making import Makers
     from katafs.fuse.writes import Writes
-    from katafs.kata.kata import Tip
     from katafs.tree.tree import Tree
 
 
@@ -54,15 +54,14 @@ class PlainWrites:
         """
         request = self._journal.begin(unique, parent, None, starts=True)
         try:
-            directory = await self._makers.made(self._tree.node(parent))
-            make = directory.to_create(name, is_directory=is_directory)
+            kata_id, make = await self._creator(parent, name, is_directory=is_directory)
             attempt = Attempt(partial(self._journal.announce_making, request), request.was_making)
-            before = await self._tip(directory.key.kata)
+            before = await self._tip(kata_id)
             await trio.to_thread.run_sync(make, attempt, limiter=self._limiter)
             # Events that waited may have been recorded before. The kernel is told of them later, for it holds the
             # directory as long as it has no answer.
             if before is not None:
-                trio.lowlevel.spawn_system_task(self._told, directory.key.kata, before)
+                trio.lowlevel.spawn_system_task(self._told, kata_id, before)
             return await self._made(parent, name)
         finally:
             self._journal.end(request)
@@ -124,13 +123,13 @@ class PlainWrites:
         self._journal.fed(request, was_unfinished=bool(begun), is_unfinished=is_part)
         return None if is_part else data
 
-    async def _told(self, kata_id: str, before: Tip | None) -> None:
+    async def _told(self, kata_id: str, before: Oid | None) -> None:
         """Count what was recorded since a tip, and tell the kernel. Raises nothing, as it is recorded."""
         try:
             after = await self._tip(kata_id)
             # what made a new kata whole is its first commit
             is_first = before is None and self._tree.ctx.store.is_git(kata_id)
-            is_new = before is not None and after is not None and after.commit.oid != before.commit.oid
+            is_new = before is not None and after is not None and after != before
             self._counters.commits["plain"] += is_first or is_new
             if is_first or is_new:
                 self._writes.wrote(kata_id)
@@ -138,17 +137,28 @@ class PlainWrites:
             log.exception("kata %s: what was recorded cannot be looked at", kata_id)
         await self._writes.tell_committed(kata_id, before)
 
-    async def _tip(self, kata_id: str) -> Tip | None:
+    async def _tip(self, kata_id: str) -> Oid | None:
         """The tip of a kata that is there and can be read."""
         with contextlib.suppress(KataError):
             return await self._writes.tip(kata_id)
         return None
 
     async def _made(self, parent: int, name: bytes) -> tuple[Node, float]:
-        """What was made. Whatever must be read for it, the request is not asked again from its start."""
-        while True:
-            self._tree.ctx.store.look_again()
-            try:
-                return (await self._makers.made(self._tree.node(parent))).child(name)
-            except NotReadYet as missing:
-                await self._writes.reading.read(missing)
+        """What was made."""
+        self._tree.ctx.store.look_again()
+        try:
+            return (await self._makers.made(self._tree.node(parent))).child(name)
+        except HeavyError:
+            said = await self._writes.elsewhere.child(parent, name)
+            return said, said.timeout
+
+    async def _creator(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[str, Creator]:
+        """The kata, and what makes a new entry in it."""
+        try:
+            directory = await self._makers.made(self._tree.node(parent))
+            return directory.key.kata, directory.to_create(name, is_directory=is_directory)
+        except HeavyError:
+            make = await self._writes.elsewhere.creator(parent, name, is_directory=is_directory)
+        kata_id = self._tree.numbers.key(parent).kata
+        begun_in(self._tree.ctx, kata_id, name)
+        return kata_id, make

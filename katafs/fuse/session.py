@@ -22,6 +22,7 @@ from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.waiting import Waiting
+from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
 from katafs.tree.tree import Tree
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
+# what a request may cost in the event loop (`katafs.git.budget`)
+_MICROSECONDS = 15_000.0
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
@@ -91,7 +94,7 @@ def serve(
     from katafs.fuse.operations import Operations
 
     about = About(options.read_only, options.xattr, lambda: fast.is_active, lambda: _deaths(kept))
-    tree = Tree(Context(Store(options.store, defers=True), options.uid, options.gid, about=about))
+    tree = _tree(options, about)
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -124,6 +127,10 @@ def serve(
         if kept is None or kept.is_orphaned:
             log.info("%s is unmounted", options.mountpoint)
     return end.is_handing_over
+
+
+def _tree(options: MountOptions, about: About) -> Tree:
+    return Tree(Context(Store(options.store, budget=Budget(_MICROSECONDS)), options.uid, options.gid, about=about))
 
 
 def _deaths(kept: Kept | None) -> int:

@@ -12,13 +12,13 @@ from weakref import WeakValueDictionary
 import pyfuse3
 import trio
 
-from katafs.errors import DiedError, KataError, StorageError
+from katafs.errors import DiedError, HeavyError, KataError, StorageError
+from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.journal import Journal, Request
-from katafs.fuse.reading import Reading
+from katafs.git import GitRepo, Oid
 from katafs.kata.commit import Announce, Committed, Job
 from katafs.kata.inbox import Message
-from katafs.kata.kata import Tip
 from katafs.kata.recorded import commits_before, find_recorded
 from katafs.kata.recorders import MOST, Recorders
 from katafs.tree.tree import Stale, Tree
@@ -38,14 +38,14 @@ class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
     def __init__(
-        self, tree: Tree, fast: FastOpen, journal: Journal, reading: Reading, wrote: Callable[[str], None]
+        self, tree: Tree, fast: FastOpen, journal: Journal, elsewhere: Elsewhere, wrote: Callable[[str], None]
     ) -> None:
         """``wrote`` is called with the id of a kata in which something was recorded."""
         self._fast = fast
         self._tree = tree
         self.wrote = wrote
         self._journal = journal
-        self.reading = reading
+        self.elsewhere = elsewhere
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
         self._limiter = trio.CapacityLimiter(_TELLING)
         self._telling = 0
@@ -109,14 +109,14 @@ class Writes:
         that one could not."""
         if request.announced is None:
             return None
-        kata = self._tree.ctx.store.kata(kata_id)
-        committed = await trio.to_thread.run_sync(find_recorded, kata.home, kata_id, request.announced)
+        path = self._tree.ctx.store.path(kata_id)
+        committed = await trio.to_thread.run_sync(find_recorded, path, kata_id, request.announced)
         if committed is None:
             return None
         log.info("kata %s: event %d, commit %s was recorded already", kata_id, committed.index, committed.commit.hex())
         self.wrote(kata_id)
         # a message may be two commits
-        earlier = await self.reading.answer(lambda: kata.tip_at(commits_before(kata.repo, committed.commit, 2)))
+        earlier = await trio.to_thread.run_sync(lambda: commits_before(GitRepo(path), committed.commit, 2))
         await self.tell_committed(kata_id, earlier)
         return committed
 
@@ -146,7 +146,7 @@ class Writes:
         self.wrote(node.kata_id)
         await told.wait()
 
-    async def tell_committed(self, kata_id: str, before: Tip | None) -> None:
+    async def tell_committed(self, kata_id: str, before: Oid | None) -> None:
         """Tell the kernel what changed since a tip, if there was one and anything did.
 
         Raises nothing: it is recorded, and whoever wrote must hear of success, whatever goes wrong from there on.
@@ -154,7 +154,7 @@ class Writes:
         if before is None:
             return
         try:
-            if (await self.tip(kata_id)).commit.oid != before.commit.oid:
+            if await self.tip(kata_id) != before:
                 await self.tell(await self.stale_after(kata_id, before))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", kata_id)
@@ -190,21 +190,28 @@ class Writes:
                 landed.set()
         return committed, told
 
-    async def _tell_landed(self, kata_id: str, before: Tip, landed: trio.Event, told: trio.Event) -> None:
+    async def _tell_landed(self, kata_id: str, before: Oid, landed: trio.Event, told: trio.Event) -> None:
         try:
             await landed.wait()
             await self.tell_committed(kata_id, before)
         finally:
             told.set()
 
-    async def tip(self, kata_id: str) -> Tip:
-        """The tip of a kata as it is now."""
+    async def tip(self, kata_id: str) -> Oid:
+        """The tip of a kata as it is now. Raises what reading its events does."""
         self._tree.ctx.store.look_again()
-        return await self.reading.answer(lambda: self._tree.tip(kata_id))
+        try:
+            return self._tree.tip(kata_id).commit.oid
+        except HeavyError:
+            return await self.elsewhere.tip(kata_id)
 
-    async def stale_after(self, kata_id: str, before: Tip) -> Stale:
+    async def stale_after(self, kata_id: str, before: Oid) -> Stale:
         """What the kernel must forget of a kata whose tip was another."""
-        return await self.reading.answer(lambda: self._tree.stale_after(kata_id, before, self._tree.tip(kata_id)))
+        self._tree.ctx.store.look_again()
+        try:
+            return self._tree.stale_since(kata_id, before)
+        except HeavyError:
+            return await self.elsewhere.stale(kata_id, before)
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""

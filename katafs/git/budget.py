@@ -22,6 +22,8 @@ DELTA, INSTRUCTION, COPIED = 3.0, 0.2, 0.0005
 STEP, REFERENCE_BYTE, TREE_BYTE = 4.0, 0.012, 0.042
 #: a path in a listing; a name in a directory of the store, or of one that is made here
 PATH, NAME = 2.0, 0.7
+#: the status of a file in the store; the conversion of a kata that is stored plain
+STATUS, CONVERSION = 5.0, 50_000.0
 #: a byte of JSON that is parsed, the text of a row that is made
 JSON_BYTE, ROW = 0.01, 30.0
 #: a byte of a content that is compared: most contents take a tenth (random lines of one letter)

@@ -7,7 +7,6 @@ Python's lock meanwhile: in the daemon itself they would stop every mount reques
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,8 +16,6 @@ from katafs.errors import StorageError, TooLargeError
 from katafs.git import Oid
 
 LIMIT = 8.0  # seconds for one page; then it is made again without highlighting, in as many
-# at a time, of all katas
-_PLACES = threading.BoundedSemaphore(2)
 
 
 class Page(NamedTuple):
@@ -35,15 +32,14 @@ class Page(NamedTuple):
 
 def render(page: Page) -> bytes:
     """The bytes of a page. To be called in a worker thread. Raises `KataError` (EIO) when it cannot be made."""
-    with _PLACES:
-        try:
-            return _render(page, highlight=True)
-        except TooLargeError:
-            pass
-        try:
-            return _render(page, highlight=False)
-        except TooLargeError as error:
-            raise StorageError(f"{page.path}: a page takes longer than {LIMIT:.0f} s", errno.EIO) from error
+    try:
+        return _render(page, highlight=True)
+    except TooLargeError:
+        pass
+    try:
+        return _render(page, highlight=False)
+    except TooLargeError as error:
+        raise StorageError(f"{page.path}: a page takes longer than {LIMIT:.0f} s", errno.EIO) from error
 
 
 def _render(page: Page, *, highlight: bool) -> bytes:

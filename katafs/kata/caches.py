@@ -10,6 +10,7 @@ import cachetools
 
 from katafs.caching import CountedCache, Newest
 from katafs.git import Oid
+from katafs.git.budget import Budget
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import Snapshot
 
@@ -22,28 +23,29 @@ _DAMAGED_SECONDS = 1.0
 class ReadCaches:
     """What was read from objects that never change, shared by all katas.
 
-    Each cache is bounded: ``paths`` of all listings (some 300 bytes each), ``snapshots`` (and as many sets of options,
-    and twice as many sizes), ``blob_bytes``, and ``rows_bytes`` of the rows of all open katas as they are stored (in
-    memory 3.4 times as much; one kata may have more). Belongs to one thread.
+    Each cache is bounded: ``paths`` of all listings, ``snapshots`` (and as many sets of options, and twice as many
+    sizes), ``blob_bytes``, and ``rows_bytes`` of the rows of all open katas as they are stored (one kata may have
+    more). ``budget`` pays for all reading. Belongs to one thread.
     """
 
     def __init__(
         self,
-        paths: int = 200_000,
-        snapshots: int = 4_096,
-        blob_bytes: int = 16 << 20,
-        rows_bytes: int = 8 << 20,
+        paths: int = 20_000,
+        snapshots: int = 2_048,
+        blob_bytes: int = 4 << 20,
+        rows_bytes: int = 3 << 19,
         *,
-        defers: bool = False,
+        budget: Budget | None = None,
     ) -> None:
-        #: whether what is large is not read here and now, but a `NotReadYet`
-        self.defers = defers
+        self.budget = budget or Budget()
         # the keys begin with the number of a history, see `Kata`
         self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
         # what was damaged may be mended
-        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
-        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
-        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
+        self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(4, _DAMAGED_SECONDS)
+        self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots, getsizeof=_weight)
+        self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(
+            snapshots, getsizeof=lambda options: 1 + sum(map(len, options.values())) // 256
+        )
         self.sizes: Newest[tuple[int, Oid], int] = Newest(snapshots * 2)
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
@@ -79,3 +81,8 @@ class ReadCaches:
         for kata in list(self._held):
             kata.let_go()
         self._held.clear()
+
+
+def _weight(snapshot: Snapshot) -> int:
+    """1 for a snapshot as most are, more for one that takes more memory."""
+    return 1 + len(snapshot.root.entries) // 16 + len(snapshot.commit.message) // 1024

@@ -29,7 +29,7 @@ from katafs.kata.layouts import OPTION_VALUES
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
 from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
-from katafs.kata.plain_paths import set_options
+from katafs.kata.plain_paths import set_option_in
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 
@@ -263,8 +263,10 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
 def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> Committed | None:
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
-    subjects = (commit.subject for commit in attempt.repo.history(head.commit)) if is_shown else ()
-    new = writer.option(head, name, value, in_any_case=is_shown and name not in set_options(subjects))
+    earlier: dict[str, list[str]] = {}
+    for commit in attempt.repo.history(head.commit) if is_shown else ():
+        set_option_in(commit, earlier)
+    new = writer.option(head, name, value, in_any_case=is_shown and name not in earlier)
     if new is None:
         attempt.git.store()
         attempt.git.refs.sync_main()

@@ -7,17 +7,16 @@ last key, ``type``. Times are ``[year, month, day, hour, minute, second, microse
 from __future__ import annotations
 
 import json
-import re
+from bisect import bisect_left, bisect_right
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from katafs.errors import DamagedError
+from katafs.git.budget import ROW, Budget
 from katafs.text import pretty
 
 Row = dict[str, Any]
 
-# what JSON takes for blanks; matches everywhere
-_SPACE = re.compile(r"[ \t\n\r]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILE_EVENTS = ("file_create", "file_delete", "file_rename", "file_edit")
 # Spellings that saver used for some weeks at the end of 2025; "switch-file" saved what had been edited.
@@ -83,45 +82,21 @@ def time_ns(row: Row) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def parse_rows(data: bytes, *, gently: bool = False) -> list[Row]:
+def parse_rows(data: bytes) -> list[Row]:
     """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
 
-    ``gently``: one after the other, so that other threads have a turn between them; takes a little longer.
     Raises `DamagedError` when they are not objects.
     """
     text = data.decode("utf-8", errors="replace").strip()
     if not text.startswith("["):
         text = f"[{text}]"
     try:
-        rows = _one_by_one(text) if gently else json.loads(text)
+        rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DamagedError("the stored events are not a list of objects")
     return rows
-
-
-def _one_by_one(text: str) -> list[Any]:
-    """What ``json.loads`` says of an array. Raises ValueError."""
-    decode, space = json.JSONDecoder().raw_decode, _SPACE.match
-    values: list[Any] = []
-    at = _end(space(text, 1))
-    if text[at : at + 1] == "]":
-        return json.loads(text)  # type: ignore[no-any-return]
-    while True:
-        value, at = decode(text, at)
-        values.append(value)
-        at = _end(space(text, at))
-        if text[at : at + 1] != ",":
-            break
-        at = _end(space(text, at + 1))
-    if text[at:] != "]":
-        raise ValueError(f"there is no comma at {at}")
-    return values
-
-
-def _end(match: re.Match[str] | None) -> int:
-    return match.end() if match is not None else 0
 
 
 def _goes_on(earlier: list[Row], stored: list[Row]) -> bool:
@@ -137,10 +112,11 @@ class Rows:
     joined, and its size known without joining.
     """
 
-    def __init__(self, stored: list[Row], earlier: Rows | None = None) -> None:
+    def __init__(self, stored: list[Row], earlier: Rows | None = None, budget: Budget | None = None) -> None:
         self.stored = stored
+        self._budget = budget or Budget()
         self._texts: list[bytes] = []
-        # the end of row n in "[\n  {…},\n  {…}": each row has two blanks before it and two bytes after it
+        # the start of row n in "[\n  {…},\n  {…}", with the four bytes before it, and the end of the last one
         self._ends: list[int] = [0]
         # A history only grows: what was rendered for an earlier tip is used again.
         if earlier is not None and _goes_on(earlier.stored, stored):
@@ -165,8 +141,17 @@ class Rows:
 
     def summary(self, index: int) -> bytes:
         """``events_summary.json`` of an event: rows 0..index."""
+        return self.summary_part(index, 0, self.summary_size(index))
+
+    def summary_part(self, index: int, offset: int, length: int) -> bytes:
+        """Some bytes of `summary`."""
         self._render(index)
-        return b"[\n  " + b",\n  ".join(self._texts[: index + 1]) + b"\n]\n"
+        first = min(bisect_right(self._ends, offset) - 1, index + 1)
+        last = min(bisect_left(self._ends, offset + length), index + 1)
+        pieces = [(b",\n  " if at else b"[\n  ") + self._texts[at] for at in range(first, last)]
+        text = b"".join(pieces) + (b"\n]\n" if last > index else b"")
+        offset -= self._ends[first]
+        return text[offset : offset + length]
 
     def summary_size(self, index: int) -> int:
         """The length of `summary` in bytes."""
@@ -175,6 +160,7 @@ class Rows:
 
     def _render(self, last: int) -> None:
         for index in range(len(self._texts), last + 1):
+            self._budget.spend(ROW)
             text = self._pretty(index)
             self._texts.append(text)
             self._ends.append(self._ends[-1] + len(text) + 4)

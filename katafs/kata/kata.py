@@ -6,26 +6,34 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
+from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Row, Rows, time_ns
-from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
+from katafs.kata.events import Rows, time_ns
 from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
 from katafs.kata.plain_files import plain_version
-from katafs.kata.plain_paths import set_options
-from katafs.kata.recent import grown_rows, rows_in
+from katafs.kata.plain_paths import set_option_in
+from katafs.kata.recent import rows_in
 from katafs.kata.snapshot import Content, Snapshot
+from katafs.kata.walk import Walk, join_first, join_lists
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
 
 _SECOND = 1_000_000_000
+# commits that were added at once, so that a history is taken for the one that is known
+_FEW_COMMITS = 100
+# microseconds of a look for an event without a tag, until all events are looked for at once
+_LITTLE = 1_500.0
+# in memory, in bytes beside the rows: a value that an option was set to, an entry of a tree, an event without a tag
+_EACH = 100
+_LARGE_MANIFEST = 64 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,20 @@ class Kata:
         self.path = path
         self.home = home if home is not None else path
         self.owner = owner  # user and group id of the directory
-        self.repo = GitRepo(path)
+        self.repo = GitRepo(path, budget=caches.budget)
         self._caches = caches
         #: another number when the history turns out to be another: then nothing that was read before holds
         self.history = next(caches.histories)
         #: another object whenever something about the kata as a whole is another; None where nobody sees to that
         self.era: object | None = None
         self._tip: Tip | None = None
+        # the one before
+        self._earlier: Tip | None = None
         self._looked = 0
         self._rows: tuple[Oid, Rows] | None = None
-        self._option_times: tuple[Oid, dict[str, int]] | None = None
-        self._set_options: tuple[Oid, dict[str, list[str]]] | None = None
+        self._option_times: Walk[dict[str, int]] = Walk(dict, self._look_for_times, join_first)
+        self._set_options: Walk[dict[str, list[str]]] = Walk(dict, set_option_in, join_lists)
+        self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
 
     # -- the tip
@@ -85,20 +96,23 @@ class Kata:
         if oid is None:
             raise self.repo.missing("branch main")
         if self._tip is None or self._tip.commit.oid != oid:
-            self._tip = self._read_tip(oid)
+            self._earlier, self._tip = self._tip, self._read_tip(oid)
         self._looked = moment
         return self._tip
 
     def _read_tip(self, oid: Oid) -> Tip:
-        if self._tip is not None and all(commit.oid != self._tip.commit.oid for commit in self.repo.history(oid)):
-            self.repo = GitRepo(self.path)
-            self.history = next(self._caches.histories)
+        known = self._tip.commit.oid if self._tip is not None else None
+        if known is not None and all(commit.oid != known for commit in islice(self.repo.history(oid), _FEW_COMMITS)):
+            self.repo = GitRepo(self.path, budget=self._caches.budget)
             self.era = object() if self.era is not None else None
-            self._tip = self._rows = self._option_times = self._set_options = None
+            self.let_go()
         return self.tip_at(oid)
 
     def tip_at(self, oid: Oid) -> Tip:
         """The state when a commit of this history was the tip."""
+        for known in (self._tip, self._earlier):
+            if known is not None and known.commit.oid == oid:
+                return known
         commit = self.repo.commit(oid)
         root = Root.read(self.repo, commit.tree)
         layout = detect(root)
@@ -107,29 +121,29 @@ class Kata:
         return Tip(commit, root, layout, rows, _tip_time(commit, rows))
 
     def _rows_in(self, oid: Oid, earlier: Rows | None) -> Rows:
-        """The rows in a blob, which many tips may share. Raises `NotReadYet` in a daemon where that takes long."""
+        """The rows in a blob, which many tips may share."""
         if self._rows is not None and self._rows[0] == oid:
             return self._rows[1]
-        stored: list[Row] | None = None
-        if not self._caches.defers or self.repo.blob_size(oid) <= LARGE_ROWS:
-            stored = rows_in(self.repo, oid)
-        elif earlier is not None:
-            stored = grown_rows(self.repo, oid)
-        if stored is None:
-            read = partial(read_large_rows, self.path, oid, earlier)
-            raise NotReadYet((self.history, oid), read, partial(self._keep_rows, oid))
-        rows = Rows(stored, earlier)
-        self._keep_rows(oid, rows)
+        rows = Rows(rows_in(self.repo, oid), earlier, self.repo.budget)
+        self._rows = (oid, rows)
+        self._hold()
         return rows
 
-    def _keep_rows(self, oid: Oid, rows: Rows) -> None:
-        self._rows = (oid, rows)
-        self._caches.hold(self, self.repo.blob_size(oid))
+    def _hold(self) -> None:
+        """Tell what this takes in memory."""
+        size = self.repo.blob_size(self._rows[0]) if self._rows is not None else 0
+        size += _EACH * sum(map(len, self._set_options.so_far({}).values()))
+        size += _EACH * (len(self._untagged[1]) if self._untagged is not None else 0)
+        for tip in filter(None, (self._tip, self._earlier)):
+            size += _EACH * len(tip.root.entries) + len(tip.commit.message)
+        self._caches.hold(self, size)
 
     def let_go(self) -> None:
         """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
         self.history = next(self._caches.histories)
-        self._tip = self._rows = self._option_times = self._set_options = self._manifest = None
+        self._tip = self._earlier = self._rows = self._untagged = self._manifest = None
+        self._option_times.forget()
+        self._set_options.forget()
 
     def generation(self) -> int:
         """A number that is another for another kata of the same id, and the same in every daemon: it is made from the
@@ -144,9 +158,12 @@ class Kata:
         oid = self.tip().root.blob(b"manifest.json")
         if oid is None:
             return {}
-        if self._manifest is None or self._manifest[0] != oid:
-            self._manifest = (oid, read_object(self.repo, oid))
-        return self._manifest[1]
+        if self._manifest is not None and self._manifest[0] == oid:
+            return self._manifest[1]
+        manifest = read_object(self.repo, oid)
+        if self.repo.blob_size(oid) <= _LARGE_MANIFEST:
+            self._manifest = (oid, manifest)
+        return manifest
 
     def plain_version(self) -> int | None:
         """0 or 1 where the manifest says that the kata has plain paths; None also where nobody can tell."""
@@ -181,14 +198,25 @@ class Kata:
         tip = self.tip()
         if not 0 <= index <= tip.last:
             raise NotFoundError(f"kata {self.kata_id} has no event {index}")
-        commit = self.repo.commit_of_event(tip.commit.oid, index)
+        commit = self._commit_of_event(tip.commit.oid, index)
         root = Root.read(self.repo, commit.tree)
         is_outage = tip.rows.is_outage(index)
         own = None if is_outage else time_ns(tip.rows.stored[index])
         when = own if own is not None else commit.time * _SECOND
         snapshot = Snapshot(index, commit, tip.layout, root, when, is_outage)
-        self._caches.snapshots[key] = snapshot
+        self._caches.snapshots.keep(key, snapshot)
         return snapshot
+
+    def _commit_of_event(self, tip: Oid, index: int) -> Commit:
+        with suppress(HeavyError), self.repo.budget.within(_LITTLE):
+            return self.repo.commit_of_event(tip, index)
+        # one without a tag, far from the tip: there will be more of them
+        if self._untagged is None or self._untagged[0] != tip:
+            self._untagged = (tip, self.repo.commits_of_events(tip, 0, self.tip_at(tip).last))
+            self._hold()
+        if index not in self._untagged[1]:
+            raise NotFoundError(f"kata {self.kata_id} has no commit for event {index}")
+        return self.repo.commit(self._untagged[1][index])
 
     def listing(self, tree: Oid | None) -> Listing:
         """All paths below a tree, but for those below a directory that cannot be read."""
@@ -198,19 +226,12 @@ class Kata:
             return listing
         listing = self._caches.damaged.get(key)
         if listing is None:
-            try:
-                listing = Listing(self.repo, tree, tolerant=True, most=MANY_PATHS if self._caches.defers else None)
-            except HeavyError as error:
-                read = partial(read_large_listing, self.path, tree)
-                raise NotReadYet(key, read, partial(self._keep_listing, key)) from error
-            self._keep_listing(key, listing)
+            listing = Listing(self.repo, tree, tolerant=True)
+            if listing.damaged:
+                self._caches.damaged[key] = listing
+            else:
+                self._caches.listings.keep(key, listing)
         return listing
-
-    def _keep_listing(self, key: tuple[int, Oid | None], listing: Listing) -> None:
-        if listing.damaged:
-            self._caches.damaged[key] = listing
-        elif len(listing) <= self._caches.listings.maxsize:
-            self._caches.listings[key] = listing
 
     def files(self, index: int) -> Listing:
         """The files of an event."""
@@ -246,45 +267,40 @@ class Kata:
 
     def options(self, at: Tip | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
-        key = (self.history, options_key(at.root, at.layout))
+        return self._options_at(at.root, at.layout)
+
+    def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
+        key = (self.history, options_key(root, layout))
         options = self._caches.options.get(key)
         if options is None:
-            options = self._caches.options[key] = read_options(self.repo, at.root, at.layout)
+            options = read_options(self.repo, root, layout)
+            self._caches.options.keep(key, options)
         return options
 
     def set_options(self) -> dict[str, list[str]]:
         """The values that each option was set to, oldest first; options that never were are left out."""
-        tip = self.tip().commit.oid
-        if self._set_options is None or self._set_options[0] != tip:
-            self._set_options = (tip, set_options(commit.subject for commit in self.repo.history(tip)))
-        return self._set_options[1]
+        try:
+            found = self._set_options.found(self.repo, self.tip().commit.oid)
+        finally:
+            self._hold()
+        return {name: values[::-1] for name, values in found.items()}
 
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""
-        tip = self.tip()
-        if self._option_times is None or self._option_times[0] != tip.commit.oid:
-            self._option_times = (tip.commit.oid, self._find_option_times(tip))
-        return self._option_times[1]
+        return self._option_times.found(self.repo, self.tip().commit.oid)
 
-    def _find_option_times(self, tip: Tip) -> dict[str, int]:
-        """Walk back to what is known. Options are set by commits of their own, so only the trees of commits that are
-        no event's, and of the first, are read."""
-        known_at, known = self._option_times or (None, {})
-        now = self.options(tip)
-        times: dict[str, int] = {}
-        for commit in self.repo.history(tip.commit.oid):
-            if commit.oid == known_at:
-                return {name: times.get(name, known[name]) for name in now}
-            if commit.parents and commit.subject.split(b" ", 1)[0].isdigit():
-                continue
-            before = self._options_in(commit.parents[0], tip.layout) if commit.parents else {}
-            for name, value in self._options_in(commit.oid, tip.layout).items():
-                if before.get(name) != value:
-                    times.setdefault(name, commit.time * _SECOND)
-        return times
+    def _look_for_times(self, commit: Commit, times: dict[str, int]) -> None:
+        """Options are set by commits of their own, so only the trees of commits that are no event's, and of the first,
+        are read."""
+        if commit.parents and commit.subject.split(b" ", 1)[0].isdigit():
+            return
+        before = self._options_in(commit.parents[0]) if commit.parents else {}
+        for name, value in self._options_in(commit.oid).items():
+            if before.get(name) != value:
+                times.setdefault(name, commit.time * _SECOND)
 
-    def _options_in(self, commit: Oid, layout: Layout) -> dict[str, str]:
-        return read_options(self.repo, Root.read(self.repo, self.repo.commit(commit).tree), layout)
+    def _options_in(self, commit: Oid) -> dict[str, str]:
+        return self._options_at(Root.read(self.repo, self.repo.commit(commit).tree), self.tip().layout)
 
 
 def _tip_time(commit: Commit, rows: Rows) -> int:

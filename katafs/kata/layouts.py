@@ -19,6 +19,7 @@ from typing import Any
 
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import GitRepo, Oid, TreeEntry
+from katafs.git.budget import JSON_BYTE
 from katafs.kata.events import Row, parse_rows
 
 # The six options in the order that saver stores them, with what holds until one is set.
@@ -153,7 +154,9 @@ def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
     if oid is None:
         return {}
     try:
-        value = json.loads(repo.blob(oid).decode("utf-8", "replace"))
+        data = repo.blob(oid)
+        repo.budget.spend(len(data) * JSON_BYTE)
+        value = json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from katafs.errors import DamagedError, HeavyError, NotFoundError
+from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
+from katafs.git.budget import PATH
 
 # A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
 MAX_PATHS = 100_000
@@ -20,12 +21,9 @@ class Listing:
 
     ``tolerant``: a directory whose tree cannot be read is listed, empty, and in `damaged` with the reason; the tree
     itself must be readable. Positions behind it are not those of the whole tree then.
-
-    More than ``most`` paths are a `HeavyError`.
     """
 
-    def __init__(self, repo: GitRepo, tree: Oid | None, *, tolerant: bool = False, most: int | None = None) -> None:
-        self._most = most
+    def __init__(self, repo: GitRepo, tree: Oid | None, *, tolerant: bool = False) -> None:
         self.paths: list[bytes] = [b""]
         self.entries: list[TreeEntry] = [TreeEntry(b"", 0o040000, tree or b"")]
         self._children: dict[int, list[int]] = {0: []}
@@ -45,8 +43,7 @@ class Listing:
             position = len(self.paths)
             if position > MAX_PATHS or depth > MAX_DEPTH:
                 raise DamagedError(f"{repo.git_dir}: tree {tree.hex()} is too large or too deep to be shown")
-            if self._most is not None and position > self._most:
-                raise HeavyError(f"{repo.git_dir}: tree {tree.hex()} has more than {self._most} paths")
+            repo.budget.spend(PATH)
             self.paths.append(prefix + entry.name)
             self.entries.append(entry)
             children.append(position)

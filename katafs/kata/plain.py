@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from katafs.errors import NotFoundError, unreadable
+from katafs.git.budget import NAME, Budget
 from katafs.git.files import open_beneath, real_path
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
@@ -46,13 +47,17 @@ def status(root: Path, path: bytes) -> os.stat_result:
     return found
 
 
-def names(root: Path, path: bytes) -> list[bytes]:
+def names(root: Path, path: bytes, budget: Budget) -> list[bytes]:
     """The names in a directory, sorted; ``b""`` is the kata's own. Raises `NotFoundError`."""
     if path:
         status(root, path)
     try:
         with os.scandir(os.path.join(os.fsencode(root), path)) as entries:
-            found = [entry.name for entry in entries if not entry.is_symlink() and (entry.is_dir() or entry.is_file())]
+            found = []
+            for entry in entries:
+                budget.spend(NAME)
+                if not entry.is_symlink() and (entry.is_dir() or entry.is_file()):
+                    found.append(entry.name)
     except OSError as error:
         raise NotFoundError(f"{path!r}: {error.strerror}") from error
     prefix = path + b"/" if path else b""

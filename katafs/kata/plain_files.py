@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
+from katafs.git.budget import STATUS, Budget
 from katafs.git.files import open_plain
 from katafs.kata.layouts import OPTION_DEFAULTS
 
@@ -30,15 +31,20 @@ def plain_version(manifest: Mapping[str, Any]) -> int | None:
     return int(text) if type(value) in (int, str, type(None)) and text in ("0", "1") else None
 
 
-def plain_names(path: Path) -> list[tuple[bytes, os.stat_result]]:
+def plain_names(path: Path, budget: Budget | None = None) -> list[tuple[bytes, os.stat_result]]:
     """The names and attributes of what is in a kata's directory and not hidden; links are not followed.
 
     Raises `NotFoundError`.
     """
     try:
         with os.scandir(os.fsencode(path)) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(b".")]
-        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in shown]
+            found = []
+            for entry in entries:
+                if budget is not None:
+                    budget.spend(STATUS)
+                if not entry.name.startswith(b"."):
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+        return found
     except OSError as error:
         raise NotFoundError(f"{path}: {error.strerror}") from error
 
@@ -69,10 +75,10 @@ def event_directories(path: Path) -> list[int]:
     return [int(name) for name in names if _EVENT_DIRECTORY.fullmatch(name)]
 
 
-def signature(path: Path) -> Signature:
+def signature(path: Path, budget: Budget | None = None) -> Signature:
     """What changes with every change of a plain file. Raises `NotFoundError`."""
     found = []
-    for name, status in plain_names(path):
+    for name, status in plain_names(path, budget):
         if not is_plain_name(name):
             continue
         file = name

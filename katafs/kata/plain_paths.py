@@ -7,10 +7,10 @@ writes, and no others, and what was skipped has no row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from katafs.git import GitRepo
+from katafs.git import Commit, GitRepo
 from katafs.kata.converting import absent_parts
 from katafs.kata.events import Row, Rows
 from katafs.kata.layouts import OPTION_DEFAULTS, read_object
@@ -99,11 +99,9 @@ def plain_option(values: Sequence[str]) -> bytes:
     return "".join(f"\n{value}" for value in [*values[:1], *values]).encode()
 
 
-def set_options(subjects: Iterable[bytes]) -> dict[str, list[str]]:
-    """The values that each option was set to, oldest first, from the subjects of commits, newest first."""
-    values: dict[str, list[str]] = {}
-    for subject in subjects:
-        words = decode(subject).split(" ")
-        if words[:2] == ["set", "option"] and len(words) == 5 and words[3] == "to" and words[2] in OPTION_DEFAULTS:
-            values.setdefault(words[2], []).insert(0, words[4])
-    return values
+def set_option_in(commit: Commit, values: dict[str, list[str]]) -> None:
+    """Add the value that an option was set to by a commit, as its subject says, to those of later ones."""
+    if commit.subject.startswith(b"set option "):
+        words = decode(commit.subject).split(" ")
+        if len(words) == 5 and words[3] == "to" and words[2] in OPTION_DEFAULTS:
+            values.setdefault(words[2], []).append(words[4])

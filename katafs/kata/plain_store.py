@@ -22,6 +22,7 @@ from pathlib import Path
 import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
+from katafs.git.budget import CONVERSION, STATUS
 from katafs.git.files import open_beneath, real_path
 from katafs.git.store.history import HistoryWriter
 from katafs.kata.converting import convert, first_commit, identity
@@ -146,7 +147,7 @@ class PlainStore:
         if now - looked < _FRESH_SECONDS:
             return True
         try:
-            is_same = signature(path) == conversion.seen
+            is_same = signature(path, self._caches.budget) == conversion.seen
         except NotFoundError:
             is_same = False
         if is_same:
@@ -156,6 +157,7 @@ class PlainStore:
     def kata(self, kata_id: str, path: Path, owner: tuple[int, int]) -> Kata:
         """The kata as it is now. Raises the error that its conversion ended with."""
         if not self.is_ready(kata_id, path):
+            self._caches.budget.spend(CONVERSION)
             self.keep(kata_id, path, self.convert(kata_id, path))
         conversion, kata, _ = self._kept[kata_id]
         if kata is None:
@@ -207,6 +209,8 @@ class PlainStore:
         try:
             key = (kata_id, tuple(_times(path)))
             if key not in self._generations:
+                # all names are looked at, and some 40 bytes of a directory are one
+                self._caches.budget.spend(os.stat(path).st_size / 40 * STATUS)
                 self._generations[key] = int.from_bytes(first_commit(PlainKata(kata_id, path))[:4])
             return self._generations[key]
         except (DamagedError, NotFoundError):

@@ -11,10 +11,11 @@ import cachetools
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, Oid
+from katafs.git.budget import JSON_BYTE
 from katafs.kata.events import Row, parse_rows
 
 # bytes as stored, of all together and of one kata's; in memory rows take some three times as many
-_MOST, _LARGEST = 4 << 20, 1 << 20
+_MOST, _LARGEST = 1 << 20, 1 << 19
 _END = b"\n]"
 
 
@@ -36,6 +37,7 @@ def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row]:
     """The rows in a blob, whose ``text`` may be at hand; not to be changed. Raises `DamagedError`."""
     rows = grown_rows(repo, oid, text)
     if rows is None:
+        repo.budget.spend(JSON_BYTE * (repo.blob_size(oid) if text is None else len(text)))
         text = repo.blob(oid) if text is None else text
         rows = parse_rows(text)
         keep_rows(repo, oid, text, rows)

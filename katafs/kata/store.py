@@ -9,6 +9,7 @@ from typing import Any
 
 from katafs.caching import CountedCache
 from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases
 from katafs.git.odb.parts import clear_parts
 from katafs.kata.ids import is_id_part, kata_path
@@ -30,12 +31,13 @@ class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
 class Store:
     """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
 
-    ``defers``: a question about a kata that needs something large raises `NotReadYet`.
+    ``budget`` pays for each question, from `look_again` to the next; a copy of the store in another process has more.
     """
 
-    def __init__(self, root: Path, spool: Path | None = None, *, defers: bool = False) -> None:
+    def __init__(self, root: Path, spool: Path | None = None, *, budget: Budget | None = None) -> None:
         self.root = root
-        self._caches = ReadCaches(defers=defers)
+        self._caches = ReadCaches(budget=budget)
+        self.budget = self._caches.budget
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
 
@@ -125,6 +127,7 @@ class Store:
         """From now on what is on disk may be something else: to be called for each question from outside, and after
         each wait."""
         self._caches.moment += 1
+        self.budget.renew()
 
     def forget(self) -> None:
         """Forget what was read, and can be read again."""

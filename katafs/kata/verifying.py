@@ -15,7 +15,7 @@ from katafs.errors import KataError
 from katafs.kata.kata import Kata
 from katafs.kata.listing import Listing
 from katafs.kata.plain_kata import OUTPUT_NAMES, PlainKata, joined
-from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_row, set_options
+from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_row
 from katafs.text import decode
 
 _MOST_DIFFERENCES = 5
@@ -71,7 +71,7 @@ def _options(plain: PlainKata, kata: Kata) -> Iterator[str]:
     wanted: dict[str, list[str]] = {}
     for change in plain.options():
         wanted.setdefault(change.name, []).append(change.value)
-    found = set_options(commit.subject for commit in kata.repo.history(kata.tip().commit.oid))
+    found = kata.set_options()
     for name, values in wanted.items():
         # somebody may have set it again meanwhile
         if found.get(name, [])[: len(values)] != values:

@@ -21,13 +21,22 @@ class Limits:
     def impose(self) -> None:
         """On the process that calls this. More of the file is EFBIG, more processor time SIGKILL."""
         os.nice(self.nice)
+        limit_memory(self.memory)
         # not a limit that the daemon itself has to be under, lowered
         for kind, value in (
-            (resource.RLIMIT_AS, self.memory),
             (resource.RLIMIT_FSIZE, self.file),
             (resource.RLIMIT_CPU, self.processor_seconds),
             (resource.RLIMIT_CORE, 0),
         ):
-            hard = resource.getrlimit(kind)[1]
-            lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (lowest, lowest))
+            _lower(kind, value)
+
+
+def limit_memory(size: int) -> None:
+    """Have this process take no more address space than so many bytes: more is a MemoryError."""
+    _lower(resource.RLIMIT_AS, size)
+
+
+def _lower(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (lowest, lowest))

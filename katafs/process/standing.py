@@ -1,8 +1,8 @@
 """Workers that stay: for work that comes again and again, takes a processor for a moment, and must not hold the lock of
 Python in the daemon meanwhile.
 
-Such a worker (`serve`) is hired as others are, without limits of its own, and is told one thing after the other. In the
-course of its work it may say something, and may wait until that was heard.
+Such a worker (`serve`) is hired as others are, with no limit but one of memory, and is told one thing after the other.
+In the course of its work it may say something, and may wait until that was heard.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import Any
 
 from katafs.errors import KataError
 from katafs.process.hiring import nursery
+from katafs.process.limits import limit_memory
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +44,18 @@ class LeftError(Exception):
 class Crew:
     """Some workers that stay. Any thread may call its methods."""
 
-    def __init__(self, most: int, modules: tuple[str, ...]) -> None:
-        """``most`` workers; ``modules`` are those that their work needs."""
-        self._most = most
+    def __init__(self, most: int, modules: tuple[str, ...], memory: int | None = None) -> None:
+        """``most`` workers of ``memory`` bytes of address space; ``modules`` are those that their work needs."""
+        self._most, self._memory = most, memory
         self._modules = ",".join(["katafs.process.worker", __name__, *modules])
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
         self._in_vain_until = 0.0
 
-    def take(self, seconds: float = 0.0) -> Worker | None:
-        """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon."""
+    def take(self, seconds: float = 0.0, subject: object = None) -> Worker | None:
+        """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
+        that worked on that subject last, if that is idle: it has in memory what it read."""
         with self._changed:
             self._bury()
             if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
@@ -62,7 +65,12 @@ class Crew:
                     self._count += 1
             # none may come, if none can be hired
             self._changed.wait_for(lambda: self._idle or not self._count, seconds)
-            return self._idle.pop() if self._idle else None
+            if not self._idle:
+                return None
+            worker = next((each for each in reversed(self._idle) if each.subject == subject), self._idle[-1])
+            self._idle.remove(worker)
+            worker.subject = subject
+            return worker
 
     def _bury(self) -> None:
         """Forget those that were killed when they had nothing to do."""
@@ -93,7 +101,7 @@ class Crew:
 
     def _hire(self) -> None:
         try:
-            worker = Worker(self._modules)
+            worker = Worker(self._modules, self._memory)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
             log.info("no worker can be hired: %s", error)
             with self._changed:
@@ -108,29 +116,33 @@ class Crew:
 class Worker:
     """One that stays, as this process sees it. Raises `ExhaustedError`, OSError or EOFError when it cannot be."""
 
-    def __init__(self, modules: str) -> None:
+    def __init__(self, modules: str, memory: int | None = None) -> None:
         self._hired = contextlib.ExitStack()
         self.is_there = True
+        self.subject: object = None
         self.last_used = time.monotonic()
         with contextlib.ExitStack() as failed:
             failed.callback(self._hired.close)
             end, _ = self._hired.enter_context(nursery().hire(modules, None))
-            end.sendall(pickle.dumps((None, serve, ()), pickle.HIGHEST_PROTOCOL))
+            end.sendall(pickle.dumps((None, partial(serve, memory), ()), pickle.HIGHEST_PROTOCOL))
             self._connection = self._hired.enter_context(Connection(end.detach()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
             failed.pop_all()
 
-    def call(self, hear: Callable[[Any], None], work: StandingWork, *arguments: object) -> object:
+    def call(
+        self, hear: Callable[[Any], None], work: StandingWork, *arguments: object, seconds: float | None = None
+    ) -> object:
         """``work(say, *arguments)`` in the other process; ``hear`` is called with what it says.
 
-        Returns, or raises, what it does. Raises `LeftError`.
+        Returns, or raises, what it does. Raises `LeftError`, and TimeoutError when it is silent for so many seconds;
+        then it has been ended.
         """
         try:
             self._connection.send((work, arguments))
             while True:
-                kind, *told = self._connection.recv()
+                kind, *told = self._received(seconds)
                 if kind == _DONE:
                     break
                 if kind == _LOGGED:
@@ -141,6 +153,9 @@ class Worker:
                 hear(told[0])
                 if kind == _ASKED:
                     self._connection.send(None)
+        except TimeoutError:
+            self.end()
+            raise
         except (OSError, EOFError) as error:
             self.end()
             raise LeftError(str(error)) from error
@@ -153,6 +168,11 @@ class Worker:
         if failure is not None:
             raise failure
         return result
+
+    def _received(self, seconds: float | None) -> Any:
+        if not self._connection.poll(seconds):
+            raise TimeoutError(f"no answer within {seconds} s")
+        return self._connection.recv()
 
     def is_gone(self) -> bool:
         """Whether it has ended, when it has nothing to do: then it says nothing."""
@@ -167,9 +187,11 @@ class Worker:
         self._hired.close()
 
 
-def serve(end: socket.socket) -> None:
+def serve(memory: int | None, end: socket.socket) -> None:
     """In the worker: do what comes, until nobody can send any more."""
     os.nice(_NICE)
+    if memory is not None:
+        limit_memory(memory)
     connection = Connection(end.detach())
     logging.getLogger().addHandler(_Forwarding(connection))
     logging.getLogger().setLevel(logging.INFO)

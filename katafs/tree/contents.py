@@ -90,7 +90,7 @@ class SummaryFile(File):
         return self._rows.summary_size(self._index)
 
     def read(self, offset: int, length: int) -> bytes:
-        return self._rows.summary(self._index)[offset : offset + length]
+        return self._rows.summary_part(self._index, offset, length)
 
 
 def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:

@@ -21,7 +21,8 @@ from katafs.tree.nodes import Owner
 from katafs.tree.stats import Stats
 from katafs.tree.writable import Controls
 
-_DOWNLOADS = 16
+# members of downloads, of all together; one may have more
+_MEMBERS = 10_000
 # many nodes have the same
 _owner = lru_cache(1024)(Owner)
 
@@ -34,7 +35,7 @@ class DownloadCache(CountedCache[str, Download]):
         known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
-    def keep(self, kata_id: str, download: Download) -> Download:
+    def put(self, kata_id: str, download: Download) -> Download:
         """Keep a download instead of the one there is."""
         if kata_id in self:
             self.pop(kata_id).close()
@@ -70,7 +71,9 @@ class Context:
     uid: int | None = None
     gid: int | None = None
     spool: Spool = field(default_factory=Spool)
-    downloads: DownloadCache = field(default_factory=lambda: DownloadCache(_DOWNLOADS))
+    downloads: DownloadCache = field(
+        default_factory=lambda: DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
+    )
     # katas with events that wait for their rows
     waiting: set[str] = field(default_factory=set)
     # options whose files were created and that have no value yet, by kata

@@ -62,7 +62,7 @@ class _FromImage(Node):
 
     def made(self, result: object) -> None:
         assert isinstance(result, Download)
-        self._image = self._ctx.downloads.keep(self._kata.kata_id, result)
+        self._image = self._ctx.downloads.put(self._kata.kata_id, result)
         self._resolve(self._image)
 
     def too_large(self, error: TooLargeError) -> None:
@@ -81,10 +81,11 @@ class TgzFile(_FromImage, File):
 
     def __init__(self, ctx: Context, kata: Kata) -> None:
         super().__init__(ctx, kata, Key(FIXED, kata.kata_id, DOWNLOAD_TGZ))
+        self.identity = (DOWNLOAD, kata.kata_id, self._tip.commit.oid)
 
     def size(self) -> int | None:
         if self._image is None:
-            return self._ctx.made.size((DOWNLOAD, self._kata.kata_id, self._tip.commit.oid))
+            return self._ctx.made.size(self.identity)
         return self._image.tgz_size
 
     def _resolve(self, image: Download) -> None:

@@ -94,6 +94,10 @@ class _EventDirectory(Directory):
         return None if slot in (FILES, CONFIG) else content_of(self._kata, self._snapshot, slot)
 
 
+# of paths that a node may have with it that is kept
+_FEW_PATHS = 16
+
+
 class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
@@ -108,6 +112,9 @@ class FilesDir(_EventDirectory):
         if listing.damaged:
             self.attr_timeout = MUTABLE
         self._listing, self._position = listing, position
+
+    def holds(self) -> bool:
+        return len(self._listing) <= _FEW_PATHS and super().holds()
 
     def names(self) -> list[bytes]:
         return [self._listing.entries[position].name for position in self._listing.children(self._position)]

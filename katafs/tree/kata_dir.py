@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
@@ -109,6 +109,8 @@ class KataDir(Directory):
         try:
             self._kata = self._ctx.store.kata(self._kata_id)
             self._kata.tip()
+        except HeavyError:
+            raise
         except KataError as error:
             log.info("kata %s is shown as its plain files alone: %s", self._kata_id, error)
             self._kata = None
@@ -118,7 +120,7 @@ class KataDir(Directory):
         names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
         if self._is_plain:
             # what begins with a dot is of a migration
-            found = plain.names(self._ctx.store.path(self._kata_id), b"")
+            found = plain.names(self._ctx.store.path(self._kata_id), b"", self._ctx.store.budget)
             names += [name for name in found if not name.startswith(b".")]
         elif kata is not None:
             names += plain_path_names(kata)

@@ -15,7 +15,7 @@ from typing import Any
 import cachetools
 
 from katafs import process
-from katafs.caching import CountedCache
+from katafs.caching import CountedCache, Newest
 from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
@@ -32,17 +32,20 @@ TEXT_BUDGET = 30_000.0
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
+_LARGE = 1 << 20  # bytes
+_MOST_REFUSED = 2_000
 _REFUSED_SECONDS = 600.0
 
 
 class MadeCache:
     """Computed contents, bounded by bytes: small ones in memory, large ones in a spool. Belongs to one thread."""
 
-    def __init__(self, spool: Spool | None = None, limit: int = 64 << 20, sizes: int = 100_000) -> None:
+    def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 30_000) -> None:
         self.spool = spool or Spool()
         self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
-        self._sizes: cachetools.LRUCache[Hashable, int] = cachetools.LRUCache(sizes)
-        self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(sizes, _REFUSED_SECONDS)
+        # by the hashes of the names: a third of the memory
+        self._sizes: Newest[int, int] = Newest(sizes)
+        self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(_MOST_REFUSED, _REFUSED_SECONDS)
         self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
 
     def get(self, key: Hashable) -> bytes | SpoolFile | None:
@@ -62,11 +65,11 @@ class MadeCache:
 
     def size(self, key: Hashable) -> int | None:
         """The size of a content that was made once, in bytes."""
-        return self._sizes.get(key)
+        return self._sizes.get(hash(key))
 
     def remember_size(self, key: Hashable, size: int) -> None:
         """Keep a size only."""
-        self._sizes[key] = size
+        self._sizes.keep(hash(key), size)
 
     def refuse(self, key: Hashable, error: TooLargeError) -> None:
         """Remember for some minutes that it takes too much: finding that out took half a minute of a processor."""
@@ -79,14 +82,17 @@ class MadeCache:
 
     def put(self, key: Hashable, content: bytes | SpoolFile) -> None:
         """Keep a content; a file of the spool is closed when its space is wanted for something else."""
+        if isinstance(content, bytes) and len(content) > _LARGE:
+            file = self.spool.file()
+            file.add([content])
+            content = file
         if isinstance(content, SpoolFile):
-            self._sizes[key] = content.size
+            self.remember_size(key, content.size)
             content.is_kept = True
             self._spooled[key] = content
             return
-        self._sizes[key] = len(content)
-        if len(content) <= self._contents.maxsize:
-            self._contents[key] = content
+        self.remember_size(key, len(content))
+        self._contents.keep(key, content)
 
 
 class MadeFile(File):
@@ -100,7 +106,8 @@ class MadeFile(File):
     ) -> None:
         super().__init__(key, owner, mtime_ns)
         self._cache = cache
-        self._identity = identity
+        #: what names the content, whoever makes it
+        self.identity = identity
         self._path, self._make = path, make
         self._content = cache.get(identity)
         self._size = cache.size(identity)
@@ -113,18 +120,18 @@ class MadeFile(File):
     def to_make(self) -> Maker | None:
         if self._content is not None:
             return None
-        self._cache.check(self._identity)
+        self._cache.check(self.identity)
         return partial(_make_here, self._cache.spool, self._path, self._make, self.budget)
 
     def made(self, result: object) -> None:
         assert isinstance(result, (bytes, SpoolFile))
         self._content = result
-        self._cache.put(self._identity, result)
-        self._size = self._cache.size(self._identity)
+        self._cache.put(self.identity, result)
+        self._size = self._cache.size(self.identity)
         self.attr_timeout = type(self).attr_timeout
 
     def too_large(self, error: TooLargeError) -> None:
-        self._cache.refuse(self._identity, error)
+        self._cache.refuse(self.identity, error)
 
     def read(self, offset: int, length: int) -> bytes:
         assert self._content is not None

@@ -21,7 +21,7 @@ MUTABLE = 0.5  # a commit by somebody else shows within one second
 NEVER = 0.0
 
 Maker = Callable[[], object]
-#: what makes a new entry in a directory, in a worker thread
+#: What makes a new entry in a directory, in a worker thread; where it comes from another process, a partial.
 Creator = Callable[[Attempt], object]
 
 
@@ -47,6 +47,9 @@ class Listed(NamedTuple):
     size: int
 
 
+_LEFT_BEHIND = frozenset(("_ctx", "_controls", "_kata", "_tip", "_data", "_text", "_node", "_partly_read"))
+
+
 class Node:
     """Anything in the tree. ``attr_timeout`` says how long its attributes hold."""
 
@@ -65,6 +68,10 @@ class Node:
         self.number = Numbers.number(key)
         self.owner = owner
         self.mtime_ns = mtime_ns
+
+    def __getstate__(self) -> dict[str, object]:
+        """As it comes from another process: whole for who writes, without what readers and the daemon alone need."""
+        return {name: value for name, value in vars(self).items() if name not in _LEFT_BEHIND}
 
     def holds(self) -> bool:
         """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not

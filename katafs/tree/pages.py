@@ -61,7 +61,13 @@ def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> b
     return history_text(history(rows, kata_id))
 
 
-class _MutablePage(MadeFile):
+class _Page(MadeFile):
+    """A page, which waits for pages only."""
+
+    slowness = "page"
+
+
+class _MutablePage(_Page):
     """A page that changes when events come."""
 
     attr_timeout = MUTABLE
@@ -110,7 +116,7 @@ def step_page(ctx: Context, kata: Kata, was: int, now: int) -> MadeFile:
     old, new = kata.snapshot(was), kata.snapshot(now)
     full = max(was, now) + NEIGHBOURS
     end = kata.snapshot(min(full, tip.last))
-    kind = MadeFile if full <= tip.last else _MutablePage
+    kind = _Page if full <= tip.last else _MutablePage
     key = Key(DIFF, kata.kata_id, was, now * 4 + PAGE_VIEW)
     identity = (key, old.commit.oid, new.commit.oid, end.index, end.commit.oid)
     make = functools.partial(_render, _page(kata, tip.commit.oid, was, now, end.index))

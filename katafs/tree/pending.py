@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
 
 from katafs.errors import KataError, LateError, NotFoundError, StaleError
@@ -92,8 +93,7 @@ class _PendingDirectory(Directory):
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if is_directory or name != b"event.json":
             raise refuse_write()
-        path, kata_id, index = self._kata.path, self._kata.kata_id, self._index
-        return lambda attempt: Pending(path, kata_id).begin_file(index, attempt)
+        return partial(Pending(self._kata.path, self._kata.kata_id).begin_file, self._index)
 
 
 class AppendedEvents(Stored):
@@ -173,15 +173,23 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
     if version is None:
         raise refuse_write()
     if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
-        ctx.waiting.add(kata_id)
-        return lambda attempt: _begin_event(path, kata_id, index, attempt)
+        begun_in(ctx, kata_id, name)
+        return partial(_begin_event, path, kata_id, index)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
         option = name.decode()
         if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
             raise LateError(f"the option {option} was set before")
-        ctx.begun_options[kata_id, option] = True
-        return lambda _attempt: migrate_kata(path, kata_id)
+        begun_in(ctx, kata_id, name)
+        return partial(_begin_option, path, kata_id)
     raise refuse_write()
+
+
+def begun_in(ctx: Context, kata_id: str, name: bytes) -> None:
+    """Somebody is about to make an entry of a kata of version 0 or 1."""
+    if event_of(name) is not None:
+        ctx.waiting.add(kata_id)
+    else:
+        ctx.begun_options[kata_id, name.decode()] = True
 
 
 def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Creator:
@@ -189,10 +197,18 @@ def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Creator:
     if not is_begun(path) or (name not in (DIRECTORY, b"manifest.json") and not (path / "manifest.json").exists()):
         raise refuse_write()
     if is_directory and name == DIRECTORY:
-        return lambda attempt: make_new(path / "0", is_directory=True, attempt=attempt)
+        return partial(_make_new, path / "0", True)
     if not is_directory and name in (*FILES, FILE_IN_DIRECTORY):
-        return lambda attempt: make_new(path / os.fsdecode(name), is_directory=False, attempt=attempt)
+        return partial(_make_new, path / os.fsdecode(name), False)
     raise refuse_write()
+
+
+def _make_new(path: Path, is_directory: bool, attempt: Attempt) -> None:
+    make_new(path, is_directory=is_directory, attempt=attempt)
+
+
+def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
+    migrate_kata(path, kata_id)
 
 
 def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:

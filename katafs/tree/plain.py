@@ -52,7 +52,7 @@ class PlainNode(Node):
         return plain.read(self._root, self._path, offset, length)
 
     def names(self) -> list[bytes]:
-        return plain.names(self._root, self._path)
+        return plain.names(self._root, self._path, self._ctx.store.budget)
 
     def child(self, name: bytes) -> Entry:
         return plain_entry(self._ctx, self._kata_id, self._path, name)

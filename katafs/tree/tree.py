@@ -26,9 +26,9 @@ from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
 
-_MOST_NODES = 4096
+_MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
-_KATAS, _FEW_PATHS = 256, 200
+_KATAS, _FEW_PATHS = 64, 200
 
 
 class Stale(NamedTuple):
@@ -105,6 +105,12 @@ class Tree:
     def tip(self, kata_id: str) -> Tip:
         """The tip of a kata as it is now."""
         return self.ctx.store.kata(kata_id).tip()
+
+    def stale_since(self, kata_id: str, before: Oid) -> Stale:
+        """What changed since a commit was the tip."""
+        kata = self.ctx.store.kata(kata_id)
+        after = kata.tip()
+        return self.stale_after(kata_id, kata.tip_at(before), after)
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
         """What changed in the mount when a kata's tip moved.

@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import cachetools
@@ -17,7 +17,10 @@ from katafs.kata.inbox import Inbox, Message
 from katafs.kata.kata import Kata
 from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner
-from katafs.tree.numbers import Key
+from katafs.tree.numbers import FIXED, Key
+
+# the fixed entries of a kata among which all are that have outcomes
+_WRITABLE = range(16, 40)
 
 
 class Controls:
@@ -30,6 +33,16 @@ class Controls:
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
         return self._outcomes.get(key, (None, 0))
+
+    def outcomes(self, kata_id: str) -> dict[Key, tuple[bytes | None, int]]:
+        """Those of all files of a kata."""
+        keys = (Key(FIXED, kata_id, number) for number in _WRITABLE)
+        return {key: self._outcomes[key] for key in keys if key in self._outcomes}
+
+    def take(self, outcomes: Mapping[Key, tuple[bytes | None, int]]) -> None:
+        """Take over those that another process has, instead of all there are."""
+        self._outcomes.clear()
+        self._outcomes.update(outcomes)
 
     def tell(self, key: Key, outcome: dict[str, Any]) -> None:
         """Set the outcome."""
@@ -80,6 +93,10 @@ class Writable(File):
         super().__init__(key, owner, mtime_ns)
         self.kata_id = kata.kata_id
         self._path = kata.home
+        self._controls = controls
+
+    def serve(self, controls: Controls) -> None:
+        """A node that was made in another process is written to in this one."""
         self._controls = controls
 
     @abstractmethod

@@ -1,0 +1,251 @@
+"""The handlers of what is more than the event loop may do for one request: they ask a process that stays.
+
+A handler of `katafs.fuse.operations` that met a `HeavyError` has done nothing yet; the one of the same name here gives
+the same answer. The same question of many is asked once. A kata is answered for by one process at a time, which then
+has in memory what it read; and those who ask have their turns by `katafs.fuse.fair`. What took too long, or ended its
+process, is refused for a while.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+import cachetools
+import pyfuse3
+import trio
+
+from katafs.errors import BusyError, ExhaustedError, KataError, NotFoundError, StorageError, TooLargeError
+from katafs.fuse.attributes import attributes, describe, dots
+from katafs.fuse.fair import Places, User
+from katafs.git import Oid
+from katafs.process.standing import Crew, LeftError
+from katafs.tree.answers import Place, Question, Seen, answer, kata_key
+from katafs.tree.attributes import PREFIX
+from katafs.tree.nodes import Creator, refuse_write
+from katafs.tree.numbers import Key, Numbers
+from katafs.tree.pending import Stored
+from katafs.tree.tree import Stale, Tree
+from katafs.tree.writable import Writable
+
+log = logging.getLogger(__name__)
+
+_WORKERS = 3
+_MEMORY = 1 << 30  # bytes of address space
+# until a worker is there; until it has answered: longer than what it has made in a process of its own
+_START_SECONDS, _SECONDS = 20.0, 75.0
+_TRIES = 2  # whoever is killed need not have taken too much
+_REFUSED, _REFUSED_SECONDS = 1_000, 60.0
+_MOST_WAITING = 200
+# parts of listings that the kernel has yet to take
+_PARTS, _PART_SECONDS = 4, 1.0
+
+_Entries = list[tuple[int, bytes, Seen]]
+
+
+class _Asked:
+    """A question that somebody waits for the answer to."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.answer: object = None
+        self.failure: KataError | None = None
+
+
+class Elsewhere:
+    """Belongs to the event loop."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        ctx = tree.ctx
+        self._place = Place(ctx.store.root, ctx.uid, ctx.gid)
+        self._crew = Crew(_WORKERS, (answer.__module__,), _MEMORY)
+        self._places = Places(_WORKERS)
+        self._asked: dict[Question, _Asked] = {}
+        self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
+        # a kata has one worker at a time
+        self._queues: dict[str, trio.Lock] = {}
+        self._parts: cachetools.TTLCache[tuple[int, int], tuple[_Entries, bool]] = cachetools.TTLCache(
+            _PARTS, _PART_SECONDS
+        )
+        self.waiting = 0
+        #: all questions so far
+        self.count = 0
+
+    def rest(self) -> None:
+        """To be called from time to time: ends the processes when there was nothing to do for some time."""
+        self._crew.rest()
+
+    # -- requests
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self.found(await self.child(parent_inode, name))
+
+    async def child(self, parent_inode: int, name: bytes) -> Seen:
+        """The entry of a name. Raises what its look-up would."""
+        return cast(Seen, await self._ask("lookup", parent_inode, name))
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        said = self._known(cast(Seen, await self._ask("getattr", inode)))
+        return attributes(said, said.timeout)
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return cast(bytes, await self._ask("readlink", inode))
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return cast(bytes, await self._ask("read", fh, off, size))
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        said = cast("dict[str, str]", await self._ask("attributes", inode))
+        value = said.get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value.encode()
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return [PREFIX + name.encode() for name in cast("dict[str, str]", await self._ask("attributes", inode))]
+
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """Of a file to be read."""
+        return pyfuse3.FileInfo(fh=inode, keep_cache=False)
+
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        if start_id <= 1:
+            above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(cast(Key, await self._ask("parent", fh)))
+            both = [(b".", dots(fh), 1), (b"..", dots(above), 2)][start_id:]
+            if not all(pyfuse3.readdir_reply(token, *each) for each in both):
+                return
+        position = max(start_id - 2, 0)
+        known = self._parts.pop((fh, position), None) if position else None
+        if known is None:
+            known = cast("tuple[_Entries, bool]", await self._ask("readdir", fh, position))
+        entries, is_end = known
+        reply = pyfuse3.EntryAttributes()
+        for at, (after, name, node) in enumerate(entries):
+            told = self._known(node)
+            describe(reply, told, told.timeout)
+            if not pyfuse3.readdir_reply(token, name, reply, after + 2):
+                self._parts[fh, position] = entries[at:], is_end
+                return
+            self._tree.told(told)
+            position = after
+
+    def found(self, said: Seen) -> pyfuse3.EntryAttributes:
+        """What the kernel is told of a node that was looked up."""
+        node = self._known(said)
+        self._tree.told(node)
+        return attributes(node, node.timeout)
+
+    def _known(self, said: Seen) -> Seen:
+        """A node with its size, where that was found before: the kernel must not hear that it is 0 again."""
+        if said.identity is None:
+            return said
+        made = self._tree.ctx.made
+        if (size := said.size()) is not None:
+            made.remember_size(said.identity, size)
+        elif (size := made.size(said.identity)) is not None:
+            said.has_size(size)
+        return said
+
+    # -- for those who write
+
+    async def writer(self, inode: int) -> Writable | Stored:
+        """The node of a file, to be written to. Raises EROFS for one that is not."""
+        node = cast("Writable | Stored | None", await self._ask("writer", inode))
+        if node is None:
+            raise refuse_write()
+        if isinstance(node, Writable):
+            node.serve(self._tree.ctx.controls)
+        return node
+
+    async def creator(self, inode: int, name: bytes, *, is_directory: bool) -> Creator:
+        """What makes a new entry in a directory. Raises what `Node.to_create` does."""
+        return cast(Creator, await self._ask("creator", inode, name, is_directory))
+
+    async def tip(self, kata_id: str) -> Oid:
+        """The commit at the tip of a kata that can be read."""
+        return cast(Oid, await self._answer(Question("tip", kata_key(kata_id))))
+
+    async def stale(self, kata_id: str, before: Oid) -> Stale:
+        """What changed since a commit was the tip."""
+        return cast(Stale, await self._answer(Question("stale", kata_key(kata_id), (before,))))
+
+    # -- asking
+
+    async def _ask(self, name: str, inode: int, *arguments: object) -> object:
+        return await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
+
+    async def _answer(self, question: Question) -> object:
+        """The answer, asked for once for all who want it at the same time. Raises what it raises, and `BusyError`."""
+        if (refused := self._refused.get(question)) is not None:
+            raise refused
+        if self.waiting >= _MOST_WAITING:
+            raise BusyError(f"{self.waiting} questions wait already that take long")
+        self.waiting += 1
+        try:
+            asked = self._asked.get(question)
+            if asked is not None:
+                await asked.done.wait()
+            else:
+                asked = self._asked[question] = _Asked()
+                await self._find(question, asked)
+        finally:
+            self.waiting -= 1
+            self._tree.ctx.store.look_again()
+        if asked.failure is not None:
+            raise asked.failure
+        return asked.answer
+
+    async def _find(self, question: Question, asked: _Asked) -> None:
+        queue = self._queues.setdefault(question.kata_id, trio.Lock())
+        try:
+            async with queue, self._places.place(self._user(question)):
+                self.count += 1
+                outcomes = self._tree.ctx.controls.outcomes(question.kata_id)
+                ask = partial(self._in_thread, question, outcomes)
+                asked.answer = await trio.to_thread.run_sync(
+                    ask, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
+                )
+        except KataError as error:
+            asked.failure = error
+            if isinstance(error, (TooLargeError, StorageError)):
+                self._refused[question] = error
+        finally:
+            if not queue.statistics().tasks_waiting:
+                self._queues.pop(question.kata_id, None)
+            del self._asked[question]
+            asked.done.set()
+
+    def _user(self, question: Question) -> User:
+        try:
+            return self._tree.ctx.store.status(question.kata_id).st_uid, question.kata_id
+        except NotFoundError:
+            return -1, question.kata_id
+
+    def _in_thread(self, question: Question, outcomes: object) -> object:
+        for _ in range(_TRIES):
+            worker = self._crew.take(_START_SECONDS, question.kata_id)
+            if worker is None:
+                raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
+            try:
+                return worker.call(_hear, answer, self._place, outcomes, question, seconds=_SECONDS)
+            except TimeoutError:
+                log.warning("kata %s: %s takes more than %g s", question.kata_id, question.name, _SECONDS)
+                raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from None
+            except LeftError as error:
+                log.warning(
+                    "kata %s: a process has ended that was asked (%s): %s", question.kata_id, question.name, error
+                )
+            except TooLargeError as error:
+                log.warning("%s, and is refused", error)
+                raise
+            finally:
+                self._crew.give_back(worker)
+        raise StorageError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
+
+
+def _hear(_what: Any) -> None:
+    """A worker that answers says nothing on its way."""

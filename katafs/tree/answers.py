@@ -1,0 +1,221 @@
+"""Questions about the tree that are answered in another process: whole, by a tree of its own over the same store.
+
+What the daemon itself cannot answer within its budget (`katafs.git.budget`) is asked of a standing worker, which has
+more to spend, and limits. Numbers are computed, so any process can tell what a key is; what was written last to a
+control file is told with the question, and what comes back is put into the reply as if it had been found here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cachetools
+
+from katafs.errors import HeavyError, KataError, NotFoundError, StaleError, TooLargeError
+from katafs.git import Oid
+from katafs.git.budget import Budget
+from katafs.kata.store import Store
+from katafs.tree.context import Context
+from katafs.tree.nodes import NEVER, Creator, Later, Node
+from katafs.tree.numbers import FIXED, PREFIX, Key
+from katafs.tree.pending import Stored
+from katafs.tree.tree import Stale, Tree
+from katafs.tree.writable import Writable
+
+# what a question may cost in a worker, in microseconds
+_MOST = 10e6
+# entries of one answer, and seconds after which it is as long as it is
+_MOST_ENTRIES, _SECONDS = 400, 0.5
+_LISTINGS = 8
+
+
+class Place(NamedTuple):
+    """Where a worker finds what it is asked about, and whose it is to say that files are."""
+
+    store: Path
+    uid: int | None
+    gid: int | None
+
+
+class Question(NamedTuple):
+    """``name`` is one of the functions below, by what the request is called; ``key`` whom it is about."""
+
+    name: str
+    key: Key
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def kata_id(self) -> str:
+        """The kata that the answer is in; what is not yet a whole id for what is above all katas."""
+        if self.key.kind == PREFIX and len(self.key.kata) == 4 and self.arguments:
+            name: bytes = self.arguments[0]
+            return self.key.kata + name.decode("ascii", "replace")
+        return self.key.kata
+
+
+class Seen(Node):
+    """A node as the kernel is told of it, and for how long, in seconds, its name holds."""
+
+    def __init__(self, node: Node, timeout: float) -> None:
+        super().__init__(node.key, node.owner, node.mtime_ns)
+        self.generation, self.mode, self.attr_timeout = node.generation, node.mode, node.attr_timeout
+        self.timeout = timeout
+        self._size = node.size()
+        #: of a content that is made: by what name its size is remembered
+        self.identity: Hashable = getattr(node, "identity", None)
+        self._known_timeout = type(node).attr_timeout
+
+    def size(self) -> int | None:
+        return self._size
+
+    def has_size(self, size: int) -> None:
+        """It was made before, and has that size."""
+        self._size, self.attr_timeout = size, self._known_timeout
+
+
+# -- in the worker
+
+_Trees = dict[Place, Tree]
+_trees: _Trees = {}
+# what a listing began with, for its later parts
+_listings: cachetools.LRUCache[Key, list[bytes]] = cachetools.LRUCache(_LISTINGS)
+
+
+def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None, int]], question: Question) -> object:
+    """The answer to a question. Raises what is to be heard, and `TooLargeError` when it takes too much here as well."""
+    tree = _trees.get(place)
+    if tree is None:
+        tree = _trees[place] = Tree(Context(Store(place.store, budget=Budget(_MOST)), place.uid, place.gid))
+    store = tree.ctx.store
+    store.look_again()
+    tree.ctx.controls.take(outcomes)
+    try:
+        if len(question.kata_id) == 6:
+            store.refresh(question.kata_id)
+        return _ANSWERS[question.name](tree, question.key, *question.arguments)
+    except HeavyError as error:
+        raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error
+    except MemoryError as error:
+        tree.forget()
+        raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too much memory") from error
+
+
+def _node(tree: Tree, key: Key) -> Node:
+    try:
+        return tree.node_of(key)
+    except NotFoundError as error:
+        raise StaleError(f"{key}: {error}") from error
+
+
+def _made(tree: Tree, node: Node) -> Node:
+    """The node with its content made, and asked again after that: the budget is for each part of the work."""
+    while (maker := node.to_make()) is not None:
+        try:
+            result = maker()
+            node.made(result.make() if isinstance(result, Later) else result)
+        except TooLargeError as error:
+            node.too_large(error)
+            raise
+        tree.ctx.store.look_again()
+    return node
+
+
+def _lookup(tree: Tree, key: Key, name: bytes) -> Seen:
+    directory = _made(tree, _node(tree, key))
+    if name in (b".", b".."):
+        return Seen(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
+    node, timeout = directory.child(name)
+    if node.size() is None:
+        with contextlib.suppress(KataError):
+            node.to_make()
+    return Seen(node, timeout)
+
+
+def _getattr(tree: Tree, key: Key) -> Seen:
+    node = _node(tree, key)
+    return Seen(_made(tree, node) if node.size() is None else node, NEVER)
+
+
+def _read(tree: Tree, key: Key, offset: int, size: int) -> bytes:
+    node = _made(tree, _node(tree, key))
+    data = node.read(offset, size)
+    return data.ljust(size, node.behind) if node.behind else data
+
+
+def _readlink(tree: Tree, key: Key) -> bytes:
+    return _node(tree, key).target()
+
+
+def _attributes(tree: Tree, key: Key) -> dict[str, str]:
+    node = _node(tree, key)
+    return _made(tree, node).attributes() if node.has_attributes else {}
+
+
+def _parent(tree: Tree, key: Key) -> Key:
+    return _made(tree, _node(tree, key)).parent()
+
+
+def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, Seen]], bool]:
+    """Entries from ``start`` on, each with the position after it; whether they are the last. As many as can be found
+    in a moment, but one."""
+    names = _listings.get(key) if start else None
+    if names is None:
+        names = _listings[key] = _made(tree, _node(tree, key)).names()
+    directory = _made(tree, _node(tree, key))
+    entries: list[tuple[int, bytes, Seen]] = []
+    end = time.monotonic() + _SECONDS
+    position = start
+    for name in names[start : start + _MOST_ENTRIES]:
+        try:
+            entries.append((position + 1, name, Seen(*directory.child(name))))
+        except NotFoundError:
+            pass  # it is gone by now
+        except HeavyError:
+            if not entries:
+                raise
+            return entries, False
+        position += 1
+        if entries and time.monotonic() > end:
+            break
+    return entries, position >= len(names)
+
+
+def _writer(tree: Tree, key: Key) -> Writable | Stored | None:
+    node = _node(tree, key)
+    return node if isinstance(node, (Writable, Stored)) else None
+
+
+def _creator(tree: Tree, key: Key, name: bytes, is_directory: bool) -> Creator:
+    return _made(tree, _node(tree, key)).to_create(name, is_directory=is_directory)
+
+
+def _tip(tree: Tree, key: Key) -> Oid:
+    return tree.tip(key.kata).commit.oid
+
+
+def _stale(tree: Tree, key: Key, before: Oid) -> Stale:
+    return tree.stale_since(key.kata, before)
+
+
+_ANSWERS: dict[str, Callable[..., object]] = {
+    "lookup": _lookup,
+    "getattr": _getattr,
+    "read": _read,
+    "readlink": _readlink,
+    "attributes": _attributes,
+    "parent": _parent,
+    "readdir": _readdir,
+    "writer": _writer,
+    "creator": _creator,
+    "tip": _tip,
+    "stale": _stale,
+}
+
+
+def kata_key(kata_id: str) -> Key:
+    """The key of a kata as a whole."""
+    return Key(FIXED, kata_id, 0)
