@@ -232,7 +232,7 @@ def beside_git(client: Client) -> None:
     two = ((NATIVE, 2), (SAVER, 6))
     with client.mounted():
         for kata_id, index in two:
-            git_event(kata_path(client.store, kata_id), index)
+            git_event(kata_path(client.store, kata_id), index, client.mount.with_name(f"index of {kata_id}"))
         for kata_id, index in two:
             keys = [f"{kind} {index}" for kind in ("row", "files", "commit")]
             client.event(kata_id, index + 1, index=index + 1)
@@ -241,13 +241,13 @@ def beside_git(client: Client) -> None:
             client.event(kata_id, index + 2, index=index + 2)
 
 
-def git_event(path: Path, index: int) -> None:
-    """Record an event as saver does: object by object."""
+def git_event(path: Path, index: int, index_file: Path) -> None:
+    """Record an event as saver does: object by object, with an index that is not in the store."""
     directory = f"--git-dir={path / '.git'}"
 
     def git(*arguments: object, text: str = "") -> str:
         command = ["git", directory, *map(str, arguments)]
-        environment = {**os.environ, "GIT_INDEX_FILE": str(path.parent / "index-of-git")}
+        environment = {**os.environ, "GIT_INDEX_FILE": str(index_file)}
         run = subprocess.run(command, input=text, text=True, capture_output=True, check=True, env=environment)
         return run.stdout.strip()
 
