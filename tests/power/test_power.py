@@ -34,6 +34,8 @@ from pathlib import Path
 
 import pytest
 
+from katafs.kata.ids import kata_path
+from katafs.kata.pending import flush_pending
 from tests.katas import fast_directory
 from tests.power.client import SCENARIOS
 from tests.power.disk import Disk, read_tree
@@ -65,6 +67,8 @@ def judge(store: Path, name: str, count: int, without: Callable[[Call], bool] = 
     assert disk.whole().tree(disk.root) == read_tree(store)
     problems = []
     for kata_id in katas(store):
+        # what waits for its row goes on in the end, as it must in each state
+        flush_pending(kata_path(store, kata_id), kata_id)
         judgement = Judgement(disk, calls, kata_id, before.get(kata_id, {}), facts(store, kata_id))
         judgement.one_deviation()
         judgement.many_deviations(count, seed)
