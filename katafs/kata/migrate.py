@@ -6,6 +6,7 @@ another user:
 1. ``.katafs-new/.git`` is written from the plain files, and synced.
 2. It is read back and compared with the plain files (`katafs.kata.verifying`), which must not have changed meanwhile.
 3. ``rename(".katafs-new/.git", ".git")``: from here on the kata is stored as git, for every reader at once.
+   Each of the renames here and in 5 is on disk before the next step, so that a power cut leaves no more than a death.
 4. The plain files are looked at once more: had somebody written to them by another way than the mount, the rename is
    undone, and all starts anew. Nobody can have recorded anything in between, since the lock of the repository is held
    from before the rename.
@@ -139,9 +140,13 @@ class _Migration:
         """Put the repository in its place; False, and nothing is changed, when the plain files are not as they were."""
         if signature(self._path) != before:
             return False
+        sync_directory(self._new)
         os.rename(self._new / ".git", self._git)
         if signature(self._path) != before:
             os.rename(self._git, self._new / ".git")
+            # else a power cut could leave the repository in its place, and what is removed next gone
+            sync_directory(self._new)
+            sync_directory(self._path)
             return False
         sync_directory(self._path)
         return True
@@ -169,6 +174,8 @@ class _Migration:
     def _clear_away(self, old: Path) -> None:
         """Take the plain files away. Of those there may be newer ones, of events that were written past the mount: they
         stay."""
+        # no original moves before the renames that say so are on disk, whoever did them
+        sync_directory(self._path)
         last = Kata(self._kata_id, self._path, (0, 0), ReadCaches()).tip().last
         for name, _ in list(plain_names(self._path)):
             index = event_of(name)
@@ -179,6 +186,7 @@ class _Migration:
             if not (old / "manifest.json").exists():
                 os.rename(manifest, old / "manifest.json")
             os.rename(native, manifest)
+        sync_directory(old)
         sync_directory(self._path)
         if old.name == _OLD:
             shutil.rmtree(old)

@@ -34,6 +34,7 @@ def mark(path: Path, kata_id: str) -> None:
         with acting_as_owner(file.parents[1]):
             with contextlib.suppress(FileExistsError):
                 file.parent.mkdir()
+                sync_directory(file.parents[1])
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
             sync_directory(file.parent)
     except OSError as error:
