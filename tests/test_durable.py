@@ -1,0 +1,132 @@
+"""What is acknowledged is on disk, whoever wrote what it builds on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from katafs.errors import StorageError
+from katafs.git import GitRepo
+from katafs.git.store import durable
+from katafs.git.store.new_pack import OURS
+from katafs.kata.commit import record
+from katafs.kata.kinds import Kind
+from katafs.kata.message import Act, parse_act
+from tests.katas import add_event, git, make_kata
+
+
+@pytest.fixture
+def kata(store: Path) -> Path:
+    path = make_kata(store, "AbCdEf")
+    add_event(path, 1, files={"a.txt": "1\n", "b/c.txt": "c\n"})
+    return path
+
+
+def act(index: int, **more: object) -> Act:
+    message = {"index": index, "files": {"a.txt": {"content": f"{index}\n"}}, "summary": {"colour": "red"}, **more}
+    return parse_act(Kind.RAN_TESTS, json.dumps(message).encode())
+
+
+def commit_by_git(path: Path, name: str, text: str) -> set[bytes]:
+    """A commit as a service makes it with git, whose objects are files of their own: their ids."""
+    before = set(objects(path))
+    blob = git(path, "hash-object", "-w", "--stdin", stdin=text.encode()).decode().strip()
+    for words in (["read-tree", "main"], ["update-index", "--add", "--cacheinfo", f"100644,{blob},{name}"]):
+        git(path, *words)
+    tree = git(path, "write-tree").decode().strip()
+    commit = git(path, "commit-tree", "-p", "main", "-m", f"set {name}", tree).decode().strip()
+    git(path, "update-ref", "refs/heads/main", commit)
+    return set(objects(path)) - before
+
+
+def objects(path: Path) -> list[bytes]:
+    shown = git(path, "cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split()
+    return [bytes.fromhex(oid) for oid in shown]
+
+
+def ours(path: Path) -> set[bytes]:
+    """What is in packs that katafs wrote, and so synced."""
+    found: set[bytes] = set()
+    for idx in (path / ".git/objects/pack").glob(f"{OURS}*.idx"):
+        found |= {
+            bytes.fromhex(line.split()[1].decode())
+            for line in git(path, "show-index", stdin=idx.read_bytes()).splitlines()
+        }
+    return found
+
+
+def test_what_git_stored_is_stored_again_with_the_event(kata: Path) -> None:
+    theirs = commit_by_git(kata, "config/theme", "dark\n") | commit_by_git(kata, "x/y/z", "deep\n")
+    assert not theirs & ours(kata)
+    record(kata, "AbCdEf", act(2))
+    assert theirs <= ours(kata)
+    # and once: the next event has nothing but its own
+    before = ours(kata)
+    record(kata, "AbCdEf", act(3))
+    assert not theirs & (ours(kata) - before)
+    git(kata, "fsck", "--full", "--strict")
+
+
+def test_what_git_packed_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_by_git(kata, "config/theme", "dark\n")
+    git(kata, "repack", "-adq")
+    (pack,) = (kata / ".git/objects/pack").glob("*.pack")
+    synced: list[str] = []
+    real = durable.sync_path
+    monkeypatch.setattr(durable, "sync_path", lambda path: (synced.append(str(path)), real(path)))
+    record(kata, "AbCdEf", act(2))
+    assert sorted(synced) == sorted([str(pack), str(pack.with_suffix(".idx"))])
+    record(kata, "AbCdEf", act(3))
+    assert len(synced) == 2, "once"
+
+
+def test_what_a_repetition_is_answered_with_is_stored_again(kata: Path) -> None:
+    again = act(2, laptop_id="ab" * 32, tab_seq=1)
+    committed = record(kata, "AbCdEf", again)
+    theirs = commit_by_git(kata, "config/theme", "dark\n")
+    assert record(kata, "AbCdEf", again) == committed
+    assert theirs <= ours(kata)
+
+
+def test_a_history_that_is_too_long_for_that(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_by_git(kata, "config/theme", "dark\n")
+    monkeypatch.setattr(durable, "_MOST", 1)
+    synced: list[None] = []
+    monkeypatch.setattr(os, "sync", lambda: synced.append(None))
+    record(kata, "AbCdEf", act(2))
+    assert synced == [None]
+
+
+def test_damage_below_keeps_nobody_from_recording(kata: Path) -> None:
+    theirs = commit_by_git(kata, "x.txt", "x\n")
+    blob = git(kata, "rev-parse", "main:x.txt").decode().strip()
+    (kata / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    record(kata, "AbCdEf", act(2))
+    assert theirs - {bytes.fromhex(blob)} <= ours(kata)
+
+
+@pytest.mark.parametrize("where", ["refs/heads", "objects/pack"])
+def test_a_sync_that_fails_is_told(kata: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """And the same message again is no second event."""
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(where):
+            raise OSError(5, os.strerror(5))
+        real(fd)
+
+    told: list[str] = []
+    message = act(2, laptop_id="ab" * 32, tab_seq=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        for _ in range(2):
+            with pytest.raises(StorageError) as caught:
+                record(kata, "AbCdEf", message)
+            assert caught.value.errno == 5
+            told.append(str(caught.value))
+    assert ("event 2 may be there" in told[0]) == (where == "refs/heads")
+    assert record(kata, "AbCdEf", message).index == 2
+    assert len(list(GitRepo(kata).history(GitRepo(kata).main() or b""))) == 3
