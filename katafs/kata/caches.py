@@ -11,12 +11,13 @@ import cachetools
 from katafs.caching import CountedCache, Newest
 from katafs.git import Oid
 from katafs.kata.listing import Listing
-from katafs.kata.snapshot import Snapshot
+from katafs.kata.snapshot import Content, Snapshot
 
 if TYPE_CHECKING:
     from katafs.kata.kata import Kata
 
 _DAMAGED_SECONDS = 1.0
+_DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids
 
 
 class ReadCaches:
@@ -42,9 +43,14 @@ class ReadCaches:
         self.listings: CountedCache[tuple[int, Oid | None], Listing] = CountedCache(paths, getsizeof=len)
         # what was damaged may be mended
         self.damaged: cachetools.TTLCache[tuple[int, Oid | None], Listing] = cachetools.TTLCache(16, _DAMAGED_SECONDS)
+        #: why rows or paths cannot be read, which was found out elsewhere
+        self.unreadable: cachetools.TTLCache[tuple[int, Oid | None], str] = cachetools.TTLCache(1000, _DAMAGED_SECONDS)
         self.snapshots: CountedCache[tuple[int, int], Snapshot] = CountedCache(snapshots)
         self.options: CountedCache[tuple[int, Oid | None], dict[str, str]] = CountedCache(snapshots)
         self.sizes: Newest[tuple[int, Oid], int] = Newest(snapshots * 2)
+        self.documents: CountedCache[tuple[int, Oid], Content] = CountedCache(
+            _DOCUMENTS, getsizeof=lambda content: 200 + (len(content) if isinstance(content, bytes) else 0)
+        )
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )

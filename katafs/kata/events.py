@@ -8,13 +8,30 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from katafs.errors import DamagedError
-from katafs.text import pretty
+from katafs.text import is_portable_json, parse_stored, pretty
 
 Row = dict[str, Any]
+
+#: bytes of all rows that are written; no object larger than `katafs.git.objects.IN_MEMORY` is read
+MOST_ROWS = 16 << 20
+
+
+class StoredRows(list[Row]):
+    """Rows as they were parsed. ``is_portable``: every parser takes the very text that they were parsed from."""
+
+    def __init__(self, rows: Iterable[Row], *, is_portable: bool) -> None:
+        super().__init__(rows)
+        self.is_portable = is_portable
+
+    def grown(self, added: StoredRows) -> StoredRows:
+        """These rows and those that were added to their text."""
+        return StoredRows([*self, *added], is_portable=self.is_portable and added.is_portable)
+
 
 # what JSON takes for blanks; matches everywhere
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -83,31 +100,33 @@ def time_ns(row: Row) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def parse_rows(data: bytes, *, gently: bool = False) -> list[Row]:
+def parse_rows(data: bytes, *, gently: bool = False) -> StoredRows:
     """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
 
     ``gently``: one after the other, so that other threads have a turn between them; takes a little longer.
     Raises `DamagedError` when they are not objects.
     """
     text = data.decode("utf-8", errors="replace").strip()
-    if not text.startswith("["):
+    is_array = text.startswith("[")
+    if not is_array:
         text = f"[{text}]"
     try:
-        rows = _one_by_one(text) if gently else json.loads(text)
+        rows = parse_stored(text, _one_by_one if gently else json.JSONDecoder.decode)
+        is_portable = is_array and is_portable_json(data)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DamagedError("the stored events are not a list of objects")
-    return rows
+    return StoredRows(rows, is_portable=is_portable)
 
 
-def _one_by_one(text: str) -> list[Any]:
-    """What ``json.loads`` says of an array. Raises ValueError."""
-    decode, space = json.JSONDecoder().raw_decode, _SPACE.match
+def _one_by_one(decoder: json.JSONDecoder, text: str) -> list[Any]:
+    """What a decoder says of an array. Raises ValueError."""
+    decode, space = decoder.raw_decode, _SPACE.match
     values: list[Any] = []
     at = _end(space(text, 1))
     if text[at : at + 1] == "]":
-        return json.loads(text)  # type: ignore[no-any-return]
+        return decoder.decode(text)  # type: ignore[no-any-return]
     while True:
         value, at = decode(text, at)
         values.append(value)
@@ -147,6 +166,11 @@ class Rows:
             self._texts, self._ends = earlier._texts.copy(), earlier._ends.copy()
 
     @property
+    def is_portable(self) -> bool:
+        """Whether every parser takes the text in which they are stored."""
+        return isinstance(self.stored, StoredRows) and self.stored.is_portable
+
+    @property
     def last(self) -> int:
         """The newest index."""
         return len(self.stored) - 1
@@ -180,7 +204,4 @@ class Rows:
             self._ends.append(self._ends[-1] + len(text) + 4)
 
     def _pretty(self, index: int) -> bytes:
-        try:
-            return pretty(self.shown(index), indent="  ").encode()
-        except RecursionError as error:
-            raise DamagedError(f"row {index} is nested too deeply to be shown") from error
+        return pretty(self.shown(index), indent="  ").encode()

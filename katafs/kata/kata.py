@@ -6,6 +6,7 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,15 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Row, Rows, time_ns
-from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_listing, read_large_rows
+from katafs.kata.events import Rows, StoredRows, time_ns
+from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_json, read_large_listing, read_large_rows
 from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
 from katafs.kata.listing import Listing
+from katafs.kata.option_times import option_times
 from katafs.kata.plain_files import plain_version
 from katafs.kata.plain_paths import set_options
 from katafs.kata.recent import grown_rows, rows_in
-from katafs.kata.snapshot import Content, Snapshot
+from katafs.kata.snapshot import Content, Snapshot, shown_json
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
 
@@ -110,7 +112,9 @@ class Kata:
         """The rows in a blob, which many tips may share. Raises `NotReadYet` in a daemon where that takes long."""
         if self._rows is not None and self._rows[0] == oid:
             return self._rows[1]
-        stored: list[Row] | None = None
+        if (why := self._caches.unreadable.get((self.history, oid))) is not None:
+            raise DamagedError(why)
+        stored: StoredRows | None = None
         if not self._caches.defers or self.repo.blob_size(oid) <= LARGE_ROWS:
             stored = rows_in(self.repo, oid)
         elif earlier is not None:
@@ -122,7 +126,10 @@ class Kata:
         self._keep_rows(oid, rows)
         return rows
 
-    def _keep_rows(self, oid: Oid, rows: Rows) -> None:
+    def _keep_rows(self, oid: Oid, rows: Rows | DamagedError) -> None:
+        if isinstance(rows, DamagedError):
+            self._caches.unreadable[self.history, oid] = str(rows)
+            return
         self._rows = (oid, rows)
         self._caches.hold(self, self.repo.blob_size(oid))
 
@@ -196,6 +203,8 @@ class Kata:
         listing = self._caches.listings.get(key)
         if listing is not None:
             return listing
+        if (why := self._caches.unreadable.get(key)) is not None:
+            raise DamagedError(why)
         listing = self._caches.damaged.get(key)
         if listing is None:
             try:
@@ -206,8 +215,10 @@ class Kata:
             self._keep_listing(key, listing)
         return listing
 
-    def _keep_listing(self, key: tuple[int, Oid | None], listing: Listing) -> None:
-        if listing.damaged:
+    def _keep_listing(self, key: tuple[int, Oid | None], listing: Listing | DamagedError) -> None:
+        if isinstance(listing, DamagedError):
+            self._caches.unreadable[key] = str(listing)
+        elif listing.damaged:
             self._caches.damaged[key] = listing
         elif len(listing) <= self._caches.listings.maxsize:
             self._caches.listings[key] = listing
@@ -228,6 +239,28 @@ class Kata:
             size = self.repo.blob_size(content.oid)
             self._caches.sizes.keep(key, size)
         return size
+
+    def shown_json(self, content: Content) -> Content:
+        """What is shown of a stored JSON object (`katafs.kata.snapshot.shown_json`)."""
+        if isinstance(content, bytes):
+            return content
+        key = (self.history, content.oid)
+        if (why := self._caches.unreadable.get(key)) is not None:
+            raise DamagedError(why)
+        known = self._caches.documents.get(key)
+        if known is None and self._caches.defers and self.size(content) > LARGE_ROWS:
+            read = partial(read_large_json, self.path, content.oid)
+            raise NotReadYet(key, read, partial(self._keep_document, key))
+        if known is None:
+            known = shown_json(content.oid, self.read(content, 0, sys.maxsize))
+            self._keep_document(key, known)
+        return known
+
+    def _keep_document(self, key: tuple[int, Oid], content: Content) -> None:
+        if isinstance(content, bytes) and len(content) > LARGE_ROWS:
+            self._caches.unreadable[key] = "it is no JSON that every parser takes, and too large to be corrected"
+        else:
+            self._caches.documents[key] = content
 
     def read(self, content: Content, offset: int, size: int) -> bytes:
         """Bytes of a content."""
@@ -263,28 +296,9 @@ class Kata:
         """For each option the time, in ns, of the commit that set it to its present value."""
         tip = self.tip()
         if self._option_times is None or self._option_times[0] != tip.commit.oid:
-            self._option_times = (tip.commit.oid, self._find_option_times(tip))
+            known = self._option_times or (None, {})
+            self._option_times = (tip.commit.oid, option_times(self.repo, tip.commit.oid, tip.layout, known))
         return self._option_times[1]
-
-    def _find_option_times(self, tip: Tip) -> dict[str, int]:
-        """Walk back to what is known. Options are set by commits of their own, so only the trees of commits that are
-        no event's, and of the first, are read."""
-        known_at, known = self._option_times or (None, {})
-        now = self.options(tip)
-        times: dict[str, int] = {}
-        for commit in self.repo.history(tip.commit.oid):
-            if commit.oid == known_at:
-                return {name: times.get(name, known[name]) for name in now}
-            if commit.parents and commit.subject.split(b" ", 1)[0].isdigit():
-                continue
-            before = self._options_in(commit.parents[0], tip.layout) if commit.parents else {}
-            for name, value in self._options_in(commit.oid, tip.layout).items():
-                if before.get(name) != value:
-                    times.setdefault(name, commit.time * _SECOND)
-        return times
-
-    def _options_in(self, commit: Oid, layout: Layout) -> dict[str, str]:
-        return read_options(self.repo, Root.read(self.repo, self.repo.commit(commit).tree), layout)
 
 
 def _tip_time(commit: Commit, rows: Rows) -> int:

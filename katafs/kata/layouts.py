@@ -11,7 +11,6 @@ other       rows that can be read, the May 2021 shape included   no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +18,8 @@ from typing import Any
 
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import GitRepo, Oid, TreeEntry
-from katafs.kata.events import Row, parse_rows
+from katafs.kata.events import StoredRows, parse_rows
+from katafs.text import decode, parse_stored
 
 # The six options in the order that saver stores them, with what holds until one is set.
 OPTION_DEFAULTS = {
@@ -102,7 +102,7 @@ def rows_blob(root: Root, layout: Layout) -> Oid | None:
     return root.blob(layout.rows_name)
 
 
-def read_rows(repo: GitRepo, root: Root, layout: Layout) -> list[Row]:
+def read_rows(repo: GitRepo, root: Root, layout: Layout) -> StoredRows:
     """The stored rows. Raises `DamagedError` when there are none that can be read."""
     return parse_rows(repo.blob(rows_of(repo, root, layout)))
 
@@ -153,7 +153,7 @@ def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
     if oid is None:
         return {}
     try:
-        value = json.loads(repo.blob(oid).decode("utf-8", "replace"))
+        value: Any = parse_stored(decode(repo.blob(oid)))
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from katafs.kata.ids import is_kata_id
 from katafs.kata.kinds import Kind
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
 from katafs.kata.names import is_git_name
-from katafs.text import parse_strict
+from katafs.text import compact, parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")
 _COLOUR = re.compile(r"[a-z]+(_[a-z]+)*")
@@ -70,11 +69,6 @@ class Act:
     def subject(self, index: int) -> str:
         """The subject of the commit (FORMAT: commit subjects)."""
         return f"{index} {_SUBJECTS[self.kind](self.summary)}"
-
-
-def compact(value: Any) -> str:
-    """``value`` as JSON without blanks, as Ruby's ``to_json`` writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _ran(summary: Mapping[str, Any]) -> str:
