@@ -17,9 +17,9 @@ from typing import Self
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
-from katafs.errors import DamagedError, InvalidError
+from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.new_pack import let_go, store_pack
-from katafs.git.objects import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.objects import BLOB, COMMIT, IN_MEMORY, TREE, Oid, object_id
 from katafs.git.old_packs import merge_packs
 from katafs.git.refs import RefWriter
 from katafs.git.repo import MODE_TREE, GitRepo, open_plain
@@ -136,8 +136,12 @@ class GitWriter:
         """Make an object. One that `build_on` found, and is whole, is not stored again.
 
         Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
-        would drop them.
+        would drop them. Raises `TooLargeError` for what no reader would read.
         """
+        if len(data) > IN_MEMORY:
+            raise TooLargeError(
+                f"what is to be stored has parts of more than {IN_MEMORY >> 20} MiB, which nobody could read"
+            )
         oid = object_id(kind, data)
         if oid not in self._there or not self.repo.objects.has(oid):
             self.repo.objects.pending[oid] = (kind, data)

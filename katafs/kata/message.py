@@ -24,7 +24,8 @@ _STATUS = re.compile(r"-?[0-9]{1,10}")
 _LAPTOP_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
 _MAX_SUBJECT = 1000
-#: characters of a summary as compact JSON: it is repeated in the rows of every later event, and all who read these wait
+#: characters of a summary and tab_seq as compact JSON: they are repeated in the rows of every later event, and all who
+#: read these wait
 MAX_ROW = 64 << 10
 
 # How long reading a message takes, in bytes of plain text, and how many are read in the daemon itself: some 4 ms.
@@ -131,8 +132,8 @@ def _parse(kind: Kind, data: bytes) -> Act:
     if names is not None:
         fields["summary"] = {"colour": kind.value, **{name: fields.pop(name) for name in names if name in fields}}
     act = Act(kind, **fields)
-    if len(compact(act.summary)) > MAX_ROW:
-        raise TooLargeError(f"the summary is larger than {MAX_ROW >> 10} KiB")
+    if len(compact({**act.summary, **act.tab_seq})) > MAX_ROW:
+        raise TooLargeError(f"summary and tab_seq are larger than {MAX_ROW >> 10} KiB")
     _check_kind(act)
     return act
 
