@@ -139,7 +139,7 @@ def test_bytes_that_every_parser_takes_stay(store: Path) -> None:
 def test_values_that_not_every_parser_takes(name: str) -> None:
     odd, wanted = ODD[name]
     data = b'{"a": [1, %b]}' % odd
-    value = parse_stored(data.decode("utf-8", "replace"))
+    value: Any = parse_stored(data.decode("utf-8", "replace"))
     assert not is_portable_json(data)
     assert name == "no-utf-8" or not is_portable(value)
     for text in (pretty(value), pretty(value, ruby=True), compact(value)):
@@ -151,6 +151,6 @@ def test_values_that_not_every_parser_takes(name: str) -> None:
     "text", ['{"a":"NaN"}', '"1e999"', '"\\u0001"', "[1e-999]", '"\\u00e9"', "9" * 300, "[[]]", '"]"']
 )
 def test_values_that_every_parser_takes(text: str) -> None:
-    value = parse_stored(text)
+    value: Any = parse_stored(text)
     assert is_portable_json(text.encode())
     assert json.loads(pretty(value)) == json.loads(compact(value)) == value
