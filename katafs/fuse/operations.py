@@ -259,6 +259,7 @@ class Operations(pyfuse3.Operations):
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
         self._writes.recorders.rest()
+        self._tree.ctx.store.rest()
 
     # -- the file system
 

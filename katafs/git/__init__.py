@@ -9,6 +9,7 @@ import pygit2
 from pygit2.enums import ConfigLevel
 
 from katafs.git.compacting import Parts, Repack, TagPacker, parts
+from katafs.git.config import RepositoryConfig, read_config
 from katafs.git.history import HistoryWriter, ObjectHasher
 from katafs.git.lock import repository_lock
 from katafs.git.mending import STALE_LOCK, RefMender, put_object
@@ -16,7 +17,7 @@ from katafs.git.objects import Oid
 from katafs.git.references import Reference, packed_references, read_reference, references
 from katafs.git.repo import Commit, GitRepo, TreeEntry, is_component
 from katafs.git.verify import KIND_WORDS, Damage, Whereabouts, verify
-from katafs.git.write import GitWriter, check_config, init_repository
+from katafs.git.write import GitWriter, init_repository
 
 __all__ = [
     "KIND_WORDS",
@@ -32,15 +33,16 @@ __all__ = [
     "RefMender",
     "Reference",
     "Repack",
+    "RepositoryConfig",
     "TagPacker",
     "TreeEntry",
     "Whereabouts",
-    "check_config",
     "init_repository",
     "is_component",
     "packed_references",
     "parts",
     "put_object",
+    "read_config",
     "read_reference",
     "references",
     "repository_lock",

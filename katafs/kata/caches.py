@@ -11,6 +11,7 @@ import cachetools
 from katafs.caching import CountedCache, Newest
 from katafs.git import Oid
 from katafs.kata.listing import Listing
+from katafs.kata.notes import Notes
 from katafs.kata.snapshot import Content, Snapshot
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ReadCaches:
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
+        self.notes = Notes()
         self.histories = itertools.count()
         #: another number for each question that somebody asks from outside: until then what is on disk is looked at
         #: once. 0 where nobody counts them; then it is looked at each time.

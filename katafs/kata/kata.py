@@ -7,17 +7,28 @@ opens its own `GitRepo`.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
-from katafs.git import Commit, GitRepo, Oid
+from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows, StoredRows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_json, read_large_listing, read_large_rows
-from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
+from katafs.kata.layouts import (
+    Layout,
+    Root,
+    check_format,
+    check_version,
+    detect,
+    options_key,
+    read_object,
+    read_options,
+    rows_of,
+)
 from katafs.kata.listing import Listing
 from katafs.kata.option_times import option_times
 from katafs.kata.plain_files import plain_version
@@ -97,6 +108,8 @@ class Kata:
             self.history = next(self._caches.histories)
             self.era = object() if self.era is not None else None
             self._tip = self._rows = self._option_times = self._set_options = None
+        if (named := read_config(self.repo.git_dir).object_format) != "sha1":
+            raise DamagedError(f"{self.path}: its objects are named by {named[:20]}, which katafs does not read")
         return self.tip_at(oid)
 
     def tip_at(self, oid: Oid) -> Tip:
@@ -165,12 +178,18 @@ class Kata:
     def is_writable(self) -> bool:
         """Whether katafs writes to it: its layout is one of ours or saver's, and its version not a later one."""
         try:
-            check_version(self.manifest(), self.kata_id)
-        except ReadOnlyError:
+            self.check_writable()
+        except ReadOnlyError as error:
+            self._caches.notes.note(self.kata_id, str(error))
             return False
-        except DamagedError:
-            pass  # whoever writes will be told
         return self.tip().layout.is_writable
+
+    def check_writable(self) -> None:
+        """Raises `ReadOnlyError` for a repository that git would not write to, or a later version."""
+        check_format(self.repo)
+        # whoever writes will be told of what is damaged
+        with suppress(DamagedError):
+            check_version(self.manifest(), self.kata_id)
 
     @property
     def is_stored_plain(self) -> bool:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from katafs.errors import DamagedError, ReadOnlyError
-from katafs.git import GitRepo, Oid, TreeEntry
+from katafs.git import GitRepo, Oid, TreeEntry, read_config
 from katafs.kata.events import StoredRows, parse_rows
 from katafs.text import decode, parse_stored
 
@@ -45,6 +45,13 @@ def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
         raise ReadOnlyError(
             f"kata {kata_id} is of version {version}, and this katafs knows {NEWEST_VERSION}: it is only read"
         )
+
+
+def check_format(repo: GitRepo) -> None:
+    """Raises `ReadOnlyError` for a repository that git would not write to."""
+    found = read_config(repo.git_dir)
+    if not found.may_be_written:
+        raise ReadOnlyError(f"{repo.path}: {found.why_not}: it is only read")
 
 
 class Layout(Enum):

@@ -56,6 +56,7 @@ class Pending:
         version = plain_version(self._kata.manifest())
         if version is None:
             raise NotFoundError(f"kata {kata_id} has no plain paths")
+        self._kata.check_writable()
         self.version = version
         self.rows = self._kata.tip().rows.stored
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
 from katafs.kata.recent import forget_rows
 
+_BEING_MADE = 60.0  # seconds
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
@@ -116,9 +119,19 @@ class Store:
         """Whether the kata is a git repository whose events can be read."""
         try:
             self.kata(kata_id).tip()
-        except (NotFoundError, DamagedError):
+        except NotFoundError:
+            return False
+        except DamagedError as error:
+            # of what is only being made nothing is to be said
+            with suppress(NotFoundError):
+                if time.time() - self.status(kata_id).st_mtime > _BEING_MADE:
+                    self._caches.notes.note(kata_id, f"it is shown as its .git alone: {error}")
             return False
         return True
+
+    def rest(self) -> None:
+        """To be called from time to time."""
+        self._caches.notes.rest()
 
     def look_again(self) -> None:
         """From now on what is on disk may be something else: to be called for each question from outside, and after

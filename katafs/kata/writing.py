@@ -15,6 +15,7 @@ from katafs.kata.kinds import Kind
 from katafs.kata.layouts import (
     Layout,
     Root,
+    check_format,
     check_version,
     detect,
     read_object,
@@ -46,6 +47,7 @@ class Head:
         rows_oid = rows_blob(root, layout)
         if not layout.is_writable or rows_oid is None:
             raise ReadOnlyError(f"{repo.path} is stored in a layout that is read-only")
+        check_format(repo)
         check_version(read_object(repo, root.blob(b"manifest.json")), "".join(repo.path.parts[-3:]))
         text = repo.blob(rows_oid)
         return cls(oid, root, layout, text, rows_in(repo, rows_oid, text))

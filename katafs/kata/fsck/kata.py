@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
-from katafs.git import Damage, repository_lock
+from katafs.git import Damage, read_config, repository_lock
 from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Problem, State
@@ -114,7 +114,10 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        self._repair = self._repair and manifest.later_version(exam) is None
+        is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
+        self._repair = self._repair and is_ours
+        if read_config(exam.git_dir).object_format != "sha1":
+            return self._findings([*self._found_by((settings.config,), exam)])
         if not self._is_quick:
             self._damage = objects.look(exam)
         self._long = list(self._found_by(LONG_CHECKS, exam))
