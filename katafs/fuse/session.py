@@ -22,6 +22,7 @@ from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.waiting import Waiting
+from katafs.fuse.watcher import keep_watched
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
 from katafs.tree.tree import Tree
@@ -70,10 +71,14 @@ def preload() -> None:
 
 
 def serve(
-    options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen | None = None, kept: Kept | None = None
+    options: MountOptions,
+    ready: Callable[[], None],
+    fast: fastopen.FastOpen | None = None,
+    kept: Kept | None = None,
+    watcher: int | None = None,
 ) -> bool:
     """Mount, or take over a mount, and serve until it is unmounted or a signal comes. Returns whether another daemon
-    is to take over.
+    is to take over. ``watcher`` is the process that watches over a mount that is not kept.
 
     ``ready`` is called once the tree can be read. SIGTERM, SIGINT and SIGHUP finish what is under way and unmount;
     SIGUSR1 finishes it for another daemon. Raises `MountError`, `NotWrappedError`.
@@ -109,7 +114,7 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        trio.run(_run, options, operations, tree, fast, ready, kept, end)
+        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
@@ -183,6 +188,7 @@ async def _run(
     fast: fastopen.FastOpen,
     ready: Callable[[], None],
     kept: Kept | None,
+    watcher: int | None,
     end: _End,
 ) -> None:
     import pyfuse3
@@ -195,6 +201,8 @@ async def _run(
         nursery.start_soon(_expire, options, tree, operations, kept)
         if options.compact_after is not None:
             nursery.start_soon(operations.compactor.run, options.compact_after)
+        if watcher is not None:
+            nursery.start_soon(keep_watched, watcher, options.mountpoint)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting

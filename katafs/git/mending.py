@@ -37,7 +37,7 @@ class RefMender(RefWriter):
         """
         with storing(name, self._git_dir):
             path = self._git_dir / name
-            made = make_parents(path.parent)
+            made = make_parents(path.parent, self._git_dir)
             with self._locked(name, STALE_LOCK, new.hex().encode() + b"\n" if new is not None else None) as lock:
                 if self._value(name) != old:
                     raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
@@ -94,7 +94,7 @@ def put_object(repo: GitRepo, oid: Oid, word: bytes, data: bytes) -> None:
     """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
     path = repo.objects.loose_file(oid)
     with storing(f"object {oid.hex()}", repo.git_dir, len(data)):
-        made = make_parents(path.parent)
+        made = make_parents(path.parent, repo.git_dir)
         temporary = path.parent / f"tmp_obj_{secrets.token_hex(4)}"
         try:
             with open(temporary, "xb") as file:

@@ -49,7 +49,7 @@ class RefWriter(RefLocks):
         """
         path = self._git_dir / MAIN
         with storing(MAIN, self._git_dir):
-            made = make_parents(path.parent)
+            made = make_parents(path.parent, self._git_dir)
             try:
                 lock = self._take(MAIN, new.hex().encode() + b"\n")
             except FileExistsError as error:
@@ -81,7 +81,7 @@ class RefWriter(RefLocks):
                 is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 fd = os.open(path, flags, 0o644)
                 try:
@@ -113,7 +113,7 @@ class RefWriter(RefLocks):
         name = f"refs/tags/{index}"
         path = self._git_dir / name
         with storing(f"tag {index}", self._git_dir):
-            made = make_parents(path.parent)
+            made = make_parents(path.parent, self._git_dir)
             with self._locked(name, STALE_TAG, commit.hex().encode() + b"\n") as lock:
                 # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
                 if self._repo.tag(index) is not None:
@@ -159,10 +159,11 @@ def _with_lines(text: bytes, commits: Mapping[bytes, Oid], *, replacing: bool) -
     return b"\n".join([header, *(lines[name] for name in sorted(lines)), b""])
 
 
-def make_parents(directory: Path) -> list[Path]:
-    """Make a directory, and those above it; returns the directories in which something was made."""
+def make_parents(directory: Path, top: Path) -> list[Path]:
+    """Make a directory, and those above it but ``top``: where that has gone, nothing is built up in its place. Returns
+    the directories in which something was made. Raises OSError."""
     made = []
-    while not directory.is_dir():
+    while directory != top and not directory.is_dir():
         made.append(directory)
         directory = directory.parent
     for missing in reversed(made):

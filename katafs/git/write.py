@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import pygit2
+from pygit2.enums import RepositoryInitFlag
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.new_pack import let_go, store_pack
@@ -29,7 +30,8 @@ _MOST_THERE = 100_000  # objects
 def init_repository(path: Path, name: str, email: str) -> GitRepo:
     """Make an empty, non-bare repository in ``path``: branch ``main``, that identity, no hooks or templates."""
     with storing("a new repository", path):
-        repo = pygit2.init_repository(str(path), initial_head="main", template_path="")
+        # not MKPATH, which would build up a store that has gone
+        repo = pygit2.init_repository(str(path), initial_head="main", template_path="", flags=RepositoryInitFlag.MKDIR)
         repo.config["user.name"] = name
         repo.config["user.email"] = email
     return GitRepo(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from katafs.caching import CountedCache
-from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git import pack_reader
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
@@ -40,6 +41,18 @@ class Store:
         self._caches = ReadCaches(defers=defers)
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
+        with suppress(OSError):
+            self._device = os.stat(root).st_dev
+
+    def check_there(self) -> None:
+        """Raises `StorageError` (EIO) where the store was unmounted: what is in its place is empty, and to stay so."""
+        try:
+            is_another = os.stat(self.root).st_dev != self._device
+            if not is_another or os.listdir(self.root):
+                return
+        except OSError as error:
+            raise StorageError(f"{self.root}: {error.strerror}", error.errno or errno.EIO) from error
+        raise StorageError(f"{self.root} was unmounted", errno.EIO)
 
     def path(self, parts: str) -> Path:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""

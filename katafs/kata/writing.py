@@ -175,7 +175,8 @@ class KataWriter:
     ) -> Head:
         stored = {name: self.git.blob(data) for name, data in blobs.items()}
         tree = self.git.tree(head.root.tree, stored, subtrees)
-        seconds = int(self._moment.timestamp())
+        # git has no time before 1970
+        seconds = max(int(self._moment.timestamp()), 0)
         email = f"{self._kata_id}@cyber-dojo.org"
         commit = self.git.commit(tree, [head.commit], subject, self._kata_id, email, seconds)
         text = blobs.get(head.layout.rows_name)

@@ -11,6 +11,7 @@ from functools import partial
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
 from katafs.git.objects import COMMIT
+from katafs.git.refs import make_parents
 from katafs.git.repo import MAIN, open_plain
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
@@ -29,7 +30,7 @@ def directories(exam: Examination) -> Iterator[Problem]:
     """git takes no directory for a repository that has no ``refs``."""
     missing = [name for name in ("refs/heads", "refs/tags") if not (exam.git_dir / name).is_dir()]
     if missing:
-        steps = [partial((exam.git_dir / name).mkdir, parents=True, exist_ok=True) for name in missing]
+        steps = [partial(make_parents, exam.git_dir / name, exam.git_dir) for name in missing]
         names = " and ".join(f".git/{name}" for name in missing)
         yield Problem("refs-missing", f"there is no directory {names}", each([*steps]))
 

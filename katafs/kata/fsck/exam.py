@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from katafs.errors import DamagedError, KataError
+from katafs.errors import DamagedError, KataError, why
 from katafs.git import GitRepo, Oid, Reference, RefMender, references
 from katafs.kata.events import Row, event_type, parse_rows
 from katafs.kata.fsck.findings import printable
@@ -226,7 +226,7 @@ def is_index(text: str) -> bool:
 
 def reason(error: Exception) -> str:
     """Why something failed, without the path of the repository in front of it."""
-    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    text = why(error)
     return printable(text.partition("/.git: ")[2] or text, 300)
 
 
