@@ -33,7 +33,7 @@ ROW = pretty(json.loads(DEEP), indent="    ")
 
 
 def test_rows_that_could_not_be_read(store: Path) -> None:
-    """Each message is small; the rows of all are not. The one that is too much is refused, and what is small goes on."""
+    """Each message is small; the rows of all are not. One too many is refused, and what is small goes on."""
     path = make_kata(store, "AbCdEf")
     act = parse_act(Kind.RAN_TESTS, b'{"summary": {"colour": "red", "x": %b}}' % DEEP.encode())
     accepted = MOST_ROWS // len(ROW)
