@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, NotReadYet, ReadOnlyError
-from katafs.git import Commit, GitRepo, Oid, read_config
+from katafs.git import GitRepo, Oid, read_config
 from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows, StoredRows, time_ns
 from katafs.kata.large import LARGE_ROWS, MANY_PATHS, read_large_json, read_large_listing, read_large_rows
 from katafs.kata.layouts import (
-    Layout,
     Root,
     check_format,
     check_version,
@@ -35,26 +33,11 @@ from katafs.kata.plain_files import plain_version
 from katafs.kata.plain_paths import set_options
 from katafs.kata.recent import grown_rows, rows_in
 from katafs.kata.snapshot import Content, Snapshot, shown_json
+from katafs.kata.tip import Tip, tip_time
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
 
 _SECOND = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Tip:
-    """The state of a kata at the tip of ``main``."""
-
-    commit: Commit
-    root: Root
-    layout: Layout
-    rows: Rows
-    time_ns: int
-
-    @property
-    def last(self) -> int:
-        """The newest event."""
-        return self.rows.last
 
 
 class Kata:
@@ -119,7 +102,7 @@ class Kata:
         layout = detect(root)
         earlier = self._tip.rows if self._tip is not None else None
         rows = self._rows_in(rows_of(self.repo, root, layout), earlier)
-        return Tip(commit, root, layout, rows, _tip_time(commit, rows))
+        return Tip(commit, root, layout, rows, tip_time(commit, rows))
 
     def _rows_in(self, oid: Oid, earlier: Rows | None) -> Rows:
         """The rows in a blob, which many tips may share. Raises `NotReadYet` in a daemon where that takes long."""
@@ -318,17 +301,3 @@ class Kata:
             known = self._option_times or (None, {})
             self._option_times = (tip.commit.oid, option_times(self.repo, tip.commit.oid, tip.layout, known))
         return self._option_times[1]
-
-
-def _tip_time(commit: Commit, rows: Rows) -> int:
-    """The time of the newest commit in ns, different for every tip, so that the kernel sees that a directory changed.
-
-    A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id, as
-    two events of one microsecond would leave the kernel with the listing that it has.
-    """
-    subject = commit.subject.split(b" ", 1)[0]
-    if subject == str(rows.last).encode():
-        own = time_ns(rows.stored[rows.last])
-        if own is not None:
-            return own + int.from_bytes(commit.oid[:4]) % 1000
-    return commit.time * _SECOND + int.from_bytes(commit.oid[:4]) % _SECOND

@@ -85,7 +85,7 @@ def test_event_json_of_another_event(store: Path) -> None:
 
 
 def test_a_configuration_that_is_refused(kata: Path) -> None:
-    (kata / ".git" / "config").write_text("[include]\npath = /nowhere\n")
+    (kata / ".git" / "config").write_text("[core\npath = /nowhere\n")
     make_old(kata)
     before = references(kata)
     assert "move .git/config away" in left(kata, "config-refused").advice
