@@ -100,13 +100,7 @@ def serve(
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
-    with _stderr() as said:
-        try:
-            place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
-            pyfuse3.init(operations, place, options.fuse_options())
-        except RuntimeError as error:
-            reason = _last_line(said) or str(error)
-            raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
+    _begin(operations, options, kept)
     if kept is not None:
         _take_over(fast, kept)
     end = _End()
@@ -129,6 +123,19 @@ def serve(
         if kept is None or kept.is_orphaned:
             log.info("%s is unmounted", options.mountpoint)
     return end.is_handing_over
+
+
+def _begin(operations: Operations, options: MountOptions, kept: Kept | None) -> None:
+    """Mount, or take over a mount. Raises `MountError`."""
+    import pyfuse3
+
+    with _stderr() as said:
+        try:
+            place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
+            pyfuse3.init(operations, place, options.fuse_options())
+        except RuntimeError as error:
+            reason = _last_line(said) or str(error)
+            raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
 
 
 def _deaths(kept: Kept | None) -> int:
