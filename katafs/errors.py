@@ -120,6 +120,15 @@ class RaceLostError(KataError):
     errno = errno.EAGAIN
 
 
+def why(error: Exception) -> str:
+    """Why something failed, whatever it is: what is not one of ours, or of the system's, has its kind in front."""
+    if isinstance(error, KataError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

@@ -1,5 +1,8 @@
 """JSON as katafs writes it: pretty, two spaces, non-ASCII as it is; strict when it reads what a client sent.
 
+What is written is what every parser takes, whatever was stored: null for numbers that are none or beyond a double, and
+for what is nested more deeply than Ruby's JSON takes; U+FFFD for lone surrogates.
+
 `ruby=True` gives the bytes that cyber-dojo's saver writes (Ruby's ``JSON.pretty_generate``): the same but for floats
 (``1.0e-05`` where Python prints ``1e-05``) and for the final newline, which is never added.
 """
@@ -9,14 +12,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, TypeVar
 
 from katafs.errors import InvalidError
 
 # Ruby's JSON, with which cyber-dojo's saver must read and write the rows, allows 100 levels.
-_MAX_DEPTH = 64
+_MAX_DEPTH, _RUBY_DEPTH = 64, 100
+# 2^1024 is no double; an integer of more digits than Python takes is cut to some that are too many
+_MOST_BITS, _MANY_DIGITS = 1023, 400
+_DECODER, _LONG_DECODER = json.JSONDecoder(), json.JSONDecoder(parse_int=lambda text: int(text[:_MANY_DIGITS]))
+_T = TypeVar("_T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -26,15 +33,78 @@ def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
     deeper = indent + "  "
     if isinstance(value, str):
         return encode_basestring(_SURROGATE.sub("\ufffd", value))
+    if isinstance(value, (dict, list, tuple)) and len(indent) >= 2 * _RUBY_DEPTH:
+        return "null"
     if isinstance(value, dict) and value:
         items = (f"{deeper}{pretty(str(key))}: {pretty(item, ruby=ruby, indent=deeper)}" for key, item in value.items())
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     if isinstance(value, (list, tuple)) and value:
         elements = (deeper + pretty(item, ruby=ruby, indent=deeper) for item in value)
         return "[\n" + ",\n".join(elements) + f"\n{indent}]"
+    if not _is_portable_number(value):
+        return "null"
     if isinstance(value, float) and ruby:
         return re.sub(r"^(-?\d)e", r"\1.0e", repr(value))
     return json.dumps(value)
+
+
+def compact(value: Any) -> str:
+    """``value`` as JSON without blanks, as Ruby's ``to_json`` writes it."""
+    try:
+        text = _compact(value)
+        if is_portable_json(text.encode("utf-8", "surrogatepass")):
+            return text
+    except RecursionError:
+        pass  # it is cut off below
+    return _compact(json.loads(pretty(value)))
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def is_portable_json(data: bytes) -> bool:
+    """Whether JSON as it was stored is such as every parser takes. Raises ValueError, RecursionError."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    folded = data.translate(_FOLDED, b"+")
+    is_plain = not any(odd in folded for odd in _ODD) and _is_shallow(data)
+    return is_plain or is_portable(parse_stored(text))
+
+
+# what a number of no use, or a lone surrogate, has in it, once digits, signs and two letters are folded
+_FOLDED = bytes.maketrans(b"123456789ED", b"000000000ed")
+_ODD = (b"NaN", b"Infinity", b"\\ud", b"e000", b"0" * 300)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_SHALLOW = 8
+
+
+def _is_shallow(data: bytes) -> bool:
+    """Whether JSON surely has few levels; brackets in strings may hide it."""
+    brackets = data.translate(None, _NOT_BRACKETS)
+    for _ in range(_SHALLOW):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return not brackets
+
+
+def is_portable(value: Any, levels: int = _RUBY_DEPTH) -> bool:
+    """Whether a JSON value can be written as it is: `pretty` changes nothing in it."""
+    if isinstance(value, str):
+        return _SURROGATE.search(value) is None
+    if isinstance(value, dict):
+        return levels > 0 and is_portable([*value, *value.values()], levels)
+    if isinstance(value, list):
+        return levels > 0 and all(is_portable(item, levels - 1) for item in value)
+    return _is_portable_number(value)
+
+
+def _is_portable_number(value: Any) -> bool:
+    """Whether a number is one, and a double has room for it; anything but a number does."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or value.bit_length() <= _MOST_BITS
 
 
 def pretty_bytes(value: Any) -> bytes:
@@ -45,6 +115,20 @@ def pretty_bytes(value: Any) -> bytes:
 def decode(data: bytes) -> str:
     """Text of a kata's file or output; bytes that are not UTF-8 become U+FFFD."""
     return data.decode("utf-8", errors="replace")
+
+
+def parse_stored(text: str, decode: Callable[[json.JSONDecoder, str], _T] = json.JSONDecoder.decode) -> _T:
+    """The JSON value in a text that anybody may have stored, as ``decode`` reads it with a decoder.
+
+    NaN, infinities and numbers that become one are read, and written as null. Raises ValueError, RecursionError.
+    """
+    try:
+        return decode(_DECODER, text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # an integer of more digits than Python takes
+        return decode(_LONG_DECODER, text)
 
 
 def parse_strict(data: bytes) -> Any:

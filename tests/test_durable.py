@@ -12,6 +12,7 @@ from katafs.errors import StorageError
 from katafs.git import GitRepo
 from katafs.git.store import durable
 from katafs.git.store.new_pack import OURS
+from katafs.git.store.storing import sync_path
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, parse_act
@@ -75,8 +76,12 @@ def test_what_git_packed_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) 
     git(kata, "repack", "-adq")
     (pack,) = (kata / ".git/objects/pack").glob("*.pack")
     synced: list[str] = []
-    real = durable.sync_path
-    monkeypatch.setattr(durable, "sync_path", lambda path: (synced.append(str(path)), real(path)))
+
+    def sync(path: Path) -> None:
+        synced.append(str(path))
+        sync_path(path)
+
+    monkeypatch.setattr(durable, "sync_path", sync)
     record(kata, "AbCdEf", act(2))
     assert sorted(synced) == sorted([str(pack), str(pack.with_suffix(".idx"))])
     record(kata, "AbCdEf", act(3))

@@ -11,7 +11,6 @@ import pytest
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
-from katafs.git.config import check_config
 from katafs.git.format.loose import BLOB, COMMIT, TREE
 from tests.katas import add_event, git, make_kata, tags_of
 
@@ -151,5 +150,3 @@ def test_no_configuration_and_no_alternates_are_obeyed(kata: Path, store: Path) 
     assert repo.main() is not None
     with pytest.raises(DamagedError):
         repo.blob(secret)
-    with pytest.raises(DamagedError):
-        check_config(repo)

@@ -163,7 +163,6 @@ def katas(tmp_path_factory: pytest.TempPathFactory, shared_katas: Path) -> Path:
 @pytest.fixture(scope="module")
 def mounted(fuse: None, katas: Path) -> Iterator[Mount]:
     mount = Mount(katas, katas.parent / "mnt", "fast", ())
-    mount.expected_log = "nested too deeply"
     try:
         mount.start()
         yield mount
@@ -290,9 +289,10 @@ def test_bytes_modes_and_rows_that_are_odd(mounted: Mount) -> None:
     assert load(kata / "events/1/event.json")["files"] == 7
     # the row of event 2 has no time
     assert (kata / "events/2").stat().st_mtime == EPOCH + 20
-    # a row nested so deeply that it cannot be printed takes with it what must print it
-    with pytest.raises(OSError, match="Input/output error"):
-        (kata / "events/3/event.json").read_bytes()
+    # of a row that is nested more deeply than Ruby's JSON takes, as much is shown as it does take
+    shown = (kata / "events/3/event.json").read_text()
+    assert shown.count("[") < 110
+    assert json.loads(shown)["type"] == "test"
     assert {"event.json", "files", "stdout"} <= set(os.listdir(kata / "events/3")) & set(os.listdir(kata))
     assert (kata / "events/3/files/latin1.txt").read_bytes() == b"gr\xfc\xdfe\r\n"
     assert len(load(kata / "events/2/events_summary.json")) == 3

@@ -12,7 +12,7 @@ import click
 
 from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
 from katafs.cli.progress import Progress
-from katafs.errors import KataError
+from katafs.errors import why
 
 if TYPE_CHECKING:
     from katafs.kata.compact import Compacted
@@ -71,9 +71,9 @@ class _Run:
         """Compact one kata."""
         try:
             compacted = work()
-        except KataError as error:
+        except Exception as error:  # noqa: BLE001 - whatever one holds, the next is looked at
             self.refused += 1
-            self._progress.say(f"katafs: {kata_id} is not compacted: {error}")
+            self._progress.say(f"katafs: {kata_id} is not compacted: {why(error)}")
         else:
             if compacted is not None:
                 self._gained += 1

@@ -13,7 +13,7 @@ import click
 
 from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
 from katafs.cli.progress import Progress
-from katafs.errors import KataError, StorageError
+from katafs.errors import StorageError, why
 
 if TYPE_CHECKING:
     from katafs.kata.migrate import Migrated
@@ -83,9 +83,9 @@ class _Run:
         """Migrate one kata. Whether it makes sense to go on."""
         try:
             migrated = work()
-        except KataError as error:
+        except Exception as error:  # noqa: BLE001 - whatever one holds, the next is looked at
             self.refused += 1
-            self._progress.say(f"katafs: {kata_id} is not migrated: {error}")
+            self._progress.say(f"katafs: {kata_id} is not migrated: {why(error)}")
             if isinstance(error, StorageError) and error.errno in _HOPELESS:
                 return False
         else:

@@ -279,6 +279,7 @@ class Operations(pyfuse3.Operations):
         """To be called from time to time: give up what nobody has used for some time."""
         self._writes.recorders.rest()
         self.elsewhere.rest()
+        self._tree.ctx.store.rest()
 
     # -- the file system
 

@@ -22,6 +22,7 @@ from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.waiting import Waiting
+from katafs.fuse.watcher import keep_watched
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
@@ -73,10 +74,14 @@ def preload() -> None:
 
 
 def serve(
-    options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen | None = None, kept: Kept | None = None
+    options: MountOptions,
+    ready: Callable[[], None],
+    fast: fastopen.FastOpen | None = None,
+    kept: Kept | None = None,
+    watcher: int | None = None,
 ) -> bool:
     """Mount, or take over a mount, and serve until it is unmounted or a signal comes. Returns whether another daemon
-    is to take over.
+    is to take over. ``watcher`` is the process that watches over a mount that is not kept.
 
     ``ready`` is called once the tree can be read. SIGTERM, SIGINT and SIGHUP finish what is under way and unmount;
     SIGUSR1 finishes it for another daemon. Raises `MountError`, `NotWrappedError`.
@@ -98,13 +103,7 @@ def serve(
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
-    with _stderr() as said:
-        try:
-            place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
-            pyfuse3.init(operations, place, options.fuse_options())
-        except RuntimeError as error:
-            reason = _last_line(said) or str(error)
-            raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
+    _begin(operations, options, kept)
     if kept is not None:
         _take_over(fast, kept)
     end = _End()
@@ -112,7 +111,7 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        trio.run(_run, options, operations, tree, fast, ready, kept, end)
+        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
@@ -131,6 +130,19 @@ def serve(
 
 def _tree(options: MountOptions, about: About) -> Tree:
     return Tree(Context(Store(options.store, budget=Budget(_MICROSECONDS)), options.uid, options.gid, about=about))
+
+
+def _begin(operations: Operations, options: MountOptions, kept: Kept | None) -> None:
+    """Mount, or take over a mount. Raises `MountError`."""
+    import pyfuse3
+
+    with _stderr() as said:
+        try:
+            place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
+            pyfuse3.init(operations, place, options.fuse_options())
+        except RuntimeError as error:
+            reason = _last_line(said) or str(error)
+            raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
 
 
 def _deaths(kept: Kept | None) -> int:
@@ -190,6 +202,7 @@ async def _run(
     fast: fastopen.FastOpen,
     ready: Callable[[], None],
     kept: Kept | None,
+    watcher: int | None,
     end: _End,
 ) -> None:
     import pyfuse3
@@ -202,6 +215,8 @@ async def _run(
         nursery.start_soon(_expire, options, tree, operations, kept)
         if options.compact_after is not None:
             nursery.start_soon(operations.compactor.run, options.compact_after)
+        if watcher is not None:
+            nursery.start_soon(keep_watched, watcher, options.mountpoint)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
         await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting

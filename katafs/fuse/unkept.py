@@ -29,9 +29,9 @@ def serve(options: MountOptions, ready: Callable[[], None], fast: fastopen.FastO
         ready()
         tell_supervisor("READY=1")
 
-    watch_over_us(options.mountpoint)
+    watcher = watch_over_us(options.mountpoint)
     try:
-        session.serve(options, ready_and_tell, fast)
+        session.serve(options, ready_and_tell, fast, watcher=watcher)
     finally:
         for device in devices:
             runtime.withdraw(device)

@@ -13,6 +13,7 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from katafs.git.config import RepositoryConfig, read_config
 from katafs.git.format.commit import Commit
 from katafs.git.format.loose import Oid
 from katafs.git.format.tree import TreeEntry, is_component
@@ -27,10 +28,12 @@ __all__ = [
     "GitWriter",
     "Oid",
     "Reference",
+    "RepositoryConfig",
     "TreeEntry",
     "init_repository",
     "is_component",
     "packed_references",
+    "read_config",
     "read_reference",
     "references",
     "repository_lock",

@@ -12,12 +12,14 @@ from katafs.caching import CountedCache, Newest
 from katafs.git import Oid
 from katafs.git.budget import Budget
 from katafs.kata.listing import Listing
-from katafs.kata.snapshot import Snapshot
+from katafs.kata.notes import Notes
+from katafs.kata.snapshot import Content, Snapshot
 
 if TYPE_CHECKING:
     from katafs.kata.kata import Kata
 
 _DAMAGED_SECONDS = 1.0
+_DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids
 
 
 class ReadCaches:
@@ -47,9 +49,13 @@ class ReadCaches:
             snapshots, getsizeof=lambda options: 1 + sum(map(len, options.values())) // 256
         )
         self.sizes: Newest[tuple[int, Oid], int] = Newest(snapshots * 2)
+        self.documents: CountedCache[tuple[int, Oid], Content] = CountedCache(
+            _DOCUMENTS, getsizeof=lambda content: 200 + (len(content) if isinstance(content, bytes) else 0)
+        )
         self.blobs: CountedCache[tuple[int, Oid], bytes] = CountedCache(
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
+        self.notes = Notes()
         self.histories = itertools.count()
         #: another number for each question that somebody asks from outside: until then what is on disk is looked at
         #: once. 0 where nobody counts them; then it is looked at each time.

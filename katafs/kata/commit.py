@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
-from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES
@@ -187,7 +187,8 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
                 GitWriter(repo, is_alone=is_alone) as git,
             ):
                 result = _again_and_again(git, kata_id, attempt, end)
-                git.merge()
+                if read_config(repo.git_dir).may_be_packed:
+                    git.merge()
                 return result
     except OSError as error:
         # pygit2 raises bare OSError(message)

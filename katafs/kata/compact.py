@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import cast
 
 from katafs import process
-from katafs.errors import NotFoundError, StorageError
-from katafs.git import GitRepo, repository_lock
+from katafs.errors import NotFoundError, ReadOnlyError, StorageError
+from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
@@ -65,7 +65,8 @@ class Compacted:
 def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compacted | None:
     """Pack the kata in ``path`` anew; None when that would be no gain, or, not thoroughly, hardly any.
 
-    Raises `NotFoundError` when it is not stored as git, `DamagedError` when an object cannot be read, `StorageError`
+    Raises `NotFoundError` when it is not stored as git, `DamagedError` when an object cannot be read, `ReadOnlyError`
+    for one that git would not pack anew, `StorageError`
     when the disk is full or somebody else holds a lock. After an error nothing is lost, and the kata can be read and
     written as before.
     """
@@ -73,6 +74,9 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
         with acting_as_owner(path):
             if not (path / ".git").is_dir():
                 raise NotFoundError(f"kata {kata_id} is not stored as git")
+            config = read_config(path / ".git")
+            if not config.may_be_packed:
+                raise ReadOnlyError(f"{config.why_not or 'extensions.preciousObjects is set'}: it is left as it is")
             repo = GitRepo(path, largest=LARGEST)
             found = parts(repo)
             if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from katafs.errors import TooLargeError
 from katafs.git import Oid
 from katafs.git.store.history import ObjectHasher
-from katafs.kata.events import Row, Rows, event_type, time_ns
+from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act
 from katafs.kata.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
@@ -43,7 +44,8 @@ class Converted:
 
 
 def convert(plain: PlainKata, git: ObjectHasher) -> Converted:
-    """Store all objects of a kata. Raises `DamagedError` for an event that cannot be read."""
+    """Store all objects of a kata. Raises `DamagedError` for an event that cannot be read, `TooLargeError`
+    where all rows together could not be."""
     conversion = _Conversion(plain, git)
     main, tags = b"", dict[int, Oid]()
     for index, commit in conversion.commits():
@@ -72,6 +74,8 @@ class _Conversion:
         self._git = git
         stored = plain.rows()
         self._rows = Rows([{**row, "type": event_type(row, index)} for index, row in enumerate(stored)])
+        if self._rows.summary_size(self._rows.last) > MOST_ROWS:
+            raise TooLargeError(f"the rows of all its events are larger than {MOST_ROWS >> 20} MiB")
         kept = {key: value for key, value in plain.manifest.items() if key != "visible_files"}
         self._manifest = git.blob(b"manifest.json", pretty_bytes(kept))
         self._config = {

@@ -172,7 +172,7 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         file_tree = writer.file_tree({path: text.content for path, text in files.items()})
         subtrees = {b"config": writer.tree(None, config), b"files": file_tree}
         tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
-        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
+        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, max(int(moment.timestamp()), 0))
         writer.store()
         writer.refs.move_main(commit, None)
         writer.refs.set_tags({0: commit})

@@ -6,16 +6,32 @@ last key, ``type``. Times are ``[year, month, day, hour, minute, second, microse
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from katafs.errors import DamagedError
 from katafs.git.budget import ROW, Budget
-from katafs.text import pretty
+from katafs.text import is_portable_json, parse_stored, pretty
 
 Row = dict[str, Any]
+
+#: bytes of all rows that are written; no object larger than `katafs.git.odb.objects.IN_MEMORY` is read
+MOST_ROWS = 16 << 20
+
+
+class StoredRows(list[Row]):
+    """Rows as they were parsed. ``is_portable``: every parser takes the very text that they were parsed from."""
+
+    def __init__(self, rows: Iterable[Row], *, is_portable: bool) -> None:
+        super().__init__(rows)
+        self.is_portable = is_portable
+
+    def grown(self, added: StoredRows) -> StoredRows:
+        """These rows and those that were added to their text."""
+        return StoredRows([*self, *added], is_portable=self.is_portable and added.is_portable)
+
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILE_EVENTS = ("file_create", "file_delete", "file_rename", "file_edit")
@@ -82,21 +98,23 @@ def time_ns(row: Row) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def parse_rows(data: bytes) -> list[Row]:
+def parse_rows(data: bytes) -> StoredRows:
     """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
 
     Raises `DamagedError` when they are not objects.
     """
     text = data.decode("utf-8", errors="replace").strip()
-    if not text.startswith("["):
+    is_array = text.startswith("[")
+    if not is_array:
         text = f"[{text}]"
     try:
-        rows = json.loads(text)
+        rows: Any = parse_stored(text)
+        is_portable = is_array and is_portable_json(data)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DamagedError("the stored events are not a list of objects")
-    return rows
+    return StoredRows(rows, is_portable=is_portable)
 
 
 def _goes_on(earlier: list[Row], stored: list[Row]) -> bool:
@@ -121,6 +139,11 @@ class Rows:
         # A history only grows: what was rendered for an earlier tip is used again.
         if earlier is not None and _goes_on(earlier.stored, stored):
             self._texts, self._ends = earlier._texts.copy(), earlier._ends.copy()
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether every parser takes the text in which they are stored."""
+        return isinstance(self.stored, StoredRows) and self.stored.is_portable
 
     @property
     def last(self) -> int:
@@ -166,7 +189,4 @@ class Rows:
             self._ends.append(self._ends[-1] + len(text) + 4)
 
     def _pretty(self, index: int) -> bytes:
-        try:
-            return pretty(self.shown(index), indent="  ").encode()
-        except RecursionError as error:
-            raise DamagedError(f"row {index} is nested too deeply to be shown") from error
+        return pretty(self.shown(index), indent="  ").encode()

@@ -17,6 +17,7 @@ from katafs.git import GitRepo, Oid
 from katafs.git.format.work_tree import index_file
 from katafs.git.store.pack_writer import write_pack
 from katafs.git.store.whole_pack import whole_pack
+from katafs.kata.listing import MAX_PATHS
 from katafs.kata.names import folded, is_dot_git
 from katafs.kata.spool import Extent, SpoolFile, storage_errors
 from katafs.text import decode
@@ -26,7 +27,7 @@ FILE = 0o100644
 
 _CHUNK = 1 << 20
 # a few trees can name each other so often that their files would fill any disk
-_MOST_FILES = 100_000
+_MOST_FILES = MAX_PATHS + 100  # with those beside files/
 _MOST_BYTES = 1 << 30
 # in front of it come NAME and the place where it is unpacked, and Linux takes no path of 4,096 bytes
 _LONGEST_PATH = 3000

@@ -6,22 +6,34 @@ opens its own `GitRepo`.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
-from katafs.git import Commit, GitRepo, Oid
+from katafs.git import Commit, GitRepo, Oid, read_config
+from katafs.git.budget import JSON_BYTE
 from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows, time_ns
-from katafs.kata.layouts import Layout, Root, check_version, detect, options_key, read_object, read_options, rows_of
+from katafs.kata.layouts import (
+    Layout,
+    Root,
+    check_format,
+    check_version,
+    detect,
+    options_key,
+    read_object,
+    read_options,
+    rows_of,
+)
 from katafs.kata.listing import Listing
 from katafs.kata.plain_files import plain_version
 from katafs.kata.plain_paths import set_option_in
 from katafs.kata.recent import rows_in
-from katafs.kata.snapshot import Content, Snapshot
+from katafs.kata.snapshot import Content, Snapshot, shown_json
+from katafs.kata.tip import Tip, tip_time
 from katafs.kata.walk import Walk, join_first, join_lists
 
 __all__ = ["Kata", "ReadCaches", "Tip"]
@@ -34,22 +46,6 @@ _LITTLE = 1_500.0
 # in memory, in bytes beside the rows: a value that an option was set to, an entry of a tree, an event without a tag
 _EACH = 100
 _LARGE_MANIFEST = 64 << 10  # bytes
-
-
-@dataclass(frozen=True)
-class Tip:
-    """The state of a kata at the tip of ``main``."""
-
-    commit: Commit
-    root: Root
-    layout: Layout
-    rows: Rows
-    time_ns: int
-
-    @property
-    def last(self) -> int:
-        """The newest event."""
-        return self.rows.last
 
 
 class Kata:
@@ -106,6 +102,8 @@ class Kata:
             self.repo = GitRepo(self.path, budget=self._caches.budget)
             self.era = object() if self.era is not None else None
             self.let_go()
+        if (named := read_config(self.repo.git_dir).object_format) != "sha1":
+            raise DamagedError(f"{self.path}: its objects are named by {named[:20]}, which katafs does not read")
         return self.tip_at(oid)
 
     def tip_at(self, oid: Oid) -> Tip:
@@ -118,7 +116,7 @@ class Kata:
         layout = detect(root)
         earlier = self._tip.rows if self._tip is not None else None
         rows = self._rows_in(rows_of(self.repo, root, layout), earlier)
-        return Tip(commit, root, layout, rows, _tip_time(commit, rows))
+        return Tip(commit, root, layout, rows, tip_time(commit, rows))
 
     def _rows_in(self, oid: Oid, earlier: Rows | None) -> Rows:
         """The rows in a blob, which many tips may share."""
@@ -175,12 +173,18 @@ class Kata:
     def is_writable(self) -> bool:
         """Whether katafs writes to it: its layout is one of ours or saver's, and its version not a later one."""
         try:
-            check_version(self.manifest(), self.kata_id)
-        except ReadOnlyError:
+            self.check_writable()
+        except ReadOnlyError as error:
+            self._caches.notes.note(self.kata_id, str(error))
             return False
-        except DamagedError:
-            pass  # whoever writes will be told
         return self.tip().layout.is_writable
+
+    def check_writable(self) -> None:
+        """Raises `ReadOnlyError` for a repository that git would not write to, or a later version."""
+        check_format(self.repo)
+        # whoever writes will be told of what is damaged
+        with suppress(DamagedError):
+            check_version(self.manifest(), self.kata_id)
 
     @property
     def is_stored_plain(self) -> bool:
@@ -250,6 +254,19 @@ class Kata:
             self._caches.sizes.keep(key, size)
         return size
 
+    def shown_json(self, content: Content) -> Content:
+        """What is shown of a stored JSON object (`katafs.kata.snapshot.shown_json`)."""
+        if isinstance(content, bytes):
+            return content
+        key = (self.history, content.oid)
+        known = self._caches.documents.get(key)
+        if known is None:
+            data = self.read(content, 0, sys.maxsize)
+            self.repo.budget.spend(JSON_BYTE * len(data))
+            known = shown_json(content.oid, data)
+            self._caches.documents[key] = known
+        return known
+
     def read(self, content: Content, offset: int, size: int) -> bytes:
         """Bytes of a content."""
         if isinstance(content, bytes):
@@ -258,6 +275,9 @@ class Kata:
         data = self._caches.blobs.get(key)
         if data is None:
             data = self.repo.blob(content.oid)
+            if len(data) != self.size(content):
+                # who reads was told another size, by an object that is damaged
+                raise DamagedError(f"{self.path}: {content.oid.hex()} is not as long as it says")
             # what is read in one request will be asked for again at the next event, which has most files unchanged
             if len(data) < self._caches.blobs.maxsize // 2:
                 self._caches.blobs[key] = data

@@ -11,16 +11,16 @@ other       rows that can be read, the May 2021 shape included   no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from katafs.errors import DamagedError, ReadOnlyError
-from katafs.git import GitRepo, Oid, TreeEntry
+from katafs.git import GitRepo, Oid, TreeEntry, read_config
 from katafs.git.budget import JSON_BYTE
-from katafs.kata.events import Row, parse_rows
+from katafs.kata.events import StoredRows, parse_rows
+from katafs.text import decode, parse_stored
 
 # The six options in the order that saver stores them, with what holds until one is set.
 OPTION_DEFAULTS = {
@@ -46,6 +46,13 @@ def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
         raise ReadOnlyError(
             f"kata {kata_id} is of version {version}, and this katafs knows {NEWEST_VERSION}: it is only read"
         )
+
+
+def check_format(repo: GitRepo) -> None:
+    """Raises `ReadOnlyError` for a repository that git would not write to."""
+    found = read_config(repo.git_dir)
+    if not found.may_be_written:
+        raise ReadOnlyError(f"{repo.path}: {found.why_not}: it is only read")
 
 
 class Layout(Enum):
@@ -103,7 +110,7 @@ def rows_blob(root: Root, layout: Layout) -> Oid | None:
     return root.blob(layout.rows_name)
 
 
-def read_rows(repo: GitRepo, root: Root, layout: Layout) -> list[Row]:
+def read_rows(repo: GitRepo, root: Root, layout: Layout) -> StoredRows:
     """The stored rows. Raises `DamagedError` when there are none that can be read."""
     return parse_rows(repo.blob(rows_of(repo, root, layout)))
 
@@ -156,7 +163,7 @@ def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
     try:
         data = repo.blob(oid)
         repo.budget.spend(len(data) * JSON_BYTE)
-        value = json.loads(data.decode("utf-8", "replace"))
+        value: Any = parse_stored(decode(data))
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

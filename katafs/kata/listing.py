@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
@@ -11,6 +11,11 @@ from katafs.git.budget import PATH
 # A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
 MAX_PATHS = 100_000
 MAX_DEPTH = 64
+
+
+def count_paths(files: Collection[bytes]) -> int:
+    """How many paths a `Listing` of these files has, with the directories that they need."""
+    return len(files) + len({path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F})
 
 
 class Listing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from katafs.kata.ids import is_kata_id
 from katafs.kata.kinds import Kind
 from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
 from katafs.kata.names import is_git_name
-from katafs.text import parse_strict
+from katafs.text import compact, parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")
 _COLOUR = re.compile(r"[a-z]+(_[a-z]+)*")
@@ -25,7 +24,8 @@ _STATUS = re.compile(r"-?[0-9]{1,10}")
 _LAPTOP_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_PATH = 1024
 _MAX_SUBJECT = 1000
-#: characters of a summary as compact JSON: it is repeated in the rows of every later event, and all who read these wait
+#: characters of a summary and tab_seq as compact JSON: they are repeated in the rows of every later event, and all who
+#: read these wait
 MAX_ROW = 64 << 10
 
 # How long reading a message takes, in bytes of plain text, and how many are read in the daemon itself: some 4 ms.
@@ -70,11 +70,6 @@ class Act:
     def subject(self, index: int) -> str:
         """The subject of the commit (FORMAT: commit subjects)."""
         return f"{index} {_SUBJECTS[self.kind](self.summary)}"
-
-
-def compact(value: Any) -> str:
-    """``value`` as JSON without blanks, as Ruby's ``to_json`` writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _ran(summary: Mapping[str, Any]) -> str:
@@ -137,8 +132,8 @@ def _parse(kind: Kind, data: bytes) -> Act:
     if names is not None:
         fields["summary"] = {"colour": kind.value, **{name: fields.pop(name) for name in names if name in fields}}
     act = Act(kind, **fields)
-    if len(compact(act.summary)) > MAX_ROW:
-        raise TooLargeError(f"the summary is larger than {MAX_ROW >> 10} KiB")
+    if len(compact({**act.summary, **act.tab_seq})) > MAX_ROW:
+        raise TooLargeError(f"summary and tab_seq are larger than {MAX_ROW >> 10} KiB")
     _check_kind(act)
     return act
 

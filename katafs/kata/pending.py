@@ -23,9 +23,10 @@ from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, 
 from katafs.git import repository_lock
 from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, record
-from katafs.kata.events import Row, moment_of, time_ns, time_of
+from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.layouts import rows_of
 from katafs.kata.placing import MOST_SKIPPED
 from katafs.kata.plain_act import plain_act
 from katafs.kata.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
@@ -35,11 +36,13 @@ from katafs.kata.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.verifying import has_event
 from katafs.kata.waiting import mark, unmark
 from katafs.owner import acting_as_owner
+from katafs.text import is_portable, pretty
 
 PENDING = ".katafs-pending"
 ROW_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0
 _TRIES = 20
+_OWN_KEYS = 512  # bytes of a row, at most, that its service does not say
 _ROW_PATIENCE_SECONDS = 5.0
 
 
@@ -53,6 +56,7 @@ class Pending:
         version = plain_version(self._kata.manifest())
         if version is None:
             raise NotFoundError(f"kata {kata_id} has no plain paths")
+        self._kata.check_writable()
         self.version = version
         self.rows = self._kata.tip().rows.stored
 
@@ -133,6 +137,7 @@ class Pending:
             event = self.event(index)
             if event is None:
                 raise InvalidError(f"event {index} is not whole")
+            self._check_row(row)
             return self._commit(event, row, announce)
 
     def flush(self, older_than: float, but: int | None = None) -> None:
@@ -198,12 +203,26 @@ class Pending:
         try:
             # its own row must do, if none comes
             plain_act(event, row)
+            self._check_row(row)
         except InvalidError as error:
             problems.append(str(error))
+        except TooLargeError:
+            self._remove(index)
+            raise
         if problems:
             self._remove(index)
             raise InvalidError(problems[0])
         return event
+
+    def _check_row(self, row: Row) -> None:
+        """Raises `TooLargeError` for a row with which the rows could not be read, `InvalidError` for one that some
+        parser does not take."""
+        if not is_portable(row):
+            raise InvalidError("a row is nested too deeply, or has what not every parser of JSON takes")
+        tip = self._kata.tip()
+        rows = self._kata.repo.blob_size(rows_of(self._kata.repo, tip.root, tip.layout))
+        if rows + len(pretty(row, indent="  ")) + _OWN_KEYS > MOST_ROWS:
+            raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB")
 
     def _commit(self, event: PlainEvent, row: Row, announce: Announce | None = None) -> Committed:
         committed = self._record(event, row, announce)

@@ -14,10 +14,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from katafs.errors import InvalidError, LateError
+from katafs.errors import InvalidError, LateError, TooLargeError
 from katafs.kata.events import Row
 from katafs.kata.kinds import Kind
-from katafs.kata.listing import Listing
+from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, Listing, count_paths
 from katafs.kata.message import Act, Text
 
 MOST_SKIPPED = 1_000
@@ -76,7 +76,7 @@ def check_files(act: Act, before: Set[bytes]) -> None:
     """Refuse a file event that does not go with its files, or else with those ``before`` it; nothing is stored yet.
 
     Raises `InvalidError` for a file to be made that is there or is a directory, or whose directory is a file, and for
-    one to be removed, renamed or edited that is not there.
+    one to be removed, renamed or edited that is not there; `TooLargeError` for more paths than are shown.
     """
     files = set(before if act.files is None else act.files)
     if act.kind in (Kind.FILE_DELETE, Kind.FILE_RENAME, Kind.FILE_EDIT):
@@ -90,6 +90,8 @@ def check_files(act: Act, before: Set[bytes]) -> None:
             raise InvalidError(f"{act.summary[made]!r} is there already")
         rest = files - {act.name("old_filename")} if act.kind is Kind.FILE_RENAME else files
         above = {path[: slash.start()] for slash in re.finditer(b"/", path)}
+        if len(files) + len(above) >= MAX_PATHS // MAX_DEPTH and count_paths(files | {path}) > MAX_PATHS:
+            raise TooLargeError(f"there would be more than {MAX_PATHS} files and directories")
         if above & rest or any(other.startswith(path + b"/") for other in rest):
             raise InvalidError(f"{act.summary[made]!r} is a directory, or its directory is a file")
 

@@ -6,13 +6,14 @@ import errno
 import os
 from pathlib import Path
 
-from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError
+from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError, TooLargeError
 from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, set_option
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import Pending
+from katafs.kata.plain_files import LARGEST
 from katafs.kata.plain_kata import PlainKata
 from katafs.owner import acting_as_owner
 
@@ -85,6 +86,8 @@ def _is_whole(path: Path, kata_id: str) -> bool:
 
 
 def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
+    if offset + len(data) > LARGEST:
+        raise TooLargeError(f"{os.fsdecode(name)} has {LARGEST >> 20} MiB at most")
     try:
         with acting_as_owner(path):
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -14,6 +14,7 @@ from typing import Any
 from katafs.errors import DamagedError, InvalidError, NotFoundError
 from katafs.kata.events import Row, time_of_ns
 from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
+from katafs.kata.listing import MAX_PATHS
 from katafs.kata.message import check_path
 from katafs.kata.placing import MOST_SKIPPED
 from katafs.kata.plain_files import event_indexes, mtime_ns, plain_version, read_file
@@ -179,6 +180,8 @@ def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mappin
         except (InvalidError, UnicodeEncodeError) as error:
             problems.append(f"event {index}: {error}")
     directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+    if len(files) + len(directories) > MAX_PATHS:
+        problems.append(f"event {index}: there are more than {MAX_PATHS} files and directories")
     for path in directories & files.keys():
         # as saver does (FORMAT §2.2)
         del files[path]

@@ -15,10 +15,9 @@ from katafs.kata.converting import absent_parts
 from katafs.kata.events import Row, Rows
 from katafs.kata.layouts import OPTION_DEFAULTS, read_object
 from katafs.kata.listing import Listing
-from katafs.kata.message import compact
 from katafs.kata.plain_kata import OUTPUT_NAMES
 from katafs.kata.snapshot import BlobId, Snapshot
-from katafs.text import decode
+from katafs.text import compact, decode
 
 # keys that came with later services
 _LATER_KEYS = ("type", "diff_added_count", "diff_deleted_count", "laptop_id", "tab_seq")

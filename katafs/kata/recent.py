@@ -12,7 +12,7 @@ import cachetools
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, Oid
 from katafs.git.budget import JSON_BYTE
-from katafs.kata.events import Row, parse_rows
+from katafs.kata.events import StoredRows, parse_rows
 
 # bytes as stored, of all together and of one kata's; in memory rows take some three times as many
 _MOST, _LARGEST = 1 << 20, 1 << 19
@@ -25,7 +25,7 @@ class _Known(NamedTuple):
     oid: Oid
     size: int
     digest: bytes
-    rows: list[Row]
+    rows: StoredRows
 
 
 # by repository; writers are threads
@@ -33,7 +33,7 @@ _known: cachetools.LRUCache[Path, _Known] = cachetools.LRUCache(_MOST, getsizeof
 _lock = threading.Lock()
 
 
-def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row]:
+def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows:
     """The rows in a blob, whose ``text`` may be at hand; not to be changed. Raises `DamagedError`."""
     rows = grown_rows(repo, oid, text)
     if rows is None:
@@ -44,7 +44,7 @@ def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row]:
     return rows
 
 
-def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row] | None:
+def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows | None:
     """The same where they are known, or some follow those that are: that takes a millisecond, however many there are.
     None elsewhere."""
     with _lock:
@@ -63,7 +63,7 @@ def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> list[Row] 
     return rows
 
 
-def _with_added(known: _Known, text: bytes) -> list[Row] | None:
+def _with_added(known: _Known, text: bytes) -> StoredRows | None:
     """The rows where some follow those that are known; None where something else is there.
 
     To compare a digest takes a tenth of parsing.
@@ -74,12 +74,12 @@ def _with_added(known: _Known, text: bytes) -> list[Row] | None:
     ):
         return None
     try:
-        return known.rows + parse_rows(b"[" + text[known.size + 1 :])
+        return known.rows.grown(parse_rows(b"[" + text[known.size + 1 :]))
     except DamagedError:
         return None
 
 
-def keep_rows(repo: GitRepo, oid: Oid, text: bytes, rows: list[Row]) -> None:
+def keep_rows(repo: GitRepo, oid: Oid, text: bytes, rows: StoredRows) -> None:
     """Keep what `parse_rows` says of the text of a blob."""
     stripped = text.rstrip()
     if len(text) > _LARGEST or not (stripped.startswith(b"[") and stripped.endswith(_END)):

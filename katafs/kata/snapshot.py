@@ -10,7 +10,7 @@ from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows
 from katafs.kata.layouts import Layout, Root, read_truncations
 from katafs.kata.listing import Listing
-from katafs.text import decode, pretty_bytes
+from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,18 @@ class BlobId:
 Content = bytes | BlobId
 
 OUTPUTS = {b"stdout": b"", b"stderr": b"", b"status": b"0"}
+
+
+def shown_json(oid: Oid, data: bytes) -> Content:
+    """What is shown of a stored JSON object: its blob, or, where that is none or not every parser would take it, one
+    that they take."""
+    try:
+        value: Any = parse_stored(decode(data))
+        if not isinstance(value, dict):
+            return pretty_bytes({})
+        return BlobId(oid) if is_portable_json(data) else pretty_bytes(value)
+    except (ValueError, RecursionError):
+        return pretty_bytes({})
 
 
 @dataclass(frozen=True)
@@ -71,11 +83,11 @@ class Snapshot:
             return {"files": {}, "stdout": False, "stderr": False, "status": False}
         return read_truncations(repo, self.root)
 
-    def stored_json(self, name: bytes) -> BlobId | None:
-        """``event.json`` or ``events_summary.json`` where the layout stores it for this very event."""
+    def stored_summary(self) -> BlobId | None:
+        """``events_summary.json`` where the layout stores it for this very event."""
         if self.layout is not Layout.NATIVE or self.is_outage:
             return None
-        oid = self.root.blob(name)
+        oid = self.root.blob(b"events_summary.json")
         return BlobId(oid) if oid is not None else None
 
     def stored_events(self) -> BlobId | None:

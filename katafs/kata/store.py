@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from katafs.caching import CountedCache
-from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases
 from katafs.git.odb.parts import clear_parts
@@ -17,6 +20,7 @@ from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
 from katafs.kata.recent import forget_rows
 
+_BEING_MADE = 60.0  # seconds
 _OPEN_KATAS = 128  # with their rows, some hundred KiB each
 
 
@@ -40,6 +44,18 @@ class Store:
         self.budget = self._caches.budget
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
+        with suppress(OSError):
+            self._device = os.stat(root).st_dev
+
+    def check_there(self) -> None:
+        """Raises `StorageError` (EIO) where the store was unmounted: what is in its place is empty, and to stay so."""
+        try:
+            is_another = os.stat(self.root).st_dev != self._device
+            if not is_another or os.listdir(self.root):
+                return
+        except OSError as error:
+            raise StorageError(f"{self.root}: {error.strerror}", error.errno or errno.EIO) from error
+        raise StorageError(f"{self.root} was unmounted", errno.EIO)
 
     def path(self, parts: str) -> Path:
         """The directory of ``""``, ``"Ab"``, ``"AbCd"`` or ``"AbCdEf"``."""
@@ -119,9 +135,19 @@ class Store:
         """Whether the kata is a git repository whose events can be read."""
         try:
             self.kata(kata_id).tip()
-        except (NotFoundError, DamagedError):
+        except NotFoundError:
+            return False
+        except DamagedError as error:
+            # of what is only being made nothing is to be said
+            with suppress(NotFoundError):
+                if time.time() - self.status(kata_id).st_mtime > _BEING_MADE:
+                    self._caches.notes.note(kata_id, f"it is shown as its .git alone: {error}")
             return False
         return True
+
+    def rest(self) -> None:
+        """To be called from time to time."""
+        self._caches.notes.rest()
 
     def look_again(self) -> None:
         """From now on what is on disk may be something else: to be called for each question from outside, and after

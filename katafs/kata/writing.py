@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from katafs.errors import InvalidError, ReadOnlyError
+from katafs.errors import InvalidError, ReadOnlyError, TooLargeError
 from katafs.git import GitRepo, GitWriter, Oid
 from katafs.kata.diff import line_counts
-from katafs.kata.events import Row, time_of
+from katafs.kata.events import MOST_ROWS, Row, StoredRows, time_of
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import (
     Layout,
     Root,
+    check_format,
     check_version,
     detect,
     read_object,
@@ -36,7 +37,7 @@ class Head:
     root: Root
     layout: Layout
     rows_text: bytes
-    rows: list[Row]
+    rows: StoredRows
 
     @classmethod
     def read(cls, repo: GitRepo, oid: Oid) -> Head:
@@ -46,6 +47,7 @@ class Head:
         rows_oid = rows_blob(root, layout)
         if not layout.is_writable or rows_oid is None:
             raise ReadOnlyError(f"{repo.path} is stored in a layout that is read-only")
+        check_format(repo)
         check_version(read_object(repo, root.blob(b"manifest.json")), "".join(repo.path.parts[-3:]))
         text = repo.blob(rows_oid)
         return cls(oid, root, layout, text, rows_in(repo, rows_oid, text))
@@ -173,11 +175,15 @@ class KataWriter:
     ) -> Head:
         stored = {name: self.git.blob(data) for name, data in blobs.items()}
         tree = self.git.tree(head.root.tree, stored, subtrees)
-        seconds = int(self._moment.timestamp())
+        # git has no time before 1970
+        seconds = max(int(self._moment.timestamp()), 0)
         email = f"{self._kata_id}@cyber-dojo.org"
         commit = self.git.commit(tree, [head.commit], subject, self._kata_id, email, seconds)
-        text = blobs.get(head.layout.rows_name, head.rows_text)
-        return Head(commit, Root.read(self.repo, tree), head.layout, text, [*head.rows, *added])
+        text = blobs.get(head.layout.rows_name)
+        if text is None:
+            return Head(commit, Root.read(self.repo, tree), head.layout, head.rows_text, head.rows)
+        rows = StoredRows([*head.rows, *added], is_portable=True)
+        return Head(commit, Root.read(self.repo, tree), head.layout, text, rows)
 
 
 def _event_blobs(head: Head, act: Act, rows: list[Row], flags: Mapping[str, bool]) -> Mapping[bytes, bytes]:
@@ -201,9 +207,14 @@ def _event_blobs(head: Head, act: Act, rows: list[Row], flags: Mapping[str, bool
 
 
 def _with_rows(head: Head, rows: list[Row], *, ruby: bool) -> bytes:
-    """The rows with these at the end. Those that are there keep their very bytes, whoever wrote them."""
+    """The rows with these at the end. Those that are there keep their very bytes, whoever wrote them, unless some
+    parser would not take them. Raises `TooLargeError` for more than are read."""
     text = head.rows_text.rstrip()
-    if text.startswith(b"[\n") and text.endswith(b"\n]"):
+    if head.rows.is_portable and text.startswith(b"[\n") and text.endswith(b"\n]"):
         added = [b",\n  " + pretty(row, ruby=ruby, indent="  ").encode() for row in rows]
-        return text[:-2] + b"".join(added) + b"\n]"
-    return pretty([*head.rows, *rows], ruby=ruby).encode()
+        text = text[:-2] + b"".join(added) + b"\n]"
+    else:
+        text = pretty([*head.rows, *rows], ruby=ruby).encode()
+    if len(text) > MOST_ROWS:
+        raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB, and could not be read")
+    return text

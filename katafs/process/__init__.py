@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import pickle
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -60,12 +61,14 @@ def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments:
         except TimeoutError as error:
             raise _too_large(work, arguments, f"{limits.seconds:g} s") from error
         except _KilledError as killed:
-            limit = f"{limits.processor_seconds} s of processor time, or memory ({killed})"
-            raise _too_large(work, arguments, limit) from killed
+            if killed.status == -signal.SIGXCPU:
+                raise _too_large(work, arguments, f"{limits.processor_seconds} s of processor time") from killed
+            log.info("%s: %s, and is begun again", _name(work), killed)
+            continue
         except Gone:
             continue
         return _result(limits, said, work, arguments)
-    raise ExhaustedError("whoever is to do it is killed again and again", errno.EAGAIN)
+    raise ExhaustedError(f"{_name(work)}: whoever is to do it ends again and again", errno.EAGAIN)
 
 
 def rest() -> None:
@@ -74,7 +77,11 @@ def rest() -> None:
 
 
 class _KilledError(Exception):
-    """The worker ended without an answer."""
+    """The worker ended without an answer: its exit status, negative for a signal. Who killed it, nobody knows."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"a worker ended with {f'signal {-status}' if status < 0 else f'exit status {status}'}")
+        self.status = status
 
 
 def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> bytes:
@@ -87,7 +94,7 @@ def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> bytes
             size = wire.LENGTH.unpack(_read(end, wire.LENGTH.size, deadline))[0]
             return _read(end, size, deadline)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise _KilledError(_cause(ending)) from error
+            raise _KilledError(_ended(ending)) from error
 
 
 def _read(end: socket.socket, size: int, deadline: float) -> bytes:
@@ -101,7 +108,7 @@ def _read(end: socket.socket, size: int, deadline: float) -> bytes:
     return bytes(data)
 
 
-def _cause(ending: socket.socket) -> str:
+def _ended(ending: socket.socket) -> int:
     """How a worker ended. Raises `Gone` when it died with its nursery, `ExhaustedError` when it was never there."""
     ending.settimeout(5)
     try:
@@ -113,7 +120,7 @@ def _cause(ending: socket.socket) -> str:
     kind, value = wire.ENDED.unpack(said)
     if kind == wire.NOT_STARTED:
         raise ExhaustedError(f"no process can be started: {os.strerror(value)}", value or errno.EAGAIN)
-    return f"signal {-value}" if value < 0 else f"exit status {value}"
+    return int(value)
 
 
 def _result(limits: Limits, said: bytes, work: Work, arguments: tuple[object, ...]) -> object:

@@ -19,7 +19,8 @@ class Limits:
     nice: int = 5
 
     def impose(self) -> None:
-        """On the process that calls this. More of the file is EFBIG, more processor time SIGKILL."""
+        """On the process that calls this. More of the file is EFBIG, more processor time SIGXCPU: SIGKILL would look
+        like that of somebody else."""
         os.nice(self.nice)
         limit_memory(self.memory)
         # not a limit that the daemon itself has to be under, lowered
@@ -39,4 +40,5 @@ def limit_memory(size: int) -> None:
 def _lower(kind: int, value: int) -> None:
     hard = resource.getrlimit(kind)[1]
     lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (lowest, lowest))
+    has_room = kind == resource.RLIMIT_CPU and lowest != hard
+    resource.setrlimit(kind, (lowest, lowest + has_room))

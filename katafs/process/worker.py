@@ -33,7 +33,10 @@ def work(task: int, output: int | None = None) -> None:
             failure = OSError(error.errno, str(error))
         except Exception as error:  # noqa: BLE001 - the parent is told
             failure = RuntimeError(repr(error))
-        answer = pickle.dumps((result, failure), pickle.HIGHEST_PROTOCOL)
+        try:
+            answer = pickle.dumps((result, failure), pickle.HIGHEST_PROTOCOL)
+        except MemoryError as error:
+            answer = pickle.dumps((None, error), pickle.HIGHEST_PROTOCOL)
         end.sendall(wire.LENGTH.pack(len(answer)))
         end.sendall(answer)
 

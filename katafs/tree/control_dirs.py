@@ -27,9 +27,9 @@ class TipBlob(ContentFile):
 
 def option(number: int, ctx: Context, kata: Kata) -> Node:
     """The file of an option in ``config/``."""
-    if kata.plain_version() is not None:
-        return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
     if kata.is_writable():
+        if kata.plain_version() is not None:
+            return MigratingOption(number, ctx.controls, kata, ctx.owner(kata))
         return OptionFile(number, ctx.controls, kata, ctx.owner(kata))
     name = OPTIONS[number].decode()
     key = Key(FIXED, kata.kata_id, FIRST_OPTION + number)

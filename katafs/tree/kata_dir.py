@@ -210,7 +210,8 @@ def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
     oid = kata.tip().root.blob(name)
     if oid is None:
         raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
-    return TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, BlobId(oid))
+    content = BlobId(oid) if which == README else kata.shown_json(BlobId(oid))
+    return TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, content)
 
 
 _BY_NAME = {

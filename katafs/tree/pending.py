@@ -111,6 +111,7 @@ class AppendedEvents(Stored):
         super().__init__(key, owner, mtime_ns)
         self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
         self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
+        self.mode = self.mode if kata.is_writable() else File.mode
 
     def size(self) -> int:
         return len(self._data)
@@ -128,6 +129,7 @@ class PlainOption(Stored):
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
         super().__init__(key, owner, mtime_ns)
         self.kata_id, self._path, self._data, self._name = kata.kata_id, kata.path, data, name
+        self.mode = self.mode if kata.is_writable() else File.mode
 
     def size(self) -> int:
         return len(self._data)
@@ -172,6 +174,7 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
     path, kata_id = kata.home, kata.kata_id
     if version is None:
         raise refuse_write()
+    kata.check_writable()
     if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
         begun_in(ctx, kata_id, name)
         return partial(_begin_event, path, kata_id, index)

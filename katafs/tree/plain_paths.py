@@ -16,11 +16,11 @@ from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.listing import Listing
-from katafs.kata.message import compact
 from katafs.kata.plain_create import DIRECTORY, write_plain
 from katafs.kata.plain_files import event_of
 from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.snapshot import Snapshot
+from katafs.text import compact
 from katafs.tree.context import Context
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (

@@ -50,6 +50,7 @@ class PrefixDir(Directory):
         """mkdir(2) of what is named like a part of a kata id: how a service begins a kata."""
         if not is_directory or not is_id_part(name.decode("ascii", "replace")):
             raise refuse_write()
+        self._ctx.store.check_there()
         path = self._ctx.store.path(self._parts + name.decode())
         return lambda attempt: make_new(path, is_directory=True, attempt=attempt)
 

@@ -7,6 +7,7 @@ from katafs.kata.events import Rows
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.snapshot import OUTPUTS, Content, Snapshot
+from katafs.text import pretty
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.
 SELF, FILES, CONFIG, DOCUMENT, STORED_EVENTS = 0, 1, 2, 3, 4
@@ -41,17 +42,20 @@ def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
     elif slot in _OPTION_NAMES:
         content = kata.options(snapshot)[_OPTION_NAMES[slot]].encode() + b"\n"
     elif name == b"manifest.json":
-        content = snapshot.manifest()
+        content = kata.shown_json(snapshot.manifest())
     elif name == b"truncations.json":
-        content = snapshot.truncations(kata.repo)
+        content = kata.shown_json(snapshot.truncations(kata.repo))
+    elif name == b"event.json":
+        content = kata.tip().rows.text(snapshot.index)
     elif name:
-        content = snapshot.stored_json(name)
-        if content is None and name == b"events_summary.json":
-            return kata.tip().rows
+        rows = kata.tip().rows
+        content = snapshot.stored_summary() if rows.is_portable else None
         if content is None:
-            content = kata.tip().rows.text(snapshot.index)
+            return rows
     elif slot == STORED_EVENTS:
         content = snapshot.stored_events()
+        if not kata.tip().rows.is_portable:
+            content = pretty(kata.tip().rows.stored, ruby=True).encode()
     if content is None:
         raise NotFoundError(f"event {snapshot.index} has no slot {slot}")
     return content

@@ -85,9 +85,9 @@ def test_event_json_of_another_event(store: Path) -> None:
 
 
 def test_a_configuration_that_is_refused(kata: Path) -> None:
-    (kata / ".git" / "config").write_text("[include]\npath = /nowhere\n")
-    make_old(kata)
     before = references(kata)
+    (kata / ".git" / "config").write_text("#" * 70_000)
+    make_old(kata)
     assert "move .git/config away" in left(kata, "config-refused").advice
     (kata / ".git" / "config").unlink()
     assert_mended(kata, before, "config-missing")

@@ -78,8 +78,8 @@ class HistoryWriter(ObjectHasher):
     def __init__(self, git_dir: Path) -> None:
         """Make the directories of a repository; ``git_dir`` must not be there."""
         self._git_dir = git_dir
-        for directory in ("objects/pack", "objects/info", "refs/heads", "refs/tags"):
-            (git_dir / directory).mkdir(parents=True)
+        for directory in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads", "refs/tags"):
+            (git_dir / directory).mkdir()
         self._pack_path = git_dir / "objects/pack/new.pack"
         self._file: BufferedRandom = open(self._pack_path, "x+b")  # noqa: SIM115 - closed by finish and close
         self._writer = PackWriter(self._file)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Self
 
 import pygit2
+from pygit2.enums import RepositoryInitFlag
 
-from katafs.errors import DamagedError, InvalidError
+from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.format.tree import build_tree
+from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
@@ -33,7 +35,8 @@ _MOST_THERE = 100_000  # objects
 def init_repository(path: Path, name: str, email: str) -> GitRepo:
     """Make an empty, non-bare repository in ``path``: branch ``main``, that identity, no hooks or templates."""
     with storing("a new repository", path):
-        repo = pygit2.init_repository(str(path), initial_head="main", template_path="")
+        # not MKPATH, which would build up a store that has gone
+        repo = pygit2.init_repository(str(path), initial_head="main", template_path="", flags=RepositoryInitFlag.MKDIR)
         repo.config["user.name"] = name
         repo.config["user.email"] = email
     return GitRepo(path)
@@ -118,8 +121,12 @@ class GitWriter:
         """Make an object. One that `build_on` found, and is whole, is not stored again.
 
         Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
-        would drop them.
+        would drop them. Raises `TooLargeError` for what no reader would read.
         """
+        if len(data) > IN_MEMORY:
+            raise TooLargeError(
+                f"what is to be stored has parts of more than {IN_MEMORY >> 20} MiB, which nobody could read"
+            )
         oid = object_id(kind, data)
         if oid not in self._there or not self.repo.objects.has(oid):
             self.repo.objects.pending[oid] = (kind, data)

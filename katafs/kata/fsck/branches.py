@@ -13,6 +13,7 @@ from katafs.git import GitRepo, Oid, packed_references, read_reference
 from katafs.git.files import open_plain
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
+from katafs.git.store.storing import make_parents
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
@@ -30,7 +31,7 @@ def directories(exam: Examination) -> Iterator[Problem]:
     """git takes no directory for a repository that has no ``refs``."""
     missing = [name for name in ("refs/heads", "refs/tags") if not (exam.git_dir / name).is_dir()]
     if missing:
-        steps = [partial((exam.git_dir / name).mkdir, parents=True, exist_ok=True) for name in missing]
+        steps = [partial(make_parents, exam.git_dir / name, exam.git_dir) for name in missing]
         names = " and ".join(f".git/{name}" for name in missing)
         yield Problem("refs-missing", f"there is no directory {names}", each([*steps]))
 

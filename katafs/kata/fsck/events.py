@@ -15,13 +15,17 @@ from katafs.kata.layouts import Layout, Root, rows_blob
 from katafs.kata.listing import Listing
 
 _BACKUP = "take what is missing from a backup"
+_ALONE = (
+    "the kata shows .git alone; take it from a backup, or go back to an event N that can be read, as the owner:"
+    " git branch before main; git update-ref refs/heads/main refs/tags/N"
+)
 
 
 def readable(exam: Examination) -> Iterator[Problem]:
     """The events can be read at all."""
     if exam.main is not None and exam.tip is None:
         message = f"its events cannot be read: {exam.tip_or_why}"
-        yield Problem("events-unreadable", message, advice="the kata shows .git alone; take it from a backup")
+        yield Problem("events-unreadable", message, advice=_ALONE)
 
 
 def rows(exam: Examination) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from katafs.errors import DamagedError, KataError
+from katafs.errors import DamagedError, KataError, why
 from katafs.git import GitRepo, Oid, Reference, references
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.verify import is_there
@@ -228,7 +228,7 @@ def is_index(text: str) -> bool:
 
 def reason(error: Exception) -> str:
     """Why something failed, without the path of the repository in front of it."""
-    text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    text = why(error)
     return printable(text.partition("/.git: ")[2] or text, 300)
 
 

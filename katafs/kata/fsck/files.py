@@ -36,9 +36,12 @@ def owners_and_modes(exam: Examination) -> Iterator[Problem]:
         owner = os.lstat(exam.path).st_uid
         message = f"{_some(foreign)} not owned by the owner of the kata's directory, user {owner}"
         # else it may be the directory that was given to the wrong one
-        is_clear = len(foreign) * 2 < exam.scan.count
+        is_clear = (len(foreign) + len(exam.scan.closed)) * 2 < exam.scan.count
         advice = "" if is_clear else "chown -R the kata to the user whose it is"
         yield Problem("wrong-owner", message, mend if is_clear else None, advice, needs_root=True)
+    if closed := exam.scan.closed:
+        message = f"{_some(closed)} somebody else's, and nothing that the kata's owner may read"
+        yield Problem("wrong-owner", message, advice="look at what it is, and chown it where it is the kata's")
     if modes := exam.scan.wrong_modes:
         message = f"{_some(modes)} closed to the owner of the kata, or open for everybody to write"
         yield Problem("wrong-mode", message, mend, needs_root=True)

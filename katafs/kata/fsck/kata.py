@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
-from katafs.git import repository_lock
+from katafs.git import read_config, repository_lock
 from katafs.git.store.verify import Damage
 from katafs.kata.fsck import branches, events, files, manifest, objects, packs, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
@@ -89,7 +89,7 @@ def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> l
                 with acting_as_owner(path.parent):
                     problem.mend()
                 state = State.MENDED
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the next one is tried
                 state, advice = State.LEFT, f"it could not be mended: {reason(error)}"
         found.append(Finding(kata_id, problem.code, problem.message, state, advice))
     return found
@@ -117,10 +117,13 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        self._repair = self._repair and manifest.later_version(exam) is None
+        is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
+        self._repair = self._repair and is_ours
+        if read_config(exam.git_dir).object_format != "sha1":
+            return self._findings([*self._found_by((settings.config,), exam)])
         if not self._is_quick:
-            self._damage = objects.look(exam)
-        self._long = list(self._found_by(LONG_CHECKS, exam))
+            self._look_at_objects(exam)
+        self._long += self._found_by(LONG_CHECKS, exam)
         first = self._look(exam)
         if all(problem.is_note for problem in first) and not self._damage and not files.young_locks(exam):
             return self._findings(first)
@@ -129,6 +132,13 @@ class _KataCheck:
             time.sleep(max(0.0, _APART - (time.monotonic() - started)))
         with repository_lock(self._path / ".git", _PATIENCE):
             return self._findings(self._again(first))
+
+    def _look_at_objects(self, exam: Examination) -> None:
+        try:
+            self._damage = objects.look(exam)
+        except Exception as error:  # noqa: BLE001 - as above
+            message = f"its objects could not be checked: {reason(error)}"
+            self._long.append(Problem("unchecked", message, advice="see the other findings"))
 
     def _exam(self) -> Examination:
         return Examination(self._path, self._id, is_quick=self._is_quick)
@@ -141,8 +151,7 @@ class _KataCheck:
         for check in checks:
             try:
                 yield from check(exam)
-            except (KataError, OSError) as error:
-                # an object that cannot be read, of which the check of objects tells more
+            except Exception as error:  # noqa: BLE001 - an object that cannot be read, or what nobody has thought of
                 name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
                 message = f"{name} could not be checked: {reason(error)}"
                 yield Problem("unchecked", message, advice="see the other findings")
@@ -192,7 +201,7 @@ class _KataCheck:
             as_root = problem.needs_root and os.geteuid() == 0
             with nullcontext() if as_root else acting_as_owner(self._path):
                 problem.mend()
-        except (KataError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - the next one is tried
             self._failed[key] = reason(error)
         else:
             self._mended[key] = problem

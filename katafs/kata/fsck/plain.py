@@ -45,7 +45,7 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
     lacking, wrong = [], []
     for index in indexes:
         file = path / f"{index}/event.json" if version == 0 else path / f"{index}.event.json"
-        if not file.is_file():
+        if type(index) is not int or not file.is_file():
             lacking.append(index)
         elif not is_quick and not isinstance(_read(file), dict):
             wrong.append(index)

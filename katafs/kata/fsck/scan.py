@@ -24,8 +24,10 @@ class Scan:
     #: age in seconds by path, of lock files, and of temporary files among the objects
     locks: dict[str, float] = field(default_factory=dict)
     temporary: dict[str, float] = field(default_factory=dict)
-    #: not the owner's; too closed for the owner, or open to everybody
+    #: not the owner's: what he can read anyway, and may be given; what he may only have moved here; too closed for the
+    #: owner, or open to everybody
     foreign: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
     wrong_modes: list[str] = field(default_factory=list)
     #: neither files nor directories
     odd: list[str] = field(default_factory=list)
@@ -75,8 +77,8 @@ def _look(found: Scan, name: str, status: os.stat_result, owner: int) -> None:
         return
     found.count += 1
     if status.st_uid != owner:
-        found.foreign.append(name)
-    if is_wrong_mode(mode):
+        (found.foreign if may_be_given(status) else found.closed).append(name)
+    elif is_wrong_mode(mode):
         found.wrong_modes.append(name)
     if not is_directory:
         base = name.rpartition("/")[2]
@@ -92,11 +94,19 @@ def is_wrong_mode(mode: int) -> bool:
     return mode & needed != needed or bool(mode & stat.S_IWOTH)
 
 
-def mend_owners_and_modes(path: Path) -> None:
-    """Give all of ``.git``, and the manifest, to the owner of the kata's directory, and make it usable for him.
+def may_be_given(status: os.stat_result) -> bool:
+    """Whether a file or directory of somebody else's gives its new owner nothing that he could not have: he may have
+    moved it to where it is, and may be waiting for just that."""
+    if stat.S_ISDIR(status.st_mode):
+        return status.st_mode & 0o005 == 0o005
+    return bool(status.st_mode & stat.S_IROTH) and status.st_nlink == 1
 
-    With root's powers in a directory of somebody else: each file is opened without following links, and must have no
-    other name, so that nothing outside can be hit, whatever the owner moves about meanwhile.
+
+def mend_owners_and_modes(path: Path) -> None:
+    """Give what is in ``.git``, and the manifest, to the owner of the kata's directory, and make it usable for him.
+
+    With root's powers in a directory of somebody else, who may move and link there what he cannot read: each file is
+    opened without following links, and must have no other name, be a plain one, and readable for everybody already.
     """
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -131,7 +141,10 @@ def _mend(fd: int, owner: os.stat_result) -> None:
     if not is_directory and (not stat.S_ISREG(status.st_mode) or status.st_nlink != 1):
         return
     if status.st_uid != owner.st_uid:
+        if not may_be_given(status):
+            return
         os.fchown(fd, owner.st_uid, owner.st_gid)
+        status = os.fstat(fd)
     if is_wrong_mode(status.st_mode):
         needed = stat.S_IRWXU if is_directory else stat.S_IRUSR
         os.fchmod(fd, (stat.S_IMODE(status.st_mode) | needed) & ~stat.S_IWOTH)

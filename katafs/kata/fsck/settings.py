@@ -8,18 +8,16 @@ import stat
 from collections.abc import Iterator
 from functools import partial
 
-from katafs.errors import KataError
-from katafs.git import read_reference
-from katafs.git.config import check_config
+from katafs.git import read_config
 from katafs.git.files import open_plain
-from katafs.kata.fsck.exam import Examination, reason
+from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
 
 # what git and libgit2 write when they make a repository; anything else was put there
 _USUAL_SETTINGS = re.compile(
     r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks)|"
-    r"user\.(name|email)|gc\.auto|init\.defaultbranch|safe\.directory"
+    r"user\.(name|email)|gc\.auto|extensions\.preciousobjects|init\.defaultbranch|safe\.directory"
 )
 _CONFIG = "[core]\n\tbare = false\n\trepositoryformatversion = 0\n\tfilemode = true\n\tlogallrefupdates = true\n"
 _CONFIG_USER = "[user]\n\tname = {0}\n\temail = {0}@cyber-dojo.org\n"
@@ -46,7 +44,7 @@ def hooks(exam: Examination) -> Iterator[Problem]:
 
 
 def config(exam: Examination) -> Iterator[Problem]:
-    """The configuration: there, small, without includes, one that libgit2 opens. What is unusual is told."""
+    """The configuration: there, and one with which git would write to the repository. What is unusual is told."""
     path = exam.git_dir / "config"
     try:
         with open(path, "rb", opener=open_plain) as file:
@@ -63,14 +61,13 @@ def config(exam: Examination) -> Iterator[Problem]:
     if unusual:
         message = f".git/config sets {', '.join(map(printable, unusual[:5]))}: katafs does not obey it, git may"
         yield Problem("config-unusual", message, is_note=True)
-    head = read_reference(exam.git_dir, "HEAD")
-    # without these libgit2 sees no repository at all, of which other checks tell
-    if head is not None and (head.oid or head.target) and (exam.git_dir / "refs").is_dir():
-        try:
-            check_config(exam.repo)
-        except KataError as error:
-            advice = "move .git/config away; --repair then writes a plain one"
-            yield Problem("config-refused", f"git and saver cannot write to the kata: {reason(error)}", advice=advice)
+    found = read_config(exam.git_dir)
+    if not found.may_be_written:
+        message = f"{printable(found.why_not, 300)}: it is only read, and not mended"
+        advice = "where that is a mistake, move .git/config away; --repair then writes a plain one"
+        yield Problem("config-refused", message, advice=advice)
+    elif found.is_precious:
+        yield Problem("precious", "extensions.preciousObjects is set: its packs are left as they are", is_note=True)
 
 
 def _settings(text: bytes) -> set[str]:

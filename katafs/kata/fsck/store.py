@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from katafs.errors import KataError
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Finding, State, printable
@@ -72,7 +71,7 @@ def _below(store: Path, first: str, *, repair: bool, is_quick: bool) -> Iterator
 def _check(store: Path, kata_id: str, *, repair: bool, is_quick: bool) -> Result:
     try:
         findings = check_kata(kata_path(store, kata_id), kata_id, repair=repair, is_quick=is_quick)
-    except (KataError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever one holds, the next is looked at
         return Result(kata_id, failure=reason(error))
     return Result(kata_id, findings)
 
