@@ -264,7 +264,7 @@ class Kata:
             data = self.read(content, 0, sys.maxsize)
             self.repo.budget.spend(JSON_BYTE * len(data))
             known = shown_json(content.oid, data)
-            self._caches.documents[key] = known
+            self._caches.documents.keep(key, known)
         return known
 
     def read(self, content: Content, offset: int, size: int) -> bytes:
@@ -321,17 +321,3 @@ class Kata:
 
     def _options_in(self, commit: Oid) -> dict[str, str]:
         return self._options_at(Root.read(self.repo, self.repo.commit(commit).tree), self.tip().layout)
-
-
-def _tip_time(commit: Commit, rows: Rows) -> int:
-    """The time of the newest commit in ns, different for every tip, so that the kernel sees that a directory changed.
-
-    A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id, as
-    two events of one microsecond would leave the kernel with the listing that it has.
-    """
-    subject = commit.subject.split(b" ", 1)[0]
-    if subject == str(rows.last).encode():
-        own = time_ns(rows.stored[rows.last])
-        if own is not None:
-            return own + int.from_bytes(commit.oid[:4]) % 1000
-    return commit.time * _SECOND + int.from_bytes(commit.oid[:4]) % _SECOND
