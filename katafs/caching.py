@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -65,8 +64,10 @@ class Shared(Generic[_K, _V]):
         # no lock: each of these is one step to other threads
         found = self._known.get(key)
         if found is not None:
-            with contextlib.suppress(KeyError):
+            try:
                 self._known.move_to_end(key)
+            except KeyError:
+                pass
         return found
 
     def keep(self, key: _K, value: _V) -> None:

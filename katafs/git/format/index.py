@@ -21,6 +21,7 @@ HEAD = 8 + 256 * 4
 _MAGIC = b"\xfftOc\0\0\0\2"
 _TRAILER = 40
 _PAIR = struct.Struct(">2I")
+_NUMBER = struct.Struct(">I").unpack_from
 _FAR = 0x80000000
 # ids that are compared one after the other: Python takes longer for a step of a binary search
 _FEW = 256
@@ -68,25 +69,38 @@ def parse_head(head: bytes, size: int) -> Shape:
 
 
 def find(read: Read, shape: Shape, oid: Oid) -> int | None:
-    """Where the entry of an object begins; None when it is not in this index."""
+    """Where the entry of an object begins; None when it is not in this index, of which only some parts are read."""
     version, high, start, stride, _ = shape
-    low = 0
-    if high > _FEW:
-        table = 8 if version == 2 else 0
-        first = oid[0]
-        low, high = _PAIR.unpack(read(table + 4 * first - 4, 8) if first else bytes(4) + read(table, 4))
+    table, first = 8 if version == 2 else 0, oid[0]
+    low, high = _PAIR.unpack(read(table + 4 * first - 4, 8) if first else bytes(4) + read(table, 4))
     while high - low > _FEW:
         middle = (low + high) // 2
         if read(start + stride * middle, 20) <= oid:
             low = middle
         else:
             high = middle
-    block = read(start + stride * low, stride * (high - low))
-    at = block.find(oid)
+    at = _place(read(start + stride * low, stride * (high - low)), 0, stride * (high - low), stride, oid)
+    return _offset(read, shape, low + at) if at >= 0 else None
+
+
+def find_in(data: bytes, shape: Shape, oid: Oid) -> int | None:
+    """The same, in an index that is in memory."""
+    version, count, start, stride, _ = shape
+    at = _place(data, start, start + stride * count, stride, oid)
+    if at < 0:
+        return None
+    if version == 2 and not (offset := _NUMBER(data, HEAD + 24 * count + 4 * at)[0]) & _FAR:
+        return int(offset)
+    return _offset(lambda place, size: data[place : place + size], shape, at)
+
+
+def _place(data: bytes, start: int, end: int, stride: int, oid: Oid) -> int:
+    """The position of an id among those that begin there; -1 when it is not one of them."""
+    at = data.find(oid, start, end)
     # the end of one id and the start of the next are none
-    while at >= 0 and at % stride:
-        at = block.find(oid, at + 1)
-    return _offset(read, shape, low + at // stride) if at >= 0 else None
+    while at >= 0 and (at - start) % stride:
+        at = data.find(oid, at + 1, end)
+    return (at - start) // stride if at >= 0 else -1
 
 
 def _offset(read: Read, shape: Shape, position: int) -> int:

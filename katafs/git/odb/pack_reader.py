@@ -12,7 +12,7 @@ from katafs.git.format.delta import apply_delta, delta_sizes
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import ENTRY_HEAD, Entry, parse_entry
 from katafs.git.odb.loose_files import LargeObjectError
-from katafs.git.odb.parts import OVERHEAD, PartFile
+from katafs.git.odb.parts import OVERHEAD, PART, PartFile
 
 _PIECE = 1 << 12
 # with most deltas in it, whole
@@ -86,7 +86,9 @@ class PackReader:
     def find(self, oid: Oid) -> int | None:
         """Where the entry of an object begins; None when it is not in this pack."""
         shape = self._shape or self._index()
-        return index.find(self._idx.read, shape, oid)
+        if shape.size > PART:
+            return index.find(self._idx.read, shape, oid)
+        return index.find_in(self._idx.read(0, shape.size), shape, oid)
 
     # -- entries
 

@@ -13,7 +13,7 @@ OVERHEAD = 300
 #: Parts of files, of the whole process: who lists files reads the heads of all their entries, which stand near to each
 #: other.
 _parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, lambda part: len(part) + OVERHEAD)
-_PART = 1 << 15
+PART = 1 << 15
 _keys = itertools.count()
 
 
@@ -53,13 +53,13 @@ class PartFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """So many bytes, or fewer at the end. Raises OSError."""
-        at = offset % _PART
-        if at + size > _PART:
+        at = offset % PART
+        if at + size > PART:
             return os.pread(self._opened(), size, offset)
         key = self.key, offset - at
         part = _parts.get(key)
         if part is None:
-            part = os.pread(self._opened(), _PART, offset - at)
+            part = os.pread(self._opened(), PART, offset - at)
             _parts.keep(key, part)
         return part[at : at + size]
 
