@@ -56,9 +56,10 @@ def test_another_standard_error_gets_times(tmp_path: Path, stream: str) -> None:
 
 
 def test_every_level_has_a_priority() -> None:
-    from katafs.cli.logs import _PRIORITIES, LEVELS
+    from katafs.cli.log_lines import PRIORITIES
+    from katafs.cli.logs import LEVELS
 
-    assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= _PRIORITIES.keys()
+    assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= PRIORITIES.keys()
 
 
 def test_without_syslog_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

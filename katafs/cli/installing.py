@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from katafs.cli.common import DIRECTORY, Command, fail, quiet
+from katafs.cli.common import DIRECTORY, Command, echo, fail, quiet
 
 _OURS = "put here by katafs install; katafs install --remove takes it away"
 _HELPERS = ("mount.fuse.katafs", "mount.katafs")
@@ -72,7 +72,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
         lines += [f"kept, not ours: {path}" for path in kept]
         if not changed and not failure:
             lines.append("nothing to remove" if remove else "all is there")
-        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+        if lines:
+            echo("\n".join(lines))
     if failure:
         fail(failure)
 

@@ -20,6 +20,9 @@ GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = false\n\tbare
 def is_shown(path: bytes) -> bool:
     """Whether a path may be seen at all."""
     parts = path.split(b"/")
+    if b".git" in parts[1:]:
+        # nobody's but who put it there, and its configuration is obeyed by a git that merely looks around
+        return False
     if parts[0] != b".git" or len(parts) == 1:
         return True
     name = parts[-1]

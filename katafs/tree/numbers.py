@@ -38,7 +38,7 @@ from katafs.kata.ids import BASE, ID_COUNT, from_number, to_number
 ROOT = 1
 
 # kinds of keys
-META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN = range(8)
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE = range(9)
 
 _PART_1 = 1 << 16
 _PART_2 = 1 << 24
@@ -68,6 +68,8 @@ class Key(NamedTuple):
     DOWNLOAD       id            hash of the path     the same
     DIFF           id            was                  now, view    (b = now * 4 + view)
     PLAIN          id                                              path in the kata's directory
+    FENCE          id            the directory's
+                                 number
     ============== ============= ==================== ============ ====================
     """
 
