@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import pty
 import re
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -286,6 +288,59 @@ def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(c
         "katafs: mnt: no katafs is mounted here",
         f"katafs: {cli.directory}/mnt cannot be mounted: {NOT_FOR_OTHERS}",
     ]
+
+
+def test_a_user_is_told_as_much_as_root(cli: CommandLine) -> None:
+    """Of a mount of his own; and that it is root who installs."""
+    if not os.stat("/usr/bin/fusermount3").st_mode & stat.S_ISUID:
+        unavailable("fusermount3 is not for everybody here")
+    os.chown(cli.directory / "mnt", OTHER, OTHER)
+    cli.within_namespace(DEVICE_FOR_ALL, user=True)
+    result = cli.shell(
+        """
+        katafs mount store mnt && katafs status mnt && katafs status --json mnt
+        katafs reload mnt; katafs umount mnt; katafs install"""
+    )
+    text, _, document = result.stdout.partition("[")
+    facts = dict(line.strip().split(None, 1) for line in text.splitlines()[1:])
+    assert re.fullmatch(r"serving for \d+ s, since 20\d\d-\S+ \S+ UTC", facts["state"])
+    assert facts["mode"] == "fast mode, read-write, ends with its daemon"
+    assert facts["katafs"] == __version__
+    (told,) = json.loads("[" + document)
+    assert (told["mode"], told["version"], told["kept_alive"]) == ("fast", __version__, False)
+    assert datetime.fromisoformat(told["since"]) <= datetime.now(UTC)
+    assert told["pid"] == told["daemon_pid"] == int(facts["process"])
+    not_kept, not_root = result.stderr.splitlines()
+    assert not_kept == "katafs: mnt: this mount is not kept alive; unmount it, and mount it again"
+    assert not_root.startswith("katafs: only root can put katafs where the system looks for it")
+
+
+def test_a_mount_that_goes_on_in_another_namespace(cli: CommandLine) -> None:
+    """As in a container that was started while it was there. Whoever unmounts it hears why the daemon goes on."""
+    cli.mount("store", "mnt")
+    with subprocess.Popen(["unshare", "--mount", "--propagation=private", "sleep", "60"]) as other:
+        ours = os.readlink("/proc/self/ns/mnt")
+        wait_until(lambda: Path(f"/proc/{other.pid}/comm").read_text() == "sleep\n", "the other namespace")
+        assert os.readlink(f"/proc/{other.pid}/ns/mnt") != ours
+        result = cli.run("umount", "-v", "mnt")
+        namespace = os.readlink(f"/proc/{other.pid}/ns/mnt")[5:-1]
+        other.kill()
+    place = cli.directory / "mnt"
+    goes_on = f"goes on at {place} in the mount namespace {namespace} of sleep ({other.pid})"
+    assert (result.returncode, result.stdout, result.stderr) == (
+        0,
+        "",
+        f"katafs: {place} is unmounted here, but {goes_on}\n",
+    )
+    wait_until(lambda: not cli.daemons(), "the end of the daemon")
+
+
+def test_nothing_is_left_of_who_was_killed(cli: CommandLine) -> None:
+    said = set(Path("/run/katafs").glob("*.json"))
+    cli.kill(cli.mount("store", "mnt"))
+    assert set(Path("/run/katafs").glob("*.json")) - said
+    cli.done("umount", "mnt")
+    assert not set(Path("/run/katafs").glob("*.json")) - said
 
 
 # -- errors

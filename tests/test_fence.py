@@ -36,7 +36,8 @@ def bare(ran: Path, below: str = "") -> dict[str, str]:
 
 def look_around(place: Path) -> list[str]:
     """What git says in a directory, of each command."""
-    return [subprocess.run(["git", *c], cwd=place, capture_output=True, text=True, check=False).stderr for c in COMMANDS]
+    runs = (subprocess.run(["git", *c], cwd=place, capture_output=True, text=True, check=False) for c in COMMANDS)
+    return [run.stderr for run in runs]
 
 
 def test_git_obeys_nothing_in_files(store: Path, mount: MakeMount, mode: str, tmp_path: Path) -> None:

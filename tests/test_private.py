@@ -45,7 +45,9 @@ def test_closed_to_others(cli: CommandLine, option: str) -> None:
     wait_until(lambda: cli.as_other("cat", closed / "history").returncode == 0, "the mode of the store")
 
 
-@pytest.mark.parametrize(("stored", "shown"), [(0o750, 0o750), (0o711, 0o711), (0o777, 0o755), (0o2775, 0o755), (0, 0o700)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stored", "shown"), [(0o750, 0o750), (0o711, 0o711), (0o777, 0o755), (0o2775, 0o755), (0, 0o700)]
+)
 def test_modes(cli: CommandLine, stored: int, shown: int) -> None:
     kata_path(cli.directory / "store", "AbCdEf").chmod(stored)
     cli.mount("store", "mnt")

@@ -53,6 +53,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     /usr/local/bin; a unit of systemd, katafs@.service; manual pages; and completion for bash, zsh and fish. It may be
     run again at any time, and should be after an upgrade. What somebody else has put there stays.
     """
+    # what is there for all users is to be read by all, whatever the shell of the one who installs says
+    os.umask(0o022)
     kept: list[Path] = []
     changed: list[Path] = []
     failure = ""
@@ -64,6 +66,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
                 changed.append(thing.path)
     except OSError as error:
         failure = f"{error.filename}: {error.strerror}"
+        if os.geteuid() != 0 and root == Path("/"):
+            failure = f"only root can put katafs where the system looks for it, or remove it: {failure}"
     if changed and root == Path("/") and os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "daemon-reload"], check=False)
     # said when all is done: who reads it may stop in the middle, as head does

@@ -160,13 +160,16 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
     """End the mount on MOUNTPOINT, also one whose daemon has died.
 
     A mount that somebody uses stays, and a sentence says who that is. With --lazy it is gone for everybody else, and
-    the daemon ends when the last user is done.
+    the daemon ends when the last user is done. Where another mount namespace, such as a container's, has the mount as
+    well, the daemon goes on for it, and a sentence says whose that is.
     """
     try:
-        mounting.unmount(mountpoint, lazy=lazy)
+        elsewhere = mounting.unmount(mountpoint, lazy=lazy)
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
-    if verbose:
+    if elsewhere:
+        say(elsewhere)
+    elif verbose:
         echo(f"{mountpoint} is unmounted")
 
 
