@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Read by mount.sh and tests/run: sets up what katafs needs on a Debian machine. Does nothing where all is there.
 
+# what is installed is for all users, whatever the umask of whoever does it
+umask 022
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 die() {
@@ -12,7 +14,7 @@ die() {
 step() {
     local words=$1 start=${EPOCHREALTIME/[.,]/} log
     shift
-    log=$(mktemp)
+    log=$(mktemp 2>/dev/null) || log=$(mktemp -p /tmp) || die "no temporary file can be made; set TMPDIR to a directory"
     printf '%s … ' "$words"
     if "$@" >"$log" 2>&1 </dev/null; then
         local tenths=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))

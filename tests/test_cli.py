@@ -27,7 +27,7 @@ from katafs.cli import main
 from katafs.fuse.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
-from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, wait_until
+from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, patience, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
 LAZY = "umount --lazy takes it away all the same"
@@ -90,7 +90,7 @@ def test_signals_end_the_foreground_with_status_0(cli: CommandLine, name: str) -
         check_kata(cli.directory / "mnt")
         assert daemon.poll() is None
         daemon.send_signal(signal.Signals[name])
-        out, err = daemon.communicate(timeout=DEADLINE)
+        out, err = daemon.communicate(timeout=patience(DEADLINE))
     assert (daemon.returncode, out) == (0, b"")
     assert err.endswith(b" is unmounted\n"), err
     assert cli.mounts() == []
@@ -107,7 +107,7 @@ def test_a_signal_that_comes_too_early_leaves_no_mount(cli: CommandLine) -> None
             while mnt not in Path("/proc/self/mountinfo").read_text():
                 assert time.monotonic() < end, "not mounted"
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(DEADLINE) == 0
+            assert daemon.wait(patience(DEADLINE)) == 0
         finally:
             daemon.kill()
     assert cli.mounts() == []

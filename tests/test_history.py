@@ -15,7 +15,7 @@ from katafs.kata.migrate import migrate_kata
 from katafs.kata.reader import reader
 from katafs.text import visible
 from tests.katas import add_event, git_event, long_store, make_kata, message, row_time, unpack
-from tests.mounts import MakeMount, katafs, wait_until
+from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 
 ROWS = [
@@ -119,7 +119,7 @@ def test_colours_on_a_terminal(two: Path, setting: dict[str, str], is_coloured: 
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | setting
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "katafs", "log", str(two)]
-    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=patience(60))
     os.close(theirs)
     said = os.read(ours, 1 << 16)
     os.close(ours)
@@ -130,7 +130,7 @@ def test_colours_on_a_terminal(two: Path, setting: dict[str, str], is_coloured: 
 def test_head_takes_the_first_lines(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = long_store(tmp_path_factory.getbasetemp()) / "Ln/gK/at"
     script = f"for i in 1 2 3; do {sys.executable} -m katafs log {path} | head -1; done"
-    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=60)
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=patience(60))
     assert result.stdout.count(b"event") == 3
     assert result.stderr == b""
 
