@@ -97,7 +97,9 @@ case $now in
     *)
         if is_demo; then
             mkdir -p "$(dirname "$store")"
-            step "making demo katas in $store" "$katafs" demo "$store"
+            words='making demo katas in'
+            [[ ! -e $store ]] || words='seeing that all demo katas are in'
+            step "$words $store" "$katafs" demo "$store"
             # for the person who typed it, in whose shell the lines below are to work
             ((${SUDO_UID:-0} == 0)) || mount_options+=(--allow-other --uid "$SUDO_UID" --gid "$SUDO_GID")
         fi

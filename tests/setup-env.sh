@@ -10,11 +10,20 @@ die() {
     exit 1
 }
 
+# Where temporary files go can be written to, and has room for pip and the compiler.
+check_temporary() {
+    local directory=${TMPDIR:-/tmp}
+    [[ -d $directory && -w $directory ]] ||
+        die "$directory is no directory for temporary files; set TMPDIR to one, or unset it"
+    (($(df --output=avail -k -- "$directory" | tail -n 1) >= 65536)) ||
+        die "fewer than 64 MiB are left in $directory; set TMPDIR to a directory for temporary files with more room"
+}
+
 # step WORDS COMMAND…: one line with the WORDS and the seconds it took; what COMMAND prints is shown if it fails.
 step() {
     local words=$1 start=${EPOCHREALTIME/[.,]/} log
     shift
-    log=$(mktemp 2>/dev/null) || log=$(mktemp -p /tmp) || die "no temporary file can be made; set TMPDIR to a directory"
+    log=$(mktemp)
     printf '%s … ' "$words"
     if "$@" >"$log" 2>&1 </dev/null; then
         local tenths=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
@@ -45,6 +54,7 @@ setup_env() {
     missing_packages fuse3 fusermount3 libfuse3-dev /usr/include/fuse3/fuse_lowlevel.h pkg-config pkg-config \
         gcc gcc libc6-dev /usr/include/stdio.h git git "$@"
     install_packages
+    check_temporary
 
     if ! is_stamped "$env" "${locks[@]}"; then
         [[ $python ]] || find_python || die 'there is no Python 3.11 or newer with its headers and the venv module'

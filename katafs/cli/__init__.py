@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from typing import Any
 
 import click
@@ -9,6 +12,7 @@ import click
 from katafs import __version__, background
 from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
+from katafs.cli.log_lines import LineFormatter
 
 _EXAMPLES = [
     ("katafs demo /tmp/store", "a store to try"),
@@ -40,6 +44,13 @@ def main() -> None:
     Each command has a --help with examples; man katafs has it all.
     """
     background.open_standard_streams()
+    # what is logged and no daemon's goes to standard error
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LineFormatter("%(message)s"))
+    # where the locale is not UTF-8, what it has no character for is written as a code
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 _COMMANDS = (

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import stat
 import subprocess
 from dataclasses import dataclass, replace
@@ -257,4 +258,5 @@ def _user_unmount(path: Path, *options: str) -> str:
         return f"fusermount3: {error.strerror}"
     said = result.stderr.decode("utf-8", "replace").strip() or "fusermount3 failed"
     # "fusermount3: failed to unmount /mnt: Device or resource busy"
-    return said.splitlines()[-1].rpartition(": ")[2] if result.returncode else ""
+    reason = re.sub(r"^fusermount3: (failed to unmount .*: )?", "", said.splitlines()[-1])
+    return reason if result.returncode else ""
