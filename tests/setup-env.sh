@@ -10,20 +10,12 @@ die() {
     exit 1
 }
 
-# Where temporary files go can be written to, and has room for pip and the compiler.
-check_temporary() {
-    local directory=${TMPDIR:-/tmp}
-    [[ -d $directory && -w $directory ]] ||
-        die "$directory is no directory for temporary files; set TMPDIR to one, or unset it"
-    (($(df --output=avail -k -- "$directory" | tail -n 1) >= 65536)) ||
-        die "fewer than 64 MiB are left in $directory; set TMPDIR to a directory for temporary files with more room"
-}
-
 # step WORDS COMMAND…: one line with the WORDS and the seconds it took; what COMMAND prints is shown if it fails.
 step() {
     local words=$1 start=${EPOCHREALTIME/[.,]/} log
     shift
-    log=$(mktemp)
+    log=$(mktemp 2>/dev/null) ||
+        die "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a directory that can be written to"
     printf '%s … ' "$words"
     if "$@" >"$log" 2>&1 </dev/null; then
         local tenths=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
@@ -54,21 +46,28 @@ setup_env() {
     missing_packages fuse3 fusermount3 libfuse3-dev /usr/include/fuse3/fuse_lowlevel.h pkg-config pkg-config \
         gcc gcc libc6-dev /usr/include/stdio.h git git "$@"
     install_packages
-    check_temporary
 
     if ! is_stamped "$env" "${locks[@]}"; then
         [[ $python ]] || find_python || die 'there is no Python 3.11 or newer with its headers and the venv module'
+        check_room
         step "making ${env##*/} with $python" "$python" -m venv --clear "$env"
         step 'installing build tools' pip_install "$env" --only-binary :all: --require-hashes -r "$build"
         step "installing ${lock#"$root"/}" pip_install "$env" --no-build-isolation --require-hashes -r "$lock"
         stamp "$env" "${locks[@]}"
     fi
     if ! is_stamped "$env" "${sources[@]}" || [[ ! -e $library ]]; then
+        check_room
         rm -f "$library"
         step 'installing katafs' pip_install "$env" --no-build-isolation --no-deps -e "$root"
         stamp "$env" "${sources[@]}"
         [[ -e $library ]] || echo 'note: katafs/_fastopen.c did not compile; katafs works without it, but slower'
     fi
+}
+
+# pip and compilers say it in many lines.
+check_room() {
+    (($(df --output=avail -k -- "${TMPDIR:-/tmp}" | tail -n 1) >= 65536)) ||
+        die "fewer than 64 MiB are left in ${TMPDIR:-/tmp}; set TMPDIR to a directory with more room"
 }
 
 # stamp ENV FILE…: notes in ENV that these FILEs, as they are, have been installed there.
