@@ -329,8 +329,8 @@ def test_a_mount_that_goes_on_in_another_namespace(cli: CommandLine) -> None:
     goes_on = f"goes on at {place} in the mount namespace {namespace} of sleep ({other.pid})"
     assert (result.returncode, result.stdout, result.stderr) == (
         0,
+        f"{place} is unmounted here, but {goes_on}\n",
         "",
-        f"katafs: {place} is unmounted here, but {goes_on}\n",
     )
     wait_until(lambda: not cli.daemons(), "the end of the daemon")
 

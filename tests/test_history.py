@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from katafs.kata.commit import record
 from katafs.kata.history import Step, history, history_text
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.reader import reader
 from katafs.text import visible
-from tests.katas import add_event, git_event, long_store, make_kata, message, row_time, unpack
+from tests.katas import START, add_event, git_event, long_store, make_kata, message, row_time, unpack
 from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 
@@ -112,6 +116,25 @@ def test_log_and_show_of_real_katas(shared_katas: Path, store: Path, archive: st
     assert all(line.split()[1] in ("red", "amber", "green") for line in lines[2:])
     for index in range(len(lines) - 1):
         assert katafs("show", path, index).stdout.startswith(f"event {index}: ".encode())
+
+
+@pytest.mark.parametrize("layout", ["native", "plain"])
+def test_what_the_runner_cut_short_is_said(store: Path, layout: str) -> None:
+    if layout == "native":
+        path = make_kata(store, "AbCdEf")
+        files = {"files": {"a.txt": {"content": "a\n", "truncated": True}, "b.txt": {"content": "b\n"}}}
+        text = {**message(index=1, stdout={"content": "out\n", "truncated": True}), **files}
+        record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps(text).encode()), START)
+    else:
+        make_plain_kata(store, "AbCdEf", 1, seed=1, events=2)
+        path = store / "Ab/Cd/Ef"
+        event = json.loads((path / "1.event.json").read_text())
+        event["files"] = {"a.txt": {"content": "a\n", "truncated": True}, "b.txt": {"content": "b\n"}}
+        event["stdout"], event["stderr"] = {"content": "out\n", "truncated": True}, {"content": "", "truncated": False}
+        (path / "1.event.json").write_text(json.dumps(event))
+    said = [katafs("show", path, index).stdout.decode() for index in (0, 1)]
+    assert "cut short" not in said[0]
+    assert "\ncut short  stdout, files/a.txt\n" in said[1]
 
 
 @pytest.mark.parametrize(("setting", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])

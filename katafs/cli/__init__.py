@@ -13,6 +13,7 @@ from katafs import __version__, background
 from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
 from katafs.cli.log_lines import LineFormatter
+from katafs.text import visible
 
 _EXAMPLES = [
     ("katafs demo /tmp/store", "a store to try"),
@@ -27,6 +28,14 @@ class _Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         teach(formatter, _EXAMPLES, STATUSES)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            # an argument may be a name that a shell found in a kata
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
 
     def main(self, *args: Any, **more: Any) -> Any:
         try:

@@ -168,7 +168,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
     if elsewhere:
-        say(elsewhere)
+        echo(elsewhere)
     elif verbose:
         echo(f"{mountpoint} is unmounted")
 
