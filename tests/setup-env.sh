@@ -82,7 +82,9 @@ digest() {
 pip_install() {
     local env=$1
     shift
-    "$env/bin/python" -m pip install -q --retries 6 --timeout 60 "$@"
+    # setuptools-scm, which builds another package, asks git about ours, too, and git refuses somebody else's checkout
+    SETUPTOOLS_SCM_IGNORE_DUBIOUS_OWNER=1 \
+        "$env/bin/python" -m pip install -q --retries 6 --timeout 60 "$@"
 }
 
 # Sets python to one that can make virtual environments and compile extensions.

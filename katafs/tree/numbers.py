@@ -16,9 +16,9 @@ A number is below 2^63 (Node.js shows larger ones wrong). The layout::
 
 Keys in the table region cannot be turned back from the number alone: they are kept while the kernel holds them
 (`Numbers.keep`, `Numbers.forget`), and a daemon that never gave one out answers ESTALE, upon which the kernel looks
-the path up again. That concerns ``.git/**``, files that are no kata's next to plain ones, and what is absurdly large:
-events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of its
-events, with one number as files of the store, and another made from git.
+the path up again. That concerns ``.git/**``, fences, files that are no kata's next to plain ones, and what is absurdly
+large: events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of
+its events, with one number as files of the store, and another made from git.
 
 The k-th path is counted in the whole tree. Behind a directory that cannot be read nobody can count: while it is so,
 the keys of paths hold the path.
