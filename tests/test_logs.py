@@ -155,7 +155,7 @@ def test_nothing_in_a_kata_writes_a_line_or_reaches_a_terminal() -> None:
     said = run.stderr.decode()
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", said)
     assert len([line for line in said.splitlines() if not line.startswith("  ")]) == 3, said
-    assert said.count("FORGED") == 3
+    assert said.count("FORGED") >= 3
 
 
 def test_nothing_in_a_kata_reaches_the_terminal_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
