@@ -66,8 +66,11 @@ setup_env() {
 
 # pip and compilers say it in many lines.
 check_room() {
-    (($(df --output=avail -k -- "${TMPDIR:-/tmp}" | tail -n 1) >= 65536)) ||
-        die "fewer than 64 MiB are left in ${TMPDIR:-/tmp}; set TMPDIR to a directory with more room"
+    local directory=${TMPDIR:-/tmp}
+    [[ -d $directory && -w $directory ]] ||
+        die "$directory is no directory for temporary files; set TMPDIR to one, or unset it"
+    (($(df --output=avail -k -- "$directory" | tail -n 1) >= 65536)) ||
+        die "fewer than 64 MiB are left in $directory; set TMPDIR to a directory with more room"
 }
 
 # stamp ENV FILE…: notes in ENV that these FILEs, as they are, have been installed there.
