@@ -10,7 +10,8 @@ Usage: ./mount.sh [OPTION]...
 Installs what katafs needs (Debian packages, and Python packages into .venv here),
 puts it where mount, systemd, man and shells look (see katafs install --help),
 makes a store of demo katas if there is no store, mounts it, and says what to try.
-Run again, it does only what is left to do.
+Run again, it does only what is left to do. Through sudo, the demo is shown as the
+files of whoever called it, for all users to read.
 
   --store DIR       the store [/var/lib/katafs/demo]
   --mountpoint DIR  where to mount it [/mnt/katafs]
@@ -21,7 +22,8 @@ Run again, it does only what is left to do.
 END
 }
 
-store=/var/lib/katafs/demo
+demo_store=/var/lib/katafs/demo
+store=$demo_store
 mountpoint=/mnt/katafs
 action=mount
 mount_options=()
@@ -51,7 +53,20 @@ done
 # What is mounted on the mount point: its type, and what from; nothing if nothing is.
 mounted() { findmnt -nr -o FSTYPE,SOURCE -M "$mountpoint" | tail -n 1 || true; }
 
-((EUID == 0)) || die 'only root can install packages and mount; try: sudo ./mount.sh'
+# Whether the store is the demo, or a part of it: who made it may have been interrupted, or the disk was full.
+is_demo() {
+    local path id has_any=
+    [[ $store != "$demo_store" && -e $store ]] || return 0
+    for path in "$store"/.new-* "$store"/??/??/??; do
+        [[ -e $path ]] || continue
+        id=${path#"$store"/}
+        [[ $id == .new-* || -e $root/katafs/demo_data/${id//\//}.json ]] || return 1
+        has_any=yes
+    done
+    [[ $has_any ]]
+}
+
+((EUID == 0)) || die "only root can install packages and mount; try: sudo $0"
 katafs=$root/.venv/bin/katafs
 
 if [[ $action == umount ]]; then
@@ -80,9 +95,13 @@ case $now in
     fuse.katafs*) echo "Already mounted: ${now#* } on $mountpoint." ;;
     ?*) die "$mountpoint is taken: ${now#* } (${now%% *}) is mounted there; choose another with --mountpoint" ;;
     *)
-        if [[ ! -e $store ]]; then
+        if is_demo; then
             mkdir -p "$(dirname "$store")"
-            step "making demo katas in $store" "$katafs" demo "$store"
+            words='making demo katas in'
+            [[ ! -e $store ]] || words='seeing that all demo katas are in'
+            step "$words $store" "$katafs" demo "$store"
+            # for the person who typed it, in whose shell the lines below are to work
+            ((${SUDO_UID:-0} == 0)) || mount_options+=(--allow-other --uid "$SUDO_UID" --gid "$SUDO_GID")
         fi
         mkdir -p "$mountpoint"
         "$katafs" mount "${mount_options[@]}" "$store" "$mountpoint"
@@ -95,6 +114,10 @@ if [[ ! $kata ]]; then
     echo "There is no kata in it yet; see: $katafs create --help"
     exit
 fi
+command -v man >/dev/null || echo 'note: there is no man here (Debian calls it man-db); each command has a --help'
+if ((${SUDO_UID:-0} != 0)) && ! findmnt -nr -o OPTIONS -M "$mountpoint" | grep -q allow_other; then
+    echo "note: this mount is for root alone; to have it for yourself: sudo $0 --umount, then again with --allow-other"
+fi
 cat <<END
 Try:
   cat $mountpoint/.katafs/README.md
@@ -102,5 +125,5 @@ Try:
   cat $kata/diff/latest
   echo '{"summary": {"colour": "green"}}' > $kata/ran_tests   # records a test run as a new event
   cat $kata/event.json
-  ./mount.sh --umount --mountpoint $mountpoint
+  ${SUDO_UID:+sudo }$0 --umount --mountpoint $mountpoint
 END

@@ -12,4 +12,4 @@ The packages are layers, and imports go down only (``tests/test_layers.py``):
 ==========  ==================================================================
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -203,6 +203,12 @@ def visible(text: str, kept: str = "\t\n") -> str:
     return _UNSEEN.sub(lambda match: match[0] if match[0] in kept else _sign(match[0]), text)
 
 
+def visible_on_terminal(text: str) -> str:
+    """The same for several lines that we have coloured ourselves: sequences that only set colours stay, too."""
+    parts = _COLOUR_SEQUENCE.split(text)
+    return "".join(part if at % 2 else visible(part) for at, part in enumerate(parts))
+
+
 def without_colours(text: str) -> str:
     """Text of a terminal without the escape sequences that only set colours."""
     return _COLOUR_SEQUENCE.sub("", text)
@@ -220,4 +226,4 @@ _UNSEEN = re.compile(
     "[\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-_COLOUR_SEQUENCE = re.compile("\x1b\\[[0-9;]{0,32}m")
+_COLOUR_SEQUENCE = re.compile("(\x1b\\[[0-9;]{0,32}m)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,28 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from katafs.fuse import runtime
 from tests.katas import make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
+# what Debian has in packages of its own
+PROGRAMS = (
+    "git",
+    "rsync",
+    "tar",
+    "getfattr",
+    "setpriv",
+    "man",
+    "mandoc",
+    "zsh",
+    "fish",
+    "systemd-analyze",
+    "fusermount3",
+)
+# by which a person tells programs what to do
+OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
+                    "NO_COLOR", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
 
 
@@ -31,13 +50,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("searching" if config.getoption("--slow") else "steady")
+    # modes are those that a usual umask gives, whoever runs the tests
+    os.umask(0o022)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What will be skipped, and why: who does not want that need not wait for the end."""
+    programs = [
+        name for name in PROGRAMS if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    ]
+    left_out = {
+        "those that mount: /dev/fuse cannot be used here": not has_fuse(),
+        "those that act as several users, and mount for others: only root can": os.geteuid() != 0,
+        f"those of real katas: {SHARED} is not there": not SHARED.is_dir(),
+        f"those that need {', '.join(programs)}: not installed": bool(programs),
+        "the long ones: --slow runs them": not config.getoption("--slow"),
+        "those in a browser: --browser runs them": config.getoption("--browser") is None,
+    }
+    return [f"left out: {reason}" for reason, is_so in left_out.items() if is_so]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+    for item in items:
+        if {"fuse", "small_store"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.mount)
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+
+
+def pytest_sessionfinish() -> None:
+    """Mounts whose keepers were killed have left something."""
+    runtime.tidy()
+
+
+def has_fuse() -> bool:
+    return os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
 def unavailable(reason: str) -> None:
@@ -48,9 +95,13 @@ def unavailable(reason: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def plain_git() -> Iterator[None]:
-    """git as it is without anybody's configuration, and willing to read repositories of other users."""
+def plain_environment() -> Iterator[None]:
+    """Nothing of what a person has set; git as it is without anybody's configuration, and willing to read repositories
+    of other users."""
     settings = {
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "TERM": "dumb",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_COUNT": "1",
@@ -62,6 +113,9 @@ def plain_git() -> Iterator[None]:
         "GIT_COMMITTER_EMAIL": "tester@example.com",
     }
     with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(OTHERS_VARIABLES):
+                patch.delenv(name)
         for name, value in settings.items():
             patch.setenv(name, value)
         yield
@@ -78,7 +132,7 @@ def shared_katas() -> Path:
 @pytest.fixture(scope="session")
 def fuse() -> None:
     """FUSE can be used here."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+    if not has_fuse():
         unavailable("/dev/fuse cannot be used here")
 
 

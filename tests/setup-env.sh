@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Read by mount.sh and tests/run: sets up what katafs needs on a Debian machine. Does nothing where all is there.
 
+# what is installed is for all users, whatever the umask of whoever does it
+umask 022
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 die() {
@@ -12,7 +14,8 @@ die() {
 step() {
     local words=$1 start=${EPOCHREALTIME/[.,]/} log
     shift
-    log=$(mktemp)
+    log=$(mktemp 2>/dev/null) ||
+        die "no temporary file can be made in ${TMPDIR:-/tmp}; set TMPDIR to a directory that can be written to"
     printf '%s … ' "$words"
     if "$@" >"$log" 2>&1 </dev/null; then
         local tenths=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
@@ -46,17 +49,28 @@ setup_env() {
 
     if ! is_stamped "$env" "${locks[@]}"; then
         [[ $python ]] || find_python || die 'there is no Python 3.11 or newer with its headers and the venv module'
+        check_room
         step "making ${env##*/} with $python" "$python" -m venv --clear "$env"
         step 'installing build tools' pip_install "$env" --only-binary :all: --require-hashes -r "$build"
         step "installing ${lock#"$root"/}" pip_install "$env" --no-build-isolation --require-hashes -r "$lock"
         stamp "$env" "${locks[@]}"
     fi
     if ! is_stamped "$env" "${sources[@]}" || [[ ! -e $library ]]; then
+        check_room
         rm -f "$library"
         step 'installing katafs' pip_install "$env" --no-build-isolation --no-deps -e "$root"
         stamp "$env" "${sources[@]}"
         [[ -e $library ]] || echo 'note: katafs/_fastopen.c did not compile; katafs works without it, but slower'
     fi
+}
+
+# pip and compilers say it in many lines.
+check_room() {
+    local directory=${TMPDIR:-/tmp}
+    [[ -d $directory && -w $directory ]] ||
+        die "$directory is no directory for temporary files; set TMPDIR to one, or unset it"
+    (($(df --output=avail -k -- "$directory" | tail -n 1) >= 65536)) ||
+        die "fewer than 64 MiB are left in $directory; set TMPDIR to a directory with more room"
 }
 
 # stamp ENV FILE…: notes in ENV that these FILEs, as they are, have been installed there.
@@ -71,7 +85,9 @@ digest() {
 pip_install() {
     local env=$1
     shift
-    "$env/bin/python" -m pip install -q --retries 6 --timeout 60 "$@"
+    # setuptools-scm, which builds another package, asks git about ours, too, and git refuses somebody else's checkout
+    SETUPTOOLS_SCM_IGNORE_DUBIOUS_OWNER=1 \
+        "$env/bin/python" -m pip install -q --retries 6 --timeout 60 "$@"
 }
 
 # Sets python to one that can make virtual environments and compile extensions.

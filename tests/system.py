@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import unavailable
-from tests.mounts import DEADLINE, CommandLine, command_line
+from tests.mounts import DEADLINE, CommandLine, command_line, patience
 
 _SET_UP = """
     # copies of other tests' mounts would keep their daemons from ending
     umount --lazy --all --types fuse.katafs 2>/dev/null
     set -e
+    mkdir -p /run/katafs
+    mount -t tmpfs tmpfs /run/katafs
     mkdir "$1/over"
     mount -t tmpfs tmpfs "$1/over"
     for name in etc usr var; do
@@ -28,6 +30,11 @@ _SET_UP = """
     done
     for name in mnt srv; do mount -t tmpfs tmpfs "/$name"; done
     echo > /etc/fstab
+    # what ./mount.sh has left on the real one
+    rm -rf /var/lib/katafs /usr/local/bin/katafs /usr/sbin/mount.fuse.katafs /usr/sbin/mount.katafs
+    rm -rf /usr/local/lib/systemd/system/katafs@.service /usr/local/share/man/man?/*katafs.?
+    rm -rf /usr/local/share/bash-completion/completions/katafs /usr/local/share/zsh/site-functions/_katafs
+    rm -rf /etc/fish/completions/katafs.fish
     shift
     cd
     exec "$@"
@@ -72,7 +79,7 @@ class System:
     def _read(self) -> str:
         assert self._shell.stdout is not None
         said = b""
-        end = time.monotonic() + 3 * DEADLINE
+        end = time.monotonic() + patience(3 * DEADLINE)
         while said.count(b"\0") < 2:
             ready, _, _ = select.select([self._shell.stdout], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"no end: {said.decode()}"
@@ -91,7 +98,7 @@ class System:
         with contextlib.suppress(BrokenPipeError):
             self._shell.stdin.close()
         try:
-            self._shell.wait(DEADLINE)
+            self._shell.wait(patience(DEADLINE))
         finally:
             self._shell.kill()
             self._shell.stdout.close()

@@ -36,7 +36,7 @@ from katafs.tree.made import MadeCache
 from katafs.tree.tree import Tree
 from tests.benchmarks import hostile
 from tests.katas import add_event, git, git_commit, make_kata, pretty_json, row_time, stored_rows
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 MIB = 1 << 20
 
@@ -209,7 +209,7 @@ def test_huge_diffs(store: Path, mount: MakeMount) -> None:
     assert other.is_dir()
     expected = git(path, "diff", "--no-color", "-U9999999", "1", "2", "--", "files")
     assert shown == expected
-    assert max(taken) < 0.5
+    assert max(taken) < patience(0.5)
     assert memory(mounted.daemon) - before < 16
     assert not workers(mounted.daemon)
 
@@ -226,7 +226,7 @@ def test_a_diff_that_takes_too_much(store: Path, mount: MakeMount) -> None:
         start = time.monotonic()
         with pytest.raises(OSError, match="File too large"):
             (kata / "diff/0..1.json").read_bytes()
-        assert time.monotonic() - start < seconds
+        assert time.monotonic() - start < patience(seconds)
     assert mounted.log_text().count("_lines_json") == 1
     assert (kata / "files/text").read_bytes() == b"\n" * (8 * MIB)
     (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
@@ -271,7 +271,7 @@ def test_slow_requests_do_not_starve_others(store: Path, mount: MakeMount) -> No
         (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
         for name in ("diff/0..1", "diff/0..2.json", "events/1.json", "download.tgz", "events/2/stdout", "files/a.txt"):
             (kata / name).read_bytes()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < patience(5)
         assert any(reader.poll() is None for reader in readers)
     finally:
         # a request that was taken is waited for, even by one who is killed
@@ -300,7 +300,7 @@ def test_large_files(store: Path, mount: MakeMount) -> None:
         for reader in readers:
             said = reader.communicate()[0].decode().split()[::2]
             assert said == [hashlib.sha1(data).hexdigest() for data in contents.values()]
-    assert max(taken) < 0.5
+    assert max(taken) < patience(0.5)
     assert memory(mounted.daemon) - before < 40
 
 
@@ -371,7 +371,7 @@ def test_a_huge_download(store: Path, mount: MakeMount, tmp_path: Path) -> None:
     link = mounted.kata("AbCdEf") / "download.tgz"
     with asking(mounted.kata("AbCdEf")) as taken:
         archive = link.read_bytes()
-    assert max(taken) < 0.5
+    assert max(taken) < patience(0.5)
     assert memory(mounted.daemon) - before < 16
     subprocess.run(["tar", "xz", "-C", tmp_path], input=archive, check=True)
     unpacked = tmp_path / link.resolve().stem

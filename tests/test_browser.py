@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import unavailable
 from tests.katas import add_event, long_store, make_kata
-from tests.mounts import Mount, katafs, wait_until
+from tests.mounts import Mount, katafs, patience, wait_until
 
 KEYS = {"right": "\ue014", "left": "\ue012"}
 
@@ -42,7 +42,7 @@ class Browser:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=patience(60)) as answer:
             return json.load(answer)["value"]
 
     def open(self, path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from katafs.git import repository_lock
 from tests.katas import make_kata
-from tests.mounts import CommandLine, command_line, wait_until
+from tests.mounts import CommandLine, command_line, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 from tests.test_migrate import assert_migrated, state
 
@@ -112,7 +112,7 @@ def test_interrupted(cli: CommandLine, katas: list[Written], number: signal.Sign
         with subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=pipe, stderr=pipe) as run:
             wait_until(lambda: str(held) in open_files(run.pid), "the second kata")
             run.send_signal(number)
-            output, error = run.communicate(timeout=60)
+            output, error = run.communicate(timeout=patience(60))
     assert (run.returncode, output) == (1, b"1 kata with 3 events migrated, 2 left\n")
     assert error == b"katafs: interrupted; started again it goes on from here\n"
     assert state(held) == before

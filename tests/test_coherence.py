@@ -24,7 +24,7 @@ from tests.katas import (
     serve_kata,
     stored_rows,
 )
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def run_clients(paths: Sequence[Path], count: int, sizes: Sequence[int], indexes
             arguments = [str(path), f"p{number}", str(count), str(sizes[number % len(sizes)]), indexes]
             command = [sys.executable, "-c", CLIENT, *arguments]
             processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        answers = [process.communicate(timeout=60) for process in processes]
+        answers = [process.communicate(timeout=patience(60)) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -17,7 +17,7 @@ import pytest
 from katafs.git import GitRepo, GitWriter
 from katafs.git.refs.locks import _seen
 from tests.katas import add_event, assert_sound, git, make_kata
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 from tests.test_bounds import MIB, big_event, memory, workers
 
 MESSAGE = b'{"summary": {"colour": "red"}}'
@@ -193,7 +193,7 @@ def test_little_memory(store: Path, mount: MakeMount) -> None:
         subprocess.Popen(["cat", str(kata / name)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for name in names
     ]
     for reader in readers:
-        said = reader.communicate(timeout=100)[1].decode()
+        said = reader.communicate(timeout=patience(100))[1].decode()
         assert not said or "File too large" in said or "Cannot allocate memory" in said, said
     assert alive(mounted)
     (kata / "ran_tests").write_bytes(MESSAGE)

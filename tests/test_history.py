@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from katafs.kata.commit import record
 from katafs.kata.history import Step, history, history_text
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.reader import reader
 from katafs.text import visible
-from tests.katas import add_event, git_event, long_store, make_kata, message, row_time, unpack
-from tests.mounts import MakeMount, katafs, wait_until
+from tests.katas import START, add_event, git_event, long_store, make_kata, message, row_time, unpack
+from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 
 ROWS = [
@@ -114,12 +118,31 @@ def test_log_and_show_of_real_katas(shared_katas: Path, store: Path, archive: st
         assert katafs("show", path, index).stdout.startswith(f"event {index}: ".encode())
 
 
+@pytest.mark.parametrize("layout", ["native", "plain"])
+def test_what_the_runner_cut_short_is_said(store: Path, layout: str) -> None:
+    if layout == "native":
+        path = make_kata(store, "AbCdEf")
+        files = {"files": {"a.txt": {"content": "a\n", "truncated": True}, "b.txt": {"content": "b\n"}}}
+        text = {**message(index=1, stdout={"content": "out\n", "truncated": True}), **files}
+        record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps(text).encode()), START)
+    else:
+        make_plain_kata(store, "AbCdEf", 1, seed=1, events=2)
+        path = store / "Ab/Cd/Ef"
+        event = json.loads((path / "1.event.json").read_text())
+        event["files"] = {"a.txt": {"content": "a\n", "truncated": True}, "b.txt": {"content": "b\n"}}
+        event["stdout"], event["stderr"] = {"content": "out\n", "truncated": True}, {"content": "", "truncated": False}
+        (path / "1.event.json").write_text(json.dumps(event))
+    said = [katafs("show", path, index).stdout.decode() for index in (0, 1)]
+    assert "cut short" not in said[0]
+    assert "\ncut short  stdout, files/a.txt\n" in said[1]
+
+
 @pytest.mark.parametrize(("setting", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_on_a_terminal(two: Path, setting: dict[str, str], is_coloured: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | setting
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "katafs", "log", str(two)]
-    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+    subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=patience(60))
     os.close(theirs)
     said = os.read(ours, 1 << 16)
     os.close(ours)
@@ -130,7 +153,7 @@ def test_colours_on_a_terminal(two: Path, setting: dict[str, str], is_coloured: 
 def test_head_takes_the_first_lines(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = long_store(tmp_path_factory.getbasetemp()) / "Ln/gK/at"
     script = f"for i in 1 2 3; do {sys.executable} -m katafs log {path} | head -1; done"
-    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=60)
+    result = subprocess.run(["bash", "-c", script], capture_output=True, check=True, timeout=patience(60))
     assert result.stdout.count(b"event") == 3
     assert result.stderr == b""
 

@@ -190,3 +190,15 @@ def test_zsh_completes(machine: System) -> None:
             zpty -r z said '*{expected}*' && echo completed"""
         machine.done(f"cat > zsh/try <<'END'\n{script}\nEND")
         assert machine.run("timeout 50 zsh zsh/try") == (0, "completed\n"), line
+
+
+def test_what_is_for_all_can_be_read_by_all(tmp_path: Path) -> None:
+    """Whatever the umask of a careful root."""
+    before = os.umask(0o077)
+    try:
+        install(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if not path.is_symlink()}
+    assert set(modes.values()) == {0o755, 0o644}
+    assert all(mode == 0o755 for path, mode in modes.items() if path.is_dir())

@@ -18,7 +18,6 @@ from katafs.cli.syslog import SysLog
 from tests.mounts import DEADLINE, wait_until
 
 SCRIPT = """
-import logging
 from katafs.cli.logs import LogTo
 LogTo(None, "debug", True).start()
 log = logging.getLogger("katafs.test")
@@ -56,9 +55,10 @@ def test_another_standard_error_gets_times(tmp_path: Path, stream: str) -> None:
 
 
 def test_every_level_has_a_priority() -> None:
-    from katafs.cli.logs import _PRIORITIES, LEVELS
+    from katafs.cli.log_lines import PRIORITIES
+    from katafs.cli.logs import LEVELS
 
-    assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= _PRIORITIES.keys()
+    assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= PRIORITIES.keys()
 
 
 def test_without_syslog_nothing_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -132,3 +132,42 @@ def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:
     with contextlib.suppress(BlockingIOError):
         return syslog.recv(4096).rstrip(b"\0") == f"<30>katafs[{os.getpid()}]: INFO test: {text}".encode()
     return False
+
+
+HOSTILE = "x\n2026-01-01 00:00:00,000 CRITICAL katafs: FORGED \x1b]0;title\x07\x1b[31m\x9b31m\u202ered"
+HOSTILE_SCRIPT = f"""
+LogTo(None, "debug", True).start()
+log = logging.getLogger("katafs.test")
+log.error("%s is damaged", {HOSTILE!r})
+try:
+    raise ValueError({HOSTILE!r})
+except ValueError:
+    log.exception("failed: %s", {HOSTILE!r})
+"""
+
+
+def test_nothing_in_a_kata_writes_a_line_or_reaches_a_terminal() -> None:
+    """By a message, or by an error in a traceback."""
+    run = subprocess.run([sys.executable, "-c", HOSTILE_SCRIPT], capture_output=True, check=True)
+    said = run.stderr.decode()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", said)
+    assert len([line for line in said.splitlines() if not line.startswith("  ")]) == 3, said
+    assert said.count("FORGED") >= 3
+
+
+def test_nothing_in_a_kata_reaches_the_terminal_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Colours that we set do."""
+    import click
+
+    from katafs.cli import main
+    from katafs.cli.common import echo, fail, say
+
+    say(HOSTILE)
+    echo(click.style(HOSTILE.replace("\x1b[31m", ""), fg="red") + "\nsecond line")
+    with pytest.raises(SystemExit):
+        fail(HOSTILE)
+    with pytest.raises(SystemExit):
+        main(["log", "one", HOSTILE], prog_name="katafs")
+    output, errors = capsys.readouterr()
+    assert output.count("\n") == 3
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", output + errors)

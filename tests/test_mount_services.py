@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.katas import assert_sound, fast_directory, git, stored_rows
-from tests.mounts import MakeMount, katafs, wait_until
+from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import comparable, make_plain_kata, parse_rows
 
 
@@ -265,7 +265,7 @@ def test_one_winner_for_each_index(store: Path, mount: MakeMount) -> None:
     try:
         for writer in writers:
             writer.start()
-        winners = [won.get(timeout=60) for _ in range(24)]
+        winners = [won.get(timeout=patience(60)) for _ in range(24)]
         for writer in writers:
             writer.join(60)
     finally:
@@ -407,10 +407,10 @@ def test_sixteen_services(store: Path, mount: MakeMount, version: int) -> None:
         for process in processes:
             process.start()
         while ended < 16:
-            winner = won.get(timeout=90)
+            winner = won.get(timeout=patience(90))
             ended += winner is None
             winners += [winner] if winner is not None else []
-        counts = [counted.get(timeout=60) for _ in range(2)]
+        counts = [counted.get(timeout=patience(60)) for _ in range(2)]
         for process in processes:
             process.join(60)
     finally:

@@ -18,7 +18,7 @@ import pytest
 
 import katafs
 from tests.katas import assert_sound, make_kata, message
-from tests.mounts import DEADLINE, CommandLine, command_line, daemon_of, wait_until
+from tests.mounts import DEADLINE, CommandLine, command_line, daemon_of, patience, wait_until
 
 PACKAGE = Path(katafs.__file__).parent
 MESSAGE = json.dumps(message()).encode()
@@ -131,4 +131,4 @@ def test_a_supervisor_hears_when_it_is_ready(cli: CommandLine, option: str) -> N
             assert supervisor.recv(99) == b"READY=1"
             assert kata(cli).exists()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(DEADLINE) == 0
+            assert process.wait(patience(DEADLINE)) == 0

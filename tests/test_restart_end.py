@@ -13,7 +13,7 @@ import pytest
 
 from katafs.fuse.keeper import GIVE_UP_DEATHS
 from tests.katas import assert_sound, make_kata
-from tests.mounts import DEADLINE, MakeMount, Mount, command_line, daemon_of, katafs, wait_until
+from tests.mounts import DEADLINE, MakeMount, Mount, command_line, daemon_of, katafs, patience, wait_until
 from tests.restarts import EXPECTED, MESSAGE, calling, is_waiting
 
 # -- a daemon that cannot end
@@ -88,7 +88,7 @@ def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None, op
 def ended(mount: Mount) -> int:
     """The exit status of the process that was started; all that it started has ended too."""
     assert mount.process is not None
-    status = mount.process.wait(DEADLINE)
+    status = mount.process.wait(patience(DEADLINE))
     assert not os.listdir(mount.path), "it is unmounted"
     return status
 
@@ -129,7 +129,7 @@ def test_who_keeps_it_alive_is_killed(store: Path, mount: MakeMount) -> None:
     assert mounted.process is not None
     daemon = mounted.daemon
     mounted.process.kill()
-    mounted.process.wait(DEADLINE)
+    mounted.process.wait(patience(DEADLINE))
     (mounted.kata("AbCdEf") / "ran_tests").write_bytes(MESSAGE)
     assert assert_sound(path) == 1
     os.kill(daemon, signal.SIGTERM)

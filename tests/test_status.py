@@ -18,7 +18,7 @@ from katafs import __version__
 from katafs.cli.status import _duration, counted
 from tests.conftest import unavailable
 from tests.katas import make_kata
-from tests.mounts import CommandLine, command_line, daemon_of, wait_until
+from tests.mounts import CommandLine, command_line, daemon_of, patience, wait_until
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_colours_on_a_terminal(cli: CommandLine, setting: dict[str, str], is_col
     environment = {name: value for name, value in cli.environment.items() if name != "NO_COLOR"} | setting
     ours, theirs = pty.openpty()
     command = cli.command("status", "mnt")
-    subprocess.run(command, stdout=theirs, cwd=cli.directory, env=environment, check=True, timeout=60)
+    subprocess.run(command, stdout=theirs, cwd=cli.directory, env=environment, check=True, timeout=patience(60))
     os.close(theirs)
     said = os.read(ours, 1 << 16)
     os.close(ours)

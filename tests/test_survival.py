@@ -33,7 +33,7 @@ from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Stale, Tree
 from tests.conftest import MODES
 from tests.katas import Served, assert_sound, make_kata, message, serve_kata, serving, stored_rows
-from tests.mounts import MakeMount, Mount, katafs, wait_until
+from tests.mounts import MakeMount, Mount, katafs, patience, wait_until
 
 MESSAGE = json.dumps(message({"a.txt": "a\n"})).encode()
 CONTEXT: Any = None  # no handler here looks at who asks
@@ -405,7 +405,7 @@ def test_readers_and_writers_on_one_kata(served: Mount, seconds: float) -> None:
     counts = []
     with running(*programs, *[(CHECKING_READER, kata.shown, seconds)] * 4) as processes:
         for process in processes:
-            out, err = process.communicate(timeout=seconds + 20)
+            out, err = process.communicate(timeout=patience(seconds + 20))
             assert not err
             counts.append(int(out))
     assert all(counts)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from typing import Any
 
 import click
@@ -9,6 +12,8 @@ import click
 from katafs import __version__, background
 from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
+from katafs.cli.log_lines import LineFormatter
+from katafs.text import visible
 
 _EXAMPLES = [
     ("katafs demo /tmp/store", "a store to try"),
@@ -23,6 +28,14 @@ class _Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         teach(formatter, _EXAMPLES, STATUSES)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            # an argument may be a name that a shell found in a kata
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
 
     def main(self, *args: Any, **more: Any) -> Any:
         try:
@@ -40,6 +53,13 @@ def main() -> None:
     Each command has a --help with examples; man katafs has it all.
     """
     background.open_standard_streams()
+    # what is logged and no daemon's goes to standard error
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LineFormatter("%(message)s"))
+    # where the locale is not UTF-8, what it has no character for is written as a code
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 _COMMANDS = (

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from katafs.errors import KataError
 from katafs.fuse import mounting
+from katafs.text import visible, visible_on_terminal
 
 if TYPE_CHECKING:
     from katafs.kata.store import Store
@@ -100,13 +101,21 @@ def drop_output() -> None:
 
 
 def echo(text: str) -> None:
-    """Print what may have colours: on a terminal only, where click itself looks, and not with NO_COLOR."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    """Print what may have colours: on a terminal only, where click itself looks, and not with NO_COLOR.
+
+    Nothing else that a terminal would obey gets there, whatever a kata holds.
+    """
+    click.echo(visible_on_terminal(text), color=False if os.environ.get("NO_COLOR") else None)
+
+
+def say(sentence: str, before: str = "katafs: ") -> None:
+    """Print one line on standard error, whatever names and texts of a kata are in it."""
+    click.echo(before + visible(sentence, kept="\t"), err=True)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """End the command with one sentence."""
-    click.echo(f"katafs: {message}", err=True)
+    say(message)
     sys.exit(status)
 
 
@@ -135,5 +144,5 @@ def _names(katas: Store, parts: str) -> list[str]:
     try:
         return katas.names(parts)
     except KataError as error:
-        click.echo(f"katafs: {error}", err=True)
+        say(str(error))
         return []

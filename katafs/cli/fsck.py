@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, fail, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, drop_output, fail, real_store, say, start_writing
+from katafs.text import visible
 
 if TYPE_CHECKING:
     from katafs.kata.fsck import Finding, Result
@@ -72,7 +73,7 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
             report.advance(1.0)
     except KeyboardInterrupt:
         report.status |= _STOPPED
-        click.echo("katafs: stopped; what was not looked at yet is as it was", err=True)
+        say("stopped; what was not looked at yet is as it was")
     except OSError as error:
         drop_output()
         fail(f"{error.filename or 'standard output'}: {error.strerror}", report.status | _FAILED)
@@ -121,7 +122,7 @@ class _Report(ExitStack):
             self._failures += 1
             self.status |= _FAILED
             self._clear()
-            click.echo(f"katafs: kata {result.kata_id} could not be checked: {result.failure}", err=True)
+            say(f"kata {result.kata_id} could not be checked: {result.failure}")
         self._katas += bool(result.kata_id)
         self.advance(done)
 
@@ -148,7 +149,7 @@ class _Report(ExitStack):
             shown = {"kata": finding.kata_id, "code": finding.code, "state": state}
             click.echo(json.dumps({**shown, "message": finding.message, "advice": finding.advice}))
         else:
-            click.echo(f"{finding.kata_id} {finding.code}: {finding.message} [{_outcome(finding)}]")
+            click.echo(visible(f"{finding.kata_id} {finding.code}: {finding.message} [{_outcome(finding)}]", kept="\t"))
 
     def _clear(self) -> None:
         """Take the progress bar out of the way of a line."""

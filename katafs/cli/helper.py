@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from katafs import __version__, background
-from katafs.cli.common import DIRECTORY, drop_output, fail
+from katafs.cli.common import DIRECTORY, drop_output, fail, say
 from katafs.cli.mount_options import split, to_arguments
 from katafs.cli.mounts import mount
 from katafs.fuse import mounting
@@ -27,13 +27,13 @@ def main() -> None:
     try:
         helper.main(prog_name=name, standalone_mode=False)
     except click.UsageError as error:
-        click.echo(f"{name}: {error.format_message()}", err=True)
+        say(error.format_message(), before=f"{name}: ")
         sys.exit(_INCORRECT)
     except click.Abort:
         sys.exit(_FAILED)
     except OSError as error:
         drop_output()
-        click.echo(f"{name}: {error.strerror}", err=True)
+        say(str(error.strerror), before=f"{name}: ")
         sys.exit(_SYSTEM_ERROR)
     except SystemExit as ended:
         # of the command: it could not be done, or the directories do not go together

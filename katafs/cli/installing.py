@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from katafs.cli.common import DIRECTORY, Command, fail, quiet
+from katafs.cli.common import DIRECTORY, Command, echo, fail, quiet
 
 _OURS = "put here by katafs install; katafs install --remove takes it away"
 _HELPERS = ("mount.fuse.katafs", "mount.katafs")
@@ -53,6 +53,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     /usr/local/bin; a unit of systemd, katafs@.service; manual pages; and completion for bash, zsh and fish. It may be
     run again at any time, and should be after an upgrade. What somebody else has put there stays.
     """
+    # what is there for all users is to be read by all, whatever the shell of the one who installs says
+    os.umask(0o022)
     kept: list[Path] = []
     changed: list[Path] = []
     failure = ""
@@ -64,6 +66,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
                 changed.append(thing.path)
     except OSError as error:
         failure = f"{error.filename}: {error.strerror}"
+        if os.geteuid() != 0 and root == Path("/"):
+            failure = f"only root can put katafs where the system looks for it, or remove it: {failure}"
     if changed and root == Path("/") and os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "daemon-reload"], check=False)
     # said when all is done: who reads it may stop in the middle, as head does
@@ -72,7 +76,8 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
         lines += [f"kept, not ours: {path}" for path in kept]
         if not changed and not failure:
             lines.append("nothing to remove" if remove else "all is there")
-        click.echo("".join(f"{line}\n" for line in lines), nl=False)
+        if lines:
+            echo("\n".join(lines))
     if failure:
         fail(failure)
 

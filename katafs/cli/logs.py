@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from katafs.cli.log_lines import JournalFormatter, LineFormatter
+
 LEVELS = ("debug", "info", "warning", "error")
-# of syslog(3), which the journal knows by as well
-_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class LogTo:
 
     def start(self) -> None:
         """Raises OSError."""
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        formatter: logging.Formatter = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         handler: logging.Handler
         if self.path is not None:
             handler = logging.FileHandler(self.path, encoding="utf-8", errors="backslashreplace")
         elif self.foreground:
             handler = logging.StreamHandler()
             if _is_journal():
-                formatter = _JournalFormatter("%(name)s: %(message)s")
+                formatter = JournalFormatter("%(name)s: %(message)s")
         else:
             from katafs.cli.syslog import SysLog
 
@@ -66,12 +66,3 @@ def _is_journal() -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-class _JournalFormatter(logging.Formatter):
-    """Each line with its priority, such as ``<3>`` (sd-daemon(3)); the journal has the time and the process itself."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        mark = f"<{_PRIORITIES.get(record.levelno, 5)}>"
-        # to the journal each line is a message of its own
-        return mark + super().format(record).replace("\n", f"\n{mark}")

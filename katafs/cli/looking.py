@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from katafs.kata.reader import Reader
 
 _CONTEXT = 3  # unchanged lines around a change
+_MOST_CUT = 10  # names
 _COLOURS = {"red": "red", "amber": "yellow", "green": "green"}
 _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -112,6 +113,9 @@ def _about(step: Step) -> Iterator[str]:
 def _outputs(kata: Reader, index: int) -> Iterator[str]:
     outputs = kata.outputs(index)
     yield f"{'status':<11}{visible(outputs['status'], kept='')}"
+    if cut := kata.cut(index):
+        more = f" and {len(cut) - _MOST_CUT} more" if len(cut) > _MOST_CUT else ""
+        yield f"{'cut short':<11}{visible(', '.join(cut[:_MOST_CUT]), kept='')}{more}"
     for name in ("stdout", "stderr"):
         text = visible(without_colours(outputs[name])).removesuffix("\n")
         if text:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from katafs import background
-from katafs.cli.common import DIRECTORY, PATH, Command, fail, quiet, verbose
+from katafs.cli.common import DIRECTORY, PATH, Command, echo, fail, quiet, say, verbose
 from katafs.cli.logs import LEVELS, LogTo
 from katafs.cli.mount_options import MountCommand
 from katafs.fuse import mounting
@@ -106,7 +106,7 @@ def mount(
     )
     try:
         if mounting.remove_dead(mountpoint) and not quiet:
-            click.echo(f"katafs: {mountpoint}: what a daemon that has died had left was removed", err=True)
+            say(f"{mountpoint}: what a daemon that has died had left was removed")
         options = mounting.check(wanted)
         if foreground:
             _serve(options, log_to, lambda: None)
@@ -117,7 +117,7 @@ def mount(
     if problem is not None:
         fail(problem)
     if verbose:
-        click.echo(f"{options.store} is mounted on {options.mountpoint}")
+        echo(f"{options.store} is mounted on {options.mountpoint}")
 
 
 def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], None]) -> None:
@@ -160,14 +160,17 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
     """End the mount on MOUNTPOINT, also one whose daemon has died.
 
     A mount that somebody uses stays, and a sentence says who that is. With --lazy it is gone for everybody else, and
-    the daemon ends when the last user is done.
+    the daemon ends when the last user is done. Where another mount namespace, such as a container's, has the mount as
+    well, the daemon goes on for it, and a sentence says whose that is.
     """
     try:
-        mounting.unmount(mountpoint, lazy=lazy)
+        elsewhere = mounting.unmount(mountpoint, lazy=lazy)
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
-    if verbose:
-        click.echo(f"{mountpoint} is unmounted")
+    if elsewhere:
+        echo(elsewhere)
+    elif verbose:
+        echo(f"{mountpoint} is unmounted")
 
 
 @click.command(cls=Command, examples=[("katafs reload /mnt/katas", "after an upgrade of the package")])
@@ -186,7 +189,7 @@ def reload(mountpoint: Path, verbose: bool) -> None:
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
     if verbose:
-        click.echo(f"{mountpoint} is served by katafs {version}")
+        echo(f"{mountpoint} is served by katafs {version}")
 
 
 @click.command(hidden=True)

@@ -7,6 +7,8 @@ import time
 
 import click
 
+from katafs.cli.common import say
+
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
 _CLEAR = "\r\033[K"
 
@@ -37,7 +39,7 @@ class Progress:
 
     def say(self, sentence: str) -> None:
         """A sentence of its own; on a terminal it takes the place of the line that changes."""
-        click.echo(f"{_CLEAR}{sentence}" if self._is_terminal else sentence, err=True)
+        say(sentence, before=_CLEAR if self._is_terminal else "")
 
     def end(self) -> None:
         """Take the line that changes away."""

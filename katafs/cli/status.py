@@ -25,6 +25,14 @@ from katafs.text import visible
 _PATIENCE_SECONDS = 2.0
 # such as: katafs_commits_total{written="control"} 12.0
 _SAMPLE = re.compile(r"^katafs_(\w+?)_(?:total|seconds_count)(\{.*\})? ([0-9.e+]+)$", re.MULTILINE)
+# what a daemon says of itself; who made the mount of a user has nothing to do with us
+_TOLD = {
+    "version": re.compile(r'^katafs_build_info\{[^}\n]*\bversion="([\w.+-]{1,40})"', re.MULTILINE),
+    "mode": re.compile(r'^katafs_mount_info\{[^}\n]*\bmode="(\w{1,20})"', re.MULTILINE),
+    "pid": re.compile(r"^katafs_daemon_pid ([0-9]{1,9})(?:\.0)?$", re.MULTILINE),
+    "since": re.compile(r"^process_start_time_seconds ([0-9.]{1,20}e\+09)$", re.MULTILINE),
+}
+_MOST_STATS = 1 << 20  # bytes
 _SHORTER = {"request_duration": "requests", "request_errors": "errors"}
 # what every search for a name gets is no error to a person, nor that there are no extended attributes: the kernel
 # asks once, and never again
@@ -47,8 +55,8 @@ _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
 def status(mountpoint: Path | None, as_json: bool) -> None:
     """Show what is mounted: from where, for how long, how.
 
-    That is all mounts of katafs that can be seen from here, or the one on MOUNTPOINT. Who serves a mount is known of
-    those that root has made.
+    That is all mounts of katafs that can be seen from here, or the one on MOUNTPOINT. Of another user's mount only that
+    user learns who serves it, and how.
     """
     if mountpoint is None:
         found = [one for one in mounts() if mounting.is_katafs(one)]
@@ -112,7 +120,8 @@ def _look(mounted: Mounted) -> _Shown:
 
     def ask() -> None:
         is_dead = mounting.is_dead(mounted.path)
-        told.append(_Shown(mounted, _DEAD if is_dead else _SERVING, {} if is_dead else _counters(mounted.path)))
+        text = "" if is_dead else _stats(mounted.path)
+        told.append(_Shown(mounted, _DEAD if is_dead else _SERVING, counted(text), _told(mounted, text)))
 
     # whoever asks a mount waits for it
     thread = threading.Thread(target=ask, daemon=True)
@@ -121,16 +130,32 @@ def _look(mounted: Mounted) -> _Shown:
     shown = told[0] if told else _Shown(mounted, _SILENT)
     served = runtime.read(mounted.device)
     if served is not None and served.is_alive():
-        shown.served, shown.memory = served, runtime.memory(served.daemon)
+        shown.served = served
+    if shown.served is not None:
+        shown.memory = runtime.memory(shown.served.daemon)
     return shown
 
 
-def _counters(mountpoint: Path) -> dict[str, int]:
-    """What the daemon counts; empty where it does not say."""
+def _stats(mountpoint: Path) -> str:
+    """What the daemon says of itself; empty where it does not."""
     try:
-        return counted((mountpoint / ".katafs/stats").read_text())
+        with open(mountpoint / ".katafs/stats", "rb") as file:
+            return file.read(_MOST_STATS).decode(errors="replace")
     except OSError:
-        return {}
+        return ""
+
+
+def _told(mounted: Mounted, text: str) -> runtime.Status | None:
+    """Who serves the mount of a user, by what its daemon says: where root's mounts say it, only root may write. Such a
+    mount has no keeper."""
+    found = {name: pattern.search(text) for name, pattern in _TOLD.items()}
+    said = {name: match[1] for name, match in found.items() if match is not None}
+    if "user_id=0" in mounted.options or said.keys() != _TOLD.keys():
+        return None
+    pid = int(said["pid"])
+    status = runtime.Status(os.fspath(mounted.path), said["version"], pid, runtime.start_time(pid), pid)
+    status.since, status.is_kept, status.is_fast = float(said["since"]), False, said["mode"] == "fast"
+    return status
 
 
 def counted(text: str) -> dict[str, int]:
@@ -139,7 +164,7 @@ def counted(text: str) -> dict[str, int]:
     for name, labels, value in _SAMPLE.findall(text):
         is_none = any(all(label in labels for label in no_error) for no_error in _NO_ERRORS)
         if name not in _LEFT_OUT and not is_none:
-            sums[_SHORTER.get(name, name)] += int(float(value))
+            sums[_SHORTER.get(name, name)] += int(min(float(value), 1e18))
     return dict(sums)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, fail, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, drop_output, echo, fail, quiet, real_store, start_writing
 from katafs.errors import KataError
 
 _MAX_MANIFEST = 16 << 20
@@ -65,8 +66,10 @@ def demo(store: Path, quiet: bool) -> None:
     from katafs.demo import make_demo
 
     start_writing()
+    is_new = False
     try:
         store.mkdir(parents=True)
+        is_new = True
     except FileExistsError:
         pass
     except OSError as error:
@@ -74,6 +77,11 @@ def demo(store: Path, quiet: bool) -> None:
     try:
         for kata_id, what in make_demo(real_store(store)):
             if not quiet:
-                click.echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")
+                echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")
     except KataError as error:
         fail(str(error))
+    finally:
+        # nobody is to take what has not even begun for a store
+        if is_new:
+            with contextlib.suppress(OSError):
+                store.rmdir()

@@ -6,6 +6,8 @@ import logging
 import time
 from logging.handlers import SysLogHandler
 
+from katafs.cli.log_lines import LineFormatter
+
 # seconds; to find out that nobody listens takes as long as some requests
 _PAUSE = 5.0
 # seconds; one that lives takes what is sent sooner, though its queue is short (net.unix.max_dgram_qlen)
@@ -20,7 +22,7 @@ class SysLog(SysLogHandler):
     def __init__(self, address: str = "/dev/log", pause: float = _PAUSE) -> None:
         super().__init__(address, self.LOG_DAEMON)
         self._pause, self._silent_until = pause, 0.0
-        self.setFormatter(logging.Formatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(LineFormatter("katafs[%(process)d]: %(levelname)s %(name)s: %(message)s"))
 
     def _connect_unixsocket(self, address: str) -> None:
         # where the library makes a socket, at first and after each error

@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import stat
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from katafs.fuse import holders
+from katafs.fuse import holders, runtime
 from katafs.fuse.mounts import Mounted, mounted_at
 
 #: the type of our mounts
@@ -162,7 +163,8 @@ def remove_dead(mountpoint: Path) -> bool:
     """
     path = Path(os.path.realpath(mountpoint))
     removed = False
-    while is_dead(path) and is_mounted(path):
+    while is_dead(path) and (device := device_of(path)):
+        runtime.tidy(device)
         if _detach(path):
             break
         removed = True
@@ -201,14 +203,17 @@ def _detach(path: Path) -> str:
     return _system_unmount(path, _MNT_DETACH) if os.geteuid() == 0 else _user_unmount(path, "-z")
 
 
-def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     """Unmount, whatever has become of the daemon. Raises `MountError`; of a mount that is busy it says who uses it.
 
     ``lazy``: take it out of the tree at once; the daemon serves those who use it until the last of them is done.
+    Returns where else it is mounted, a sentence, or nothing.
     """
     path = real_mountpoint(mountpoint)
-    if not is_mounted(path):
+    device = device_of(path)
+    if device is None:
         raise MountError(f"{mountpoint}: no katafs is mounted here")
+    runtime.tidy(device)
     if lazy:
         reason = _detach(path)
     else:
@@ -217,6 +222,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
         raise MountError(f"{path} is busy: {holders.told(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
+    elsewhere = holders.elsewhere(device)
+    return f"{path} is unmounted here, but {elsewhere}" if elsewhere else ""
 
 
 def remount(mountpoint: Path, *, read_only: bool) -> None:
@@ -251,4 +258,5 @@ def _user_unmount(path: Path, *options: str) -> str:
         return f"fusermount3: {error.strerror}"
     said = result.stderr.decode("utf-8", "replace").strip() or "fusermount3 failed"
     # "fusermount3: failed to unmount /mnt: Device or resource busy"
-    return said.splitlines()[-1].rpartition(": ")[2] if result.returncode else ""
+    reason = re.sub(r"^fusermount3: (failed to unmount .*: )?", "", said.splitlines()[-1])
+    return reason if result.returncode else ""

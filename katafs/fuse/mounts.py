@@ -23,9 +23,10 @@ class Mounted:
     options: frozenset[str]
 
 
-def mounts() -> Iterator[Mounted]:
-    """All that is mounted, in the order of the table: what lies on top of another mount comes after it."""
-    with open("/proc/self/mountinfo", "rb") as table:
+def mounts(process: str = "self") -> Iterator[Mounted]:
+    """All that is mounted where a process is, in the order of the table: what lies on top of another mount comes after
+    it. Raises OSError."""
+    with open(f"/proc/{process}/mountinfo", "rb") as table:
         for line in table:
             fields = line.rstrip(b"\n").split(b" ")
             # fields of no fixed number end with "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -86,9 +87,12 @@ def publish(device: str, status: Status) -> None:
     """Say it. Without such a file the mount works all the same, but for ``katafs reload``."""
     path = _path(device)
     try:
-        DIRECTORY.mkdir(mode=0o755, exist_ok=True)
+        DIRECTORY.mkdir(exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps(asdict(status)) + "\n")
+        # for all to read, whatever the umask of whoever mounts
+        DIRECTORY.chmod(0o755)
+        new.chmod(0o644)
         new.replace(path)
     except OSError as error:
         log.warning("katafs reload and status will not find this mount: %s", error)
@@ -103,6 +107,15 @@ def withdraw(device: str) -> None:
         _path(device).unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s", error)
+
+
+def tidy(device: str = "*") -> None:
+    """Take away what a process left that was killed: of a mount that is there yet, or of all of them."""
+    for path in DIRECTORY.glob(f"{device}.json"):
+        said = read(path.stem)
+        if said is not None and not said.is_alive():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def read(device: str) -> Status | None:

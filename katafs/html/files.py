@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -48,6 +48,7 @@ class ShownFile:
     deleted: int
     note: str = ""  # why there are no lines
     blocks: list[Block] = field(default_factory=list)
+    is_cut: bool = False
     is_unfinished: tuple[bool, bool] = (False, False)  # whether the old, the new last line has no newline
 
     @property
@@ -56,9 +57,10 @@ class ShownFile:
 
 
 def shown_files(
-    changes: Iterable[FileChange], highlighter: Highlighter, *, highlight: bool
+    changes: Iterable[FileChange], highlighter: Highlighter, cut: Set[str] = frozenset(), *, highlight: bool
 ) -> tuple[list[ShownFile], int]:
-    """The files of a page, and how many are left out because there are too many."""
+    """The files of a page, and how many are left out because there are too many. ``cut``: those that the runner cut
+    short, as ``files/NAME``."""
     files: list[ShownFile] = []
     left_out = spent = 0
     for change in changes:
@@ -68,6 +70,7 @@ def shown_files(
         limit = _UNCHANGED_BYTES if change.kind == "unchanged" else _CHANGED_BYTES
         spent += sum(side.size for side in {change.old, change.new} if side is not None)
         files.append(_shown(change, highlighter, highlight=highlight, is_too_much=spent > limit))
+        files[-1].is_cut = change.new is not None and f"files/{decode(change.new.name)}" in cut
         if spent > limit:
             spent -= change.shown.size
     return files, left_out

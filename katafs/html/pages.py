@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -79,7 +79,8 @@ class Maker:
     def step(self, past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
         """``W..N.html``. Raises `DamagedError`, `NotFoundError`."""
         changes = file_changes(past.repo, past.snapshot(was).files_tree, past.snapshot(now).files_tree)
-        files, left_out = shown_files(changes, self._highlighter, highlight=highlight)
+        cut = frozenset(past.cut(now))
+        files, left_out = shown_files(changes, self._highlighter, cut, highlight=highlight)
         steps = past.steps
         is_step = now in (was + 1, 0)
         return self._page(
@@ -94,7 +95,7 @@ class Maker:
             files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
             folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
             left_out=left_out,
-            outputs=_outputs(past, now),
+            outputs=_outputs(past, now, cut),
             status=visible(past.output(now, b"status", 20)[0].strip(), kept=""),
         )
 
@@ -114,13 +115,14 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _outputs(past: Past, index: int) -> list[dict[str, Any]]:
+def _outputs(past: Past, index: int, cut: Set[str]) -> list[dict[str, Any]]:
     outputs = []
     for name in ("stdout", "stderr"):
         text, size = past.output(index, name.encode(), _MAX_OUTPUT)
         text = visible(without_colours(text))
         more = size - _MAX_OUTPUT
-        outputs.append({"name": name, "text": text, "more": max(more, 0), "is_open": text.count("\n") <= _OPEN_LINES})
+        shown = {"name": name, "text": text, "more": max(more, 0), "is_cut": name in cut}
+        outputs.append({**shown, "is_open": text.count("\n") <= _OPEN_LINES})
     return outputs
 
 

@@ -17,6 +17,15 @@ from katafs.kata.snapshot import BlobId, Snapshot
 from katafs.text import decode
 
 
+def cut_short(flags: Any) -> list[str]:
+    """The names of what is cut short by the flags in ``truncations.json``, whatever that holds."""
+    if not isinstance(flags, dict):
+        return []
+    files = flags.get("files")
+    cut = [f"files/{name}" for name, is_cut in files.items() if is_cut is True] if isinstance(files, dict) else []
+    return [name for name in ("stdout", "stderr") if flags.get(name) is True] + cut
+
+
 class Past:
     """The events of the kata at ``path`` up to the commit ``tip``. Raises `DamagedError`."""
 
@@ -69,6 +78,14 @@ class Past:
         except (DamagedError, NotFoundError):
             return step
         return replace(step, added=added, deleted=deleted)
+
+    def cut(self, index: int) -> list[str]:
+        """What the runner cut short at an event: ``stdout``, ``stderr``, and the names of files."""
+        try:
+            return cut_short(self.snapshot(index).truncation_flags(self.repo))
+        except DamagedError:
+            # nobody knows, and all else can be shown
+            return []
 
     def output(self, index: int, name: bytes, limit: int) -> tuple[str, int]:
         """The start of ``stdout``, ``stderr`` or ``status`` of an event, ``limit`` bytes at most, and its size."""

@@ -31,6 +31,9 @@ _LARGEST_CORRECTED, _LARGEST_REFS = 512 << 10, 16 << 20
 def is_shown(path: bytes) -> bool:
     """Whether a path may be seen at all."""
     parts = path.split(b"/")
+    if b".git" in parts[1:]:
+        # nobody's but who put it there, and its configuration is obeyed by a git that merely looks around
+        return False
     if parts[0] != b".git" or len(parts) == 1:
         return True
     name = parts[-1]

@@ -6,6 +6,7 @@ For the command line, which is told a path. Each reader gives rows, outputs and 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
-from katafs.kata.past import Past
+from katafs.kata.past import Past, cut_short
 from katafs.kata.plain_kata import PlainKata
 
 _LONGEST = 64 << 20  # bytes of a file that is read
@@ -28,6 +29,9 @@ class Reader(Protocol):
 
     def outputs(self, index: int) -> dict[str, str]:
         """``stdout``, ``stderr`` and ``status`` of an event."""
+
+    def cut(self, index: int) -> list[str]:
+        """What the runner cut short at an event: ``stdout``, ``stderr``, ``files/NAME``."""
 
     def diff(self, was: int, now: int) -> str:
         """What changed from one event to another, as ``git diff`` says it, with all lines."""
@@ -57,6 +61,12 @@ class _Shown:
         names = ("stdout", "stderr", "status")
         return {name: _text(_read(self._path / "events" / str(index) / name)) for name in names}
 
+    def cut(self, index: int) -> list[str]:
+        try:
+            return cut_short(json.loads(_read(self._path / "events" / str(index) / "truncations.json")))
+        except (ValueError, RecursionError):
+            return []
+
     def diff(self, was: int, now: int) -> str:
         return _text(_read(self._path / "diff" / f"{was}..{now}"))
 
@@ -75,6 +85,9 @@ class _Stored:
 
     def outputs(self, index: int) -> dict[str, str]:
         return {name: self._past.output(index, name.encode(), _LONGEST)[0] for name in ("stdout", "stderr", "status")}
+
+    def cut(self, index: int) -> list[str]:
+        return self._past.cut(index)
 
     def diff(self, was: int, now: int) -> str:
         old, new = (self._past.snapshot(index).files_tree for index in (was, now))
@@ -97,6 +110,13 @@ class _Plain:
             for name in ("stdout", "stderr")
         }
         return {**found, "status": ((event.status if event is not None else None) or "0")[:20]}
+
+    def cut(self, index: int) -> list[str]:
+        if not self._is_written(index):
+            return []
+        event = self._kata.event(index)
+        files = {_text(name): file.truncated for name, file in event.files.items()}
+        return cut_short({"files": files, **{name: text.truncated for name, text in event.outputs.items()}})
 
     def diff(self, was: int, now: int) -> str:
         old, new = self._files(was), self._files(now)

@@ -14,6 +14,7 @@ from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
+from katafs.text import visible
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key
 from katafs.tree.writable import Controls, Writable
@@ -113,7 +114,7 @@ class ControlFile(Writable):
         self._tell_error(error)
 
     def _tell_error(self, error: KataError) -> None:
-        outcome = {"ok": False, "errno": error.errno_name, "message": str(error), **self._identity}
+        outcome = {"ok": False, "errno": error.errno_name, "message": visible(str(error), kept=""), **self._identity}
         self._controls.tell(self.key, outcome)
 
 

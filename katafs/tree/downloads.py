@@ -14,6 +14,7 @@ from katafs.kata.image import Tip
 from katafs.kata.kata import Kata
 from katafs.kata.spool import Spool
 from katafs.tree.context import Context
+from katafs.tree.fence import fence
 from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Later, Link, Maker, Node
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 
@@ -130,6 +131,8 @@ class Member(_FromImage):
         assert self._path is not None
         image = self.image()
         path = self._path + b"/" + name if self._path else name
+        if name == b".git" and self._path not in (b"", b".git"):
+            return fence(self)
         if not name or path not in image.members:
             raise NotFoundError(f"no {name!r} in the download")
         return Entry(Member(self._ctx, self._kata, member_key(self._kata, image, path)), NEVER)

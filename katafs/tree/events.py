@@ -15,6 +15,7 @@ from katafs.kata.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.attributes import event_attributes
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context
+from katafs.tree.fence import fence
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Listed, Node, damaged_entry
 from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, Key, Numbers
@@ -128,6 +129,8 @@ class FilesDir(_EventDirectory):
         return None if self._listing.is_directory(position) else BlobId(self._listing.entries[position].oid)
 
     def child(self, name: bytes) -> Entry:
+        if name == b".git":
+            return fence(self)
         position = self._listing.child(self._position, name)
         return self._entry(position, IMMUTABLE)
 

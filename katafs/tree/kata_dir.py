@@ -25,6 +25,7 @@ from katafs.tree.context import Context
 from katafs.tree.control import CONTROL_FILES, RAN_TESTS
 from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
+from katafs.tree.fence import fence
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
@@ -71,6 +72,8 @@ class KataDir(Directory):
         status = ctx.store.refresh(kata_id)
         owner = ctx.owner_of(status.st_uid, status.st_gid)
         super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
+        # what the store denies to group and others is denied here, and with it all that is below
+        self.mode = KataDir.mode & (status.st_mode | stat.S_IFMT(KataDir.mode) | stat.S_IRWXU)
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
         self._is_git = ctx.store.is_git(kata_id)
@@ -145,6 +148,8 @@ class KataDir(Directory):
             return plain_path_entry(self, self._ctx, kata, name)
         elif kata is not None and (waiting := pending_entry(self._ctx, kata, name)) is not None:
             return waiting
+        if name == b".git" and not self._is_git:
+            return fence(self)
         if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         if kata is None or name == b".git":

@@ -16,9 +16,9 @@ A number is below 2^63 (Node.js shows larger ones wrong). The layout::
 
 Keys in the table region cannot be turned back from the number alone: they are kept while the kernel holds them
 (`Numbers.keep`, `Numbers.forget`), and a daemon that never gave one out answers ESTALE, upon which the kernel looks
-the path up again. That concerns ``.git/**``, files that are no kata's next to plain ones, and what is absurdly large:
-events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of its
-events, with one number as files of the store, and another made from git.
+the path up again. That concerns ``.git/**``, fences, files that are no kata's next to plain ones, and what is absurdly
+large: events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of
+its events, with one number as files of the store, and another made from git.
 
 The k-th path is counted in the whole tree. Behind a directory that cannot be read nobody can count: while it is so,
 the keys of paths hold the path.
@@ -38,7 +38,7 @@ from katafs.kata.ids import BASE, ID_COUNT, from_number, to_number
 ROOT = 1
 
 # kinds of keys
-META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN = range(8)
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE = range(9)
 
 _PART_1 = 1 << 16
 _PART_2 = 1 << 24
@@ -68,6 +68,8 @@ class Key(NamedTuple):
     DOWNLOAD       id            hash of the path     the same
     DIFF           id            was                  now, view    (b = now * 4 + view)
     PLAIN          id                                              path in the kata's directory
+    FENCE          id            the directory's
+                                 number
     ============== ============= ==================== ============ ====================
     """
 

@@ -11,6 +11,7 @@ from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.plain_create import DIRECTORY, is_begun
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
+from katafs.tree.fence import fence
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
 from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key
 
@@ -55,6 +56,9 @@ class PlainNode(Node):
         return plain.names(self._root, self._path, self._ctx.store.budget)
 
     def child(self, name: bytes) -> Entry:
+        # the repository itself may be opened as a bare one: its configuration is ours
+        if name == b".git" and self._path != b".git":
+            return fence(self)
         return plain_entry(self._ctx, self._kata_id, self._path, name)
 
     def parent(self) -> Key:

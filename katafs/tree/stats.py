@@ -7,6 +7,7 @@ Names and units are those of https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -87,6 +88,7 @@ class _Collector(Collector):
         store = str(self._ctx.store.root).encode("utf-8", "replace").decode()
         mount.add_metric((store, mode, str(about.read_only).lower()), 1)
         yield from (build, mount)
+        yield GaugeMetricFamily("katafs_daemon_pid", "The number of the process that answers.", os.getpid())
         yield CounterMetricFamily(
             "katafs_daemon_deaths", "Daemons of this mount that have died and were replaced.", about.deaths()
         )

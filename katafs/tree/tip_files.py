@@ -9,6 +9,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.listing import Listing
 from katafs.tree.context import Context
 from katafs.tree.events import FilesDir
+from katafs.tree.fence import fence
 from katafs.tree.nodes import MUTABLE, Entry
 from katafs.tree.numbers import FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 
@@ -41,6 +42,8 @@ class TipFilesDir(FilesDir):
             self._parent = Key(FIXED, kata.kata_id, 0)
 
     def child(self, name: bytes) -> Entry:
+        if name == b".git":
+            return fence(self)
         position = self._listing.child(self._position, name)
         if self._listing.is_directory(position):
             try:

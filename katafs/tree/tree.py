@@ -17,9 +17,10 @@ from katafs.tree.control_dirs import CONFIG
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
 from katafs.tree.downloads import Member
 from katafs.tree.events import event_node
+from katafs.tree.fence import fence
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
-from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
+from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
 from katafs.tree.pending import is_pending, pending_node
 from katafs.tree.plain import PlainNode
 from katafs.tree.plain_paths import is_plain_path, plain_path_node
@@ -86,6 +87,8 @@ class Tree:
             return fixed_node(ctx, key)
         if key.kind == PLAIN:
             return PlainNode(ctx, key.kata, key.path)
+        if key.kind == FENCE:
+            return fence(self.node(key.a)).node
         if is_plain_path(key):
             return plain_path_node(ctx, key)
         if is_pending(key):

@@ -20,7 +20,7 @@ from tests.fsck.cases import (
     make_old,
 )
 from tests.katas import make_kata
-from tests.mounts import CommandLine, command_line, wait_until
+from tests.mounts import CommandLine, command_line, patience, wait_until
 
 
 @pytest.fixture
@@ -119,6 +119,6 @@ def test_a_signal_ends_it_with_a_sentence(cli: CommandLine) -> None:
         # it waits for the lock to be let go, or to be old enough
         wait_until(lambda: "nanosleep" in Path(f"/proc/{process.pid}/wchan").read_text(), "waiting for the lock")
         process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=patience(20))
     assert (process.returncode, output) == (32, b"0 katas: 0 findings\n")
     assert errors == b"katafs: stopped; what was not looked at yet is as it was\n"

@@ -18,7 +18,7 @@ from katafs.kata.message import parse_act
 from tests.katas import Served, repository_state, serve_kata, serving
 from tests.model.hostile import is_plausible, is_unfinished, messages
 from tests.model.stored import Stored, assert_clean
-from tests.mounts import Mount
+from tests.mounts import Mount, patience
 
 MEGABYTE = 1 << 20
 PATIENCE = 5.0  # seconds, for one message
@@ -43,7 +43,7 @@ def parse_many(seed: int, count: int) -> Counter[str]:
             # a file_edit may leave it to the repository which file it names
             assert kind == "file_edit" or "\0" not in act.subject(1)
             outcomes["accepted"] += 1
-        assert time.monotonic() - begun < PATIENCE, data
+        assert time.monotonic() - begun < patience(PATIENCE), data
     return outcomes
 
 
@@ -102,7 +102,7 @@ def write_many(kata: Served, seed: int, count: int) -> Counter[str]:
     for kind, data in messages(seed, count):
         control, begun = kata.shown / "control" / kind, time.monotonic()
         number = send(control, data)
-        assert time.monotonic() - begun < PATIENCE, data
+        assert time.monotonic() - begun < patience(PATIENCE), data
         assert number in (0, errno.EINVAL, errno.EEXIST, errno.EFBIG), data
         if number == 0 and is_unfinished(data):
             outcomes["unfinished"] += 1  # nobody sees the end of a file in this mode: its writer may go on
