@@ -126,7 +126,7 @@ def test_what_is_not_katafs_own(store: Path) -> None:
 
 def test_a_pack_that_is_somebodys_stays(kata: Path) -> None:
     kept = min(packs(kata))
-    (kata / f".git/objects/pack/{kept}.keep").touch()
+    (kata / f".git/objects/pack/{kept}.keep").write_text("mine\n")
     before = contents(kata)
     compact_kata(kata, "AbCdEf")
     assert kept in packs(kata)

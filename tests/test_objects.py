@@ -126,7 +126,7 @@ def test_an_annotated_tag_stands_for_its_commit(kata: Path) -> None:
 
 def test_references_that_are_no_ids(kata: Path) -> None:
     main = kata / ".git/refs/heads/main"
-    for rubbish in (b"", b"rubbish\n", b"ref: refs/heads/other\n", b"0" * 39 + b"\n"):
+    for rubbish in (b"", b"rubbish\n", b"ref: refs/heads/main\n", b"0" * 39 + b"\n", b"0" * 41):
         main.write_bytes(rubbish)
         with pytest.raises(DamagedError):
             GitRepo(kata).main()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Finding, State
 from tests.fsck.cases import LAST, assert_git_is_content, check, codes, copy_kata, make_old
 from tests.katas import add_event, git, make_kata, message, stored_rows
 from tests.test_crash import EDITED, SKIPPING, STEPS, crash, tags
@@ -35,6 +35,11 @@ def assert_whole(path: Path, events: int) -> None:
     assert not list(path.glob(".git/**/*.lock"))
 
 
+def marked(findings: list[Finding]) -> list[tuple[str, State]]:
+    """What was found, but for the mark that a dead writer left on his pack."""
+    return [found for found in codes(findings) if found[0] != "stale-file"]
+
+
 @pytest.mark.parametrize("step", some_slow(STEPS, {2, 3, 5}))
 def test_two_events(store: Path, step: tuple[Any, ...]) -> None:
     path = make_kata(store, "AAAAAA")
@@ -42,7 +47,7 @@ def test_two_events(store: Path, step: tuple[Any, ...]) -> None:
     make_old(path)
     _, _, _, events, with_tags = step
     lacking = [("tag-missing", State.MENDED)] if with_tags < events else []
-    assert codes(check(path, repair=True)) == lacking
+    assert marked(check(path, repair=True)) == lacking
     assert_whole(path, events)
 
 
@@ -54,7 +59,7 @@ def test_an_event_that_skips_others(store: Path, step: tuple[Any, ...]) -> None:
     if (path / ".git" / "packed-refs.lock").exists():
         lacking.insert(0, ("lock-stale", State.MENDED))
     make_old(path)
-    assert codes(check(path, repair=True)) == lacking
+    assert marked(check(path, repair=True)) == lacking
     assert_whole(path, 20)
     commits = {git(path, "rev-parse", f"refs/tags/{index}") for index in range(1, 21)}
     assert commits == {git(path, "rev-parse", "main~1")}

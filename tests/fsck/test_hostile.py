@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -86,19 +85,6 @@ def test_nobody_waits_for_a_pipe(kata: Path, name: str) -> None:
         (kata / ".git/refs/heads/main").unlink()
     make_old(kata)
     assert check(kata, repair=True)
-
-
-def test_nobody_waits_for_the_directory_of_references(kata: Path) -> None:
-    """The owner can hold its lock for ever."""
-    (kata / ".git" / "refs" / "heads" / "main.lock").touch()
-    make_old(kata)
-    fd = os.open(kata / ".git" / "refs", os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        assert codes(check(kata, repair=True)) == [("lock-stale", State.LEFT)]
-    finally:
-        os.close(fd)
-    assert codes(check(kata, repair=True)) == [("lock-stale", State.MENDED)]
 
 
 def test_a_kata_that_is_given_to_the_wrong_one(owned: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import StorageError
+from katafs.git.store.mutex import MUTEX
 from katafs.kata.fsck import State
 from katafs.kata.fsck import kata as fsck_kata
 from tests.fsck.cases import (
@@ -186,7 +187,7 @@ def test_a_kata_that_another_holds(store: Path, monkeypatch: pytest.MonkeyPatch)
     path = copy_kata("native", store)
     untag(path)
     monkeypatch.setattr(fsck_kata, "_PATIENCE", 0.1)
-    fd = os.open(path / ".git", os.O_RDONLY)
+    fd = os.open(path / ".git" / MUTEX, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         with pytest.raises(StorageError, match="locked by another writer"):

@@ -46,21 +46,20 @@ def parse_tree(data: bytes) -> list[Stored]:
 
 
 def every_entry(data: bytes) -> list[TreeEntry]:
-    """All entries of a tree with something to follow: what cannot be shown, too."""
-    entries = [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in parse_tree(data)]
-    return [entry for entry in entries if not entry.is_submodule]
-
-
-def tree_entries(data: bytes) -> list[TreeEntry]:
-    """The entries of a tree that a file system can show: of two of one name the first."""
+    """All entries of a tree, also those that git would not write."""
     try:
         stored = parse_tree(data)
     except ValueError:
         stored = _odd_entries(data)
+    return [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in stored]
+
+
+def tree_entries(data: bytes) -> list[TreeEntry]:
+    """The entries of a tree that a file system can show: of two of one name the first."""
     first: dict[bytes, TreeEntry] = {}
-    for mode, name, oid in stored:
-        if is_component(name):
-            first.setdefault(name, TreeEntry(name, int(mode, 8), oid))
+    for entry in every_entry(data):
+        if is_component(entry.name):
+            first.setdefault(entry.name, entry)
     return list(first.values())
 
 

@@ -134,8 +134,10 @@ class Objects:
         except KeyError:
             return self.packs.read(oid, largest)
         except DAMAGE as error:
+            if strictly:
+                raise
             try:
-                return self.packs.read(oid, largest, look=not strictly)
+                return self.packs.read(oid, largest)
             except (KeyError, *DAMAGE):
                 raise error from None
 

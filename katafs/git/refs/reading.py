@@ -21,6 +21,8 @@ MAIN = "refs/heads/main"
 PACKED_REFS = "packed-refs"
 #: bytes of ``packed-refs`` that are parsed: some 250,000 references; of a sorted one only some blocks are read
 MOST_PACKED = 16 << 20
+#: bytes of it that are read to write it anew
+MOST_REWRITTEN = 64 << 20
 _ID = re.compile(rb"([0-9a-fA-F]{40})\s*")
 _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 # an id at the start of a file, as git reads it
@@ -198,6 +200,6 @@ def packed_references(git_dir: Path) -> tuple[dict[str, PackedRef], int]:
 def read_packed(git_dir: Path) -> bytes:
     """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than is rewritten."""
     try:
-        return read_whole(git_dir / PACKED_REFS, 4 * MOST_PACKED)
+        return read_whole(git_dir / PACKED_REFS, MOST_REWRITTEN)
     except FileNotFoundError:
         return b""

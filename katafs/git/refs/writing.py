@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
@@ -18,8 +18,8 @@ from katafs.git.format import packed_refs
 from katafs.git.format.commit import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, HeldLock, RefLocks
-from katafs.git.refs.reading import MAIN, PACKED_REFS, read_packed, read_reference, reference_files
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks
+from katafs.git.refs.reading import MAIN, MOST_REWRITTEN, PACKED_REFS, read_packed, read_reference, reference_files
 from katafs.git.repo import GitRepo
 from katafs.git.store.storing import make_parents, storing, sync_path
 
@@ -150,29 +150,29 @@ class RefWriter:
 
     def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
         """Put references to commits into ``packed-refs``; what is there stays as it is, but for ``replacing``."""
-        with self._rewriting() as (before, lock):
-            known = packed_refs.parse(before)
-            new = {name: PackedRef(oid) for name, oid in commits.items()}
-            lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
-
-    def rewrite_packed(self, without: bytes | None = None) -> None:
-        """Keep only the lines of ``packed-refs`` that git understands, and not that of one reference. Does nothing
-        where all of them are."""
-        text = read_packed(self._git_dir)
-        if not packed_refs.wrong_lines(text) and (without is None or without not in packed_refs.parse(text)):
-            return
-        with self._rewriting() as (before, lock):
-            refs = packed_refs.parse(before)
-            refs.pop(without or b"", None)
-            lock.write(packed_refs.build(refs, before))
-
-    @contextmanager
-    def _rewriting(self) -> Iterator[tuple[bytes, HeldLock]]:
-        """The present ``packed-refs``, and the lock that becomes the next."""
         with storing(PACKED_REFS, self._git_dir):
             with self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
-                yield read_packed(self._git_dir), lock
+                before = read_packed(self._git_dir)
+                known = packed_refs.parse(before)
+                new = {name: PackedRef(oid) for name, oid in commits.items()}
+                lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
                 lock.become(self._git_dir / PACKED_REFS)
+            sync_path(self._git_dir)
+
+    def rewrite_packed(self, without: bytes | None = None) -> None:
+        """Keep only the lines of ``packed-refs`` that git understands, of one that is far too large those at its start;
+        and not that of one reference. Does nothing where all of them are."""
+        path = self._git_dir / PACKED_REFS
+        with storing(PACKED_REFS, self._git_dir), self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
+            if not path.exists():
+                return
+            with open(path, "rb", opener=open_plain) as file:
+                before = file.read(MOST_REWRITTEN)
+            refs = packed_refs.parse(before)
+            if refs.pop(without or b"", None) is None and not packed_refs.wrong_lines(before):
+                return
+            lock.write(packed_refs.build(refs, before))
+            lock.become(path)
             sync_path(self._git_dir)
 
     def pack_tags(self) -> int:

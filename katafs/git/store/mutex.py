@@ -16,7 +16,7 @@ from pathlib import Path
 
 from katafs.errors import StorageError
 
-#: The file that is locked; of a directory flock(2) excludes nobody on another host. It stays, and is empty.
+#: The file that is locked; of a directory flock(2) excludes nobody on another host. It is empty; in ``.git`` it stays.
 MUTEX = ".katafs-mutex"
 # what flock(2) says on a file system that has no locks
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -33,12 +33,22 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
     Raises `StorageError` (EBUSY) when somebody else has held it for ``seconds``, OSError when there is no such
     directory.
     """
-    fd = _open(directory)
-    try:
-        yield fd >= 0 and _take(fd, directory, seconds)
-    finally:
-        if fd >= 0:
+    end = time.monotonic() + seconds
+    while (fd := _open(directory)) >= 0:
+        try:
+            is_alone = _take(fd, directory, end)
+            if is_alone and not _is_there(fd, directory):
+                # whoever had it has removed it
+                continue
+            try:
+                yield is_alone
+            finally:
+                if is_alone and directory.name != ".git":
+                    (directory / MUTEX).unlink(missing_ok=True)
+            return
+        finally:
             os.close(fd)
+    yield False
 
 
 def _open(directory: Path) -> int:
@@ -53,8 +63,14 @@ def _open(directory: Path) -> int:
     return -1
 
 
-def _take(fd: int, directory: Path, seconds: float) -> bool:
-    end = time.monotonic() + seconds
+def _is_there(fd: int, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(directory / MUTEX))
+    except FileNotFoundError:
+        return False
+
+
+def _take(fd: int, directory: Path, end: float) -> bool:
     pause = _PAUSE
     while True:
         try:

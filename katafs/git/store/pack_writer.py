@@ -96,6 +96,7 @@ def _links(kind: int, data: bytes, path: bytes) -> list[tuple[Oid, int, bytes]]:
     return [
         (entry.oid, TREE, path + entry.name + b"/") if entry.is_tree else (entry.oid, BLOB, path + entry.name)
         for entry in every_entry(data)
+        if not entry.is_submodule
     ]
 
 

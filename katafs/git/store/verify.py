@@ -8,7 +8,7 @@ from typing import NamedTuple
 from katafs.errors import DamagedError
 from katafs.git.format.commit import commit_links, tag_target
 from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree import TreeEntry, every_entry
+from katafs.git.format.tree import TreeEntry, parse_tree
 from katafs.git.repo import GitRepo
 
 # a tree can name another many times, so that a few small ones can hold 10^10 paths
@@ -71,9 +71,10 @@ def _links(kind: int, data: bytes) -> list[tuple[Oid, int]]:
 def _entries(tree: bytes) -> list[TreeEntry]:
     """The entries of a tree but for submodules, which are elsewhere. Raises `DamagedError`."""
     try:
-        return every_entry(tree)
+        entries = [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in parse_tree(tree)]
     except ValueError as error:
         raise DamagedError(str(error)) from error
+    return [entry for entry in entries if not entry.is_submodule]
 
 
 class Whereabouts:
