@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from katafs.caching import Shared
+from katafs.caching import Kept, Shared
 from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, Budget
 from katafs.git.delta import LargeObjectError, apply_delta, delta_sizes
 from katafs.git.inside import open_inside
@@ -54,12 +54,17 @@ class Entry(NamedTuple):
 _OVERHEAD = 300
 #: What differences were from, and what they made, of the whole process: kind and data by reader and offset. Who reads
 #: the events of a kata one after the other would else begin at the start of a chain each time.
-_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(8 << 20, lambda known: len(known[1]) + _OVERHEAD)
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(6 << 20, lambda known: len(known[1]) + _OVERHEAD)
 #: Parts of packs, of the whole process, by reader and place: who lists files reads all their heads, which stand near to
 #: each other.
-_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, lambda part: len(part) + _OVERHEAD)
+_parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + _OVERHEAD)
 _PART = 1 << 15
 _keys = itertools.count()
+
+
+def kept() -> dict[str, Kept]:
+    """What is in memory, by names for an operator."""
+    return {"bases": _bases.kept(), "parts": _parts.kept()}
 
 
 def forget() -> None:

@@ -7,16 +7,17 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from katafs.caching import CountedCache
+from katafs.caching import CountedCache, Kept
 from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.git import pack_reader
 from katafs.git.budget import Budget
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
-from katafs.kata.recent import forget_rows
+from katafs.kata.recent import forget_rows, kept_rows
 
-_OPEN_KATAS = 128  # with their rows, some hundred KiB each
+_OPEN_KATAS = 128
+_KATA = 18_000  # bytes in memory, with some trees and commits
 
 
 class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
@@ -144,6 +145,11 @@ class Store:
             "options": kept.options,
             "blobs": kept.blobs,
         }
+
+    def kept(self) -> dict[str, Kept]:
+        """What all of it takes in memory."""
+        own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
+        return {**own, **self._caches.kept(), **pack_reader.kept()}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""
