@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from katafs.caching import CountedCache, Kept
-from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
+from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
 from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
@@ -251,9 +251,11 @@ class Operations(pyfuse3.Operations):
 
         Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
         """
-        node = self._tree.node(self._handles.inode(fh))
-        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
-            raise InvalidError("the message is not finished")
+        writer = self._handles.writer(fh)
+        with contextlib.suppress(ReadOnlyError):
+            node = await self._writer(self._handles.inode(fh))
+            if isinstance(node, Writable) and node.is_unfinished(writer):
+                raise InvalidError("the message is not finished")
 
     async def release(self, fh: int) -> None:
         writer = self._handles.writer(fh)
@@ -261,7 +263,7 @@ class Operations(pyfuse3.Operations):
         if inode is None:
             return
         with contextlib.suppress(KataError):
-            node = self._tree.node(inode)
+            node = await self._writer(inode)
             if isinstance(node, Writable):
                 self._writes.truncate(node, writer)
 

@@ -62,7 +62,7 @@ def test_too_many_are_told_so() -> None:
                     async with places.place((1, "AAAAAA")):
                         pass
 
-                for _ in range(64):
+                for _ in range(100):
                     nursery.start_soon(wait)
                 await trio.testing.wait_all_tasks_blocked()
                 with pytest.raises(BusyError):

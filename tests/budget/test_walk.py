@@ -91,11 +91,13 @@ def write(kata: Path) -> None:
     assert (kata / "config/theme").read_text() == "dark\n"
 
 
-def check(store: Path, mount: MakeMount, name: str, make: Large, slow: tuple[str, ...] = ()) -> None:
+def check(
+    store: Path, mount: MakeMount, name: str, make: Large, slow: tuple[str, ...] = (), mode: str = "fast"
+) -> None:
     make_kata(store, "GhJkLm")
     path = make_kata(store, "AbCdEf", {"a.txt": "hello 2\n", "cyber-dojo.sh": "true\n"})
     make(path)
-    mounted = mount(store, "fast", ("--xattr",))
+    mounted = mount(store, mode, ("--xattr",))
     mounted.expected_log = "takes too (long|much)|takes more than|takes longer than"
     (mounted.kata("GhJkLm") / "events/0/event.json").read_bytes()
     with asking(mounted.kata("GhJkLm")) as taken:
@@ -119,6 +121,10 @@ def check(store: Path, mount: MakeMount, name: str, make: Large, slow: tuple[str
 def test_a_large_repository(store: Path, mount: MakeMount, name: str) -> None:
     # these are made in processes of their own, and of such katas for seconds
     check(store, mount, name, SMALL[name], ("html", "download", "download.tgz"))
+
+
+def test_a_large_repository_with_open(store: Path, mount: MakeMount) -> None:
+    check(store, mount, "references", SMALL["references"], ("html", "download", "download.tgz"), "slower")
 
 
 @pytest.mark.slow
