@@ -8,17 +8,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from katafs.fuse.runtime import stat_fields
 from tests.budget import large
 from tests.katas import make_kata, message
-from tests.mounts import MakeMount
-from tests.test_bounds import asking, memory
+from tests.mounts import MakeMount, wait_until
+from tests.test_bounds import asking, memory, workers
 from tests.test_stats import stats_of
 
 # of the names in a directory
@@ -131,3 +134,28 @@ def test_a_large_repository_with_open(store: Path, mount: MakeMount) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_a_huge_repository(store: Path, mount: MakeMount, name: str) -> None:
     check(store, mount, name, LARGE[name])
+
+
+def at_work(daemon: int) -> set[int]:
+    """The workers that have used 50 ms of a processor."""
+    return {pid for pid in workers(daemon) if int((stat_fields(pid) or ["0"] * 12)[11]) > 5}
+
+
+def test_who_answers_is_killed(store: Path, mount: MakeMount) -> None:
+    """The question is asked of another one, and only the second time refused."""
+    for kata_id in ("AbCdEf", "GhJkLm"):
+        large.options(make_kata(store, kata_id), 12_000)
+    mounted = mount(store)
+    mounted.expected_log = "a process has ended that was asked|ends each time"
+    for kata_id, kills, expected in (("AbCdEf", 1, b"light\n"), ("GhJkLm", 2, b"")):
+        # those that have nothing to do
+        for pid in (known := at_work(mounted.daemon)):
+            os.kill(pid, signal.SIGKILL)
+        reader = subprocess.Popen(["cat", mounted.kata(kata_id) / "config/theme"], stdout=subprocess.PIPE)
+        for _ in range(kills):
+            wait_until(lambda: at_work(mounted.daemon) - known, "a worker")
+            for pid in at_work(mounted.daemon) - known:
+                os.kill(pid, signal.SIGKILL)
+                known.add(pid)
+        assert reader.communicate(timeout=30)[0] == expected
+    assert (mounted.path / ".katafs/version").read_text()
