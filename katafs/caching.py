@@ -5,12 +5,25 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import cachetools
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+
+class Kept(NamedTuple):
+    """What a cache has in memory: entries, and bytes, about; and how many bytes it may have."""
+
+    entries: int
+    size: int
+    most: int
+
+    @classmethod
+    def of(cls, cache: cachetools.Cache[Any, Any], each: float) -> Kept:
+        """That of a cache with so many bytes for each entry, or what else it is bounded by."""
+        return cls(len(cache), round(cache.currsize * each), round(cache.maxsize * each))
 
 
 class CountedCache(cachetools.LRUCache[_K, _V]):
@@ -39,12 +52,12 @@ class Newest(dict[_K, _V]):
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self._most = most
+        self.most = most
 
     def keep(self, key: _K, value: _V) -> None:
         """Keep a value; the oldest goes for it."""
         self[key] = value
-        if len(self) > self._most:
+        if len(self) > self.most:
             del self[next(iter(self))]
 
 
@@ -80,6 +93,11 @@ class Shared(Generic[_K, _V]):
             self._size += size
             while self._size > self._limit:
                 self._size -= self._sizeof(self._known.popitem(last=False)[1])
+
+    def kept(self) -> Kept:
+        """What there is."""
+        with self._lock:
+            return Kept(len(self._known), self._size, self._limit)
 
     def clear(self) -> None:
         """Forget everything."""

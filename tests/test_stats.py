@@ -119,6 +119,9 @@ def test_requests_are_counted_and_fall_into_buckets(mount: MakeMount, store: Pat
         assert 0 < took < patience(60)
     assert after("katafs_request_errors_total", operation="lookup", errno="ENOENT") >= 1
     assert after("katafs_open_repositories") == after("katafs_cache_entries", cache="katas") == 1
+    most = [value for (name, _), value in after.samples.items() if name == "katafs_cache_bytes_max"]
+    assert len(most) > 10
+    assert sum(most) <= 64 << 20
     for cache in ("katas", "snapshots", "listings"):
         assert after("katafs_cache_misses_total", cache=cache) >= 1, cache
     assert after("katafs_cache_hits_total", cache="katas") > before("katafs_cache_hits_total", cache="katas")

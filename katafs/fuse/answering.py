@@ -17,6 +17,10 @@ from katafs.tree.nodes import refuse_write
 
 log = logging.getLogger(__name__)
 
+# Of a kata that took too long all is asked elsewhere for so long, in seconds: numbers begin with their kata's, and what
+# has another number is asked here each time.
+_KATA, _HEAVY_SECONDS, _MOST_HEAVY = 27, 1.0, 1_000
+
 # the requests that pyfuse3 knows, but for the one that has no answer
 _REQUESTS = [
     name
@@ -50,17 +54,23 @@ def _watched(
     look_again: Callable[[], None],
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
-    latency, clock = counters.latencies[request], perf_counter
+    latency, clock, heavy = counters.latencies[request], perf_counter, counters.heavy
 
     async def answer(*args: Any) -> Any:
         begun = clock()
         try:
             look_again()
-            try:
+            if elsewhere is None:
                 return await handler(*args)
-            except HeavyError:
-                if elsewhere is None:
-                    raise
+            if not heavy or heavy.get(args[0] >> _KATA, 0.0) < begun:
+                try:
+                    return await handler(*args)
+                except HeavyError:
+                    if len(heavy) >= _MOST_HEAVY:
+                        heavy.clear()
+                    heavy[args[0] >> _KATA] = clock() + _HEAVY_SECONDS
+                    # what is above all katas has the numbers below
+                    heavy.pop(0, None)
             return await elsewhere(*args)
         except Exception as error:  # noqa: BLE001 - raised again, as an errno
             failure = _failure(request, error)

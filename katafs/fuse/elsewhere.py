@@ -72,8 +72,6 @@ class Elsewhere:
             _PARTS, _PART_SECONDS
         )
         self.waiting = 0
-        #: all questions so far
-        self.count = 0
 
     def rest(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
@@ -107,10 +105,6 @@ class Elsewhere:
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         return [PREFIX + name.encode() for name in cast("dict[str, str]", await self._ask("attributes", inode))]
-
-    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        """Of a file to be read."""
-        return pyfuse3.FileInfo(fh=inode, keep_cache=False)
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id <= 1:
@@ -203,7 +197,7 @@ class Elsewhere:
         queue = self._queues.setdefault(question.kata_id, trio.Lock())
         try:
             async with queue, self._places.place(self._user(question)):
-                self.count += 1
+                self._tree.ctx.counters.elsewhere += 1
                 outcomes = self._tree.ctx.controls.outcomes(question.kata_id)
                 ask = partial(self._in_thread, question, outcomes)
                 asked.answer = await trio.to_thread.run_sync(

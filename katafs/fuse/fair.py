@@ -18,7 +18,7 @@ from katafs.errors import BusyError
 User = tuple[int, str]
 
 # that wait for one kind of work, of one kata
-_MOST_OF_A_KATA = 64
+_MOST_OF_A_KATA = 100
 
 
 class Places:

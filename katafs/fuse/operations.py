@@ -17,8 +17,8 @@ from typing import Any
 import pyfuse3
 import trio
 
-from katafs.caching import CountedCache
-from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
+from katafs.caching import CountedCache, Kept
+from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
 from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
@@ -39,7 +39,8 @@ from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
-_LISTED = 10_000  # entries of all listings that are being read
+# entries of all listings that are being read, and bytes in memory of each
+_LISTED, _ENTRY = 10_000, 195
 # whatever the arguments
 _REFUSED: Any = refuse
 
@@ -65,6 +66,7 @@ class Operations(pyfuse3.Operations):
         self.plain = PlainWrites(tree, self._makers, self._writes, journal)
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
+        tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting + self.elsewhere.waiting
         watch(self, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again)
 
@@ -183,9 +185,12 @@ class Operations(pyfuse3.Operations):
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
-        node = self._tree.node(inode)
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
+            keeps = False
+            with contextlib.suppress(HeavyError):
+                keeps = self._tree.node(inode).attr_timeout == IMMUTABLE
+            return pyfuse3.FileInfo(fh=inode, keep_cache=keeps)
+        node = await self._writer(inode)
         if not isinstance(node, (Writable, Stored)):
             raise refuse_write()
         return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
@@ -246,9 +251,11 @@ class Operations(pyfuse3.Operations):
 
         Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
         """
-        node = self._tree.node(self._handles.inode(fh))
-        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
-            raise InvalidError("the message is not finished")
+        writer = self._handles.writer(fh)
+        with contextlib.suppress(ReadOnlyError):
+            node = await self._writer(self._handles.inode(fh))
+            if isinstance(node, Writable) and node.is_unfinished(writer):
+                raise InvalidError("the message is not finished")
 
     async def release(self, fh: int) -> None:
         writer = self._handles.writer(fh)
@@ -256,7 +263,7 @@ class Operations(pyfuse3.Operations):
         if inode is None:
             return
         with contextlib.suppress(KataError):
-            node = self._tree.node(inode)
+            node = await self._writer(inode)
             if isinstance(node, Writable):
                 self._writes.truncate(node, writer)
 

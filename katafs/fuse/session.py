@@ -21,6 +21,7 @@ from katafs.fuse import fastopen, memory, runtime
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
+from katafs.fuse.steps import Steps
 from katafs.fuse.waiting import Waiting
 from katafs.fuse.watcher import keep_watched
 from katafs.git.budget import Budget
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 _EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
 # what a request may cost in the event loop (`katafs.git.budget`)
-_MICROSECONDS = 15_000.0
+_MICROSECONDS = 10_000.0
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
@@ -111,7 +112,8 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end)
+        steps = [Steps(tree.ctx.counters)]
+        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end, instruments=steps)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group

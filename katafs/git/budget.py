@@ -25,7 +25,7 @@ PATH, NAME = 2.0, 0.7
 #: the status of a file in the store; the conversion of a kata that is stored plain
 STATUS, CONVERSION = 5.0, 50_000.0
 #: a byte of JSON that is parsed, the text of a row that is made
-JSON_BYTE, ROW = 0.01, 30.0
+JSON_BYTE, ROW = 0.008, 30.0
 #: a byte of a content that is compared: most contents take a tenth (random lines of one letter)
 COMPARED = 0.15
 #: a name that is looked up for a listing, beside what it costs itself

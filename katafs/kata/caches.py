@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import cachetools
 
-from katafs.caching import CountedCache, Newest
+from katafs.caching import CountedCache, Kept, Newest
 from katafs.git import Oid
 from katafs.git.budget import Budget
 from katafs.kata.listing import Listing
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DAMAGED_SECONDS = 1.0
 _DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids
+# bytes in memory of a path in a listing, a snapshot, a set of options, a size; of a byte of rows, with their texts
+_PATH, _SNAPSHOT, _OPTIONS, _SIZE, _ROWS = 350, 2_750, 480, 165, 4.4
 
 
 class ReadCaches:
@@ -78,6 +80,18 @@ class ReadCaches:
     def held(self) -> int:
         """The bytes of all rows that are in memory, as they are stored."""
         return sum(self._held.values())
+
+    def kept(self) -> dict[str, Kept]:
+        """What is in memory, by names for an operator."""
+        return {
+            "listings": Kept.of(self.listings, _PATH),
+            "snapshots": Kept.of(self.snapshots, _SNAPSHOT),
+            "options": Kept.of(self.options, _OPTIONS),
+            "blobs": Kept.of(self.blobs, 1),
+            "documents": Kept.of(self.documents, 1),
+            "sizes": Kept(len(self.sizes), len(self.sizes) * _SIZE, self.sizes.most * _SIZE),
+            "rows": Kept(len(self._held), round(self.held * _ROWS), round(self._most_rows * _ROWS)),
+        }
 
     def clear(self) -> None:
         """Forget everything."""

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import cachetools
 
+from katafs.caching import Kept
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, Oid
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.events import StoredRows, parse_rows
 
-# bytes as stored, of all together and of one kata's; in memory rows take some three times as many
+# bytes as stored, of all together and of one kata's; in memory rows take so many times as many
 _MOST, _LARGEST = 1 << 20, 1 << 19
+_IN_MEMORY = 3.4
 _END = b"\n]"
 
 
@@ -92,6 +94,12 @@ def keep_rows(repo: GitRepo, oid: Oid, text: bytes, rows: StoredRows) -> None:
 
 def _digest(text: bytes) -> bytes:
     return sha1(text, usedforsecurity=False).digest()
+
+
+def kept_rows() -> Kept:
+    """What is in memory."""
+    with _lock:
+        return Kept.of(_known, _IN_MEMORY)
 
 
 def forget_rows() -> None:

@@ -10,18 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from katafs.caching import CountedCache
+from katafs.caching import CountedCache, Kept
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git.budget import Budget
-from katafs.git.odb.pack_reader import clear_bases
-from katafs.git.odb.parts import clear_parts
+from katafs.git.odb.pack_reader import clear_bases, kept_bases
+from katafs.git.odb.parts import clear_parts, kept_parts
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
-from katafs.kata.recent import forget_rows
+from katafs.kata.recent import forget_rows, kept_rows
 
 _BEING_MADE = 60.0  # seconds
-_OPEN_KATAS = 128  # with their rows, some hundred KiB each
+_OPEN_KATAS = 128
+_KATA = 18_000  # bytes in memory, with some trees and commits
 
 
 class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
@@ -172,6 +173,11 @@ class Store:
             "options": kept.options,
             "blobs": kept.blobs,
         }
+
+    def kept(self) -> dict[str, Kept]:
+        """What all of it takes in memory."""
+        own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
+        return {**own, **self._caches.kept(), "bases": kept_bases(), "parts": kept_parts()}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""

@@ -29,7 +29,7 @@ from katafs.tree.writable import Writable
 # what a question may cost in a worker, in microseconds
 _MOST = 10e6
 # entries of one answer, and seconds after which it is as long as it is
-_MOST_ENTRIES, _SECONDS = 400, 0.5
+_MOST_ENTRIES, _SECONDS = 200, 0.5
 _LISTINGS = 8
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import cachetools
 
-from katafs.caching import CountedCache
+from katafs.caching import CountedCache, Kept
 from katafs.git import Oid
 from katafs.kata.download import Download
 from katafs.kata.kata import Kata
@@ -23,6 +23,7 @@ from katafs.tree.writable import Controls
 
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000
+_MEMBER = 410  # bytes in memory
 # many nodes have the same
 _owner = lru_cache(1024)(Owner)
 
@@ -85,6 +86,16 @@ class Context:
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
         self.stats = Stats(self)
+        #: what else is kept in memory, by names for an operator
+        self.keepers: dict[str, Callable[[], Kept]] = {}
+
+    def kept(self) -> dict[str, Kept]:
+        """All caches, by names for an operator."""
+        own = {
+            "downloads": Kept.of(self.downloads, _MEMBER),
+            **{name: keeper() for name, keeper in self.keepers.items()},
+        }
+        return {**self.store.kept(), **self.made.kept(), **own}
 
     def forget(self) -> None:
         """Forget all that can be read or made again."""

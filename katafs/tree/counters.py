@@ -10,6 +10,10 @@ from collections.abc import Callable
 BOUNDS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 
 
+#: so long, in seconds, no request is to keep the others waiting
+HELD = 0.02
+
+
 class Latency:
     """How long requests of one kind took."""
 
@@ -43,5 +47,16 @@ class Counters:
         self.conflicts = 0
         #: repositories whose packs were made one
         self.compactions = 0
+        #: how long the event loop was held at most at a time, in seconds, and how often longer than `HELD`
+        self.held_most, self.held_often = 0.0, 0
+        #: until when what is numbered below such a part of a number is asked elsewhere, on the clock of the adapter
+        self.heavy: dict[int, float] = {}
+        #: questions that were answered by another process
+        self.elsewhere = 0
         #: files whose bytes the kernel was sent before it asked
         self.read_ahead = 0
+
+    def held(self, seconds: float) -> None:
+        """The event loop was held for so long."""
+        self.held_most = max(self.held_most, seconds)
+        self.held_often += seconds > HELD

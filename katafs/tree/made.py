@@ -15,7 +15,7 @@ from typing import Any
 import cachetools
 
 from katafs import process
-from katafs.caching import CountedCache, Newest
+from katafs.caching import CountedCache, Kept, Newest
 from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
@@ -34,6 +34,7 @@ _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
 _LARGE = 1 << 20  # bytes
 _MOST_REFUSED = 2_000
+_SIZE, _REFUSAL = 105, 400  # bytes in memory
 _REFUSED_SECONDS = 600.0
 
 
@@ -62,6 +63,12 @@ class MadeCache:
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""
         return {"contents": self._contents}
+
+    def kept(self) -> dict[str, Kept]:
+        """What all of it takes in memory."""
+        sizes = Kept(len(self._sizes), len(self._sizes) * _SIZE, self._sizes.most * _SIZE)
+        refused = Kept.of(self._refused, _REFUSAL)
+        return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
 
     def size(self, key: Hashable) -> int | None:
         """The size of a content that was made once, in bytes."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from katafs import __version__
-from katafs.tree.counters import BOUNDS, Latency
+from katafs.tree.counters import BOUNDS, HELD, Latency
 from katafs.tree.nodes import NEVER, BytesFile, Owner
 from katafs.tree.numbers import Key
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # The next reader gets the same text for so long, in seconds: what is read in two requests is to be of one text.
 _FRESH_SECONDS = 0.1
-# caches that are bounded by bytes
-_BY_BYTES = ("blobs", "contents")
 
 
 class Stats:
@@ -117,6 +115,15 @@ class _Collector(Collector):
             "Requests that wait for something slow to be made, or for their commit.",
             counters.waiting(),
         )
+        yield GaugeMetricFamily(
+            "katafs_loop_held_seconds_max", "The longest time for which nobody was answered.", counters.held_most
+        )
+        yield CounterMetricFamily(
+            "katafs_holds", f"Times when nobody was answered for more than {HELD:g} s.", counters.held_often
+        )
+        yield CounterMetricFamily(
+            "katafs_elsewhere", "Questions that took too long for the daemon itself.", counters.elsewhere
+        )
 
     def _recorded(self) -> Iterator[Metric]:
         counters = self._ctx.counters
@@ -137,17 +144,19 @@ class _Collector(Collector):
 
     def _caches(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily("katafs_cache_entries", "Entries of a cache.", labels=("cache",))
-        sizes = GaugeMetricFamily("katafs_cache_bytes", "Bytes in a cache that is bounded by them.", labels=("cache",))
+        sizes = GaugeMetricFamily("katafs_cache_bytes", "Bytes in memory of a cache, about.", labels=("cache",))
+        most = GaugeMetricFamily("katafs_cache_bytes_max", "Bytes that it may have, about.", labels=("cache",))
         hits = CounterMetricFamily("katafs_cache_hits", "Questions that a cache answered.", labels=("cache",))
         misses = CounterMetricFamily("katafs_cache_misses", "Questions that it did not answer.", labels=("cache",))
         ctx = self._ctx
         for name, cache in {**ctx.store.caches(), **ctx.made.caches(), "downloads": ctx.downloads}.items():
-            entries.add_metric((name,), len(cache))
             hits.add_metric((name,), cache.hits)
             misses.add_metric((name,), cache.misses)
-            if name in _BY_BYTES:
-                sizes.add_metric((name,), cache.currsize)
-        yield from (entries, sizes, hits, misses)
+        for name, kept in ctx.kept().items():
+            entries.add_metric((name,), kept.entries)
+            sizes.add_metric((name,), kept.size)
+            most.add_metric((name,), kept.most)
+        yield from (entries, sizes, most, hits, misses)
 
     def _held(self) -> Iterator[Metric]:
         ctx = self._ctx

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import NamedTuple
 
-from katafs.caching import Newest
+from katafs.caching import Kept, Newest
 from katafs.errors import NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.kata import Kata, Tip
@@ -30,6 +30,8 @@ from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
+# bytes in memory of a node with what it has with it, and of such a kata, at most
+_NODE, _TOLD = 4_000, 140 * _FEW_PATHS
 
 
 class Stale(NamedTuple):
@@ -49,6 +51,8 @@ class Tree:
         self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
         self._nodes: OrderedDict[int, Node] = OrderedDict()
+        ctx.keepers["nodes"] = lambda: Kept(len(self._nodes), len(self._nodes) * _NODE, _MOST_NODES * _NODE)
+        ctx.keepers["stale names"] = lambda: Kept(len(self._told_of), len(self._told_of) * _TOLD, _KATAS * _TOLD)
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Container, Iterator
 
-from katafs.caching import Shared
+from katafs.caching import Kept, Shared
 from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
 from katafs.git.format import index
 from katafs.git.format.delta import apply_delta, delta_sizes
@@ -22,7 +22,12 @@ _LARGE_PIECE = 1 << 18
 _CHECKED = 1 << 18
 #: Delta bases and results of the whole process: kind and data by reader and offset. Who reads the events of a kata one
 #: after the other would else begin at the start of a chain each time.
-_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(8 << 20, lambda known: len(known[1]) + OVERHEAD)
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(6 << 20, lambda known: len(known[1]) + OVERHEAD)
+
+
+def kept_bases() -> Kept:
+    """What is in memory."""
+    return _bases.kept()
 
 
 def clear_bases() -> None:

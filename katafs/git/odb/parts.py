@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 
-from katafs.caching import Shared
+from katafs.caching import Kept, Shared
 from katafs.git.files import close_read, open_beneath
 
 # what an entry of a cache takes beside its data, in bytes
 OVERHEAD = 300
 #: Parts of files, of the whole process: who lists files reads the heads of all their entries, which stand near to each
 #: other.
-_parts: Shared[tuple[int, int], bytes] = Shared(8 << 20, lambda part: len(part) + OVERHEAD)
+_parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + OVERHEAD)
 PART = 1 << 15
 _keys = itertools.count()
+
+
+def kept_parts() -> Kept:
+    """What is in memory."""
+    return _parts.kept()
 
 
 def clear_parts() -> None:

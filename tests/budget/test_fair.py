@@ -1,0 +1,150 @@
+"""Places for slow work are given in turn; a walk through a history goes on where the budget ended; prices are paid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from katafs.errors import BusyError, HeavyError
+from katafs.fuse.fair import Places, User
+from katafs.git import Commit, GitRepo
+from katafs.git.budget import Budget
+from katafs.kata.events import Rows
+from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.walk import Walk, join_lists
+from tests.budget import large
+from tests.katas import make_kata
+
+
+def test_many_of_one_keep_nobody_out() -> None:
+    """Eighty wait of two katas of an owner; who comes last, of another, is served next; of one kata half at most."""
+    served: list[User] = []
+    most = 0
+
+    async def want(places: Places, user: User, release: trio.Event) -> None:
+        nonlocal most
+        async with places.place(user):
+            served.append(user)
+            most = max(most, places._held[user[1]])
+            await release.wait()
+
+    async def run() -> None:
+        places, first, rest = Places(2), trio.Event(), trio.Event()
+        rest.set()
+        katas = ("AAAAAA", "BBBBBB")
+        async with trio.open_nursery() as nursery:
+            for number in range(80):
+                nursery.start_soon(want, places, (1, katas[number % 2]), rest if number > 1 else first)
+                if number == 1:
+                    await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(served) == [(1, "AAAAAA"), (1, "BBBBBB")]
+            nursery.start_soon(want, places, (2, "CCCCCC"), rest)
+            await trio.testing.wait_all_tasks_blocked()
+            first.set()
+
+    trio.run(run)
+    assert (2, "CCCCCC") in served[2:4]
+    assert len(served) == 81
+    assert most == 1
+
+
+def test_too_many_are_told_so() -> None:
+    async def run() -> None:
+        places = Places(1)
+        with trio.move_on_after(0.1):
+            async with trio.open_nursery() as nursery, places.place((1, "AAAAAA")):
+
+                async def wait() -> None:
+                    async with places.place((1, "AAAAAA")):
+                        pass
+
+                for _ in range(100):
+                    nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(BusyError):
+                    await wait()
+                nursery.cancel_scope.cancel()
+        async with places.place((1, "AAAAAA")):
+            pass
+
+    trio.run(run)
+
+
+def test_a_walk_goes_on(store: Path) -> None:
+    path = make_kata(store, "AbCdEf")
+    large.options(path, 300)
+    looked: list[int] = []
+
+    def look(commit: Commit, found: dict[str, list[str]]) -> None:
+        looked.append(1)
+        found.setdefault("all", []).append(commit.oid.hex())
+
+    walk: Walk[dict[str, list[str]]] = Walk(dict, look, join_lists)
+    repo, tries = GitRepo(path, budget=Budget(1_500.0)), 0
+    expected = [commit.oid.hex() for commit in GitRepo(path).history(GitRepo(path).main() or b"")]
+    found: list[str] = []
+    for tip in (expected[40], expected[0]):
+        while True:
+            repo.budget.renew()
+            tries += 1
+            try:
+                found = walk.found(repo, bytes.fromhex(tip))["all"]
+                break
+            except HeavyError:
+                assert repo.budget.is_spent
+    assert found == expected
+    assert tries > 3
+    assert len(looked) == len(expected), "no commit is looked at again, but where it stopped"
+
+
+def test_times_of_options_within_a_budget(store: Path) -> None:
+    """The same as without one."""
+    path = make_kata(store, "AbCdEf")
+    large.options(path, 400)
+    expected = Kata("AbCdEf", path, (0, 0), ReadCaches()).option_times()
+    caches = ReadCaches(budget=Budget(3_000.0))
+    kata = Kata("AbCdEf", path, (0, 0), caches)
+    for _ in range(100):
+        caches.budget.renew()
+        try:
+            assert kata.option_times() == expected
+            return
+        except HeavyError:
+            continue
+    pytest.fail("it never came to an end")
+
+
+def test_events_without_tags(store: Path) -> None:
+    path = make_kata(store, "AbCdEf")
+    large.events(path, 300, tags=False)
+    kata, repo = Kata("AbCdEf", path, (0, 0), ReadCaches()), GitRepo(path)
+    for index in (0, 1, 150, 299, 300):
+        assert kata.snapshot(index).commit == repo.commit_of_event(kata.tip().commit.oid, index)
+
+
+def test_a_part_of_the_rows() -> None:
+    rows = Rows([{"index": index, "x": "y" * (index % 7)} for index in range(12)])
+    for index in (0, 5, 11):
+        whole = rows.summary(index)
+        assert len(whole) == rows.summary_size(index)
+        for offset in range(len(whole) + 3):
+            for length in (1, 7, 200):
+                assert rows.summary_part(index, offset, length) == whole[offset : offset + length]
+
+
+def test_a_budget() -> None:
+    budget = Budget(100.0)
+    with pytest.raises(HeavyError), budget.within(30.0):
+        budget.spend(31.0)
+    assert budget.left == 70.0
+    budget.spend(70.0)
+    for _ in range(2):
+        with pytest.raises(HeavyError):
+            budget.spend(1.0)
+    assert budget.is_spent
+    budget.renew()
+    assert not budget.is_spent
