@@ -5,18 +5,22 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, Concatenate
 
 import pyfuse3
 
 from katafs.errors import KataError, LateError, NotReadYet, unreadable
+from katafs.fuse.fastopen import Asked
 from katafs.fuse.reading import Reading
 from katafs.tree.counters import Counters
 from katafs.tree.nodes import refuse_write
 
 log = logging.getLogger(__name__)
+
+#: a handler of what changes something: ``handler(asked, *arguments of the request)``
+WritingHandler = Callable[Concatenate[Asked, ...], Awaitable[Any]]
 
 # the requests that pyfuse3 knows, but for the one that has no answer
 _REQUESTS = [
@@ -26,16 +30,25 @@ _REQUESTS = [
 ]
 
 
-def watch(operations: pyfuse3.Operations, counters: Counters, reading: Reading, look_again: Callable[[], None]) -> None:
+def watch(
+    operations: pyfuse3.Operations,
+    writing: Mapping[str, WritingHandler],
+    counters: Counters,
+    reading: Reading,
+    look_again: Callable[[], None],
+    asked: Callable[[], Asked],
+) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
     What they need that is not read yet is read, and they are asked again from the start, having done nothing by then;
-    where that is not so, or a handler has to know who asks, it sees to it itself. ``look_again`` is called before each
-    is asked. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
+    where that is not so a handler sees to it itself. Those ``writing`` are handed what the request says of itself,
+    which is taken once: by then it may be another's. ``look_again`` is called before each is asked. Anything unexpected
+    is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
     """
     for request in _REQUESTS:
-        handler = getattr(operations, request)
-        setattr(operations, request, _watched(request, handler, counters, reading, look_again))
+        handler = writing.get(request) or getattr(operations, request)
+        take = asked if request in writing else None
+        setattr(operations, request, _watched(request, handler, counters, reading, look_again, take))
 
 
 def _watched(
@@ -44,12 +57,15 @@ def _watched(
     counters: Counters,
     reading: Reading,
     look_again: Callable[[], None],
+    asked: Callable[[], Asked] | None,
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
     latency, clock = counters.latencies[request], perf_counter
 
     async def answer(*args: Any) -> Any:
         begun = clock()
+        if asked is not None:
+            args = (asked(), *args)
         try:
             while True:
                 look_again()

@@ -6,10 +6,11 @@ of a control file is a writer of its own, whatever threads use it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
 
 from katafs.errors import StaleError
-from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.fastopen import Asked
 
 _FIRST = 1 << 63  # no inode number is that large
 
@@ -17,8 +18,7 @@ _FIRST = 1 << 63  # no inode number is that large
 class Handles:
     """Handles of control files opened with OPEN; forgotten at RELEASE."""
 
-    def __init__(self, fast: FastOpen) -> None:
-        self._fast = fast
+    def __init__(self) -> None:
         self._inodes: dict[int, tuple[int, bool]] = {}
         self._next = _FIRST
 
@@ -38,16 +38,15 @@ class Handles:
         except KeyError as error:
             raise StaleError(f"file handle {handle} is not known") from error
 
-    def writer(self, handle: int) -> Hashable | None:
-        """Who writes with this handle; None if nobody can tell. To be asked before the handler waits."""
+    def writer(self, handle: int, asked: Asked) -> Hashable | None:
+        """Who writes with this handle; None if nobody can tell."""
         if handle >= _FIRST:
             return ("handle", handle)
-        sender = self._fast.sender
-        return ("thread", sender) if sender else None
+        return ("thread", asked.thread) if asked.thread else None
 
-    def appends(self, handle: int) -> bool:
-        """Whether the write being handled appends. To be asked before the handler waits."""
-        return self._inodes[handle][1] if handle in self._inodes else self._fast.appends
+    def appends(self, handle: int, asked: Asked) -> bool:
+        """Whether a write appends."""
+        return self._inodes[handle][1] if handle in self._inodes else bool(asked.flags & os.O_APPEND)
 
     def release(self, handle: int) -> int | None:
         """Forget a handle; its inode if it was a control file's."""

@@ -68,7 +68,7 @@ def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
     if not options.keep_alive:
         return "--no-keep-alive was given"
     if not fast.is_loaded:
-        return "that needs the fast mode"
+        return f"that needs the fast mode: {fast.reason}"
     if os.geteuid() != 0:
         return "that needs root"
     return ""

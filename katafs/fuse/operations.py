@@ -20,10 +20,10 @@ import trio
 
 from katafs.errors import InvalidError, KataError, NotFoundError
 from katafs.fuse.ahead import Ahead
-from katafs.fuse.answering import refuse, watch
+from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.compacting import Compactor
-from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
@@ -51,7 +51,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, fast: FastOpen, journal: Journal | None = None) -> None:
         super().__init__()
         self._tree = tree
-        self._handles = Handles(fast)
+        self._handles = Handles()
         self._fast = fast
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
@@ -65,7 +65,13 @@ class Operations(pyfuse3.Operations):
         # what a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
-        watch(self, tree.ctx.counters, self.reading, tree.ctx.store.look_again)
+        writing: dict[str, WritingHandler] = {
+            "write": self._write,
+            "setattr": self._setattr,
+            "create": self._create,
+            "mkdir": self._mkdir,
+        }
+        watch(self, writing, tree.ctx.counters, self.reading, tree.ctx.store.look_again, fast.asked)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
@@ -187,8 +193,8 @@ class Operations(pyfuse3.Operations):
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
 
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
+    async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
+        writer, appends, unique = self._handles.writer(fh, asked), self._handles.appends(fh, asked), asked.unique
         inode = self._handles.inode(fh)
         node = await self.reading.answer(lambda: self._tree.node(inode))
         if isinstance(node, Stored):
@@ -201,15 +207,16 @@ class Operations(pyfuse3.Operations):
         await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
         return len(buf)
 
-    async def setattr(
+    async def _setattr(
         self,
+        asked: Asked,
         inode: int,
         attr: pyfuse3.EntryAttributes,
         fields: pyfuse3.SetattrFields,
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        writer = self._handles.writer(inode if fh is None else fh)
+        writer = self._handles.writer(inode if fh is None else fh, asked)
         node = await self.reading.answer(lambda: self._tree.node(inode))
         others = fields.update_mode or fields.update_uid or fields.update_gid
         if not isinstance(node, Writable) or others or not fields.update_size:
@@ -228,11 +235,11 @@ class Operations(pyfuse3.Operations):
         Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
         """
         node = self._tree.node(self._handles.inode(fh))
-        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh)):
+        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh, Asked())):
             raise InvalidError("the message is not finished")
 
     async def release(self, fh: int) -> None:
-        writer = self._handles.writer(fh)
+        writer = self._handles.writer(fh, Asked())
         inode = self._handles.release(fh)
         if inode is None:
             return
@@ -270,16 +277,16 @@ class Operations(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    async def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    async def _create(
+        self, asked: Asked, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
+        node, timeout = await self.plain.create(parent_inode, name, asked.unique, is_directory=False)
         handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
-    async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    async def _mkdir(
+        self, asked: Asked, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, asked.unique, is_directory=True))
 
     mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED

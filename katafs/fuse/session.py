@@ -21,7 +21,7 @@ from katafs.fuse import fastopen, memory, runtime
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
-from katafs.fuse.waiting import Waiting
+from katafs.fuse.waiting import wait_quickly
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
 from katafs.tree.tree import Tree
@@ -189,8 +189,9 @@ async def _run(
 
     from katafs.fuse import making, writes
 
-    pyfuse3.trio = Waiting(operations.busy)  # type: ignore[attr-defined]
+    look = wait_quickly(pyfuse3, operations.busy)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, tree, operations, kept)
         if options.compact_after is not None:
