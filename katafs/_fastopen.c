@@ -56,6 +56,7 @@ VISIBLE int katafs_fast_flags = 0;       /* how the file was opened that is writ
 VISIBLE int katafs_fast_is_page = 0;     /* whether the kernel writes back a page that somebody has mapped */
 VISIBLE int katafs_fast_by_file = 0;     /* whether attributes are set of an open file: ftruncate(2) */
 VISIBLE int katafs_fast_greeted = 0; /* FUSE_INIT was handled */
+VISIBLE int katafs_fast_flushed = 0; /* the kernel was told that it need not send FLUSH */
 VISIBLE uint64_t katafs_fast_unique = 0; /* the number of the request being handled; 0: not known */
 
 static struct fuse_lowlevel_ops real;
@@ -98,10 +99,12 @@ static void fast_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 
 static void fast_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if (katafs_fast_active)
+	if (katafs_fast_active) {
 		fuse_reply_err(req, ENOSYS);
-	else
+		katafs_fast_flushed = 1;
+	} else {
 		real.flush(req, ino, fi);
+	}
 }
 
 static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)

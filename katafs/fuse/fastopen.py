@@ -40,6 +40,11 @@ class Asked(NamedTuple):
     #: whether attributes are set by an open file, ftruncate(2), and not by a path
     by_file: bool = False
 
+    @property
+    def appends(self) -> bool:
+        """Whether it is written to with O_APPEND."""
+        return bool(self.flags & os.O_APPEND)
+
 
 class FastOpen:
     """The state of the mode, read from the library's variables. ``reason`` is why there is no library."""
@@ -47,7 +52,7 @@ class FastOpen:
     def __init__(self, library: ctypes.CDLL | None, reason: str = "") -> None:
         self._library = library
         self.reason = reason
-        self._wrapped, self._active = self._int("wrapped"), self._int("active")
+        self._wrapped, self._active, self._flushed = map(self._int, ("wrapped", "active", "flushed"))
         self._sender = [self._int(name) for name in ("pid", "uid", "flags", "is_page", "by_file")]
         self._unique = ctypes.c_uint64(0)
         if library is not None:
@@ -74,6 +79,11 @@ class FastOpen:
     def is_active(self) -> bool:
         """Whether the kernel opens by itself: known from the moment it has said hello (FUSE_INIT)."""
         return bool(self._active.value)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has sent a FLUSH, and was told that it need not."""
+        return bool(self._flushed.value)
 
     def warn(self) -> None:
         """Log why the mode is not active although the library was loaded; known from the same moment."""

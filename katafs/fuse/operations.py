@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import cachetools
 import pyfuse3
@@ -39,8 +39,6 @@ from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
 _LISTINGS = 256
-# whatever the arguments
-_REFUSED: Any = refuse
 
 
 class Operations(pyfuse3.Operations):
@@ -58,13 +56,13 @@ class Operations(pyfuse3.Operations):
         self.reading = Reading()
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
-        self._writes = Writes(tree, fast, journal, self.reading, self.compactor.wrote)
+        self.writes = Writes(tree, fast, journal, self.reading, self.compactor.wrote)
         self._makers = Makers(tree)
         self._ahead = Ahead(tree.ctx.counters)
-        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
+        self.plain = PlainWrites(tree, self._makers, self.writes, journal)
         # what a listing began with, for its later parts
         self._listings: cachetools.LRUCache[int, list[bytes] | list[Listed]] = cachetools.LRUCache(_LISTINGS)
-        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting
+        tree.ctx.counters.waiting = lambda: self._makers.waiting + self.writes.waiting
         writing: dict[str, WritingHandler] = {
             "write": self._write,
             "setattr": self._setattr,
@@ -75,7 +73,7 @@ class Operations(pyfuse3.Operations):
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self._writes.telling + self.reading.waiting
+        return self._tree.ctx.counters.waiting() + self.writes.telling + self.reading.waiting
 
     # -- names and attributes
 
@@ -185,7 +183,8 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.FileInfo(fh=inode, keep_cache=node.attr_timeout == IMMUTABLE)
         if not isinstance(node, (Writable, Stored)):
             raise refuse_write()
-        return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
+        # what is written to pages that are mapped says not for whom: directly, there are none that are shared
+        return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=isinstance(node, Writable))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
@@ -194,17 +193,19 @@ class Operations(pyfuse3.Operations):
         return data.ljust(size, node.behind) if node.behind else data
 
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
-        writer, appends, unique = self._handles.writer(fh, asked), self._handles.appends(fh, asked), asked.unique
+        opening, asked = self._handles.opening(fh, asked)
         inode = self._handles.inode(fh)
         node = await self.reading.answer(lambda: self._tree.node(inode))
+        if asked.is_page:
+            raise InvalidError("what is written by way of mapped memory says not who writes it")
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf, unique)
+            await self.plain.write(node, asked, off, buf)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
-            self._writes.forget_pages(node.number)
+            self.writes.forget_pages(node.number)
             raise refuse_write()
-        await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
+        await self.writes.write(node, asked, opening, off, buf)
         return len(buf)
 
     async def _setattr(
@@ -216,44 +217,43 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        writer = self._handles.writer(inode if fh is None else fh, asked)
+        """Tools set modes, owners and times after they have copied, and cut the file to what they have copied: of what
+        can be written to that is heard, and changes nothing. What is cut to 0 is a message that starts afresh."""
         node = await self.reading.answer(lambda: self._tree.node(inode))
-        others = fields.update_mode or fields.update_uid or fields.update_gid
-        if not isinstance(node, Writable) or others or not fields.update_size:
+        if not isinstance(node, Writable):
             raise refuse_write()
-        if attr.st_size != 0:
-            raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, writer)
-        # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
+        length = attr.st_size if fields.update_size else None
+        if length and not node.has_length(length):
+            raise InvalidError("it can only be cut to 0, or to the length of what was taken last")
+        opening, _ = self._handles.opening(fh, asked)
+        if length == 0 and opening is not None:
+            self.writes.truncate(node, opening)
+        elif length == 0 and asked.by_file:
+            await self.writes.truncate_by(node, asked)
         answer = await self.reading.answer(lambda: attributes(self._tree.node(inode), 0))
-        answer.st_size = 0
+        if length is not None:
+            # for now, so that the next write with O_APPEND starts there; every later question gets the real size
+            answer.st_size = length
         return answer
 
     async def flush(self, fh: int) -> None:
-        """Only in the slower mode: closing can still be told that a message is not finished.
-
-        Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
-        """
-        node = self._tree.node(self._handles.inode(fh))
-        if isinstance(node, Writable) and node.is_unfinished(self._handles.writer(fh, Asked())):
-            raise InvalidError("the message is not finished")
+        """Only in the slower mode. Closing says nothing: a shell closes copies of a descriptor in mid-message."""
 
     async def release(self, fh: int) -> None:
-        writer = self._handles.writer(fh, Asked())
-        inode = self._handles.release(fh)
-        if inode is None:
+        opening = self._handles.release(fh)
+        if opening is None:
             return
         with contextlib.suppress(KataError):
-            node = self._tree.node(inode)
+            node = self._tree.node(opening.inode)
             if isinstance(node, Writable):
-                self._writes.truncate(node, writer)
+                self.writes.truncate(node, opening)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
     async def stop(self) -> None:
         """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
-        await self._writes.stop()
+        await self.writes.stop()
 
     async def stop_ahead(self) -> None:
         """Send the kernel nothing that it has not asked for, from now on. To be called before `stop`."""
@@ -262,10 +262,6 @@ class Operations(pyfuse3.Operations):
     def end(self) -> None:
         """No request is answered any more, for whatever reason. To be called before ``pyfuse3.close()``."""
         self._ahead.stop(1.0)
-
-    def rest(self) -> None:
-        """To be called from time to time: give up what nobody has used for some time."""
-        self._writes.recorders.rest()
 
     # -- the file system
 
@@ -281,7 +277,7 @@ class Operations(pyfuse3.Operations):
         self, asked: Asked, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         node, timeout = await self.plain.create(parent_inode, name, asked.unique, is_directory=False)
-        handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
+        handle = self._handles.open(node.number, flags)
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
     async def _mkdir(
@@ -289,4 +285,10 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         return self._found(*await self.plain.create(parent_inode, name, asked.unique, is_directory=True))
 
-    mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
+    async def _change_xattr(self, inode: int, *_: object) -> None:
+        # whoever copies with access control lists does without where there are none
+        node = await self.reading.answer(lambda: self._tree.node(inode))
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP) if isinstance(node, Writable) else refuse_write()
+
+    setxattr = removexattr = cast(Any, _change_xattr)
+    mknod = unlink = rmdir = symlink = rename = link = cast(Any, refuse)

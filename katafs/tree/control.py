@@ -59,6 +59,8 @@ _KINDS = {
 class ControlFile(Writable):
     """``ran_tests`` or one of its kind."""
 
+    takes_pieces = True
+
     def __init__(self, kind: Kind, controls: Controls, kata: Kata, owner: Owner) -> None:
         key = Key(FIXED, kata.kata_id, next(number for number, known in CONTROL_FILES.items() if known is kind))
         tip = kata.tip()
@@ -87,12 +89,19 @@ class ControlFile(Writable):
         inbox = self._controls.inbox
         known = inbox.refusal(self.key, writer)
         try:
-            return inbox.feed(self.key, writer, offset, data, time.monotonic(), appends=appends)
+            message = inbox.feed(self.key, writer, offset, data, time.monotonic(), appends=appends)
+            if message is None and inbox.is_unfinished(self.key, writer):
+                self._tell_unfinished(inbox.size(self.key, writer))
+            return message
         except KataError as error:
             # heard again, it is what the outcome says already
             if error is not known:
                 self._tell_error(error)
             raise
+
+    def _tell_unfinished(self, size: int) -> None:
+        text = f"the message is not finished: {size} bytes of it are there"
+        self._controls.tell(self.key, {"ok": False, "errno": "EINPROGRESS", "message": text})
 
     def is_unfinished(self, writer: Hashable | None) -> bool:
         return self._controls.inbox.is_unfinished(self.key, writer)
