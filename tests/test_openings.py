@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ REST = '}},"summary":{"colour":"red","who":"sh"}}'
 
 @pytest.mark.parametrize("redirection", [">", ">>"])
 def test_processes_that_inherited_a_descriptor(kata: Served, redirection: str) -> None:
-    command = ["bash", "-c", SHELL.replace(">", redirection, 1), "bash", kata.ran_tests, "x" * 9, REST]
+    command: list[str] = ["bash", "-c", SHELL.replace(">", redirection, 1), "bash", str(kata.ran_tests), "x" * 9, REST]
     assert subprocess.run(command, check=False).returncode == 0
     assert recorded(kata) == {"sh": ["x" * 9]}
 
@@ -158,7 +159,7 @@ def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     subprocess.run(["chown", "-R", "65534:65534", store], check=True)
     mount = Mount(store, directory / "mnt", "fast", ("--allow-other",))
     start = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: start(*args, preexec_fn=_no_tracing, **kwargs))
+    monkeypatch.setattr(subprocess, "Popen", partial(start, preexec_fn=_no_tracing))
     try:
         mount.start()
         monkeypatch.undo()
@@ -235,7 +236,7 @@ def test_what_may_be_the_next_message_of_another(unasked: Served) -> None:
 
 def test_processes_of_a_shell_that_are_not_asked(unasked: Served) -> None:
     """By their place, where a single message ends."""
-    command = ["bash", "-c", SHELL, "bash", unasked.ran_tests, "x" * 9, REST]
+    command: list[str] = ["bash", "-c", SHELL, "bash", str(unasked.ran_tests), "x" * 9, REST]
     assert subprocess.run(command, user=65534, group=65534, extra_groups=[], check=False).returncode == 0
     assert recorded(unasked) == {"sh": ["x" * 9]}
 
