@@ -87,7 +87,7 @@ class Operations(pyfuse3.Operations):
             # what takes no longer than another request is made now; who reads it will hear what is wrong with it
             with contextlib.suppress(KataError):
                 node.to_make()
-        return self._found(node, timeout)
+        return self._found(node.held(), timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
         answer = attributes(node, timeout)
@@ -101,7 +101,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
-            self._tree.numbers.forget(inode, count)
+            self._tree.forgotten(inode, count)
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()

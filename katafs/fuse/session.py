@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.waiting import wait_quickly
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
+from katafs.tree.git_files import DESCRIPTORS
 from katafs.tree.tree import Tree
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def serve(
     """
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
     # how long the event loop may have to wait for a thread that has Python's lock
     memory.keep_few_heaps()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -266,6 +270,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
     while True:
         await trio.sleep(min(1, _EXPIRE_SECONDS))
         await operations.writes.expire()
+        await operations.memory.forget_git_files(operations.writes.tell)
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS

@@ -16,6 +16,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.spool import Spool
 from katafs.kata.store import Store
 from katafs.tree.counters import Counters
+from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
 from katafs.tree.stats import Stats
@@ -82,6 +83,7 @@ class Context:
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
         self.stats = Stats(self)
+        self.git_files = HeldFiles(self.store)
 
     def forget(self) -> None:
         """Forget all that can be read or made again."""
