@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import katafs
+from katafs.fuse.device import UNIQUE_RESEND
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ class Asked(NamedTuple):
     is_page: bool = False
     #: whether attributes are set by an open file, ftruncate(2), and not by a path
     by_file: bool = False
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it was sent to another daemon before, which has not answered."""
+        return bool(self.unique & UNIQUE_RESEND)
 
     @property
     def appends(self) -> bool:

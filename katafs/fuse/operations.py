@@ -195,7 +195,7 @@ class Operations(pyfuse3.Operations):
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
         opening, asked = self._handles.opening(fh, asked)
         inode = self._handles.inode(fh)
-        node = await self.reading.answer(lambda: self._tree.node(inode))
+        node = await self.reading.answer(lambda: self._tree.written(inode, is_again=asked.is_again))
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
         if isinstance(node, Stored):

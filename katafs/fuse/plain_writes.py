@@ -16,6 +16,7 @@ from katafs.errors import DiedError, InvalidError, KataError, NotReadYet
 from katafs.fuse.descriptors import process_of
 from katafs.fuse.journal import ANYWHERE, Journal, Request
 from katafs.kata.exclusive import Attempt
+from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import ROW_SECONDS, flush_pending
 from katafs.kata.plain_rows import begins_row, is_part_of_row
 from katafs.kata.waiting import marked
@@ -96,6 +97,9 @@ class PlainWrites:
         request = self._journal.begin(asked.unique)
         try:
             if await self._writes.recorded_before(node.kata_id, request) is not None:
+                # it may be a migration that was not finished
+                migrate = partial(migrate_kata, self._tree.ctx.store.path(node.kata_id), node.kata_id)
+                await trio.to_thread.run_sync(migrate, limiter=self._limiter)
                 return
             whole = self._whole_row(node, request, asked, offset, data) if node.is_appended else data
             if whole is None:

@@ -160,7 +160,7 @@ class Writes:
     async def recorded_before(self, kata_id: str, request: Request) -> Committed | None:
         """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
         that one could not."""
-        if request.announced is None:
+        if request.announced is None or not self._tree.ctx.store.is_git(kata_id):
             return None
         kata = self._tree.ctx.store.kata(kata_id)
         committed = await trio.to_thread.run_sync(find_recorded, kata.home, kata_id, request.announced)

@@ -114,11 +114,15 @@ class Store:
 
     def has_events(self, kata_id: str) -> bool:
         """Whether the kata is a git repository whose events can be read."""
+        return self.why_no_events(kata_id) is None
+
+    def why_no_events(self, kata_id: str) -> KataError | None:
+        """Why its events cannot be read; None if they can."""
         try:
             self.kata(kata_id).tip()
-        except (NotFoundError, DamagedError):
-            return False
-        return True
+        except (NotFoundError, DamagedError) as error:
+            return error
+        return None
 
     def look_again(self) -> None:
         """From now on what is on disk may be something else: to be called for each question from outside, and after

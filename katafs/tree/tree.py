@@ -20,7 +20,7 @@ from katafs.tree.events import event_node
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
-from katafs.tree.pending import is_pending, pending_node
+from katafs.tree.pending import is_pending, lost_file, pending_node
 from katafs.tree.plain import PlainNode, git_file
 from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
@@ -59,6 +59,17 @@ class Tree:
             return self.node_of(key)
         except NotFoundError as error:
             raise StaleError(f"inode {number}: {error}") from error
+
+    def written(self, number: int, *, is_again: bool) -> Node:
+        """The node of a number that is written to; ``is_again``: by a request that was sent to another daemon before,
+        which may have done what makes it another. Raises `StaleError`."""
+        try:
+            return self.node(number)
+        except StaleError:
+            lost = lost_file(self.ctx, self.numbers.key(number)) if is_again else None
+            if lost is None:
+                raise
+            return lost
 
     def told(self, node: Node) -> None:
         """The kernel was told of a node once more."""
