@@ -120,6 +120,18 @@ def test_a_new_kata_makes_no_noise(served: Mount, version: int) -> None:
     assert not [line for line in lines if "shown as" in line]
 
 
+@pytest.mark.parametrize("version", [1, 0])
+def test_its_manifest_has_what_it_had(served: Mount, version: int) -> None:
+    """In version 0 no visible_files, as it never had them."""
+    kata_id, kata, _ = new(served)
+    if not version:
+        (kata / "0").mkdir()
+    written = texts(version, kata_id, {"a.txt": "a\n"})
+    for name, data in written.items():
+        assert put(kata / name, data) is None
+    assert json.loads((kata / "manifest.json").read_bytes()) == json.loads(written["manifest.json"])
+
+
 # -- deaths
 
 # run in the mounting process before anything else: where a file says so, what it names waits when it is done
