@@ -5,10 +5,11 @@
  * it opens by itself, keeps file pages and listings cached, and a warm read never leaves the kernel. The same goes for
  * FLUSH. Without OPEN there are no file handles (the kernel sends 0), but pyfuse3's handlers are told nothing else.
  *
- * This library is loaded with RTLD_GLOBAL before pyfuse3, so that pyfuse3's call of fuse_session_new() comes here. It
- * hands a changed table of operations to the real function: the handle of a read, write or readdir becomes the inode
- * number, open, opendir and flush are answered here, and who sends a write is noted for the handler that runs next
- * (pyfuse3 runs handlers in one thread, each up to its first wait, before it takes another request).
+ * This library is loaded with RTLD_GLOBAL before pyfuse3, so that pyfuse3's call of fuse_session_new() comes here; from
+ * libfuse 3.17 on that name is a macro, and what is called is fuse_session_new_versioned(). It hands a changed table of
+ * operations to the real function: the handle of a read, write or readdir becomes the inode number, open, opendir and
+ * flush are answered here, and who sends a write is noted for the handler that runs next (pyfuse3 runs handlers in one
+ * thread, each up to its first wait, before it takes another request).
  *
  * It also lets a daemon take over a mount from another that has died. libfuse answers nothing before it has seen
  * FUSE_INIT, which the kernel sends once in the life of a mount: katafs_fast_greet() hands it one that was read
@@ -28,13 +29,34 @@
 
 #define VISIBLE __attribute__((visibility("default")))
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+/* `want` is the lower half of `want_ext` there, and libfuse keeps the two alike. */
+#define REFUSE(conn, flag) fuse_unset_feature_flag(conn, flag)
+#define SESSION_NEW fuse_session_new_versioned
+#define VERSION_PARAMETER struct libfuse_version *version,
+#define VERSION_ARGUMENT version,
+#else
+#define REFUSE(conn, flag) ((conn)->want &= ~(flag))
+#define SESSION_NEW fuse_session_new
+#define VERSION_PARAMETER
+#define VERSION_ARGUMENT
+#endif
+#define TEXT(name) #name
+#define NAME_OF(name) TEXT(name)
+
 /* What Python reads: plain variables, found with ctypes. */
 VISIBLE int katafs_fast_wanted = 0;  /* set before fuse_session_new() */
 VISIBLE int katafs_fast_wrapped = 0; /* fuse_session_new() was called here */
 VISIBLE int katafs_fast_active = 0;  /* the kernel can do without OPEN and OPENDIR */
-VISIBLE pid_t katafs_fast_pid = 0;   /* the thread that sent the last write or setattr; 0: not in our namespace */
-VISIBLE int katafs_fast_append = 0;  /* whether the last write was sent with O_APPEND */
+VISIBLE const char katafs_fast_wraps[] = NAME_OF(SESSION_NEW); /* what pyfuse3 must call for that */
+/* Of the last write or setattr: */
+VISIBLE pid_t katafs_fast_pid = 0;       /* the thread that sent it; 0: not in our namespace */
+VISIBLE uid_t katafs_fast_uid = 0;       /* its user */
+VISIBLE int katafs_fast_flags = 0;       /* how the file was opened that is written to, as for open(2) */
+VISIBLE int katafs_fast_is_page = 0;     /* whether the kernel writes back a page that somebody has mapped */
+VISIBLE int katafs_fast_by_file = 0;     /* whether attributes are set of an open file: ftruncate(2) */
 VISIBLE int katafs_fast_greeted = 0; /* FUSE_INIT was handled */
+VISIBLE int katafs_fast_flushed = 0; /* the kernel was told that it need not send FLUSH */
 VISIBLE uint64_t katafs_fast_unique = 0; /* the number of the request being handled; 0: not known */
 
 static struct fuse_lowlevel_ops real;
@@ -44,11 +66,11 @@ static void fast_init(void *userdata, struct fuse_conn_info *conn)
 {
 	real.init(userdata, conn);
 	/* A write that comes through a pipe cannot be looked at before it is taken. */
-	conn->want &= ~FUSE_CAP_SPLICE_READ;
+	REFUSE(conn, FUSE_CAP_SPLICE_READ);
 	if ((conn->capable & FUSE_CAP_NO_OPEN_SUPPORT) && (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT)) {
 		katafs_fast_active = 1;
 		/* Without OPEN nobody would hear of O_TRUNC: let the kernel send SETATTR with size 0 instead. */
-		conn->want &= ~FUSE_CAP_ATOMIC_O_TRUNC;
+		REFUSE(conn, FUSE_CAP_ATOMIC_O_TRUNC);
 	}
 	katafs_fast_greeted = 1;
 }
@@ -56,6 +78,7 @@ static void fast_init(void *userdata, struct fuse_conn_info *conn)
 static void note_sender(fuse_req_t req)
 {
 	katafs_fast_pid = fuse_req_ctx(req)->pid;
+	katafs_fast_uid = fuse_req_ctx(req)->uid;
 }
 
 static void fast_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -76,10 +99,12 @@ static void fast_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 
 static void fast_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if (katafs_fast_active)
+	if (katafs_fast_active) {
 		fuse_reply_err(req, ENOSYS);
-	else
+		katafs_fast_flushed = 1;
+	} else {
 		real.flush(req, ino, fi);
+	}
 }
 
 static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -100,7 +125,8 @@ static void fast_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
 			   struct fuse_file_info *fi)
 {
 	note_sender(req);
-	katafs_fast_append = (fi->flags & O_APPEND) != 0;
+	katafs_fast_flags = fi->flags;
+	katafs_fast_is_page = fi->writepage;
 	if (katafs_fast_active)
 		fi->fh = ino;
 	real.write_buf(req, ino, bufv, off, fi);
@@ -109,26 +135,27 @@ static void fast_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *b
 static void fast_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
 	note_sender(req);
+	katafs_fast_by_file = fi != NULL;
 	real.setattr(req, ino, attr, to_set, katafs_fast_active ? NULL : fi);
 }
 
-VISIBLE struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
-					      size_t op_size, void *userdata)
+VISIBLE struct fuse_session *SESSION_NEW(struct fuse_args *args, const struct fuse_lowlevel_ops *op, size_t op_size,
+					 VERSION_PARAMETER void *userdata)
 {
-	struct fuse_session *(*next)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t, void *);
+	static __typeof__(SESSION_NEW) *next;
 	struct fuse_lowlevel_ops ops;
 
-	next = dlsym(RTLD_NEXT, "fuse_session_new");
+	next = dlsym(RTLD_NEXT, NAME_OF(SESSION_NEW));
 	if (!next)
 		return NULL;
 	if (!katafs_fast_wanted)
-		return session = next(args, op, op_size, userdata);
+		return session = next(args, op, op_size, VERSION_ARGUMENT userdata);
 
 	memset(&real, 0, sizeof(real));
 	memcpy(&real, op, op_size < sizeof(real) ? op_size : sizeof(real));
 	if (!real.init || !real.open || !real.opendir || !real.flush || !real.read || !real.readdirplus ||
 	    !real.write_buf || !real.setattr)
-		return session = next(args, op, op_size, userdata);
+		return session = next(args, op, op_size, VERSION_ARGUMENT userdata);
 	katafs_fast_wrapped = 1;
 	ops = real;
 	ops.init = fast_init;
@@ -139,7 +166,7 @@ VISIBLE struct fuse_session *fuse_session_new(struct fuse_args *args, const stru
 	ops.readdirplus = fast_readdirplus;
 	ops.write_buf = fast_write_buf;
 	ops.setattr = fast_setattr;
-	return session = next(args, &ops, sizeof(ops), userdata);
+	return session = next(args, &ops, sizeof(ops), VERSION_ARGUMENT userdata);
 }
 
 VISIBLE void fuse_session_process_buf(struct fuse_session *se, const struct fuse_buf *buf)

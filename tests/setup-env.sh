@@ -37,6 +37,8 @@ setup_env() {
     local env=$root/$1 build=$root/tests/build.lock lock=$root/$2 library=$root/katafs/_fastopen.abi3.so
     local locks=("$build" "$lock")
     local sources=("$root"/pyproject.toml "$root"/katafs/__init__.py "$root"/katafs/*.[ch])
+    # that the library could not be built from these sources, which is not to be tried again and again
+    local lost=$env/no-library
     shift 2
     missing=()
     python=
@@ -55,13 +57,25 @@ setup_env() {
         step "installing ${lock#"$root"/}" pip_install "$env" --no-build-isolation --require-hashes -r "$lock"
         stamp "$env" "${locks[@]}"
     fi
-    if ! is_stamped "$env" "${sources[@]}" || [[ ! -e $library ]]; then
+    if ! is_stamped "$env" "${sources[@]}" || [[ ! -e $library && $(cat "$lost" 2>/dev/null) != "$(toolchain)" ]]; then
         check_room
-        rm -f "$library"
+        rm -f "$library" "$lost"
         step 'installing katafs' pip_install "$env" --no-build-isolation --no-deps -e "$root"
         stamp "$env" "${sources[@]}"
-        [[ -e $library ]] || echo 'note: katafs/_fastopen.c did not compile; katafs works without it, but slower'
+        [[ -e $library ]] || toolchain >"$lost"
     fi
+    if [[ ! -e $library ]]; then
+        echo 'note: katafs works, but in the slower mode, and without keep-alive and reload, since its C library is missing:'
+        echo "      katafs/_fastopen.c does not compile: $(compile_error)"
+    fi
+}
+
+# What the library is built with.
+toolchain() { { gcc --version && pkg-config --modversion fuse3; } 2>&1; }
+# The first thing that is wrong with it.
+compile_error() {
+    { gcc -fsyntax-only -std=gnu11 -DFUSE_USE_VERSION=35 -D_FILE_OFFSET_BITS=64 -I/usr/include/fuse3 \
+        "$root/katafs/_fastopen.c" 2>&1 || true; } | sed -n '/error\|not found/{s/^.*error: //;p;q}'
 }
 
 # pip and compilers say it in many lines.

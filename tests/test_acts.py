@@ -82,14 +82,17 @@ KINDS = [
     ),
     (
         "reverted",
-        {"summary": {"colour": "red", "revert": ["AbCdEf", 1]}},
+        {"files": {"hiker.py": "1\n"}, "summary": {"colour": "red", "revert": ["AbCdEf", 1]}},
         'reverted to {"id":"AbCdEf","index":1}',
         ["colour", "revert"],
         "reverted",
     ),
     (
         "checked_out",
-        {"summary": {"colour": "red", "checkout": {"id": "AbCdEf", "index": 3, "avatarIndex": ""}}},
+        {
+            "files": {"hiker.py": "1\n"},
+            "summary": {"colour": "red", "checkout": {"id": "AbCdEf", "index": 3, "avatarIndex": ""}},
+        },
         'checked out {"id":"AbCdEf","index":3,"avatarIndex":""}',
         ["colour", "checkout"],
         "checked_out",
@@ -256,12 +259,67 @@ def test_an_edit_that_edits_nothing(kata: Path) -> None:
     assert repository_state(kata) == state
 
 
-@pytest.mark.parametrize("files", [{**FILES, "added.txt": ""}, {"hiker.py": FILES["hiker.py"]}])
-def test_an_edit_that_only_adds_or_removes_files(kata: Path, files: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({**FILES, "added.txt": ""}, id="added"),
+        pytest.param({"hiker.py": FILES["hiker.py"]}, id="removed"),
+        pytest.param({"new.py": FILES["hiker.py"], "cyber-dojo.sh": FILES["cyber-dojo.sh"]}, id="renamed"),
+    ],
+)
+def test_what_is_no_edit(kata: Path, files: dict[str, str]) -> None:
+    """As in saver: nothing is recorded, and the answer says so; with a name, too."""
+    state = repository_state(kata)
     last = len(stored_rows(kata)) - 1
-    assert act(kata, "file_edit", files).index == last + 1
-    assert files_at(kata, "main") == files
-    assert subjects(kata, 1) == [f"edited file {min(files.keys() ^ FILES.keys())}"]
+    for name in ({}, {"filename": "hiker.py"}):
+        committed = act(kata, "file_edit", files, **name)
+        assert (committed.index, committed.is_new) == (last, False)
+        assert "no file was edited" in committed.message
+        assert repository_state(kata) == state
+
+
+def test_an_edit_beside_files_that_are_added_and_removed(kata: Path) -> None:
+    last = len(stored_rows(kata)) - 1
+    assert act(kata, "file_edit", {"0.txt": "", "hiker.py": "edited\n"}).index == last + 1
+    assert subjects(kata, 1) == ["edited file hiker.py"]
+
+
+# -- reverts
+
+
+def kata_id_of(kata: Path) -> str:
+    return "".join(kata.parts[-3:])
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_revert_takes_the_files_of_the_event_that_it_names(kata: Path, as_text: bool) -> None:
+    """With what is known of their being cut short; outputs and status are those of the message."""
+    index = len(stored_rows(kata))
+    cut = {"cut.txt": {"content": "cut", "truncated": True}}
+    fields = {"files": cut, "summary": {"colour": "red"}, "stdout": {"content": "earlier"}, "index": index + 2}
+    record(kata, kata_id_of(kata), parse_act(Kind.RAN_TESTS, json.dumps(fields).encode()))
+    act(kata, "ran_tests", FILES, summary={"colour": "green"}, index=index + 3)
+    for named, is_cut in ((index + 2, True), (index, False)):
+        revert = [kata_id_of(kata), str(named) if as_text else named]
+        committed = act(kata, "reverted", summary={"colour": "red", "revert": revert}, stdout={"content": "now"})
+        assert len(stored_rows(kata)) == committed.index + 1
+        assert files_at(kata, "main") == {"cut.txt": "cut"}
+        assert git(kata, "show", "main:stdout") == b"now"
+        if is_native(kata):
+            known = json.loads(git(kata, "show", "main:truncations.json"))
+            assert known["files"] == {"cut.txt": is_cut}, "of an outage nothing was cut short"
+
+
+def test_a_revert_whose_event_is_not_there(kata: Path) -> None:
+    state = repository_state(kata)
+    for revert in (["000000", 0], [kata_id_of(kata), 99], [kata_id_of(kata), "99"]):
+        with pytest.raises(InvalidError, match="no event"):
+            act(kata, "reverted", summary={"colour": "red", "revert": revert})
+    with pytest.raises(InvalidError, match="no files"):
+        act(kata, "checked_out", summary={"colour": "red", "checkout": {"id": kata_id_of(kata), "index": 0}})
+    assert repository_state(kata) == state
+    # with files it is not looked up
+    act(kata, "reverted", FILES, summary={"colour": "red", "revert": ["000000", 0]})
 
 
 def test_the_first_of_two_events_is_repeated(kata: Path) -> None:

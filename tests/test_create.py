@@ -20,9 +20,12 @@ import pytest
 
 from katafs.errors import InvalidError, KataError, StorageError
 from katafs.kata import create
+from katafs.kata.commit import record
 from katafs.kata.create import create_kata, parse_manifest
 from katafs.kata.events import moment_of
 from katafs.kata.ids import kata_path
+from katafs.kata.kinds import Kind
+from katafs.kata.message import parse_act
 from tests.conftest import unavailable
 from tests.katas import git
 from tests.mounts import OTHER, CommandLine, command_line
@@ -47,8 +50,6 @@ MANIFEST: dict[str, Any] = {
 
 START = """
 import os, sys
-from pathlib import Path
-from katafs.kata import create
 """
 
 
@@ -401,3 +402,29 @@ def test_a_signal_at_any_step(small: Path, name: str) -> None:
         else:
             assert name == "SIGKILL"
     check_whole(kata_path(small, create_kata(small, MANIFEST)))
+
+
+# -- saver's layout
+
+
+def test_a_kata_that_saver_goes_on_with(cli: CommandLine) -> None:
+    """As saver makes one, its work tree too; katafs goes on with it in the same layout."""
+    printed = cli.done("create", "--layout", "saver", "store", stdin=json.dumps(MANIFEST))
+    path = kata_path(cli.directory / "store", printed.strip())
+    check_whole(path)
+    files = {f"files/{name}": file["content"] for name, file in MANIFEST["visible_files"].items()}
+    listed = set(git(path, "ls-tree", "-r", "-z", "--name-only", "--full-tree", "0").decode().split("\0")[:-1])
+    assert listed == {"README.md", "events.json", "manifest.json", "options.json", *files}
+    assert git(path, "status", "--porcelain") == b""
+    assert {name: (path / name).read_bytes().decode() for name in files} == files
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    assert (manifest["version"], list(manifest)[-1], "visible_files" in manifest) == (2, "id", False)
+    assert json.loads((path / "events.json").read_bytes()) == [
+        {"index": 0, "event": "created", "time": manifest["created"]}
+    ]
+    assert id_of(path) in (path / "README.md").read_text()
+    assert not [name for name in ("manifest.json", "options.json") if (path / name).read_bytes().endswith(b"\n")]
+    act = parse_act(Kind.RAN_TESTS, b'{"summary": {"colour": "red"}}')
+    assert record(path, id_of(path), act).index == 1
+    assert json.loads(git(path, "show", "main:events.json"))[1]["colour"] == "red"
+    assert cli.done("fsck", "store") == "1 kata: 0 findings\n"

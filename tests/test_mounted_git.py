@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import mmap
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +15,8 @@ import pytest
 
 from katafs.kata.ids import kata_path
 from tests.conftest import MODES
-from tests.katas import add_event, git, make_kata, make_odd_kata, unpack
-from tests.mounts import MakeMount, Mount
+from tests.katas import Served, add_event, git, make_kata, make_odd_kata, message, serve_kata, unpack
+from tests.mounts import MakeMount, Mount, wait_until
 
 SAVER, NATIVE, HOSTILE = "rG63fy", "Nt1veK", "H0STLE"
 SHOWN = {
@@ -208,3 +211,92 @@ def test_repacking_the_store_changes_nothing(mount: MakeMount, saver_kata: Path)
     add = git(saver_kata, "commit-tree", "main^{tree}", "-p", "main", "-m", "set option x").decode().strip()
     git(saver_kata, "update-ref", "refs/heads/main", add)
     assert git(kata, "rev-parse", "main").decode().strip() == add
+
+
+# -- beside writers
+
+PACKS = ".git/objects/pack"
+
+
+@pytest.fixture
+def kata(served: Mount) -> Served:
+    return serve_kata(served, {"a.txt": "0\n"})
+
+
+def shown_git(kata: Served, *arguments: str) -> str:
+    """What git says of the repository in the mount."""
+    command = ["git", f"--git-dir={kata.shown / '.git'}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_a_write_commits_is_in_every_listing(kata: Served) -> None:
+    """Though somebody has listed the directories just before."""
+    for index in range(1, 16):
+        for name in (PACKS, ".git/refs/tags", ".git/objects"):
+            os.listdir(kata.shown / name)
+        kata.ran_tests.write_text(json.dumps(message({"a.txt": f"{index}\n"}, index=index)))
+        assert shown_git(kata, "log", "-1", "--format=%s", "main").startswith(f"{index} ")
+        assert shown_git(kata, "cat-file", "-p", f"{index}:files/a.txt") == f"{index}\n"
+        repository = pygit2.Repository(os.fspath(kata.shown / ".git"))
+        commit = repository.revparse_single("main").peel(pygit2.Commit)
+        assert commit.message.startswith(f"{index} ")
+        repository.free()
+
+
+@pytest.fixture
+def replaced(kata: Served) -> Iterator[dict[str, tuple[bytes, int, mmap.mmap]]]:
+    """Files of ``.git`` by name, as they were: opened and mapped, unread, and removed or replaced afterwards."""
+    kata.ran_tests.write_text(json.dumps(message({"a.txt": "1\n"})))
+    names = [f"{PACKS}/{name}" for name in os.listdir(kata.stored / PACKS)] + [".git/refs/heads/main"]
+    was = {}
+    for name in names:
+        fd = os.open(kata.shown / name, os.O_RDONLY)
+        was[name] = ((kata.stored / name).read_bytes(), fd, mmap.mmap(fd, 0, prot=mmap.PROT_READ))
+    listed = os.listdir(kata.shown / PACKS)
+    kata.ran_tests.write_text(json.dumps(message({"a.txt": "2\n"})))
+    git(kata.stored, "repack", "-a", "-d", "-q", "--threads=1")
+    assert not set(listed) & set(os.listdir(kata.stored / PACKS))
+    yield was
+    for _, fd, mapped in was.values():
+        mapped.close()
+        os.close(fd)
+
+
+def test_what_is_open_stays_readable(kata: Served, replaced: dict[str, tuple[bytes, int, mmap.mmap]]) -> None:
+    for name, (data, fd, mapped) in replaced.items():
+        assert os.fstat(fd).st_size == len(data), name
+        assert bytes(mapped) == data, name
+        assert os.pread(fd, 1 << 20, 0) == data, name
+    assert (kata.shown / ".git/refs/heads/main").read_bytes() == git(kata.stored, "rev-parse", "main")
+    assert sorted(os.listdir(kata.shown / PACKS)) == sorted(os.listdir(kata.stored / PACKS))
+
+
+def test_what_was_listed_a_moment_ago_can_be_opened(
+    kata: Served, replaced: dict[str, tuple[bytes, int, mmap.mmap]]
+) -> None:
+    """Not for ever."""
+    for name, (data, _, _) in replaced.items():
+        if name.startswith(PACKS):
+            assert (kata.shown / name).read_bytes() == data
+            assert os.path.basename(name) not in os.listdir(kata.shown / PACKS)
+
+
+def descriptors(daemon: int, below: Path) -> int:
+    """How many files below a directory a process has open."""
+    links = []
+    for entry in os.scandir(f"/proc/{daemon}/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(entry.path))
+    return sum(link.startswith(f"{below}/") for link in links)
+
+
+def test_what_nobody_has_open_is_let_go_of(served: Mount, kata: Served) -> None:
+    """Though it was read, and is gone."""
+    for index in range(1, 6):
+        kata.ran_tests.write_text(json.dumps(message({"a.txt": f"{index}\n"}, index=index)))
+        for name in os.listdir(kata.shown / PACKS):
+            (kata.shown / PACKS / name).read_bytes()
+        shown_git(kata, "log", "main")
+    git(kata.stored, "repack", "-a", "-d", "-q", "--threads=1")
+    kept = len(os.listdir(kata.stored / PACKS)) + 2
+    wait_until(lambda: descriptors(served.daemon, kata.stored / ".git") <= kept, "the end of what is gone", 30)

@@ -83,7 +83,6 @@ HANDLERS: dict[str, Callable[[Operations], Awaitable[object]]] = {
     "read": lambda ops: ops.read(1, 0, 10),
     "write": lambda ops: ops.write(1, 0, b"{"),
     "setattr": lambda ops: ops.setattr(1, CONTEXT, CONTEXT, None, CONTEXT),
-    "flush": lambda ops: ops.flush(1),
     "statfs": lambda ops: ops.statfs(CONTEXT),
 }
 

@@ -15,7 +15,7 @@ from katafs import background
 from katafs.cli.common import DIRECTORY, PATH, Command, echo, fail, quiet, say, verbose
 from katafs.cli.logs import LEVELS, LogTo
 from katafs.cli.mount_options import MountCommand
-from katafs.fuse import mounting
+from katafs.fuse import fastopen, mounting
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,13 @@ def mount(
             return
     except mounting.MountError as error:
         fail(str(error), error.exit_status)
+    # before a fork: the daemon needs the library anyway, and says so in its log alone
+    reason = fastopen.look()[0] if options.fast_open else ""
     problem = background.start(partial(_serve, options, log_to))
     if problem is not None:
         fail(problem)
+    if reason and not quiet:
+        click.echo(f"katafs: {options.mountpoint}: {fastopen.LOST}: {reason}", err=True)
     if verbose:
         echo(f"{options.store} is mounted on {options.mountpoint}")
 

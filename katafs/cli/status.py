@@ -107,6 +107,7 @@ class _Shown:
                 "seconds": int(_seconds(served)) if served.since else None,
                 "mode": "fast" if served.is_fast else "slower",
                 "kept_alive": served.is_kept,
+                "reason": served.reason or None,
                 "pid": served.pid,
                 "daemon_pid": served.daemon,
                 "daemons_died": served.deaths,
@@ -184,6 +185,9 @@ def _lines(shown: _Shown) -> Iterator[str]:
         how += ["kept alive" if served.is_kept else "ends with its daemon"]
     facts = {"store": visible(shown.mounted.source), "state": state, "mode": ", ".join(how)}
     if served is not None:
+        if served.reason:
+            what = "" if served.is_fast else "fast mode, "
+            facts["not there"] = f"{what}keep-alive and reload: {visible(served.reason)}"
         facts["katafs"] = served.version
         facts["process"] = f"{served.daemon}" + (f", kept alive by {served.pid}" if served.is_kept else "")
         if served.is_kept:

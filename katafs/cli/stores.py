@@ -22,7 +22,14 @@ _MAX_MANIFEST = 16 << 20
     ],
 )
 @click.argument("store", type=DIRECTORY)
-def create(store: Path) -> None:
+@click.option(
+    "--layout",
+    type=click.Choice(["native", "saver"]),
+    default="native",
+    show_default=True,
+    help="How it is stored: saver itself goes on with katas of its own layout alone.",
+)
+def create(store: Path, layout: str) -> None:
     """Make a kata in STORE from the manifest on standard input. Prints its id.
 
     The manifest is a JSON object with visible_files, as cyber-dojo's creator sends it:
@@ -32,6 +39,7 @@ def create(store: Path) -> None:
      "visible_files": {"hiker.py": {"content": "…"}, "cyber-dojo.sh": {…}}}
     """
     from katafs.kata.create import create_kata, parse_manifest
+    from katafs.kata.layouts import Layout
 
     start_writing()
     path = real_store(store)
@@ -41,7 +49,7 @@ def create(store: Path) -> None:
             fail("there is no manifest on standard input")
         if len(data) > _MAX_MANIFEST:
             fail(f"the manifest is larger than {_MAX_MANIFEST >> 20} MiB")
-        kata_id = create_kata(path, parse_manifest(data))
+        kata_id = create_kata(path, parse_manifest(data), layout=Layout[layout.upper()])
     except KataError as error:
         fail(str(error))
     except OSError as error:

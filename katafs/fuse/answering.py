@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, Concatenate
 
 import pyfuse3
 
 from katafs.errors import HeavyError, KataError, LateError, unreadable
+from katafs.fuse.fastopen import Asked
 from katafs.tree.counters import Counters
 from katafs.tree.nodes import refuse_write
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 # Of a kata that took too long all is asked elsewhere for so long, in seconds: numbers begin with their kata's, and what
 # has another number is asked here each time.
 _KATA, _HEAVY_SECONDS, _MOST_HEAVY = 27, 1.0, 1_000
+#: a handler of what changes something: ``handler(asked, *arguments of the request)``
+WritingHandler = Callable[Concatenate[Asked, ...], Awaitable[Any]]
 
 # the requests that pyfuse3 knows, but for the one that has no answer
 _REQUESTS = [
@@ -30,20 +33,26 @@ _REQUESTS = [
 
 
 def watch(
-    operations: pyfuse3.Operations, counters: Counters, elsewhere: object, look_again: Callable[[], None]
+    operations: pyfuse3.Operations,
+    writing: Mapping[str, WritingHandler],
+    counters: Counters,
+    elsewhere: object,
+    look_again: Callable[[], None],
+    asked: Callable[[], Asked],
 ) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
     ``look_again`` is called before each is asked. What takes longer than the event loop may be held (`HeavyError`) is
     asked of the handler of the same name of ``elsewhere``, where there is one: nothing has been done by then. Others
-    see to it themselves. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but
-    FUSEError.
+    see to it themselves. Those ``writing`` are handed what the request says of itself, which is taken once: when they
+    have waited it may be another's. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any
+    exception but FUSEError.
     """
     for request in _REQUESTS:
-        handler = getattr(operations, request)
-        setattr(
-            operations, request, _watched(request, handler, counters, getattr(elsewhere, request, None), look_again)
-        )
+        handler = writing.get(request) or getattr(operations, request)
+        take = asked if request in writing else None
+        other = getattr(elsewhere, request, None)
+        setattr(operations, request, _watched(request, handler, counters, other, look_again, take))
 
 
 def _watched(
@@ -52,12 +61,15 @@ def _watched(
     counters: Counters,
     elsewhere: Callable[..., Awaitable[Any]] | None,
     look_again: Callable[[], None],
+    asked: Callable[[], Asked] | None,
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
     latency, clock, heavy = counters.latencies[request], perf_counter, counters.heavy
 
     async def answer(*args: Any) -> Any:
         begun = clock()
+        if asked is not None:
+            args = (asked(), *args)
         try:
             look_again()
             if elsewhere is None:

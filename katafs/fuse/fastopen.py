@@ -1,37 +1,75 @@
 """Loading ``_fastopen``, the library for the no-OPEN mode. Must happen before pyfuse3 is imported.
 
-The mode needs the library (a C compiler at installation), a libfuse whose ``fuse_session_new`` can be wrapped, and a
-kernel that can do without OPEN and OPENDIR (5.1). Where one is missing the mount works all the same, with OPEN.
+The mode needs the library (a C compiler at installation), a pyfuse3 whose calls of libfuse can be wrapped, and a kernel
+that can do without OPEN and OPENDIR (5.1). Where one is missing the mount works all the same, with OPEN.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import katafs
+from katafs.fuse.device import UNIQUE_RESEND
 
 log = logging.getLogger(__name__)
 
+#: what there is not without the library
+LOST = "slower mode, and no keep-alive and no reload"
+_PROCESS = b"fuse_session_process_buf"
+
+
+class Asked(NamedTuple):
+    """What a request says beside its arguments. The next request overwrites it: it is taken once, before the handler
+    first runs, and handed to it. All but the number is of writes and setattrs, in the fast mode."""
+
+    #: the number of the request; 0: nobody knows
+    unique: int = 0
+    #: who sent it: a thread, 0 if it has no number here; and the user
+    thread: int = 0
+    user: int = 0
+    #: of the open file, as for open(2)
+    flags: int = 0
+    #: whether the kernel writes back a page that somebody has mapped
+    is_page: bool = False
+    #: whether attributes are set by an open file, ftruncate(2), and not by a path
+    by_file: bool = False
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it was sent to another daemon before, which has not answered."""
+        return bool(self.unique & UNIQUE_RESEND)
+
+    @property
+    def appends(self) -> bool:
+        """Whether it is written to with O_APPEND."""
+        return bool(self.flags & os.O_APPEND)
+
 
 class FastOpen:
-    """The state of the mode, read from the library's variables."""
+    """The state of the mode, read from the library's variables. ``reason`` is why there is no library."""
 
-    def __init__(self, library: ctypes.CDLL | None) -> None:
+    def __init__(self, library: ctypes.CDLL | None, reason: str = "") -> None:
         self._library = library
-        self._wrapped = self._active = self._pid = self._append = ctypes.c_int(0)
+        self.reason = reason
+        self._wrapped, self._active, self._flushed = map(self._int, ("wrapped", "active", "flushed"))
+        self._sender = [self._int(name) for name in ("pid", "uid", "flags", "is_page", "by_file")]
         self._unique = ctypes.c_uint64(0)
         if library is not None:
-            self._wrapped = ctypes.c_int.in_dll(library, "katafs_fast_wrapped")
-            self._active = ctypes.c_int.in_dll(library, "katafs_fast_active")
-            self._pid = ctypes.c_int.in_dll(library, "katafs_fast_pid")
-            self._append = ctypes.c_int.in_dll(library, "katafs_fast_append")
             self._unique = ctypes.c_uint64.in_dll(library, "katafs_fast_unique")
-            ctypes.c_int.in_dll(library, "katafs_fast_wanted").value = 1
+
+    def _int(self, name: str) -> ctypes.c_int:
+        return ctypes.c_int.in_dll(self._library, f"katafs_fast_{name}") if self._library else ctypes.c_int(0)
+
+    def want(self) -> None:
+        """Wrap the session that is made next."""
+        self._int("wanted").value = 1
 
     @property
     def is_loaded(self) -> bool:
@@ -48,30 +86,21 @@ class FastOpen:
         """Whether the kernel opens by itself: known from the moment it has said hello (FUSE_INIT)."""
         return bool(self._active.value)
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has sent a FLUSH, and was told that it need not."""
+        return bool(self._flushed.value)
+
     def warn(self) -> None:
         """Log why the mode is not active although the library was loaded; known from the same moment."""
-        if self.is_loaded and not self.is_wrapped:
-            log.warning("no fast open: this libfuse makes its session in another way")
-        elif self.is_loaded and not self.is_active:
-            log.warning("no fast open: the kernel is too old for it")
+        if self.is_loaded and not self.is_active:
+            self.reason = "the kernel is too old for it" if self.is_wrapped else _OTHER_WAY
+            log.warning("no fast open: %s", self.reason)
 
-    @property
-    def sender(self) -> int:
-        """The thread that sent the write or setattr being handled; 0 if it has no number here.
-
-        To be read before the handler waits for anything.
-        """
-        return int(self._pid.value)
-
-    @property
-    def appends(self) -> bool:
-        """Whether the write being handled was sent with O_APPEND. To be read as `sender` is."""
-        return bool(self._append.value)
-
-    @property
-    def unique(self) -> int:
-        """The number of the request being handled, 0 if nobody knows. To be read as `sender` is."""
-        return int(self._unique.value)
+    def asked(self) -> Asked:
+        """What the request says that is being handled. To be asked before the handler first runs."""
+        thread, user, flags, is_page, by_file = (variable.value for variable in self._sender)
+        return Asked(self._unique.value, thread, user & 0xFFFFFFFF, flags, bool(is_page), bool(by_file))
 
     def forget(self, entries: Sequence[tuple[int, bytes]], inodes: Sequence[int]) -> bool:
         """Tell the kernel to forget names in directories, and inodes: in one call, in a worker thread.
@@ -99,20 +128,42 @@ class FastOpen:
         return bool(greet(request, len(request)))
 
 
+_OTHER_WAY = "this libfuse makes its session in another way"
+
+
 def load(*, wanted: bool = True) -> FastOpen:
     """Load the library if it is wanted and there; never fails."""
     if not wanted:
-        return FastOpen(None)
+        return FastOpen(None, "--no-fast-open was given")
     if "pyfuse3" in sys.modules:
-        log.warning("no fast open: pyfuse3 was imported too early")
-        return FastOpen(None)
+        reason, library = "pyfuse3 was imported too early", None
+    else:
+        reason, library = look()
+    if reason:
+        log.warning("no fast open: %s", reason)
+        return FastOpen(None, reason)
+    fast = FastOpen(library)
+    fast.want()
+    return fast
+
+
+def look() -> tuple[str, ctypes.CDLL | None]:
+    """The library, loaded, if it can do what it is for; else why not."""
     # a shared library in the package, not a Python module: it is never imported
-    library = next(Path(katafs.__file__).parent.glob("_fastopen*.so"), None)
-    if library is None:
-        log.warning("no fast open: katafs was installed without its C library")
-        return FastOpen(None)
+    path = next(Path(katafs.__file__).parent.glob("_fastopen*.so"), None)
+    if path is None:
+        return "katafs was installed without its C library", None
     try:
-        return FastOpen(ctypes.CDLL(os.fspath(library), ctypes.RTLD_GLOBAL))
+        library = ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
+        wraps = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, "katafs_fast_wraps")))
+        FastOpen(library)
     except (OSError, ValueError) as error:
-        log.warning("no fast open: %s", error)
-        return FastOpen(None)
+        return str(error), None
+    spec = importlib.util.find_spec("pyfuse3")
+    # what a program calls of a library it names
+    module = Path(spec.origin).read_bytes() if spec is not None and spec.origin else b""
+    if wraps + b"\0" not in module:
+        return _OTHER_WAY, None
+    if _PROCESS + b"\0" not in module:
+        return "this pyfuse3 has libfuse handle requests in another way", None
+    return "", library

@@ -1,32 +1,29 @@
-"""What a file handle stands for: the inode itself, except for a control file that was opened with OPEN.
+"""What a file handle stands for: the inode itself, except for a file that was opened with OPEN to be written to.
 
-In the no-OPEN mode the handle *is* the inode number, and writers are told apart by their thread. With OPEN each open
-of a control file is a writer of its own, whatever threads use it.
+In the no-OPEN mode the handle *is* the inode number (see `katafs.fuse.openings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 from katafs.errors import StaleError
-from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.fastopen import Asked
+from katafs.fuse.openings import Opening
 
 _FIRST = 1 << 63  # no inode number is that large
 
 
 class Handles:
-    """Handles of control files opened with OPEN; forgotten at RELEASE."""
+    """Handles of files opened with OPEN to be written to; forgotten at RELEASE."""
 
-    def __init__(self, fast: FastOpen) -> None:
-        self._fast = fast
-        self._inodes: dict[int, tuple[int, bool]] = {}
+    def __init__(self) -> None:
+        self._openings: dict[int, tuple[Opening, int]] = {}
         self._next = _FIRST
 
-    def open_control(self, inode: int, *, appends: bool) -> int:
-        """A new handle for a control file; ``appends`` if it was opened with O_APPEND."""
+    def open(self, inode: int, flags: int) -> int:
+        """A new handle, for a file that was opened with these flags."""
         handle = self._next
         self._next += 1
-        self._inodes[handle] = (inode, appends)
+        self._openings[handle] = (Opening(None, inode, Asked(flags=flags)), flags)
         return handle
 
     def inode(self, handle: int) -> int:
@@ -34,21 +31,15 @@ class Handles:
         if handle < _FIRST:
             return handle
         try:
-            return self._inodes[handle][0]
+            return self._openings[handle][0].inode
         except KeyError as error:
             raise StaleError(f"file handle {handle} is not known") from error
 
-    def writer(self, handle: int) -> Hashable | None:
-        """Who writes with this handle; None if nobody can tell. To be asked before the handler waits."""
-        if handle >= _FIRST:
-            return ("handle", handle)
-        sender = self._fast.sender
-        return ("thread", sender) if sender else None
+    def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
+        """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
+        opening, flags = self._openings.get(handle or 0, (None, asked.flags))
+        return opening, asked._replace(flags=flags)
 
-    def appends(self, handle: int) -> bool:
-        """Whether the write being handled appends. To be asked before the handler waits."""
-        return self._inodes[handle][1] if handle in self._inodes else self._fast.appends
-
-    def release(self, handle: int) -> int | None:
-        """Forget a handle; its inode if it was a control file's."""
-        return self._inodes.pop(handle, (None, False))[0]
+    def release(self, handle: int) -> Opening | None:
+        """Forget a handle; its open file, if it could be written to."""
+        return self._openings.pop(handle, (None, 0))[0]

@@ -24,8 +24,8 @@ from functools import partial
 from typing import Any
 
 from katafs.background import tell_supervisor
-from katafs.fuse import fastopen, runtime, session, unkept
-from katafs.fuse.child import NOBODY, Child, execute_katafs
+from katafs.fuse import fastopen, journal, resuming, runtime, session, unkept
+from katafs.fuse.child import NOBODY, Child, execute_katafs, touch
 from katafs.fuse.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.fuse.device import Held, UnsuitableError, hold
 from katafs.fuse.mounting import MountError, MountOptions, detach
@@ -68,7 +68,7 @@ def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
     if not options.keep_alive:
         return "--no-keep-alive was given"
     if not fast.is_loaded:
-        return "that needs the fast mode"
+        return f"that needs the fast mode: {fast.reason}"
     if os.geteuid() != 0:
         return "that needs root"
     return ""
@@ -149,6 +149,15 @@ class _Keeper:
         kept = session.Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
+        if kept.is_first:
+            # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
+            self._left.append(Child.fork(self._touch))
+
+    def _touch(self, _tell: Callable[[bytes], None]) -> int:
+        """In a child: without the mount's descriptor, as it is to end with the mount."""
+        os.closerange(3, 1 << 16)
+        touch(self._options.mountpoint)
+        return 0
 
     def _has_said_ready(self) -> bool:
         if not self._daemon.heard().startswith(READY):
@@ -242,6 +251,8 @@ class _Keeper:
         os.set_inheritable(fd, True)
         paths = {name: os.fspath(getattr(self._options, name)) for name in ("store", "mountpoint")}
         state = {
+            "version": resuming.VERSION,
+            "journal_version": journal.VERSION,
             "options": {**asdict(self._options), **paths},
             "fd": self._held.fd,
             "device": self._held.device,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from katafs.tree.tree import Tree
+from katafs.tree.numbers import Numbers
+from katafs.tree.plain import plain_key
+from katafs.tree.tree import Stale, Tree
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +54,12 @@ class Memory:
         if trim is not None:
             await trio.to_thread.run_sync(trim, 0)
         log.debug("the kernel has forgotten %d inodes: so have we", forgotten)
+
+    async def forget_git_files(self, tell: Callable[[Stale], Awaitable[None]]) -> None:
+        """To be called every second or so: have the kernel say which files of ``.git/`` nobody has open any more."""
+        files = self._tree.ctx.git_files
+        oldest, others = files.looked_up()
+        gone = oldest + await trio.to_thread.run_sync(files.gone, others) if others else oldest
+        if gone:
+            names = [(plain_key(key.kata, os.path.dirname(key.path)), os.path.basename(key.path)) for key in gone]
+            await tell(Stale([], [(Numbers.number(parent), name) for parent, name in names]))

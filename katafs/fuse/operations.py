@@ -12,19 +12,19 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyfuse3
 import trio
 
 from katafs.caching import CountedCache, Kept
-from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
+from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
 from katafs.fuse.ahead import Ahead
-from katafs.fuse.answering import refuse, watch
+from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.compacting import Compactor
 from katafs.fuse.elsewhere import Elsewhere
-from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
@@ -41,8 +41,6 @@ from katafs.tree.writable import Writable
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195
-# whatever the arguments
-_REFUSED: Any = refuse
 
 
 class Operations(pyfuse3.Operations):
@@ -53,26 +51,32 @@ class Operations(pyfuse3.Operations):
     def __init__(self, tree: Tree, fast: FastOpen, journal: Journal | None = None) -> None:
         super().__init__()
         self._tree = tree
-        self._handles = Handles(fast)
+        self._handles = Handles()
         self._fast = fast
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
         self.elsewhere = Elsewhere(tree)
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
-        self._writes = Writes(tree, fast, journal, self.elsewhere, self.compactor.wrote)
+        self.writes = Writes(tree, fast, journal, self.elsewhere, self.compactor.wrote)
         self._makers = Makers(tree)
         self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
-        self.plain = PlainWrites(tree, self._makers, self._writes, journal)
+        self.plain = PlainWrites(tree, self._makers, self.writes, journal)
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
-        tree.ctx.counters.waiting = lambda: self._makers.waiting + self._writes.waiting + self.elsewhere.waiting
-        watch(self, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again)
+        tree.ctx.counters.waiting = lambda: self._makers.waiting + self.writes.waiting + self.elsewhere.waiting
+        writing: dict[str, WritingHandler] = {
+            "write": self._write,
+            "setattr": self._setattr,
+            "create": self._create,
+            "mkdir": self._mkdir,
+        }
+        watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again, fast.asked)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self._writes.telling
+        return self._tree.ctx.counters.waiting() + self.writes.telling
 
     # -- names and attributes
 
@@ -86,7 +90,7 @@ class Operations(pyfuse3.Operations):
             # what takes no longer than another request is made now; who reads it will hear what is wrong with it
             with contextlib.suppress(KataError):
                 node.to_make()
-        return self._found(node, timeout)
+        return self._found(node.held(), timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
         answer = attributes(node, timeout)
@@ -100,7 +104,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
-            self._tree.numbers.forget(inode, count)
+            self._tree.forgotten(inode, count)
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._tree.node(inode).target()
@@ -193,7 +197,8 @@ class Operations(pyfuse3.Operations):
         node = await self._writer(inode)
         if not isinstance(node, (Writable, Stored)):
             raise refuse_write()
-        return pyfuse3.FileInfo(fh=self._handles.open_control(inode, appends=bool(flags & os.O_APPEND)))
+        # what is written to pages that are mapped says not for whom: directly, there are none that are shared
+        return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=isinstance(node, Writable))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
@@ -201,78 +206,78 @@ class Operations(pyfuse3.Operations):
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
 
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        writer, appends, unique = self._handles.writer(fh), self._handles.appends(fh), self._fast.unique
+    async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
+        opening, asked = self._handles.opening(fh, asked)
         inode = self._handles.inode(fh)
-        node = await self._writer(inode)
+        node = await self._writer(inode, is_again=asked.is_again)
+        if asked.is_page:
+            raise InvalidError("what is written by way of mapped memory says not who writes it")
         if isinstance(node, Stored):
-            await self.plain.write(node, writer, off, buf, unique)
+            await self.plain.write(node, asked, off, buf)
             return len(buf)
         if not isinstance(node, Writable):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
-            self._writes.forget_pages(node.number)
+            self.writes.forget_pages(node.number)
             raise refuse_write()
-        await self._writes.write(node, writer, off, buf, appends=appends, unique=unique)
+        await self.writes.write(node, asked, opening, off, buf)
         return len(buf)
 
-    async def _writer(self, inode: int) -> Node:
+    async def _writer(self, inode: int, *, is_again: bool = False) -> Node:
         try:
-            return self._tree.node(inode)
+            return self._tree.written(inode, is_again=is_again)
         except HeavyError:
             return await self.elsewhere.writer(inode)
 
-    async def setattr(
+    async def _setattr(
         self,
+        asked: Asked,
         inode: int,
         attr: pyfuse3.EntryAttributes,
         fields: pyfuse3.SetattrFields,
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        writer = self._handles.writer(inode if fh is None else fh)
+        """Tools set modes, owners and times after they have copied, and cut the file to what they have copied: of what
+        can be written to that is heard, and changes nothing. What is cut to 0 is a message that starts afresh."""
         node = await self._writer(inode)
-        others = fields.update_mode or fields.update_uid or fields.update_gid
-        if not isinstance(node, Writable) or others or not fields.update_size:
+        if not isinstance(node, Writable):
             raise refuse_write()
-        if attr.st_size != 0:
-            raise InvalidError("it can only be truncated to 0")
-        self._writes.truncate(node, writer)
-        # 0 for now, so that the next write with O_APPEND starts there; every later question gets the real size
+        length = attr.st_size if fields.update_size else None
+        if length and not node.has_length(length):
+            raise InvalidError("it can only be cut to 0, or to the length of what was taken last")
+        opening, _ = self._handles.opening(fh, asked)
+        if length == 0 and opening is not None:
+            self.writes.truncate(node, opening)
+        elif length == 0 and asked.by_file:
+            await self.writes.truncate_by(node, asked)
         self._tree.ctx.store.look_again()
         try:
             answer = attributes(self._tree.node(inode), 0)
         except HeavyError:
             answer = await self.elsewhere.getattr(inode, ctx)
-        answer.st_size = 0
+        if length is not None:
+            # for now, so that the next write with O_APPEND starts there; every later question gets the real size
+            answer.st_size = length
         return answer
 
     async def flush(self, fh: int) -> None:
-        """Only in the slower mode: closing can still be told that a message is not finished.
-
-        Nothing is dropped: a shell flushes in mid-message whenever it closes a copy of the descriptor.
-        """
-        writer = self._handles.writer(fh)
-        with contextlib.suppress(ReadOnlyError):
-            node = await self._writer(self._handles.inode(fh))
-            if isinstance(node, Writable) and node.is_unfinished(writer):
-                raise InvalidError("the message is not finished")
+        """Only in the slower mode. Closing says nothing: a shell closes copies of a descriptor in mid-message."""
 
     async def release(self, fh: int) -> None:
-        writer = self._handles.writer(fh)
-        inode = self._handles.release(fh)
-        if inode is None:
+        opening = self._handles.release(fh)
+        if opening is None:
             return
         with contextlib.suppress(KataError):
-            node = await self._writer(inode)
+            node = await self._writer(opening.inode)
             if isinstance(node, Writable):
-                self._writes.truncate(node, writer)
+                self.writes.truncate(node, opening)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
     async def stop(self) -> None:
         """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
-        await self._writes.stop()
+        await self.writes.stop()
 
     async def stop_ahead(self) -> None:
         """Send the kernel nothing that it has not asked for, from now on. To be called before `stop`."""
@@ -284,7 +289,7 @@ class Operations(pyfuse3.Operations):
 
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
-        self._writes.recorders.rest()
+        self.writes.recorders.rest()
         self.elsewhere.rest()
         self._tree.ctx.store.rest()
 
@@ -298,16 +303,22 @@ class Operations(pyfuse3.Operations):
         answer.f_namemax = 255
         return answer
 
-    async def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    async def _create(
+        self, asked: Asked, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, self._fast.unique, is_directory=False)
-        handle = self._handles.open_control(node.number, appends=bool(flags & os.O_APPEND))
+        node, timeout = await self.plain.create(parent_inode, name, asked.unique, is_directory=False)
+        handle = self._handles.open(node.number, flags)
         return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
 
-    async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    async def _mkdir(
+        self, asked: Asked, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, self._fast.unique, is_directory=True))
+        return self._found(*await self.plain.create(parent_inode, name, asked.unique, is_directory=True))
 
-    mknod = unlink = rmdir = symlink = rename = link = setxattr = removexattr = _REFUSED
+    async def _change_xattr(self, inode: int, *_: object) -> None:
+        # whoever copies with access control lists does without where there are none
+        node = await self._writer(inode)
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP) if isinstance(node, Writable) else refuse_write()
+
+    setxattr = removexattr = cast(Any, _change_xattr)
+    mknod = unlink = rmdir = symlink = rename = link = cast(Any, refuse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Hashable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,8 +13,11 @@ import cachetools
 import trio
 
 from katafs.errors import DiedError, HeavyError, InvalidError, KataError
+from katafs.fuse.descriptors import process_of
+from katafs.fuse.journal import ANYWHERE, Journal, Request
 from katafs.git import Oid
 from katafs.kata.exclusive import Attempt
+from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import ROW_SECONDS, flush_pending
 from katafs.kata.plain_rows import begins_row, is_part_of_row
 from katafs.kata.waiting import marked
@@ -28,7 +32,7 @@ _FAILED_SECONDS = 600
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from katafs.fuse.journal import Journal, Request
+    from katafs.fuse.fastopen import Asked
     from katafs.fuse.making import Makers
     from katafs.fuse.writes import Writes
     from katafs.tree.tree import Tree
@@ -52,7 +56,7 @@ class PlainWrites:
 
         Raises `LateError` (EEXIST).
         """
-        request = self._journal.begin(unique, parent, None, starts=True)
+        request = self._journal.begin(unique)
         try:
             kata_id, make = await self._creator(parent, name, is_directory=is_directory)
             attempt = Attempt(partial(self._journal.announce_making, request), request.was_making)
@@ -87,13 +91,16 @@ class PlainWrites:
             if before is not None:
                 await self._told(kata_id, before)
 
-    async def write(self, node: Stored, writer: Hashable | None, offset: int, data: bytes, unique: int) -> None:
-        """Write to a file, for the request ``unique``. What it completes is visible everywhere when this returns."""
-        request = self._journal.begin(unique, node.number, writer, starts=False)
+    async def write(self, node: Stored, asked: Asked, offset: int, data: bytes) -> None:
+        """Write to a file. What it completes is visible everywhere when this returns."""
+        request = self._journal.begin(asked.unique)
         try:
             if await self._writes.recorded_before(node.kata_id, request) is not None:
+                # it may be a migration that was not finished
+                migrate = partial(migrate_kata, self._tree.ctx.store.path(node.kata_id), node.kata_id)
+                await trio.to_thread.run_sync(migrate, limiter=self._limiter)
                 return
-            whole = self._whole_row(node, request, offset, data) if node.is_appended else data
+            whole = self._whole_row(node, request, asked, offset, data) if node.is_appended else data
             if whole is None:
                 return
             before = await self._tip(node.kata_id)
@@ -103,24 +110,28 @@ class PlainWrites:
         finally:
             self._journal.end(request)
 
-    def _whole_row(self, node: Stored, request: Request, offset: int, data: bytes) -> bytes | None:
+    def _whole_row(self, node: Stored, request: Request, asked: Asked, offset: int, data: bytes) -> bytes | None:
         """The row that a write completes; None when a part of it is still to come.
 
         The kernel cuts a write at the end of a page, and its parts come one after another from one writer, who is told
         of the whole. A part whose beginning died with another daemon is refused, as is one that begins in mid-row: who
         was told of an error sends the rest once more.
         """
-        key = (node.number, request.writer)
+        key = (node.number, process_of(asked.thread))
         expected, begun = self._parts.pop(key, (offset, b""))
         data, end = begun + data if expected == offset else data, offset + len(data)
-        if self._journal.is_rest(request) and not begun and not begins_row(data):
+        # where one appends says nothing
+        appended = asked._replace(flags=os.O_APPEND)
+        if self._journal.is_rest(request, node.number, appended, offset, data) and not begun and not begins_row(data):
             raise DiedError("the daemon died while it had the beginning of the row; send it again")
         if not begins_row(data):
             raise InvalidError("what is appended begins in the middle of a row")
         is_part = is_part_of_row(data) and len(data) <= _LONGEST_ROW
         if is_part:
             self._parts[key] = (end, data)
-        self._journal.fed(request, was_unfinished=bool(begun), is_unfinished=is_part)
+            self._journal.fed(request, key, node.number, asked, ANYWHERE)
+        else:
+            self._journal.over(request, key)
         return None if is_part else data
 
     async def _told(self, kata_id: str, before: Oid | None) -> None:

@@ -42,6 +42,8 @@ class Status:
     is_kept: bool = True
     #: whether the kernel opens files by itself
     is_fast: bool = True
+    #: why it is not kept alive, or not fast
+    reason: str = ""
 
     @classmethod
     def of_us(cls, mountpoint: Path) -> Status:

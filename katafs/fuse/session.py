@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,15 +19,17 @@ import trio
 from katafs import process
 from katafs.errors import KataError
 from katafs.fuse import fastopen, memory, runtime
+from katafs.fuse.child import touch
 from katafs.fuse.device import Held, resend
 from katafs.fuse.journal import Journal
 from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.steps import Steps
-from katafs.fuse.waiting import Waiting
+from katafs.fuse.waiting import wait_quickly
 from katafs.fuse.watcher import keep_watched
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import About, Context
+from katafs.tree.git_files import DESCRIPTORS
 from katafs.tree.tree import Tree
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ _MICROSECONDS = 10_000.0
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
+# how long the kernel may take to hear that it need not send FLUSH
+_FLUSH_SECONDS = 0.5
 _READERS = 100  # requests that are handled at a time, beside those that wait for a commit, or for something slow
 # SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
 _STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -89,6 +94,8 @@ def serve(
     """
     # what is written to a kata is for the other services too, whatever the shell of the operator says
     os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
     # how long the event loop may have to wait for a thread that has Python's lock
     memory.keep_few_heaps()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -211,10 +218,11 @@ async def _run(
 
     from katafs.fuse import making, writes
 
-    pyfuse3.trio = Waiting(operations.busy)  # type: ignore[attr-defined]
+    look = wait_quickly(pyfuse3, operations.busy)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
-        nursery.start_soon(_expire, options, tree, operations, kept)
+        nursery.start_soon(_expire, options, operations, kept)
         if options.compact_after is not None:
             nursery.start_soon(operations.compactor.run, options.compact_after)
         if watcher is not None:
@@ -235,11 +243,14 @@ async def _announce(
     try:
         if kept is None:
             # goes through the kernel, which must have been answered first
-            await trio.to_thread.run_sync(options.mountpoint.stat, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(touch, options.mountpoint, abandon_on_cancel=True)
         elif kept.is_first:
             # Not through the kernel, which has been answered: killed meanwhile, we would wait there for the next
             # daemon to answer, and that one for our end.
             await operations.getattr(pyfuse3.ROOT_INODE, cast(pyfuse3.RequestContext, None))
+            with trio.move_on_after(_FLUSH_SECONDS):
+                while not fast.is_flushed:  # noqa: ASYNC110 - some milliseconds, by a child of the keeper's
+                    await trio.sleep(0.001)
     except (OSError, pyfuse3.FUSEError) as error:
         reason = os.strerror(error.errno or 0)
         raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error
@@ -277,16 +288,17 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
             pyfuse3.terminate()
 
 
-async def _expire(options: MountOptions, tree: Tree, operations: Operations, kept: Kept | None) -> None:
+async def _expire(options: MountOptions, operations: Operations, kept: Kept | None) -> None:
     is_orphaned = False
     due = 0.0
     while True:
         await trio.sleep(min(1, _EXPIRE_SECONDS))
-        tree.ctx.controls.expire()
+        await operations.writes.expire()
+        await operations.memory.forget_git_files(operations.writes.tell)
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
-        operations.rest()
+        operations.writes.recorders.rest()
         process.rest()
         await operations.memory.look()
         try:

@@ -25,6 +25,7 @@ def serve(options: MountOptions, ready: Callable[[], None], fast: fastopen.FastO
             devices.append(device)
             status = runtime.Status.of_us(options.mountpoint)
             status.daemon, status.is_kept, status.is_fast = status.pid, False, fast.is_active
+            status.reason = fast.reason or reason
             runtime.publish(device, status)
         ready()
         tell_supervisor("READY=1")

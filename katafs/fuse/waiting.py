@@ -15,12 +15,17 @@ pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `
 
 from __future__ import annotations
 
+import logging
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
+from types import ModuleType
+from typing import Any
 
 import trio
+
+log = logging.getLogger(__name__)
 
 # in seconds: how long requests are taken without a turn for other tasks, and while these answer requests, too
 _IN_A_ROW, _BESIDE_OTHERS = 1e-3, 2e-4
@@ -29,6 +34,7 @@ _MOMENT = 200e-6
 # a request that was slept through, and would have been met: the same, and waking up
 _SOON = 300e-6
 _MOST_FOR_NOTHING = 8
+_LOOK_SECONDS = 1.0
 
 
 class Waiting:
@@ -53,6 +59,15 @@ class Waiting:
         self._poll: select.poll | None = None
         self._for_nothing = 0
         self._passed = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a newer pyfuse3 may use of trio, and of ``trio.lowlevel``."""
+        return getattr(trio, name) if hasattr(trio, name) else getattr(trio.lowlevel, name)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether pyfuse3 waits in this way."""
+        return self._poll is not None
 
     def Lock(self) -> Turn:  # noqa: N802 - trio's
         """What only one task at a time has: the one that waits."""
@@ -97,6 +112,29 @@ class Waiting:
                 return True
         self._for_nothing += 1
         return False
+
+
+def wait_quickly(pyfuse3: ModuleType, busy: Callable[[], int]) -> Callable[[], Awaitable[None]]:
+    """Have pyfuse3's session wait in this way; returns what looks, a while after its start, whether it does.
+
+    Where pyfuse3 or trio is not as we know it, the session waits in its own way: slower, which is said.
+    """
+    why = "pyfuse3 does not use its attribute trio"
+    waiting: Waiting | None = None
+    if getattr(pyfuse3, "trio", None) is trio:
+        try:
+            waiting = Waiting(busy)
+            Turn()
+            pyfuse3.trio = waiting  # type: ignore[attr-defined]
+        except AttributeError as error:
+            waiting, why = None, str(error)
+
+    async def look() -> None:
+        await trio.sleep(_LOOK_SECONDS)
+        if waiting is None or not waiting.is_used:
+            log.warning("each request is waited for in the slower way: %s", why)
+
+    return look
 
 
 class Turn:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from weakref import WeakValueDictionary
 
-import pyfuse3
 import trio
 
 from katafs.errors import DiedError, HeavyError, KataError, StorageError
+from katafs.fuse.attributes import invalidate
 from katafs.fuse.elsewhere import Elsewhere
-from katafs.fuse.fastopen import FastOpen
+from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.journal import Journal, Request
+from katafs.fuse.openings import AmbiguousError, Opening, Openings
 from katafs.git import GitRepo, Oid
 from katafs.kata.commit import Announce, Committed, Job
 from katafs.kata.inbox import Message
@@ -43,6 +44,11 @@ class Writes:
         """``wrote`` is called with the id of a kata in which something was recorded."""
         self._fast = fast
         self._tree = tree
+        inbox = tree.ctx.controls.inbox
+        self._openings = Openings(
+            lambda opening: inbox.is_begun(opening.file, opening),
+            lambda: journal.is_flushed or fast.is_flushed,
+        )
         self.wrote = wrote
         self._journal = journal
         self.elsewhere = elsewhere
@@ -67,47 +73,94 @@ class Writes:
         """How many threads tell the kernel of something."""
         return self._telling
 
-    async def write(
-        self, node: Writable, writer: Hashable | None, offset: int, data: bytes, *, appends: bool, unique: int
-    ) -> None:
-        """Take one write, the request ``unique``. When this returns what it completed, if it did, is durable and
-        visible.
+    async def write(self, node: Writable, asked: Asked, handle: Opening | None, offset: int, data: bytes) -> None:
+        """Take one write; ``handle`` is the open file, where the kernel says which. When this returns, what it
+        completed, if it did, is durable and visible.
 
         Raises what the writer is to hear; then nothing has changed but the outcome.
         """
-        expect: Callable[[], None] | None = None
-        if len(data) > _LARGE:
-            expect = await trio.to_thread.run_sync(node.scan, writer, data)
-        request = self._journal.begin(unique, node.number, writer, starts=offset == 0 and not appends)
+        request = self._journal.begin(asked.unique)
+        opening = handle
         try:
             committed = await self.recorded_before(node.kata_id, request)
             if committed is not None:
                 node.accepted(committed)
                 return
-            if self._journal.is_rest(request):
-                error = DiedError("the daemon died while it had the beginning of the message; send it again")
-                node.refused(error, (writer, offset))
-                raise error
-            before = node.is_unfinished(writer)
-            if expect is not None:
-                expect()
-            message = node.feed(writer, offset, data, appends=appends)
-            self._journal.fed(request, was_unfinished=before, is_unfinished=node.is_unfinished(writer))
-            if message is not None:
-                again_at = (writer, offset) if message.in_pieces else None
-                await self._commit(node, message, again_at, partial(self._journal.announce, request))
+            if opening is None and node.takes_pieces:
+                opening = await self._opening(node, asked, offset, data)
+                self._refuse_rest(node, request, opening, asked, offset, data)
+            await self._feed(node, request, opening, asked, offset, data)
         finally:
+            if opening is not None and handle is None:
+                await self._openings.settle(opening, asked, offset + len(data))
             self._journal.end(request)
 
-    def truncate(self, node: Writable, writer: Hashable | None) -> None:
+    async def _opening(self, node: Writable, asked: Asked, offset: int, data: bytes) -> Opening | None:
+        """The open file that a write is for. Raises `InvalidError` where that may be more than one, to all of them."""
+        try:
+            return await self._openings.of_write(node.key, node.number, asked, offset, data)
+        except AmbiguousError as error:
+            for one in error.openings:
+                node.refused(error, (one, one.end))
+                self._journal.over(None, one)
+            raise
+
+    def _refuse_rest(
+        self, node: Writable, request: Request, opening: Opening | None, asked: Asked, offset: int, data: bytes
+    ) -> None:
+        """Refuse what goes on with a message whose beginning died with another daemon."""
+        is_known = opening is not None and opening.held is not None
+        if is_known or not self._journal.is_rest(request, node.number, asked, offset, data):
+            return
+        error = DiedError("the daemon died while it had the beginning of the message; send it again")
+        node.refused(error, (opening, offset))
+        raise error
+
+    async def _feed(
+        self, node: Writable, request: Request, opening: Opening | None, asked: Asked, offset: int, data: bytes
+    ) -> None:
+        """Add a write to a message, and record that if it is whole."""
+        if len(data) > _LARGE:
+            (await trio.to_thread.run_sync(node.scan, opening, data))()
+        try:
+            message = node.feed(opening, offset, data, appends=asked.appends)
+        finally:
+            if opening is not None and not node.is_unfinished(opening):
+                self._journal.over(request, opening)
+        if message is not None:
+            again_at = (opening, offset) if message.in_pieces else None
+            await self._commit(node, message, again_at, partial(self._journal.announce, request))
+            node.taken(offset, data, message)
+        elif opening is not None and node.is_unfinished(opening):
+            self._journal.fed(request, opening, node.number, asked, offset + len(data))
+
+    def truncate(self, node: Writable, opening: Opening) -> None:
         """The writer starts afresh."""
-        node.truncate(writer)
-        self._journal.truncated(node.number, writer)
+        node.truncate(opening)
+        self._journal.over(None, opening)
+
+    async def truncate_by(self, node: Writable, asked: Asked) -> None:
+        """A thread cuts a file to nothing, by an open file: the message in that starts afresh."""
+        opening = await self._openings.of_truncation(node.number, asked)
+        if opening is None:
+            self._journal.restarted(node.number, asked)
+        else:
+            self.truncate(node, opening)
+            self._openings.tidy()
+
+    async def expire(self) -> None:
+        """Drop the messages that are not finished in time, or whose open files are gone."""
+        if not self._journal.is_flushed and self._fast.is_flushed:
+            self._journal.flushed()
+        gone = await self._openings.gone()
+        self._tree.ctx.controls.expire(lambda writer: writer in gone)
+        for opening in self._openings.tidy():
+            self._journal.over(None, opening)
 
     async def recorded_before(self, kata_id: str, request: Request) -> Committed | None:
         """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
         that one could not."""
-        if request.announced is None:
+        if request.announced is None or not self._tree.ctx.store.is_git(kata_id):
             return None
         path = self._tree.ctx.store.path(kata_id)
         committed = await trio.to_thread.run_sync(find_recorded, path, kata_id, request.announced)
@@ -247,17 +300,7 @@ class Writes:
         requests would wait for ever, and could not even be killed.
         """
         self._is_stopping = True
+        await self._openings.stop()
         while self._telling:
             self._told = trio.Event()
             await self._told.wait()
-
-
-def invalidate(stale: Stale) -> None:
-    """Tell the kernel; in a worker thread, since it may wait for requests that the event loop must answer."""
-    # ENOENT: the kernel does not know the thing, so it need not forget it
-    for directory, name in stale.entries:
-        with contextlib.suppress(FileNotFoundError):
-            pyfuse3.invalidate_entry(directory, name)
-    for inode in stale.inodes:
-        with contextlib.suppress(FileNotFoundError):
-            pyfuse3.invalidate_inode(inode)

@@ -46,14 +46,19 @@ PATIENCE_SECONDS = 15.0
 _TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
 
 
+_NO_EDIT = "no file was edited: files that are added or removed have control files of their own"
+
+
 @dataclass(frozen=True)
 class Committed:
     """What was recorded: an event's index (of an option: that of the last event), and the commit."""
 
     index: int
     commit: Oid
-    #: False when it was recorded before, and nothing was written
+    #: False when it was recorded before, or there was nothing to be recorded: then nothing was written
     is_new: bool = field(default=True, compare=False)
+    #: what is to be said of that, if anything
+    message: str = field(default="", compare=False)
 
 
 #: called when ``main`` was moved for good; what is left are the tags, which nobody needs to read the event
@@ -136,7 +141,7 @@ def record(
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
     The answer to a repetition is the event that there is, and nothing is written; so is the answer to a ``file_edit``
-    whose files are those that there are, with the last event.
+    in whose files none of those that there are is another, with the last event.
 
     Raises `LateError` (EEXIST) when ``act.index`` is taken, `InvalidError`, `ReadOnlyError` for a layout that is not
     written, `StorageError` (EBUSY when ``main`` stays locked), `DamagedError`. After an error nothing has changed.
@@ -220,6 +225,7 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     index = repetition(head.rows, act)
+    message = ""
     if index is None:
         index = place(head.last, act)
         new, tags = _write(writer, head, act, index)
@@ -228,11 +234,12 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
             # The event is recorded: from here on its writer must hear of success.
             _set_tags(attempt.git, tags)
             return Committed(new.last, new.commit)
-        index = head.last
+        index, message = head.last, _NO_EDIT
     # what is answered for must be durable, whoever recorded it
     attempt.git.store()
     attempt.git.refs.sync_main()
-    return Committed(index, attempt.repo.commit_of_event(head.commit, index).oid, is_new=False)
+    commit = attempt.repo.commit_of_event(head.commit, index).oid
+    return Committed(index, commit, is_new=False, message=message)
 
 
 def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, dict[int, Oid]]:

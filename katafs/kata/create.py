@@ -18,12 +18,13 @@ from typing import Any
 
 from katafs.errors import InvalidError, StorageError
 from katafs.git import GitWriter, init_repository
+from katafs.git.work_tree import check_out
 from katafs.kata.events import Row, time_of
 from katafs.kata.ids import is_kata_id, kata_path, random_id
-from katafs.kata.layouts import OPTION_DEFAULTS
-from katafs.kata.message import parse_files
+from katafs.kata.layouts import OPTION_DEFAULTS, Layout
+from katafs.kata.message import Text, parse_files
 from katafs.owner import acting_as_owner
-from katafs.text import parse_strict, pretty_bytes
+from katafs.text import parse_strict, pretty, pretty_bytes
 
 _TRIES = 256
 
@@ -51,8 +52,10 @@ def create_kata(
     kata_id: str | None = None,
     now: datetime | None = None,
     history: Callable[[Path], None] | None = None,
+    layout: Layout = Layout.NATIVE,
 ) -> str:
-    """Make a native kata in ``store`` and return its id; it is whole and durable when it appears.
+    """Make a kata in ``store`` and return its id; it is whole and durable when it appears. ``layout`` is that of saver,
+    if it is to go on with it.
 
     ``history`` is called with the directory of the new repository and may add events, which then appear with it.
     Raises `InvalidError` for a manifest or an id that will not do, `StorageError` (EEXIST when ``kata_id`` is taken).
@@ -63,7 +66,7 @@ def create_kata(
     moment = now or datetime.now(UTC)
 
     def make(directory: Path, new_id: str) -> None:
-        _make(directory, new_id, manifest, moment)
+        _make(directory, new_id, manifest, moment, layout)
         if history is not None:
             history(directory)
 
@@ -151,15 +154,37 @@ def _remove_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetime) -> None:
+def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetime, layout: Layout) -> None:
     kept = {key: value for key, value in manifest.items() if key not in ("visible_files", "version", "created", "id")}
-    stored = pretty_bytes({**kept, "version": 2, "created": time_of(moment), "id": kata_id})
+    stored = {**kept, "version": 2, "created": time_of(moment), "id": kata_id}
     files = parse_files(manifest["visible_files"])
     email = f"{kata_id}@cyber-dojo.org"
-    row: Row = {"index": 0, "event": "created", "time": time_of(moment), "type": "created"}
+    row: Row = {"index": 0, "event": "created", "time": time_of(moment)}
+    blobs = (_native_blobs if layout is Layout.NATIVE else _saver_blobs)(stored, row, files)
+    with GitWriter(init_repository(work, kata_id, email)) as writer:
+        subtrees = {b"files": writer.file_tree({path: text.content for path, text in files.items()})}
+        if layout is Layout.NATIVE:
+            config = {name.encode(): writer.blob(value.encode() + b"\n") for name, value in OPTION_DEFAULTS.items()}
+            subtrees[b"config"] = writer.tree(None, config)
+        tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
+        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
+        writer.store()
+        writer.refs.move_main(commit, None)
+        writer.refs.set_tags({0: commit})
+    if layout is Layout.NATIVE:
+        # Services take the version of a kata from its working tree (FORMAT: version detection).
+        (work / "manifest.json").write_bytes(blobs[b"manifest.json"])
+    else:
+        # which saver read, until 2026, and merged into
+        check_out(work)
+    _sync_all(work)
+
+
+def _native_blobs(manifest: Row, row: Row, files: Mapping[bytes, Text]) -> dict[bytes, bytes]:
+    row = {**row, "type": "created"}
     flags = {"files": {path.decode(): text.truncated for path, text in sorted(files.items())}}
-    blobs = {
-        b"manifest.json": stored,
+    return {
+        b"manifest.json": pretty_bytes(manifest),
         b"stdout": b"",
         b"stderr": b"",
         b"status": b"0",
@@ -167,18 +192,14 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         b"events_summary.json": pretty_bytes([row]),
         b"event.json": pretty_bytes(row),
     }
-    with GitWriter(init_repository(work, kata_id, email)) as writer:
-        config = {name.encode(): writer.blob(value.encode() + b"\n") for name, value in OPTION_DEFAULTS.items()}
-        file_tree = writer.file_tree({path: text.content for path, text in files.items()})
-        subtrees = {b"config": writer.tree(None, config), b"files": file_tree}
-        tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
-        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, max(int(moment.timestamp()), 0))
-        writer.store()
-        writer.refs.move_main(commit, None)
-        writer.refs.set_tags({0: commit})
-    # Services take the version of a kata from its working tree (FORMAT: version detection).
-    (work / "manifest.json").write_bytes(stored)
-    _sync_all(work)
+
+
+def _saver_blobs(manifest: Row, row: Row, _files: Mapping[bytes, Text]) -> dict[bytes, bytes]:
+    what = [str(manifest[key]) for key in ("exercise", "display_name") if manifest.get(key)]
+    readme = f"https://cyber-dojo.org/kata/edit/{manifest['id']}\n\n{', '.join(what)}".rstrip()
+    texts = {b"manifest.json": manifest, b"options.json": OPTION_DEFAULTS, b"events.json": [row]}
+    blobs = {name: pretty(value, ruby=True).encode() for name, value in texts.items()}
+    return {**blobs, b"README.md": readme.encode("utf-8", "replace")}
 
 
 def _sync(path: Path) -> None:

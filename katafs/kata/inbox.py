@@ -242,6 +242,15 @@ class Inbox:
         known = self._unfinished.get((file, writer))
         return known is not None and known.refusal is None
 
+    def is_begun(self, file: Hashable, writer: Hashable | None) -> bool:
+        """Whether something is kept of that writer: a part of a message, or its refusal."""
+        return (file, writer) in self._unfinished
+
+    def size(self, file: Hashable, writer: Hashable | None) -> int:
+        """How many bytes of an unfinished message that writer has sent."""
+        known = self._unfinished.get((file, writer))
+        return known.size if known is not None else 0
+
     def drop(self, file: Hashable, writer: Hashable | None) -> bool:
         """Forget what that writer has sent; whether there was an unfinished message."""
         known = self._unfinished.pop((file, writer), None)

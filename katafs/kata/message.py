@@ -144,6 +144,8 @@ def _check_kind(act: Act) -> None:
     if act.kind is Kind.REVERTED:
         _check_source(summary, "revert", lambda value: len(value) == 2 and _is_place(*value), list)
     elif act.kind is Kind.CHECKED_OUT:
+        if act.files is None:
+            raise InvalidError("the message has no files: those of another kata are not looked up")
         _check_source(summary, "checkout", lambda value: _is_place(value.get("id"), value.get("index")), dict)
     elif act.kind in (Kind.PREDICTED_RIGHT, Kind.PREDICTED_WRONG) and "predicted" in summary:
         if not _is_colour(summary["predicted"]):

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from katafs.errors import NotFoundError, ReadOnlyError, StorageError
-from katafs.git import repository_lock
+from katafs.git import Oid, repository_lock
 from katafs.git.store.history import HistoryWriter
 from katafs.git.store.storing import sync_directory
 from katafs.kata.converting import convert, identity
@@ -63,9 +63,17 @@ def needs_migration(path: Path) -> bool:
     return os.path.isfile(path / "manifest.json")
 
 
-def migrate_kata(path: Path, kata_id: str, *, dry_run: bool = False, keep_originals: bool = False) -> Migrated | None:
+def migrate_kata(
+    path: Path,
+    kata_id: str,
+    *,
+    dry_run: bool = False,
+    keep_originals: bool = False,
+    announce: Callable[[Oid], None] | None = None,
+) -> Migrated | None:
     """Migrate the kata in ``path``; None when it was done already. Durable when this returns.
 
+    ``announce`` is called with the newest commit right before the repository is put in its place.
     With ``dry_run`` all is tried in the same way, up to the comparison, and nothing is left of it.
 
     Raises `NotFoundError` where there is no kata, `DamagedError` when it cannot be read, `ReadOnlyError` when something
@@ -74,7 +82,7 @@ def migrate_kata(path: Path, kata_id: str, *, dry_run: bool = False, keep_origin
     """
     try:
         with acting_as_owner(path), repository_lock(path, _PATIENCE_SECONDS):
-            migration = _Migration(path, kata_id, keep_originals=keep_originals)
+            migration = _Migration(path, kata_id, keep_originals=keep_originals, announce=announce)
             return migration.try_out() if dry_run else migration.run()
     except FileNotFoundError as error:
         raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
@@ -85,8 +93,12 @@ def migrate_kata(path: Path, kata_id: str, *, dry_run: bool = False, keep_origin
 class _Migration:
     """The migration of one kata, by whoever holds the lock of its directory."""
 
-    def __init__(self, path: Path, kata_id: str, *, keep_originals: bool) -> None:
+    def __init__(
+        self, path: Path, kata_id: str, *, keep_originals: bool, announce: Callable[[Oid], None] | None
+    ) -> None:
         self._path, self._kata_id, self._keep = path, kata_id, keep_originals
+        self._announce = announce
+        self._main: Oid = b""
         self._git, self._new = path / ".git", path / _NEW
 
     def try_out(self) -> Migrated | None:
@@ -118,6 +130,7 @@ class _Migration:
         git = HistoryWriter(directory / ".git")
         try:
             converted = convert(plain, git)
+            self._main = converted.main
             problems = plain.problems
             git.finish(converted.main, converted.tags, *identity(self._kata_id), sync)
         finally:
@@ -141,6 +154,8 @@ class _Migration:
         if signature(self._path) != before:
             return False
         sync_directory(self._new)
+        if self._announce is not None:
+            self._announce(self._main)
         os.rename(self._new / ".git", self._git)
         if signature(self._path) != before:
             os.rename(self._git, self._new / ".git")

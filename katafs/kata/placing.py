@@ -97,10 +97,10 @@ def check_files(act: Act, before: Set[bytes]) -> None:
 
 
 def named_edit(act: Act, before: Listing, after: Listing) -> Act | None:
-    """A ``file_edit`` message with the name of a file: its own, else the first edited one, else the first that was
-    added or removed (nobody is told "yes" for files that are dropped). None when no file is another.
+    """A ``file_edit`` message with the name of a file: its own, else the first edited one. None when no file that was
+    there is another: files that are added or removed are no edit, as in saver.
     """
-    edited = edited_file(before, after) or min(before.file_paths() ^ after.file_paths(), default=None)
+    edited = edited_file(before, after)
     if "filename" in act.summary:
         return act if edited is not None else None
     return replace(act, summary={**act.summary, "filename": edited.decode()}) if edited is not None else None

@@ -10,6 +10,7 @@ from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows
 from katafs.kata.layouts import Layout, Root, read_truncations
 from katafs.kata.listing import Listing
+from katafs.kata.plain_files import plain_version
 from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 
 
@@ -125,7 +126,10 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listi
 
 
 def manifest_document(repo: GitRepo, listing: Listing, manifest: Mapping[str, Any]) -> bytes:
-    """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``."""
+    """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``;
+    but for version 0, which never had them."""
+    if plain_version(manifest) == 0:
+        return pretty_bytes(dict(manifest))
     files = {
         decode(listing.paths[position]): {"content": decode(repo.blob(listing.entries[position].oid))}
         for position in listing.files()

@@ -134,17 +134,21 @@ class Store:
 
     def has_events(self, kata_id: str) -> bool:
         """Whether the kata is a git repository whose events can be read."""
+        return self.why_no_events(kata_id) is None
+
+    def why_no_events(self, kata_id: str) -> KataError | None:
+        """Why its events cannot be read; None if they can."""
         try:
             self.kata(kata_id).tip()
-        except NotFoundError:
-            return False
+        except NotFoundError as error:
+            return error
         except DamagedError as error:
             # of what is only being made nothing is to be said
             with suppress(NotFoundError):
                 if time.time() - self.status(kata_id).st_mtime > _BEING_MADE:
                     self._caches.notes.note(kata_id, f"it is shown as its .git alone: {error}")
-            return False
-        return True
+            return error
+        return None
 
     def rest(self) -> None:
         """To be called from time to time."""

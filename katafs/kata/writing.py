@@ -76,7 +76,7 @@ class KataWriter:
     def incoming(self, head: Head, act: Act) -> Oid | None:
         """The ``files/`` tree that a message came with; what is there if it has no files."""
         if act.files is None:
-            return head.files
+            return self._source(head, act)[0].subtree(b"files")
         return self.git.file_tree({path: text.content for path, text in act.files.items()})
 
     def event(self, head: Head, act: Act, files: Oid | None, index: int) -> Head:
@@ -133,10 +133,22 @@ class KataWriter:
         """Whether each file was cut short; files that stay as they are stay as short as they are."""
         if act.files is not None:
             return {path.decode(): text.truncated for path, text in act.files.items()}
-        listing = Listing(self.repo, head.files)
-        known = read_truncations(self.repo, head.root)["files"]
+        root, is_outage = self._source(head, act)
+        listing = Listing(self.repo, root.subtree(b"files"))
+        known = read_truncations(self.repo, root)["files"] if not is_outage else {}
         names = (decode(listing.paths[position]) for position in listing.files())
         return {name: known.get(name, False) for name in names}
+
+    def _source(self, head: Head, act: Act) -> tuple[Root, bool]:
+        """Where the files of an act come from that has none, and whether that is an outage, of which nothing was cut
+        short: the head; if it is a revert, the event that it names. Raises `InvalidError` if that is not there."""
+        if act.kind is not Kind.REVERTED:
+            return head.root, False
+        kata_id, index = act.summary["revert"][0], int(act.summary["revert"][1])
+        if kata_id != self._kata_id or index > head.last:
+            raise InvalidError(f"there is no event {index} of kata {kata_id} here, whose files could be taken")
+        commit = self.repo.commit_of_event(head.commit, index)
+        return Root.read(self.repo, commit.tree), head.rows[index].get("event") == "outage"
 
     def _row(self, act: Act, index: int, counts: tuple[int, int]) -> Row:
         """The row, its keys in the order in which saver writes them."""

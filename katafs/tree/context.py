@@ -16,8 +16,10 @@ from katafs.kata.kata import Kata
 from katafs.kata.spool import Spool
 from katafs.kata.store import Store
 from katafs.tree.counters import Counters
+from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
+from katafs.tree.notices import Notices
 from katafs.tree.stats import Stats
 from katafs.tree.writable import Controls
 
@@ -82,12 +84,14 @@ class Context:
     controls: Controls = field(default_factory=Controls)
     counters: Counters = field(default_factory=Counters)
     about: About = field(default_factory=About)
+    notices: Notices = field(default_factory=Notices)
 
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
         self.stats = Stats(self)
         #: what else is kept in memory, by names for an operator
         self.keepers: dict[str, Callable[[], Kept]] = {}
+        self.git_files = HeldFiles(self.store)
 
     def kept(self) -> dict[str, Kept]:
         """All caches, by names for an operator."""

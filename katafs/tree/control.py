@@ -28,7 +28,7 @@ The write that completes it commits the event; read this file again for the outc
 
 {example}
 
-The files stay as they are, unless the object has the complete new set of them{when}:
+The files {otherwise}, unless the object has the complete new set of them{when}:
   "files": {{ {name}: {{"content": "…"}}, … }}
 """
 _RUN = """\
@@ -45,7 +45,7 @@ _KINDS = {
     ),
     Kind.CHECKED_OUT: (
         "that the files are now those of an event of another kata",
-        '{{ "summary": {{"colour": "red", "checkout": {{"id": "{kata_id}", "index": 0}}}} }}',
+        '{{ "files": {{{name}: {{"content": "…"}}}}, {checkout} }}',
     ),
     Kind.FILE_CREATE: ("that an empty file was made", '{{ "filename": "new.txt" }}'),
     Kind.FILE_DELETE: ("that a file was removed", '{{ "filename": {name} }}'),
@@ -59,6 +59,8 @@ _KINDS = {
 
 class ControlFile(Writable):
     """``ran_tests`` or one of its kind."""
+
+    takes_pieces = True
 
     def __init__(self, kind: Kind, controls: Controls, kata: Kata, owner: Owner) -> None:
         key = Key(FIXED, kata.kata_id, next(number for number, known in CONTROL_FILES.items() if known is kind))
@@ -88,12 +90,19 @@ class ControlFile(Writable):
         inbox = self._controls.inbox
         known = inbox.refusal(self.key, writer)
         try:
-            return inbox.feed(self.key, writer, offset, data, time.monotonic(), appends=appends)
+            message = inbox.feed(self.key, writer, offset, data, time.monotonic(), appends=appends)
+            if message is None and inbox.is_unfinished(self.key, writer):
+                self._tell_unfinished(inbox.size(self.key, writer))
+            return message
         except KataError as error:
             # heard again, it is what the outcome says already
             if error is not known:
                 self._tell_error(error)
             raise
+
+    def _tell_unfinished(self, size: int) -> None:
+        text = f"the message is not finished: {size} bytes of it are there"
+        self._controls.tell(self.key, {"ok": False, "errno": "EINPROGRESS", "message": text})
 
     def is_unfinished(self, writer: Hashable | None) -> bool:
         return self._controls.inbox.is_unfinished(self.key, writer)
@@ -105,8 +114,9 @@ class ControlFile(Writable):
 
     def accepted(self, committed: Committed | None) -> None:
         assert committed is not None
-        outcome = {"ok": True, "index": committed.index, "commit": committed.commit.hex()}
-        self._controls.tell(self.key, {**outcome, **self._identity})
+        outcome = {"ok": True, "recorded": committed.is_new, "index": committed.index, "commit": committed.commit.hex()}
+        said = {"message": committed.message} if committed.message else {}
+        self._controls.tell(self.key, {**outcome, **said, **self._identity})
 
     def refused(self, error: KataError, again_at: tuple[Hashable | None, int] | None) -> None:
         if again_at is not None:
@@ -123,5 +133,8 @@ def explanation(kind: Kind, kata_id: str, name: bytes) -> str:
     quoted = json.dumps(name.decode("utf-8", "replace"), ensure_ascii=False)
     what, example = _KINDS[kind]
     when = ", as they were before" if kind.file_names and kind is not Kind.FILE_EDIT else ""
-    filled = example.format(name=quoted, kata_id=kata_id)
-    return _EXPLANATION.format(what=what, example=filled, when=when, name=quoted)
+    checkout = f'"summary": {{"colour": "red", "checkout": {{"id": "{kata_id}", "index": 0}}}}'
+    filled = example.format(name=quoted, kata_id=kata_id, checkout=checkout)
+    otherwise = "are those of the event that is named" if kind is Kind.REVERTED else "stay as they are"
+    text = _EXPLANATION if kind is not Kind.CHECKED_OUT else _EXPLANATION.partition("The files")[0]
+    return text.format(what=what, example=filled, otherwise=otherwise, when=when, name=quoted)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import os
 import stat
+import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError
@@ -15,7 +18,7 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.pending import pending_names
-from katafs.kata.plain_create import DIRECTORY
+from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.plain_files import is_plain_name
 from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
@@ -53,11 +56,10 @@ from katafs.tree.plain_paths import (
 )
 from katafs.tree.tip_files import TIP_FILES, TipFilesDir
 
-log = logging.getLogger(__name__)
-
 # fixed entries of a kata; others stand where their nodes are made
 KATA, MANIFEST, README, OPTIONS_JSON = 0, 12, 14, 15
 
+_MAKING_SECONDS = 60.0
 _Maker = Callable[[Context, Kata], Node]
 
 
@@ -115,11 +117,21 @@ class KataDir(Directory):
         except HeavyError:
             raise
         except KataError as error:
-            log.info("kata %s is shown as its plain files alone: %s", self._kata_id, error)
             self._kata = None
+            self._say(f"its plain files alone: {error}")
+
+    def _say(self, what: str) -> None:
+        """Have the log say why it is shown like this; not as long as somebody may be making it."""
+        path = self._ctx.store.path(self._kata_id)
+        git = path / ".git"
+        may_be_new = not (git / "refs/heads/main").exists() and not (git / "packed-refs").exists() and is_new(path)
+        if not may_be_new or time.time() - _last_change(path) > _MAKING_SECONDS:
+            self._ctx.notices.say(self._kata_id, what)
 
     def names(self) -> list[bytes]:
         kata = self._kata
+        if self._is_git and kata is None:
+            self._say(f".git alone: {self._ctx.store.why_no_events(self._kata_id)}")
         names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
         if self._is_plain:
             # what begins with a dot is of a migration
@@ -166,9 +178,18 @@ class KataDir(Directory):
         )
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
-        if self._kata is None:
+        if self._kata is None or (not self._is_git and name in FILES):
             return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
         return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
+
+
+def _last_change(path: Path) -> float:
+    """When something in the directory of a kata was made or written to last, in seconds."""
+    times = [0.0]
+    for name in ("", ".git", *map(os.fsdecode, (*FILES, FILE_IN_DIRECTORY))):
+        with contextlib.suppress(OSError):
+            times.append(os.lstat(path / name).st_mtime)
+    return max(times)
 
 
 def _names(kata: Kata) -> list[bytes]:

@@ -128,6 +128,10 @@ class Node:
         """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
         return {}
 
+    def held(self) -> Node:
+        """The node that is looked up, with all that is needed to read it as it is now."""
+        return self
+
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """What must be called to make a new entry. Raises EROFS where nobody may."""
         raise refuse_write()

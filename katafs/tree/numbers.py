@@ -67,7 +67,8 @@ class Key(NamedTuple):
     TIP_DIRECTORY  id            hash of the path     0, or 1 when the path is given
     DOWNLOAD       id            hash of the path     the same
     DIFF           id            was                  now, view    (b = now * 4 + view)
-    PLAIN          id                                              path in the kata's directory
+    PLAIN          id            of a file of .git:                path in the kata's directory
+                                 which one it is
     FENCE          id            the directory's
                                  number
     ============== ============= ==================== ============ ====================
@@ -175,15 +176,16 @@ class Numbers:
             count = self._kept[number][1] if number in self._kept else 0
             self._kept[number] = (key, count + 1)
 
-    def forget(self, number: int, count: int) -> None:
-        """The kernel has forgotten this number ``count`` times."""
+    def forget(self, number: int, count: int) -> bool:
+        """The kernel has forgotten this number ``count`` times; whether it was kept, and is not any more."""
         kept = self._kept.get(number)
         if kept is None:
-            return
+            return False
         if kept[1] <= count:
             del self._kept[number]
-        else:
-            self._kept[number] = (kept[0], kept[1] - count)
+            return True
+        self._kept[number] = (kept[0], kept[1] - count)
+        return False
 
     def __len__(self) -> int:
         """How many keys are kept."""

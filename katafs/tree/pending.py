@@ -16,11 +16,21 @@ from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import Pending, pending_file
-from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_begun, make_new, set_plain_option
+from katafs.kata.plain_create import (
+    DIRECTORY,
+    FILE_IN_DIRECTORY,
+    FILES,
+    is_begun,
+    make_new,
+    refused_manifest,
+    set_plain_option,
+    write_plain,
+)
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.nodes import IMMUTABLE, NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.plain import STORED_EVENTS, STORED_MANIFEST, is_stored_key, plain_path
 
 # slots of an event
 PENDING_EVENT, PENDING_DIRECTORY = 27, 28
@@ -197,17 +207,18 @@ def begun_in(ctx: Context, kata_id: str, name: bytes) -> None:
 
 def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Creator:
     """What makes a part of a new kata in ``path``, before it is whole. Raises EROFS for anything else."""
-    if not is_begun(path) or (name not in (DIRECTORY, b"manifest.json") and not (path / "manifest.json").exists()):
+    if is_directory != (name == DIRECTORY) or name not in (DIRECTORY, *FILES, FILE_IN_DIRECTORY):
         raise refuse_write()
-    if is_directory and name == DIRECTORY:
-        return partial(_make_new, path / "0", True)
-    if not is_directory and name in (*FILES, FILE_IN_DIRECTORY):
-        return partial(_make_new, path / os.fsdecode(name), False)
-    raise refuse_write()
+    return partial(_make_new, path, name, is_directory)
 
 
-def _make_new(path: Path, is_directory: bool, attempt: Attempt) -> None:
-    make_new(path, is_directory=is_directory, attempt=attempt)
+def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> None:
+    new = path / os.fsdecode(name)
+    is_next = is_begun(path) and (name in (DIRECTORY, b"manifest.json") or (path / "manifest.json").exists())
+    # what a daemon that died has made may be what was missing
+    if not is_next and not attempt.has_made(new, is_directory=is_directory):
+        raise refuse_write()
+    make_new(new, is_directory=is_directory, attempt=attempt)
 
 
 def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
@@ -226,3 +237,23 @@ def _status(root: Path, path: Path) -> os.stat_result:
 
 def _below(root: Path, path: Path) -> bytes:
     return os.fsencode(path.relative_to(root))
+
+
+class _LostFile(Stored):
+    """What is written to a plain file that is not there: by a request of which a daemon that died had done all, but
+    had not answered it. Where it was recorded, that is known; else it is answered as it was the first time."""
+
+    def __init__(self, ctx: Context, key: Key) -> None:
+        super().__init__(key, Owner(0, 0), 0)
+        self.kata_id, self._home = key.kata, ctx.store.path(key.kata)
+        self.is_appended = ctx.store.is_git(key.kata) and key.a == STORED_EVENTS and key.kind == FIXED
+
+    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+        if os.path.lexists(self._home / ".git"):
+            return write_plain(self._home, self.kata_id, plain_path(self.key, 1), offset, data, announce)
+        raise (refused_manifest(data) if self.key.a == STORED_MANIFEST else None) or StaleError("the file is not there")
+
+
+def lost_file(ctx: Context, key: Key) -> Stored | None:
+    """What can be written to a plain file that cannot be found any more; None for what never was one."""
+    return _LostFile(ctx, key) if is_stored_key(key) else None

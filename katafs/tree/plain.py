@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from pathlib import Path
 
-from katafs.errors import NotFoundError
+from katafs.errors import NotFoundError, unreadable
 from katafs.kata import plain
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.plain_create import DIRECTORY, is_begun
 from katafs.kata.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
+from katafs.tree.git_files import has_identity, identified
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
-from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key
+from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key, Numbers
 
 # fixed entries of a kata
 GIT, STORED_MANIFEST, STORED_EVENTS, FIRST_STORED_OPTION = 10, 80, 81, 82
+_TICK_NS = 20_000_000  # and more, of any file system's clock
 # slots of an event: its file, and in version 0 the directory of that
 STORED_EVENT, PLAIN_DIRECTORY = 26, 25
 _FIXED = {
@@ -29,6 +33,45 @@ _FIXED = {
 _FIXED_PATHS = {number: path for path, number in _FIXED.items()}
 
 
+class GitFile(Node):
+    """A file of ``.git/``: the very one that was looked up, whatever is at its path by now."""
+
+    attr_timeout = MUTABLE
+
+    def __init__(self, ctx: Context, key: Key, status: os.stat_result, fd: int | None) -> None:
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
+        self._ctx, self._size, self._fd = ctx, status.st_size, fd
+
+    def size(self) -> int:
+        return self._size
+
+    def held(self) -> Node:
+        held = self._ctx.git_files.hold(self.key.kata, self.key.path)
+        return self if held is None else GitFile(self._ctx, held.key, held.status, held.fd)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._fd is None:
+            # read from its path, it may be another one
+            data = plain.read(self._ctx.store.path(self.key.kata), self.key.path, offset, length)
+            git_file(self._ctx, self.key)
+            return data
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise unreadable(f"{self.key.path!r}", error) from error
+
+
+def git_file(ctx: Context, key: Key) -> Node:
+    """The file of a key that says which one it is. Raises `NotFoundError` where it is neither held nor at its path."""
+    held = ctx.git_files.get(Numbers.number(key))
+    if held is not None:
+        return GitFile(ctx, key, held.status, held.fd)
+    status = plain.status(ctx.store.path(key.kata), key.path)
+    if identified(key.kata, key.path, status) != key:
+        raise NotFoundError(f"{key.path!r} is another file by now")
+    return GitFile(ctx, key, status, None)
+
+
 class PlainNode(Node):
     """A file or directory at a path in the kata's directory. Raises `NotFoundError`."""
 
@@ -39,10 +82,13 @@ class PlainNode(Node):
         super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
         self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(status.st_mode) else stat.S_IFREG | 0o444
-        # Objects never change; a reference may, to another of the same size within one tick of the clock.
         if is_written(self.key, path, self._root):
             self.mode |= 0o200
-        self.attr_timeout = MUTABLE if path.startswith(b".git/objects/") else NEVER
+        self.attr_timeout = NEVER
+        if stat.S_ISDIR(status.st_mode) and time.time_ns() - self.mtime_ns < _TICK_NS:
+            # By its time the kernel sees whether a listing that it has is still right. Within one tick of the store's
+            # clock there may be another change.
+            self.mtime_ns = time.time_ns()
         if is_stored_key(self.key):
             ctx.store.plain.told[self.key] = (self._size, self.mtime_ns)
 
@@ -110,6 +156,14 @@ def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> En
     """The entry ``name`` of a real directory. Raises `NotFoundError`."""
     if name in (b"", b".", b"..") or b"/" in name:
         raise NotFoundError(f"no {name!r}")
-    node = PlainNode(ctx, kata_id, directory + b"/" + name if directory else name)
+    path = directory + b"/" + name if directory else name
+    if directory == b".git/objects/pack" and (held := ctx.git_files.hold(kata_id, path)) is not None:
+        # who has listed it opens it later
+        return Entry(GitFile(ctx, held.key, held.status, held.fd), NEVER)
+    if has_identity(path):
+        status = plain.status(ctx.store.path(kata_id), path)
+        if stat.S_ISREG(status.st_mode):
+            return Entry(GitFile(ctx, identified(kata_id, path, status), status, None), NEVER)
+    node = PlainNode(ctx, kata_id, path)
     # A directory is a path and nothing else: what is looked up in one that is gone is not found.
     return Entry(node, MUTABLE if stat.S_ISDIR(node.mode) else NEVER)

@@ -21,8 +21,8 @@ from katafs.tree.fence import fence
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
-from katafs.tree.pending import is_pending, pending_node
-from katafs.tree.plain import PlainNode
+from katafs.tree.pending import is_pending, lost_file, pending_node
+from katafs.tree.plain import PlainNode, git_file
 from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
@@ -65,6 +65,17 @@ class Tree:
         except NotFoundError as error:
             raise StaleError(f"inode {number}: {error}") from error
 
+    def written(self, number: int, *, is_again: bool) -> Node:
+        """The node of a number that is written to; ``is_again``: by a request that was sent to another daemon before,
+        which may have done what makes it another. Raises `StaleError`."""
+        try:
+            return self.node(number)
+        except StaleError:
+            lost = lost_file(self.ctx, self.numbers.key(number)) if is_again else None
+            if lost is None:
+                raise
+            return lost
+
     def told(self, node: Node) -> None:
         """The kernel was told of a node once more."""
         self.numbers.keep(node.number, node.key)
@@ -73,6 +84,11 @@ class Tree:
             if len(self._nodes) >= _MOST_NODES:
                 self._nodes.popitem(last=False)
             self._nodes[node.number] = node
+
+    def forgotten(self, number: int, count: int) -> None:
+        """The kernel has forgotten a number ``count`` times."""
+        if self.numbers.forget(number, count):
+            self.ctx.git_files.release(number)
 
     def forget(self) -> None:
         """Give up what was kept to be quicker."""
@@ -90,7 +106,7 @@ class Tree:
         if key.kind == FIXED:
             return fixed_node(ctx, key)
         if key.kind == PLAIN:
-            return PlainNode(ctx, key.kata, key.path)
+            return git_file(ctx, key) if key.a else PlainNode(ctx, key.kata, key.path)
         if key.kind == FENCE:
             return fence(self.node(key.a)).node
         if is_plain_path(key):
@@ -158,12 +174,9 @@ def _changing(kata_id: str, is_event: bool) -> tuple[int, ...]:
     """The numbers of what every commit changes; more of it where it is an event."""
     fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
     fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
-    plain = [b".git/refs/heads/main"]
     if is_event:
         fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
-        plain.append(b".git/refs/tags")
-    keys = [Key(FIXED, kata_id, which) for which in fixed] + [Key(PLAIN, kata_id, path=path) for path in plain]
-    return tuple(map(Numbers.number, keys))
+    return tuple(Numbers.number(Key(FIXED, kata_id, which)) for which in fixed)
 
 
 def _names_below(kata_id: str, listing: Listing) -> tuple[list[int], list[tuple[int, bytes]]]:

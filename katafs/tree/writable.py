@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from abc import abstractmethod
@@ -29,6 +28,7 @@ class Controls:
     def __init__(self, outcomes: int = 10_000) -> None:
         self.inbox = Inbox()
         self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
+        self._taken: cachetools.LRUCache[Key, tuple[int, int]] = cachetools.LRUCache(outcomes)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
@@ -56,29 +56,22 @@ class Controls:
         """A new time for each change, by which the kernel sees that it has to read the file again."""
         return max(time.time_ns(), self.outcome(key)[1] + 1)
 
-    def expire(self) -> None:
+    def expire(self, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> None:
         """Drop the messages that were not finished in time, or never will be, and say so in their outcomes."""
-        for key in self.inbox.expire(time.monotonic(), _is_gone):
+        for key in self.inbox.expire(time.monotonic(), is_gone):
             self.tell_dropped(key)
 
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
 
+    def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
+        """A message or value was taken; ``data`` is the last write of it."""
+        self._taken[key] = (len(message.data), offset + len(data))
 
-def _is_gone(writer: Hashable) -> bool:
-    """Whether a writer is a thread that has ended (`katafs.fuse.handles`): without OPEN nobody tells of a close, and of
-    those who leave a message unfinished most end right after."""
-    if not isinstance(writer, tuple) or writer[0] != "thread":
-        return False
-    try:
-        # takes the number of a thread, too
-        os.kill(writer[1], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass  # somebody else's
-    return False
+    def has_length(self, key: Key, length: int) -> bool:
+        """Whether what was taken last was that long: tools cut a file to what they have copied."""
+        return length in self._taken.get(key, ())
 
 
 class Writable(File):
@@ -86,6 +79,8 @@ class Writable(File):
 
     mode = stat.S_IFREG | 0o644
     attr_timeout = NEVER
+    #: whether what is written may come in more than one write
+    takes_pieces = False
     #: under what its commits are counted
     counted_as = "control"
 
@@ -134,3 +129,11 @@ class Writable(File):
     def is_unfinished(self, writer: Hashable | None) -> bool:
         """Whether that writer has begun a message and not finished it."""
         return False
+
+    def taken(self, offset: int, data: bytes, message: Message) -> None:
+        """A message was taken; ``data`` is the last write of it."""
+        self._controls.taken(self.key, offset, data, message)
+
+    def has_length(self, length: int) -> bool:
+        """Whether what was taken last was that long."""
+        return self._controls.has_length(self.key, length)

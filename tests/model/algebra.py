@@ -79,12 +79,15 @@ class Model:
     commits: list[Commit] = field(default_factory=list)
     #: index of the event → position of its commit
     tags: dict[int, int] = field(default_factory=dict)
+    #: the files of each event
+    past: dict[int, Files] = field(default_factory=dict)
 
     def create(self, now: datetime) -> None:
         """Event 0."""
         self.rows.append(self._typed({"index": 0, "event": "created", "time": row_time(now)}, "created"))
         if self.layout == "native":
             self.outputs = Outputs()
+        self.past[0] = copy.deepcopy(self.files)
         self._commit("0 kata creation", now, [0])
 
     # -- events
@@ -94,13 +97,15 @@ class Model:
         refuse_conflicts(message.get("files", ()))
         if kind == "file_rename" and message["old_filename"] == message["new_filename"]:
             raise RefusedError(errno.EINVAL)
+        if kind == "checked_out" and "files" not in message:
+            raise RefusedError(errno.EINVAL)
         summary = summary_of(kind, message)
         who = identity(message)
         repeated = self._repeated(summary["colour"], who)
         if repeated is not None:
             return repeated
         index = self._place(message)
-        incoming = self._incoming(message)
+        incoming = self._incoming(kind, message)
         files = after(kind, message, incoming)
         edited = self._edited(incoming)
         if kind == "file_edit":
@@ -136,8 +141,13 @@ class Model:
             raise RefusedError(errno.EEXIST)
         return index
 
-    def _incoming(self, message: Json) -> Files:
-        """The files of the message; those of the newest event where it has none."""
+    def _incoming(self, kind: str, message: Json) -> Files:
+        """The files of the message; those of the newest event where it has none, or of the one that it reverts to."""
+        if "files" not in message and kind == "reverted":
+            kata_id, index = message["summary"]["revert"]
+            if kata_id != self.kata_id or int(index) not in self.past:
+                raise RefusedError(errno.EINVAL)
+            return copy.deepcopy(self.past[int(index)])
         if "files" not in message:
             return copy.deepcopy(self.files)
         given = message["files"]
@@ -150,12 +160,11 @@ class Model:
         return next((name for name in both if self.files.content[name] != incoming.content[name]), None)
 
     def _named(self, told: str | None, edited: str | None, incoming: Files) -> str | None:
-        """The file that a ``file_edit`` names; None where no file is another: then there is nothing to record."""
+        """The file that a ``file_edit`` names; None where none was edited: then there is nothing to record."""
         before, now = set(self.files.content), set(incoming.content)
         if told is not None and told not in before | now:
             raise RefusedError(errno.EINVAL)
-        first = edited or min(before ^ now, key=str.encode, default=None)
-        return first and (told or first)
+        return edited and (told or edited)
 
     def _append(
         self, kind: str, summary: Json, who: Json, files: Files, outputs: Outputs, now: datetime, index: int | None
@@ -169,6 +178,8 @@ class Model:
         row |= {"diff_added_count": added, "diff_deleted_count": deleted, **who}
         self.rows.append(self._typed(row, TYPES.get(kind, "test")))
         self.files, self.outputs = files, outputs
+        whole = Files(files.content, dict.fromkeys(files.content, False))
+        self.past |= {n: copy.deepcopy(files if n == index else whole) for n in range(first, index + 1)}
         self._commit(f"{index} {subject(kind, summary)}", now, range(first, index + 1))
 
     # -- options, and what others write
@@ -191,6 +202,7 @@ class Model:
         self.files = copy.deepcopy(self.files)
         self.files.content["other.txt"], self.files.truncated["other.txt"] = content, False
         self.outputs = Outputs(stdout=(content, False))
+        self.past[index] = self.files
         self._commit(f"{index} ran tests, no prediction, got amber", now, [index])
 
     # -- what is stored
