@@ -434,6 +434,8 @@ def test_mounting_where_katafs_is_mounted_or_has_died(cli: CommandLine) -> None:
 
 
 BREAK = """
+import sys
+from katafs.cli import main
 from katafs.tree.tree import Tree
 
 def fail(*_):
@@ -488,9 +490,12 @@ def test_what_the_caller_hears_of_its_child(run: str, outcome: str | None) -> No
 def test_the_daemon_ends_when_nobody_waits_for_it_any_more(cli: CommandLine) -> None:
     """The caller was ended with Ctrl-C, say: it must not find a mount afterwards."""
     script = """
+import os
 from katafs import background
 from katafs.fuse import mounting, session
+from katafs.cli import main
 from katafs.fuse.mounting import MountOptions, check
+from pathlib import Path
 
 def run(ready):
     parent = os.getppid()

@@ -50,6 +50,8 @@ MANIFEST: dict[str, Any] = {
 
 START = """
 import os, sys
+from pathlib import Path
+from katafs.kata import create
 """
 
 

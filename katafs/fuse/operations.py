@@ -66,12 +66,8 @@ class Operations(pyfuse3.Operations):
         self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
         tree.ctx.counters.waiting = lambda: self._makers.waiting + self.writes.waiting + self.elsewhere.waiting
-        writing: dict[str, WritingHandler] = {
-            "write": self._write,
-            "setattr": self._setattr,
-            "create": self._create,
-            "mkdir": self._mkdir,
-        }
+        writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
+        writing |= {"create": self._create, "mkdir": self._mkdir}
         watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again, fast.asked)
 
     def busy(self) -> int:
@@ -237,8 +233,8 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Tools set modes, owners and times after they have copied, and cut the file to what they have copied: of what
-        can be written to that is heard, and changes nothing. What is cut to 0 is a message that starts afresh."""
+        """Tools set modes, owners and times after they have copied, and cut the file to that length: this is heard, and
+        changes nothing. What is cut to 0 is a message that starts afresh."""
         node = await self._writer(inode)
         if not isinstance(node, Writable):
             raise refuse_write()

@@ -114,12 +114,11 @@ def serve(
     _begin(operations, options, kept)
     if kept is not None:
         _take_over(fast, kept)
-    end = _End()
+    end, steps = _End(), [Steps(tree.ctx.counters)]
     # What is there now stays, and what comes has hardly any cycles: to look for them took a tenth of all time.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        steps = [Steps(tree.ctx.counters)]
         trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end, instruments=steps)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:

@@ -1,7 +1,6 @@
 """One kata of a store, for reading: its tip, and the snapshot of each event.
 
-A `Kata` belongs to one thread (the daemon's event loop). Work for another thread takes the path and object ids, and
-opens its own `GitRepo`.
+A `Kata` belongs to one thread. Work for another one takes the path and object ids, and opens its own `GitRepo`.
 """
 
 from __future__ import annotations
@@ -49,10 +48,8 @@ _LARGE_MANIFEST = 64 << 10  # bytes
 
 
 class Kata:
-    """A kata with a git repository at ``path``.
-
-    ``home`` is its directory in the store: another one where the kata is stored plain (`katafs.kata.plain_store`).
-    """
+    """A kata with a git repository at ``path``. ``home`` is its directory in the store: another one where the kata is
+    stored plain (`katafs.kata.plain_store`)."""
 
     def __init__(
         self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches, home: Path | None = None
@@ -276,7 +273,7 @@ class Kata:
         if data is None:
             data = self.repo.blob(content.oid)
             if len(data) != self.size(content):
-                # who reads was told another size, by an object that is damaged
+                # who reads was told another size
                 raise DamagedError(f"{self.path}: {content.oid.hex()} is not as long as it says")
             # what is read in one request will be asked for again at the next event, which has most files unchanged
             if len(data) < self._caches.blobs.maxsize // 2:
