@@ -28,6 +28,7 @@ from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.memory import Memory
+from katafs.fuse.pages import Torn
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.reading import Reading
 from katafs.fuse.writes import Writes
@@ -54,6 +55,7 @@ class Operations(pyfuse3.Operations):
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
         self.reading = Reading()
+        self._torn = Torn()
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
         self.writes = Writes(tree, fast, journal, self.reading, self.compactor.wrote)
@@ -205,6 +207,8 @@ class Operations(pyfuse3.Operations):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self.writes.forget_pages(node.number)
             raise refuse_write()
+        if node.takes_pieces and opening is None:
+            buf = self._torn.whole(node, asked, off, buf)
         await self.writes.write(node, asked, opening, off, buf)
         return len(buf)
 

@@ -227,6 +227,7 @@ async def _announce(
             with trio.move_on_after(_FLUSH_SECONDS):
                 while not fast.is_flushed:  # noqa: ASYNC110 - some milliseconds, by a child of the keeper's
                     await trio.sleep(0.001)
+            operations.writes.note_flushed()
     except (OSError, pyfuse3.FUSEError) as error:
         reason = os.strerror(error.errno or 0)
         raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error

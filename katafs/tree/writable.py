@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import cachetools
@@ -18,6 +19,8 @@ from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner
 from katafs.tree.numbers import Key
 
+_SIZES = 16
+
 
 class Controls:
     """Unfinished messages and outcomes of all writable files, bounded. Belongs to one thread."""
@@ -25,6 +28,7 @@ class Controls:
     def __init__(self, outcomes: int = 10_000) -> None:
         self.inbox = Inbox()
         self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
+        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
         self._taken: cachetools.LRUCache[Key, tuple[int, int]] = cachetools.LRUCache(outcomes)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
@@ -51,6 +55,18 @@ class Controls:
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
+
+    def told_size(self, key: Key, size: int) -> None:
+        """The kernel is told of the size of a file."""
+        sizes = self._sizes.get(key)
+        if sizes is None:
+            sizes = self._sizes[key] = deque(maxlen=_SIZES)
+        if size not in sizes:
+            sizes.append(size)
+
+    def sizes(self, key: Key) -> Iterable[int]:
+        """The sizes of a file that the kernel was told of last."""
+        return self._sizes.get(key, ())
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
         """A message or value was taken; ``data`` is the last write of it."""
@@ -82,7 +98,13 @@ class Writable(File):
         """What can be read."""
 
     def size(self) -> int:
-        return len(self.content())
+        size = len(self.content())
+        self._controls.told_size(self.key, size)
+        return size
+
+    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
+        """Whether the kernel was told, not long ago, that the file ends at ``end``, or from ``start`` to there."""
+        return any(size == end if is_exact else start <= size <= end for size in self._controls.sizes(self.key))
 
     def read(self, offset: int, length: int) -> bytes:
         return self.content()[offset : offset + length]
