@@ -288,8 +288,8 @@ class Writes:
             log.exception("the kernel was not told to forget %s", stale)
 
     async def stop(self) -> None:
-        """Tell the kernel nothing more, and wait until it has been told what it is being told now. That may wait for the
-        answer to a request which the kernel has yet to send: a daemon that takes no more could not even be killed."""
+        """Tell the kernel nothing more, and wait until it has been told what it is being told now: that may need the
+        answer to a request which is yet to come, and a daemon that takes none could not even be killed."""
         self._is_stopping = True
         await self._openings.stop()
         while self._telling:
