@@ -83,13 +83,7 @@ def serve(
     ``ready`` is called once the tree can be read. SIGTERM, SIGINT and SIGHUP finish what is under way and unmount;
     SIGUSR1 finishes it for another daemon. Raises `MountError`, `NotWrappedError`.
     """
-    # what is written to a kata is for the other services too, whatever the shell of the operator says
-    os.umask(0o022)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    # how long the event loop may have to wait for a thread that has Python's lock
-    memory.keep_few_heaps()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    _set_up_process()
     if fast is None:
         fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
@@ -131,6 +125,16 @@ def serve(
         if kept is None or kept.is_orphaned:
             log.info("%s is unmounted", options.mountpoint)
     return end.is_handing_over
+
+
+def _set_up_process() -> None:
+    # what is written to a kata is for the other services too, whatever the shell of the operator says
+    os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
+    # how long the event loop may have to wait for a thread that has Python's lock
+    memory.keep_few_heaps()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _deaths(kept: Kept | None) -> int:
