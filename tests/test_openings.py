@@ -250,3 +250,38 @@ def test_each_control_file_has_its_own(kata: Served) -> None:
     for fd in files:
         os.close(fd)
     wait_until(lambda: recorded(kata) == {"A": ["A" * 300] * 3}, "three events")
+
+
+# -- what the kernel cuts off
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def test_zeros_that_are_the_writers_own_are_refused(kata: Served) -> None:
+    """Wherever they stand."""
+    data = text("A")
+    for at in (20, len(kata.ran_tests.read_bytes()), len(data) - 5):
+        wrong = data[:at] + b"\0" * 50 + data[at:]
+        with kata.ran_tests.open("wb", buffering=0) as file, pytest.raises(OSError, match="Invalid argument"):
+            write_all(file.fileno(), wrong)
+    assert recorded(kata) == {}
+
+
+def test_a_page_that_was_cut_off_at_a_size_that_was_told(served: Mount, kata: Served) -> None:
+    """As the kernel does it when others ask for the size meanwhile: the rest is sent again by whoever writes."""
+    told = len(kata.ran_tests.read_bytes())
+    data = text("A", 5000)
+    cut = data[:told] + bytes(4096 - told) + data[4096:]
+    fd = os.open(kata.ran_tests, os.O_WRONLY)
+    if served.mode == "fast":
+        done = os.write(fd, cut)
+        assert done == told
+        assert os.write(fd, data[done:]) == len(data) - done
+        assert recorded(kata) == {"A": ["A" * 5000]}
+    else:
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.write(fd, cut)
+    os.close(fd)

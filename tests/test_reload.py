@@ -115,6 +115,21 @@ def test_new_code_that_cannot_be_loaded_changes_nothing(cli: CommandLine) -> Non
     assert "reloading has failed" in (cli.directory / "log").read_text()
 
 
+@pytest.mark.parametrize("file", ["resuming.py", "journal.py"])
+def test_new_code_that_cannot_read_what_is_handed_over_changes_nothing(cli: CommandLine, file: str) -> None:
+    pid = cli.mount("--log-file=log", "store", "mnt")
+    daemon = daemon_of(pid)
+    if file == "journal.py":
+        change(cli, "fuse/journal.py", "READABLE = (0, 1)", "READABLE = (7, 8)")
+    else:
+        change(cli, "fuse/resuming.py", "VERSION = 1", "VERSION = 8")
+    said = cli.run("reload", "mnt")
+    assert said.returncode == 1
+    assert "cannot read what the one that is running hands over" in said.stderr
+    assert daemon_of(pid) == daemon
+    (kata(cli) / "ran_tests").write_bytes(MESSAGE)
+
+
 def test_what_cannot_be_reloaded(cli: CommandLine) -> None:
     assert cli.refused("reload", "mnt") == "mnt: no katafs is mounted here"
     cli.mount("--no-keep-alive", "store", "mnt")

@@ -90,10 +90,9 @@ class Openings:
         known = self._known.get(inode)
         if known:
             descriptor = await self._ask(asked.thread, inode, asked.flags)
-            if descriptor is None:
-                found = self._guess(known, asked, offset, data)
-            else:
-                found = self._find(known, asked.thread, descriptor)
+            found = self._find(known, asked.thread, descriptor) if descriptor is not None else None
+            # also of one that is known, where others could not be held
+            found = found or self._guess(known, asked, offset, data)
             if found is not None:
                 return found
         return Opening(file, inode, asked)

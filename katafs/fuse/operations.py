@@ -1,9 +1,9 @@
 """The adapter: FUSE requests to nodes, errors to errnos, commits to invalidations. It knows no file name and no git.
 
 A handler is: number → node, one question, answer. Handlers run in one thread, each to its end unless it waits; what
-may take long (a diff, an archive, a commit with its fsync) is called in a worker thread. Two rules keep the kernel and
-the daemon from waiting for each other: no handler of a LOOKUP, GETATTR or READ waits for a write, and invalidations
-are sent from a worker thread while the event loop goes on answering, never for the file that is being written.
+takes long is called in a worker thread. Two rules keep the kernel and the daemon from waiting for each other: no
+handler of a LOOKUP, GETATTR or READ waits for a write, and invalidations are sent from a worker thread while the event
+loop goes on answering, never for the file that is being written.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from katafs.fuse.handles import Handles
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.memory import Memory
+from katafs.fuse.pages import Torn
 from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
@@ -56,6 +57,7 @@ class Operations(pyfuse3.Operations):
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
         self.elsewhere = Elsewhere(tree)
+        self._torn = Torn()
         self.memory = Memory(tree)
         self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.compactor.wrote)
@@ -215,6 +217,8 @@ class Operations(pyfuse3.Operations):
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
             self.writes.forget_pages(node.number)
             raise refuse_write()
+        if node.takes_pieces and opening is None:
+            buf = self._torn.whole(node, asked, off, buf)
         await self.writes.write(node, asked, opening, off, buf)
         return len(buf)
 
@@ -233,8 +237,7 @@ class Operations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Tools set modes, owners and times after they have copied, and cut the file to that length: this is heard, and
-        changes nothing. What is cut to 0 is a message that starts afresh."""
+        """What tools set after they have copied changes nothing. What is cut to 0 is a message that starts afresh."""
         node = await self._writer(inode)
         if not isinstance(node, Writable):
             raise refuse_write()
@@ -251,28 +254,25 @@ class Operations(pyfuse3.Operations):
             answer = attributes(self._tree.node(inode), 0)
         except HeavyError:
             answer = await self.elsewhere.getattr(inode, ctx)
-        if length is not None:
-            # for now, so that the next write with O_APPEND starts there; every later question gets the real size
-            answer.st_size = length
+        # for now, so that the next write with O_APPEND starts there; every later question gets the real size
+        answer.st_size = answer.st_size if length is None else length
         return answer
 
     async def flush(self, fh: int) -> None:
         """Only in the slower mode. Closing says nothing: a shell closes copies of a descriptor in mid-message."""
 
     async def release(self, fh: int) -> None:
-        opening = self._handles.release(fh)
-        if opening is None:
-            return
-        with contextlib.suppress(KataError):
-            node = await self._writer(opening.inode)
-            if isinstance(node, Writable):
-                self.writes.truncate(node, opening)
+        if (opening := self._handles.release(fh)) is not None:
+            with contextlib.suppress(KataError):
+                node = await self._writer(opening.inode)
+                if isinstance(node, Writable):
+                    self.writes.truncate(node, opening)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
     async def stop(self) -> None:
-        """Get ready for the end, while requests are still answered. To be called before ``pyfuse3.terminate()``."""
+        """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
         await self.writes.stop()
 
     async def stop_ahead(self) -> None:

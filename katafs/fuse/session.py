@@ -92,13 +92,7 @@ def serve(
     ``ready`` is called once the tree can be read. SIGTERM, SIGINT and SIGHUP finish what is under way and unmount;
     SIGUSR1 finishes it for another daemon. Raises `MountError`, `NotWrappedError`.
     """
-    # what is written to a kata is for the other services too, whatever the shell of the operator says
-    os.umask(0o022)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    # how long the event loop may have to wait for a thread that has Python's lock
-    memory.keep_few_heaps()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    _set_up_process()
     if fast is None:
         fast = fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
@@ -134,6 +128,16 @@ def serve(
         if kept is None or kept.is_orphaned:
             log.info("%s is unmounted", options.mountpoint)
     return end.is_handing_over
+
+
+def _set_up_process() -> None:
+    # what is written to a kata is for the other services too, whatever the shell of the operator says
+    os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
+    # how long the event loop may have to wait for a thread that has Python's lock
+    memory.keep_few_heaps()
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _tree(options: MountOptions, about: About) -> Tree:
@@ -250,6 +254,7 @@ async def _announce(
             with trio.move_on_after(_FLUSH_SECONDS):
                 while not fast.is_flushed:  # noqa: ASYNC110 - some milliseconds, by a child of the keeper's
                     await trio.sleep(0.001)
+            operations.writes.note_flushed()
     except (OSError, pyfuse3.FUSEError) as error:
         reason = os.strerror(error.errno or 0)
         raise MountError(f"{options.mountpoint}: the tree cannot be read: {reason}") from error

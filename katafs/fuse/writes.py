@@ -74,11 +74,8 @@ class Writes:
         return self._telling
 
     async def write(self, node: Writable, asked: Asked, handle: Opening | None, offset: int, data: bytes) -> None:
-        """Take one write; ``handle`` is the open file, where the kernel says which. When this returns, what it
-        completed, if it did, is durable and visible.
-
-        Raises what the writer is to hear; then nothing has changed but the outcome.
-        """
+        """Take one write; ``handle`` is the open file, where the kernel says which. What it completed is durable and
+        visible then. Raises what the writer is to hear; then nothing has changed but the outcome."""
         request = self._journal.begin(asked.unique)
         opening = handle
         try:
@@ -119,7 +116,7 @@ class Writes:
     async def _feed(
         self, node: Writable, request: Request, opening: Opening | None, asked: Asked, offset: int, data: bytes
     ) -> None:
-        """Add a write to a message, and record that if it is whole."""
+        """Add a write to a message; record what is whole."""
         if len(data) > _LARGE:
             (await trio.to_thread.run_sync(node.scan, opening, data))()
         try:
@@ -144,14 +141,18 @@ class Writes:
         opening = await self._openings.of_truncation(node.number, asked)
         if opening is None:
             self._journal.restarted(node.number, asked)
-        else:
-            self.truncate(node, opening)
-            self._openings.tidy()
+            return
+        self.truncate(node, opening)
+        self._openings.tidy()
+
+    def note_flushed(self) -> None:
+        """Note for daemons to come that the kernel sends no FLUSH any more."""
+        if self._fast.is_flushed and not self._journal.is_flushed:
+            self._journal.flushed()
 
     async def expire(self) -> None:
         """Drop the messages that are not finished in time, or whose open files are gone."""
-        if not self._journal.is_flushed and self._fast.is_flushed:
-            self._journal.flushed()
+        self.note_flushed()
         gone = await self._openings.gone()
         self._tree.ctx.controls.expire(lambda writer: writer in gone)
         for opening in self._openings.tidy():
@@ -294,11 +295,8 @@ class Writes:
             log.exception("the kernel was not told to forget %s", stale)
 
     async def stop(self) -> None:
-        """Tell the kernel nothing more, and wait until it has been told what it is being told now.
-
-        That may wait for the answer to a request which the kernel has yet to send: a daemon that takes no more
-        requests would wait for ever, and could not even be killed.
-        """
+        """Tell the kernel nothing more, and wait until it has been told what it is being told now: that may need the
+        answer to a request which is yet to come, and a daemon that takes none could not even be killed."""
         self._is_stopping = True
         await self._openings.stop()
         while self._telling:

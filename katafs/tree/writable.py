@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import cachetools
@@ -21,6 +22,8 @@ from katafs.tree.numbers import FIXED, Key
 # the fixed entries of a kata among which all are that have outcomes
 _WRITABLE = range(16, 40)
 
+_SIZES = 16
+
 
 class Controls:
     """Unfinished messages and outcomes of all writable files, bounded. Belongs to one thread."""
@@ -28,6 +31,7 @@ class Controls:
     def __init__(self, outcomes: int = 10_000) -> None:
         self.inbox = Inbox()
         self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
+        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
         self._taken: cachetools.LRUCache[Key, tuple[int, int]] = cachetools.LRUCache(outcomes)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
@@ -65,6 +69,18 @@ class Controls:
         assert isinstance(key, Key)
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
 
+    def told_size(self, key: Key, size: int) -> None:
+        """The kernel is told of the size of a file."""
+        sizes = self._sizes.get(key)
+        if sizes is None:
+            sizes = self._sizes[key] = deque(maxlen=_SIZES)
+        if size not in sizes:
+            sizes.append(size)
+
+    def sizes(self, key: Key) -> Iterable[int]:
+        """The sizes of a file that the kernel was told of last."""
+        return self._sizes.get(key, ())
+
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
         """A message or value was taken; ``data`` is the last write of it."""
         self._taken[key] = (len(message.data), offset + len(data))
@@ -99,7 +115,13 @@ class Writable(File):
         """What can be read."""
 
     def size(self) -> int:
-        return len(self.content())
+        size = len(self.content())
+        self._controls.told_size(self.key, size)
+        return size
+
+    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
+        """Whether the kernel was told, not long ago, that the file ends at ``end``, or from ``start`` to there."""
+        return any(size == end if is_exact else start <= size <= end for size in self._controls.sizes(self.key))
 
     def read(self, offset: int, length: int) -> bytes:
         return self.content()[offset : offset + length]

@@ -1,0 +1,41 @@
+"""Writes whose pages were cut off on the way, in the no-OPEN mode.
+
+The kernel puts what is written into the file's pages and sends those. Whoever opens the file meanwhile has it ask for
+the size, which is that of the outcome; where that is less than others have written, the kernel cuts the page off there,
+and what waits to be sent has zeros from that place to the end of the page. So only what stands before is taken, and the
+writer, who is told of fewer bytes, sends the rest again. Where there is nothing before, he is told to try again.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import cachetools
+import pyfuse3
+
+from katafs.fuse.fastopen import Asked
+from katafs.tree.writable import Writable
+
+_PAGE = 4096
+_REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0
+
+
+class Torn:
+    """Who was told to try again: once, for he may have zeros in his message. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._told: cachetools.TTLCache[tuple[int, int], bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
+
+    def whole(self, node: Writable, asked: Asked, offset: int, data: bytes) -> bytes:
+        """The part of a write that is whole. Raises EINTR where there is none."""
+        at = data.find(b"\0")
+        if at < 0:
+            return data
+        end = at + _PAGE - (offset + at) % _PAGE
+        page = (offset + at) // _PAGE * _PAGE
+        if data[at:end].strip(b"\0") or not node.has_told(page, offset + at, is_exact=at > 0):
+            return data
+        if at == 0 and (asked.thread, offset) not in self._told:
+            self._told[asked.thread, offset] = True
+            raise pyfuse3.FUSEError(errno.EINTR)
+        return data[:at] if at > 0 else data
