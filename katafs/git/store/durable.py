@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 
 from katafs.errors import DamagedError
 from katafs.git.format.loose import Oid
@@ -22,9 +22,9 @@ from katafs.git.store.storing import sync_directory, sync_path
 _MOST, _MOST_BYTES = 20_000, 64 << 20
 
 
-def make_durable(repo: GitRepo, tip: Oid, pending: MutableMapping[Oid, tuple[int, bytes]]) -> None:
-    """See to it that all that a commit reaches is on disk, or in ``pending``, to be stored. What is damaged already is
-    left as it is. Raises OSError when something cannot be synced."""
+def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
+    """See to it that all that a commit reaches is on disk, but for what is returned, kind and data by id: this is to be
+    stored. What is damaged already is left as it is. Raises OSError when something cannot be synced."""
     packs: set[str] = set()
     again: dict[Oid, tuple[int, bytes]] = {}
     size = 0
@@ -40,14 +40,14 @@ def make_durable(repo: GitRepo, tip: Oid, pending: MutableMapping[Oid, tuple[int
                 size += len(again[oid][1])
         if count > _MOST or size > _MOST_BYTES:
             os.sync()
-            return
-    pending.update(again)
+            return {}
     for stem in packs:
         for suffix in (".pack", ".idx"):
             with contextlib.suppress(FileNotFoundError):
                 sync_path(repo.objects.pack_directory / f"{stem}{suffix}")
     if packs:
         sync_directory(repo.objects.pack_directory)
+    return again
 
 
 def _is_ours(stem: str) -> bool:

@@ -55,6 +55,7 @@ class GitWriter:
         self._is_alone = is_alone
         self._stored: set[Oid] = set()
         self._there: set[Oid] = set()
+        self._of_others: dict[Oid, tuple[int, bytes]] = {}
         self._packs: list[Path] = []
         self.refs = RefWriter(repo, is_alone=is_alone)
 
@@ -81,7 +82,8 @@ class GitWriter:
         """What is in the tree of a commit that something refers to need not be stored again, once all that it reaches
         is on disk, or will be with what is stored next. Of a very large one not all is known. Raises `StorageError`."""
         with storing("what others recorded", self.repo.git_dir):
-            make_durable(self.repo, commit, self.repo.objects.pending)
+            self._of_others = make_durable(self.repo, commit)
+            self.repo.objects.pending.update(self._of_others)
         waiting = [self.repo.commit(commit).tree]
         while waiting and len(self._there) < _MOST_THERE:
             with contextlib.suppress(DamagedError):
@@ -95,6 +97,13 @@ class GitWriter:
         while self._packs:
             with contextlib.suppress(OSError):
                 let_go(self._packs.pop())
+
+    def store_of_others(self) -> None:
+        """Store what `build_on` found not to be on disk, and nothing that was made: it is to be answered for. Raises
+        `StorageError`."""
+        self.repo.objects.pending.clear()
+        self.repo.objects.pending.update(self._of_others)
+        self.store()
 
     def store(self) -> None:
         """Store all objects that were made since this was last called; on disk when it returns. To be called before a
