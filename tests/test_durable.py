@@ -135,3 +135,18 @@ def test_a_sync_that_fails_is_told(kata: Path, monkeypatch: pytest.MonkeyPatch, 
     assert ("event 2 may be there" in told[0]) == (where == "refs/heads")
     assert record(kata, "AbCdEf", message).index == 2
     assert len(list(GitRepo(kata).history(GitRepo(kata).main() or b""))) == 3
+
+
+def test_a_large_object_of_git_is_synced_as_it_is(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in no memory of ours, and stays a file."""
+    commit_by_git(kata, "large.bin", "x" * (18 << 20))
+    blob = git(kata, "rev-parse", "main:large.bin").decode().strip()
+    synced: list[str] = []
+
+    def sync(path: Path) -> None:
+        synced.append(str(path))
+        sync_path(path)
+
+    monkeypatch.setattr(durable, "sync_path", sync)
+    record(kata, "AbCdEf", act(2))
+    assert str(kata / ".git/objects" / blob[:2] / blob[2:]) in synced

@@ -132,6 +132,10 @@ class Packs:
         except KeyError:
             return False
 
+    def refresh(self) -> None:
+        """List the packs that there are now."""
+        self._look()
+
     def readers(self) -> list[PackReader]:
         """All packs that are there now. Raises OSError where they cannot be listed."""
         self._look()

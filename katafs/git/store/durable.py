@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from katafs.errors import DamagedError
 from katafs.git.format.loose import Oid
@@ -28,16 +29,19 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
     packs: set[str] = set()
     again: dict[Oid, tuple[int, bytes]] = {}
     size = 0
-    repo.objects.packs.readers()
+    repo.objects.packs.refresh()
     for count, oid in enumerate(_unsure(repo, tip)):
         stems = repo.objects.packs.holders(oid)
         if any(_is_ours(stem) for stem in stems):
             continue
         packs.update(stems[:1])
         if not stems:
-            with contextlib.suppress(DamagedError):
+            try:
                 again[oid] = repo.objects.read_any(oid)
                 size += len(again[oid][1])
+            except DamagedError:
+                # it may only be too large for our memory
+                _sync_loose(Path(repo.objects.loose.path(oid)))
         if count > _MOST or size > _MOST_BYTES:
             os.sync()
             return {}
@@ -48,6 +52,12 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
     if packs:
         sync_directory(repo.objects.pack_directory)
     return again
+
+
+def _sync_loose(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for each in (path, path.parent, path.parent.parent):
+            sync_path(each)
 
 
 def _is_ours(stem: str) -> bool:
