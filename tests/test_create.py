@@ -156,7 +156,7 @@ def test_the_repository(cli: CommandLine) -> None:
         f"user.email={id_of(path)}@cyber-dojo.org",
         f"user.name={id_of(path)}",
     ]
-    assert [name for name in os.listdir(path / ".git/hooks") if not name.endswith(".sample")] == []
+    assert not (path / ".git/hooks").exists()
     assert not (path / ".git/objects/info/alternates").exists()
 
 

@@ -19,8 +19,9 @@ from katafs.git.format.loose import Oid
 from katafs.git.format.tree import TreeEntry, is_component
 from katafs.git.refs.reading import Reference, packed_references, read_reference, references
 from katafs.git.repo import GitRepo
+from katafs.git.store.history import init_repository
 from katafs.git.store.mutex import repository_lock
-from katafs.git.store.writer import GitWriter, init_repository
+from katafs.git.store.writer import GitWriter
 
 __all__ = [
     "Commit",

@@ -16,8 +16,10 @@ from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.format.tree import build_tree
+from katafs.git.repo import GitRepo
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.pack_writer import PackWriter
+from katafs.git.store.storing import storing
 
 # what libgit2 writes into a repository that it makes
 _CONFIG = """\
@@ -30,6 +32,24 @@ _CONFIG = """\
 \tname = {name}
 \temail = {email}
 """
+
+
+def init_repository(path: Path, name: str, email: str) -> GitRepo:
+    """Make an empty, non-bare repository in ``path``: branch ``main``, that identity. Raises `StorageError`."""
+    with storing("a new repository", path):
+        _make_directories(path / ".git")
+        _write_settings(path / ".git", name, email, os.fsync)
+    return GitRepo(path)
+
+
+def _make_directories(git_dir: Path) -> None:
+    for directory in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads", "refs/tags"):
+        (git_dir / directory).mkdir()
+
+
+def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], None]) -> None:
+    _write(git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
+    _write(git_dir / "HEAD", b"ref: refs/heads/main\n", sync)
 
 
 class ObjectHasher:
@@ -78,8 +98,7 @@ class HistoryWriter(ObjectHasher):
     def __init__(self, git_dir: Path) -> None:
         """Make the directories of a repository; ``git_dir`` must not be there."""
         self._git_dir = git_dir
-        for directory in ("", "objects", "objects/pack", "objects/info", "refs", "refs/heads", "refs/tags"):
-            (git_dir / directory).mkdir()
+        _make_directories(git_dir)
         self._pack_path = git_dir / "objects/pack/new.pack"
         self._file: BufferedRandom = open(self._pack_path, "x+b")  # noqa: SIM115 - closed by finish and close
         self._writer = PackWriter(self._file)
@@ -113,8 +132,7 @@ class HistoryWriter(ObjectHasher):
             b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
         }
         _write(self._git_dir / "packed-refs", packed_refs.build(refs), sync)
-        _write(self._git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
-        _write(self._git_dir / "HEAD", b"ref: refs/heads/main\n", sync)
+        _write_settings(self._git_dir, name, email, sync)
         for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

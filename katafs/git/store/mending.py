@@ -37,7 +37,7 @@ _PIECE = 1 << 16
 def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
     """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
     path = Path(repo.objects.loose.path(oid))
-    with storing(f"object {oid.hex()}", repo.git_dir, len(data)):
+    with storing(f"object {oid.hex()}", repo.git_dir):
         made = make_parents(path.parent, repo.git_dir)
         _put(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_")
         for directory in made:
@@ -46,7 +46,7 @@ def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
 
 def put_index(path: Path, idx: bytes) -> None:
     """Put the index beside the pack at ``path``; on disk when this returns. Raises `StorageError`."""
-    with storing("an index", path.parent, len(idx)):
+    with storing("an index", path.parent):
         _put(path.with_suffix(".idx"), idx, "tmp_idx_")
 
 

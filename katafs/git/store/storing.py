@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pygit2
-
 from katafs.errors import DamagedError, StorageError
-
-#: refusals of the operating system
-STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
-# libgit2 gives the reason in words only
-_BY_WORDS = {os.strerror(number): number for number in STORAGE_ERRNOS}
 
 
 @contextmanager
-def storing(what: str, directory: Path, size: int = 4096) -> Iterator[None]:
-    """Turn pygit2's exceptions into ours: a full disk is not a damaged repository.
-
-    ``size`` is how much was to be written below ``directory``.
-    """
+def storing(what: str, directory: Path) -> Iterator[None]:
+    """Turn what the operating system refuses below ``directory`` into a `StorageError`, and what makes no sense there
+    into a `DamagedError`: a full disk is not a damaged repository."""
     try:
         yield
-    except (OSError, pygit2.GitError, KeyError, ValueError) as error:
-        # pygit2 raises bare OSError(message) for some libgit2 errors
-        number = (isinstance(error, OSError) and error.errno) or errno_in(str(error)) or _errno_of(directory, size)
-        if number is not None:
-            raise StorageError(f"cannot write {what}: {os.strerror(number)}", number) from error
-        raise DamagedError(f"cannot write {what}: {error}") from error
-
-
-def errno_in(message: str) -> int | None:
-    """The errno whose words are in a message of libgit2's."""
-    return next((number for text, number in _BY_WORDS.items() if text in message), None)
-
-
-def _errno_of(directory: Path, size: int) -> int | None:
-    """What the operating system says to a file of that size: libgit2 may tell of the error before (seen: an object
-    that was not found, when the disk was full)."""
-    try:
-        with tempfile.TemporaryFile(dir=directory, prefix="tmp_obj_") as file:
-            file.write(bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        return error.errno if error.errno in STORAGE_ERRNOS else None
-    return None
+        raise StorageError(f"cannot write {what}: {error.strerror}", error.errno or errno.EIO) from error
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{directory}: cannot write {what}: {error}") from error
 
 
 def make_parents(directory: Path, top: Path) -> list[Path]:

@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import pygit2
-from pygit2.enums import RepositoryInitFlag
-
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
@@ -30,16 +27,6 @@ from katafs.git.store.storing import storing
 log = logging.getLogger(__name__)
 
 _MOST_THERE = 100_000  # objects
-
-
-def init_repository(path: Path, name: str, email: str) -> GitRepo:
-    """Make an empty, non-bare repository in ``path``: branch ``main``, that identity, no hooks or templates."""
-    with storing("a new repository", path):
-        # not MKPATH, which would build up a store that has gone
-        repo = pygit2.init_repository(str(path), initial_head="main", template_path="", flags=RepositoryInitFlag.MKDIR)
-        repo.config["user.name"] = name
-        repo.config["user.email"] = email
-    return GitRepo(path)
 
 
 class GitWriter:
@@ -111,8 +98,7 @@ class GitWriter:
         pending = self.repo.objects.pending
         new = {oid: pending[oid] for oid in pending.keys() - self._stored}
         if new:
-            size = sum(len(data) for _, data in new.values())
-            with storing("objects", self.repo.git_dir, size + 4096):
+            with storing("objects", self.repo.git_dir):
                 self._packs.append(store_pack(self.repo.objects.pack_directory, new))
             self._stored |= new.keys()
 
