@@ -24,11 +24,13 @@ import trio
 from katafs import process
 from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.memory import Memory
-from katafs.git import GitRepo
+from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata import diff
 from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.layouts import Layout, Root
 from katafs.kata.listing import Listing
+from katafs.kata.snapshot import Snapshot
 from katafs.kata.spool import Spool
 from katafs.kata.store import Store
 from katafs.tree.context import Context
@@ -460,7 +462,7 @@ def test_a_kata_that_was_let_go_is_looked_at_afresh(store: Path) -> None:
     ("cache", "fill", "most"),
     [
         ("listings", lambda caches, number: caches.listings.__setitem__((0, bytes([number])), _paths(40)), 100),
-        ("snapshots", lambda caches, number: caches.snapshots.__setitem__((0, number), None), 10),
+        ("snapshots", lambda caches, number: caches.snapshots.__setitem__((0, number), _snapshot()), 10),
         ("options", lambda caches, number: caches.options.__setitem__((0, bytes([number])), {}), 10),
         ("blobs", lambda caches, number: caches.blobs.__setitem__((0, bytes([number])), bytes(900)), 5_000),
     ],
@@ -471,6 +473,11 @@ def test_what_was_read_is_bounded(cache: str, fill: Callable[[ReadCaches, int], 
         fill(caches, number)
         assert getattr(caches, cache).currsize <= most
     assert getattr(caches, cache).currsize > most / 2
+
+
+def _snapshot() -> Snapshot:
+    commit = Commit(bytes(20), bytes(20), (), 0, b"1 ran tests")
+    return Snapshot(1, commit, Layout.NATIVE, Root(bytes(20), {}), 0, is_outage=False)
 
 
 def _paths(count: int) -> Listing:
@@ -485,9 +492,10 @@ def test_what_was_made_is_bounded(tmp_path: Path) -> None:
     for number in range(300):
         made.put(("text", number), bytes(900))
         made.put(("file", number), made.spool.file())
+    for number in range(2 * int(made._refused.maxsize)):
         made.refuse(("huge", number), TooLargeError("too large"))
     assert made._contents.currsize <= 10_000
-    assert [len(made._sizes), len(made._refused)] == [50, 50]
+    assert [len(made._sizes), len(made._refused)] == [50, made._refused.maxsize]
     assert len(made._spooled) == made._spooled.maxsize
     assert made.get(("text", 299)) == bytes(900)
     assert made.get(("text", 0)) is None
