@@ -163,9 +163,9 @@ mkdir new                     mkdir files/new               mkdir events/1      
 rmdir files                   rmdir events/0                rm files/hiker.py             rm ran_tests
 rm -r .git                    mv files/hiker.py x           mv ran_tests x                mv files/hiker.py stdout
 ln files/hiker.py x           ln ran_tests x                ln -s stdout x                ln -sfn 9 events/latest
-mkfifo x                      touch new                     touch files/hiker.py          touch -d 2001-01-01 ran_tests
-touch events                  chmod 600 stdout              chmod 600 ran_tests           chmod 700 files
-chown 1:1 ran_tests           chown -h 1 events/latest      truncate -s 0 stdout          truncate -s 5 files/hiker.py
+mkfifo x                      touch new                     touch files/hiker.py          rm config/theme
+touch events                  chmod 600 stdout              chmod 700 control             chmod 700 files
+chown 1:1 stderr              chown -h 1 events/latest      truncate -s 0 stdout          truncate -s 5 files/hiker.py
 cp -p /etc/hostname files/    cp /etc/hostname stdout       tee stdout < /etc/passwd      dd if=/dev/zero of=status
 tar -cf stdout /dev/null      sed -i s/a/b/ files/hiker.py  sort -o stdout stdout         install /dev/null x
 """
@@ -203,9 +203,8 @@ def test_system_calls_on_anything_else(kata: Served) -> None:
         lambda: os.close(os.open(file, os.O_RDONLY | os.O_TRUNC)),
         lambda: os.close(os.open(kata.shown / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL)),
         lambda: os.setxattr(file, "user.new", b"x"),
-        lambda: os.setxattr(ran_tests, "user.new", b"x"),
         lambda: os.removexattr(file, "user.new"),
-        lambda: os.utime(ran_tests, (1, 1)),
+        lambda: os.utime(file, (1, 1)),
         lambda: os.rename(ran_tests, kata.shown / "control" / "new"),
         lambda: os.symlink("x", kata.shown / "new"),
         lambda: os.mknod(kata.shown / "new"),

@@ -208,15 +208,15 @@ class Operations(pyfuse3.Operations):
         opening, asked = self._handles.opening(fh, asked)
         inode = self._handles.inode(fh)
         node = await self._writer(inode, is_again=asked.is_again)
+        if not isinstance(node, (Stored, Writable)):
+            # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
+            self.writes.forget_pages(node.number)
+            raise refuse_write()
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
         if isinstance(node, Stored):
             await self.plain.write(node, asked, off, buf)
             return len(buf)
-        if not isinstance(node, Writable):
-            # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
-            self.writes.forget_pages(node.number)
-            raise refuse_write()
         if node.takes_pieces and opening is None:
             buf = self._torn.whole(node, asked, off, buf)
         await self.writes.write(node, asked, opening, off, buf)
