@@ -115,11 +115,15 @@ def read_rows(repo: GitRepo, root: Root, layout: Layout) -> StoredRows:
     return parse_rows(repo.blob(rows_of(repo, root, layout)))
 
 
+class NoEventsError(DamagedError):
+    """A repository that is no kata's, as far as can be told: all was read that says so."""
+
+
 def rows_of(repo: GitRepo, root: Root, layout: Layout) -> Oid:
-    """The blob of the rows. Raises `DamagedError` when there is none."""
+    """The blob of the rows. Raises `NoEventsError` when there is none."""
     oid = rows_blob(root, layout)
     if oid is None:
-        raise DamagedError(f"{repo.git_dir}: the tip has no events")
+        raise NoEventsError(f"{repo.git_dir}: the tip has no events")
     return oid
 
 

@@ -106,6 +106,11 @@ def _read(root: Path, path: bytes, offset: int, length: int) -> bytes:
         raise unreadable(f"{path!r}", error) from error
 
 
+def is_corrected(root: Path, path: bytes) -> bool:
+    """Whether something else is shown in the place of a file that is there. Raises `NotFoundError`, `DamagedError`."""
+    return _made(root, path) is not None
+
+
 def _made(root: Path, path: bytes) -> bytes | None:
     """What is shown in the place of a file; None where it is the file itself."""
     if path == b".git/config":

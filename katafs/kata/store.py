@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.plain_store import PlainStore
 from katafs.kata.recent import forget_rows, kept_rows
 
-_BEING_MADE = 60.0  # seconds
 _OPEN_KATAS = 128
 _KATA = 18_000  # bytes in memory, with some trees and commits
 
@@ -140,15 +138,13 @@ class Store:
         """Why its events cannot be read; None if they can."""
         try:
             self.kata(kata_id).tip()
-        except NotFoundError as error:
-            return error
-        except DamagedError as error:
-            # of what is only being made nothing is to be said
-            with suppress(NotFoundError):
-                if time.time() - self.status(kata_id).st_mtime > _BEING_MADE:
-                    self._caches.notes.note(kata_id, f"it is shown as its .git alone: {error}")
+        except (NotFoundError, DamagedError) as error:
             return error
         return None
+
+    def note(self, kata_id: str, why: str) -> None:
+        """Have the log say something of a kata, once (`katafs.kata.notes`)."""
+        self._caches.notes.note(kata_id, why)
 
     def rest(self) -> None:
         """To be called from time to time."""

@@ -19,7 +19,6 @@ from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
-from katafs.tree.notices import Notices
 from katafs.tree.stats import Stats
 from katafs.tree.writable import Controls
 
@@ -84,7 +83,6 @@ class Context:
     controls: Controls = field(default_factory=Controls)
     counters: Counters = field(default_factory=Counters)
     about: About = field(default_factory=About)
-    notices: Notices = field(default_factory=Notices)
 
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)

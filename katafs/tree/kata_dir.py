@@ -15,7 +15,7 @@ from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import Layout
+from katafs.kata.layouts import Layout, NoEventsError
 from katafs.kata.listing import Listing
 from katafs.kata.pending import pending_names
 from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
@@ -126,12 +126,12 @@ class KataDir(Directory):
         git = path / ".git"
         may_be_new = not (git / "refs/heads/main").exists() and not (git / "packed-refs").exists() and is_new(path)
         if not may_be_new or time.time() - _last_change(path) > _MAKING_SECONDS:
-            self._ctx.notices.say(self._kata_id, what)
+            self._ctx.store.note(self._kata_id, f"it is shown as {what}")
 
     def names(self) -> list[bytes]:
         kata = self._kata
         if self._is_git and kata is None:
-            self._say(f".git alone: {self._ctx.store.why_no_events(self._kata_id)}")
+            self._say(f"its .git alone: {self._ctx.store.why_no_events(self._kata_id)}")
         names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
         if self._is_plain:
             # what begins with a dot is of a migration
@@ -162,6 +162,11 @@ class KataDir(Directory):
             return waiting
         if name == b".git" and not self._is_git:
             return fence(self)
+        if kata is None and self._is_git and (is_own or name == b"events.json"):
+            why = self._ctx.store.why_no_events(self._kata_id)
+            if why is not None and not isinstance(why, (NotFoundError, NoEventsError)):
+                # what cannot be read may be there
+                raise why
         if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         if kata is None or name == b".git":

@@ -160,7 +160,7 @@ def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> En
     if directory == b".git/objects/pack" and (held := ctx.git_files.hold(kata_id, path)) is not None:
         # who has listed it opens it later
         return Entry(GitFile(ctx, held.key, held.status, held.fd), NEVER)
-    if has_identity(path):
+    if has_identity(path) and not plain.is_corrected(ctx.store.path(kata_id), path):
         status = plain.status(ctx.store.path(kata_id), path)
         if stat.S_ISREG(status.st_mode):
             return Entry(GitFile(ctx, identified(kata_id, path, status), status, None), NEVER)

@@ -84,7 +84,7 @@ def test_a_walk_goes_on(store: Path) -> None:
         found.setdefault("all", []).append(commit.oid.hex())
 
     walk: Walk[dict[str, list[str]]] = Walk(dict, look, join_lists)
-    repo, tries = GitRepo(path, budget=Budget(1_500.0)), 0
+    repo, tries = GitRepo(path, budget=Budget(1_000.0)), 0
     expected = [commit.oid.hex() for commit in GitRepo(path).history(GitRepo(path).main() or b"")]
     found: list[str] = []
     for tip in (expected[40], expected[0]):

@@ -115,7 +115,8 @@ def check(
         f"the event loop was held {held * 1000:.0f} ms at most; the daemon has {memory(mounted.daemon)} MB",
     ]
     sys.stdout.write("\n" + "; ".join(figures) + "\n")
-    assert asked
+    # what is in an index is found without reading all of it
+    assert asked or name == "indexes"
     assert max(taken) < 1
     assert memory(mounted.daemon) < 400
 

@@ -24,7 +24,7 @@ from katafs.errors import KataError
 from katafs.git import GitRepo
 from katafs.kata.ids import kata_path
 from tests.katas import fast_directory, make_kata
-from tests.mounts import Mount
+from tests.mounts import Mount, patience
 from tests.odd.damage import SIMPLE
 from tests.odd.forging import forge
 from tests.odd.looking import Neighbour, below, deadline, describe, is_summary, look, paths_of, peak_memory
@@ -192,7 +192,7 @@ def wrong_mounted(case: Case, mount: Mount) -> Iterator[str]:
     if dice.random() < 0.2:
         look(top + b"/download.tgz")
         _read_some(top + b"/.git")
-    if (took := time.monotonic() - begun) > SLOW:
+    if (took := time.monotonic() - begun) > patience(SLOW):
         yield f"it took {took:.1f} s"
 
 
