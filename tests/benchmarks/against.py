@@ -100,8 +100,9 @@ def measure(bench: Bench, other: list[str]) -> list[Line]:
     commands = {"old": other, "new": [sys.executable, "-m", "katafs"]}
     stores = copies(make_history(bench.directory("made"), KATA, bench.choose(100, 30)), bench.work / "store")
     names = files_below(bench.expand(stores["compacted"], f"{_RELATIVE}/events"))
-    for side in commands:
-        shutil.copytree(stores["loose"], bench.work / f"written-{side}")
+    written = {side: bench.work / f"written-{side}" for side in commands}
+    for path in written.values():
+        shutil.copytree(stores["loose"], path)
     phases: list[Callable[[Path], Measured]] = [
         partial(_listed, names),
         *(partial(_cold, name, each, names) for name, each in (("stat walk", _stat), ("grep -r", grep), ("cat", cat))),
@@ -109,28 +110,26 @@ def measure(bench: Bench, other: list[str]) -> list[Line]:
         partial(_download, bench),
     ]
     lines: dict[tuple[str, str], Line] = {}
-    for round_ in range(bench.rounds + 1):
-        bench.say(f"round {round_} of {bench.rounds}")
-        sides = list(commands)[:: -1 if round_ % 2 else 1]
 
-        def take(state: str, stores: dict[str, Path], phase: Callable[[Path], Measured]) -> None:
-            found = {}
-            for side in sides:  # noqa: B023 - called in this round
-                with bench.katafs(stores[side], "--no-compact", command=commands[side]) as mount:
-                    found[side] = list(phase(mount.path / _RELATIVE))
-            for old, new in zip(found["old"], found["new"], strict=True):
-                assert old[3] == new[3], f"the sides have not read the same: {old[0]}"
-                line = lines.setdefault((old[0], state), Line(old[0], state, old[1]))
-                if round_:  # noqa: B023
-                    line.figures["old"].append(old[2])
-                    line.figures["new"].append(new[2])
+    def take(turn: int, state: str, stores: dict[str, Path], phase: Callable[[Path], Measured]) -> None:
+        found = {}
+        for side in list(commands)[:: -1 if turn % 2 else 1]:
+            with bench.katafs(stores[side], "--no-compact", command=commands[side]) as mount:
+                found[side] = list(phase(mount.path / _RELATIVE))
+        for old, new in zip(found["old"], found["new"], strict=True):
+            assert old[3] == new[3], f"the sides have not read the same: {old[0]}"
+            line = lines.setdefault((old[0], state), Line(old[0], state, old[1]))
+            if turn:
+                line.figures["old"].append(old[2])
+                line.figures["new"].append(new[2])
 
+    for turn in range(bench.rounds + 1):
+        bench.say(f"round {turn} of {bench.rounds}")
         for state, store in stores.items():
             for phase in phases:
-                take(state, dict.fromkeys(commands, store), phase)
-        written = {side: bench.work / f"written-{side}" for side in commands}
+                take(turn, state, dict.fromkeys(commands, store), phase)
         first = 1 + int(git(written["old"] / _RELATIVE, "show", "-s", "--format=%s", "main").split()[0])
-        take("as written", written, partial(_commits, first))
+        take(turn, "as written", written, partial(_commits, first))
         trees = {git(path / _RELATIVE, "rev-parse", "main:files", "main:stdout") for path in written.values()}
         assert len(trees) == 1, "the sides have not stored the same"
     return list(lines.values())
