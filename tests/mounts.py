@@ -52,6 +52,7 @@ class Mount:
     def __init__(self, store: Path, path: Path, mode: str, options: tuple[str, ...]) -> None:
         self.store, self.path, self.mode, self.options = store, path, mode, options
         self.log = path.with_suffix(".log")
+        self.katafs = [sys.executable, "-m", "katafs"]
         self.process: subprocess.Popen[bytes] | None = None
         self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
@@ -63,7 +64,7 @@ class Mount:
         arguments = ["mount", "--foreground", "--log-file", self.log, *self.options]
         if self.mode != "fast":
             arguments.append("--no-fast-open")
-        command = [sys.executable, "-m", "katafs", *map(str, arguments), str(self.store), str(self.path)]
+        command = [*self.katafs, *map(str, arguments), str(self.store), str(self.path)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
         assert self.process.poll() is None, f"{command}: {self._output()}"

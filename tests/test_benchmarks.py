@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import against
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Bar, Figure, compare, table
 
 ROOT = Path(__file__).parent.parent
@@ -62,3 +64,27 @@ def test_sides_take_turns_and_must_read_the_same() -> None:
     assert found == {"a": 5.0, "b": 6.0}
     with pytest.raises(AssertionError, match="not read the same"):
         compare({"a": lambda: side("a", "x"), "b": lambda: side("b", "y")}, 1)
+
+
+def test_new_against_old() -> None:
+    slower = against.Line("cold", "loose", "ms", {"old": [1.0, 1.0, 1.0, 1.0], "new": [1.2, 1.2, 1.3, 1.3]})
+    assert not slower.is_held
+    assert slower.cells() == ("cold", "loose", "1 ms", "1.25 ms", "1.25", "1.20 to 1.30", "SLOWER")
+    assert against.Line("cold", "", "ms", {"old": [1.0], "new": [1.05]}).is_held
+    # slower in some rounds, faster in others
+    assert against.Line("cold", "", "ms", {"old": [1.0, 1.0, 2.0], "new": [1.5, 1.5, 1.0]}).is_held
+
+
+def test_there_must_be_another_to_compare_with(tmp_path: Path) -> None:
+    for venv in (tmp_path, sys.prefix):
+        command = [sys.executable, "-m", "tests.benchmarks", "--against", venv]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+        assert result.returncode == 2
+        assert b"katafs" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_version_against_itself(fuse: None, tmp_path: Path) -> None:
+    lines = against.measure(Bench(tmp_path, quick=True, rounds=1), [sys.executable, "-m", "katafs"])
+    assert {line.state for line in lines} == {"loose", "compacted", "as written"}
+    assert all(len(figures) == 1 for line in lines for figures in line.figures.values())

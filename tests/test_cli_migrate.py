@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from katafs.git import repository_lock
+from katafs.git.store.mutex import MUTEX
 from tests.katas import make_kata
 from tests.mounts import CommandLine, command_line, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
@@ -110,7 +111,7 @@ def test_interrupted(cli: CommandLine, katas: list[Written], number: signal.Sign
         command = cli.command("migrate", "store")
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=pipe, stderr=pipe) as run:
-            wait_until(lambda: str(held) in open_files(run.pid), "the second kata")
+            wait_until(lambda: f"{held}/{MUTEX}" in open_files(run.pid), "the second kata")
             run.send_signal(number)
             output, error = run.communicate(timeout=patience(60))
     assert (run.returncode, output) == (1, b"1 kata with 3 events migrated, 2 left\n")

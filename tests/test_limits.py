@@ -79,10 +79,10 @@ def test_a_manifest_that_could_not_be_read(store: Path) -> None:
 def test_plain_files_that_could_not_be_read(store: Path) -> None:
     path = store / "Ab/Cd/Ef"
     path.mkdir(parents=True)
-    (path / "manifest.json").touch()
+    (path / "manifest.json").write_bytes(bytes(16 << 20))
     with pytest.raises(TooLargeError):
         write_plain(path, "AbCdEf", b"manifest.json", 16 << 20, b"x")
-    assert (path / "manifest.json").stat().st_size == 0
+    assert (path / "manifest.json").stat().st_size == 16 << 20
 
 
 def unreadable(path: Path, version: int) -> Path:

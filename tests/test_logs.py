@@ -18,6 +18,7 @@ from katafs.cli.syslog import SysLog
 from tests.mounts import DEADLINE, wait_until
 
 SCRIPT = """
+import logging
 from katafs.cli.logs import LogTo
 LogTo(None, "debug", True).start()
 log = logging.getLogger("katafs.test")
@@ -136,6 +137,8 @@ def heard(log: logging.Logger, syslog: socket.socket, text: str) -> bool:
 
 HOSTILE = "x\n2026-01-01 00:00:00,000 CRITICAL katafs: FORGED \x1b]0;title\x07\x1b[31m\x9b31m\u202ered"
 HOSTILE_SCRIPT = f"""
+import logging
+from katafs.cli.logs import LogTo
 LogTo(None, "debug", True).start()
 log = logging.getLogger("katafs.test")
 log.error("%s is damaged", {HOSTILE!r})

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
+from katafs.git.store.mutex import MUTEX
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.listing import Listing
 from katafs.kata.migrate import migrate_kata, needs_migration
@@ -172,7 +173,9 @@ def change(written: Written, index: int, **fields: Any) -> None:
 
 
 def state(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    """What is in all files, but for what writers lock, which is empty."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != MUTEX)
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 HOSTILE: dict[str, dict[str, Any]] = {

@@ -14,11 +14,14 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
+from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs.locks import STALE_TAG, RefLocks
 from katafs.git.refs.reading import MAIN, References
+from katafs.git.store.new_pack import store_pack
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import Act, parse_act
+from katafs.kata.recorded import find_recorded
 from tests.katas import assert_sound, git, make_kata, message
 from tests.mounts import wait_until
 
@@ -50,6 +53,19 @@ def test_what_a_writer_left_who_failed_is_stored_again(store: Path) -> None:
     record(path, "AbCdEf", act(1, "one\n"), announce=lambda _: repack(path))
     assert assert_sound(path) == 1
     assert git(path, "show", "main:files/a.txt") == b"one\n"
+    assert not packs(path, "keep")
+
+
+def test_what_the_dead_kept_is_let_go(store: Path) -> None:
+    """By who writes next, or answers for the dead: nobody may write again, and packs would stay as they are."""
+    path = make_kata(store, "AbCdEf")
+    directory = path / ".git/objects/pack"
+    store_pack(directory, {object_id(BLOB, b"one"): (BLOB, b"one")})
+    assert packs(path, "keep")
+    recorded = record(path, "AbCdEf", act(1, "one\n"))
+    assert not packs(path, "keep")
+    store_pack(directory, {object_id(BLOB, b"two"): (BLOB, b"two")})
+    assert find_recorded(path, "AbCdEf", recorded.commit) == recorded
     assert not packs(path, "keep")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from katafs.errors import StorageError
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
+from katafs.git.store.new_pack import remove_left_behind
 from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
 from katafs.kata.writing import Head
 from katafs.owner import acting_as_owner
@@ -27,21 +29,21 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
             repo = GitRepo(path)
             try:
                 # whoever recorded it had this lock, and has not ended where he still has it
-                with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS):
-                    return _find(repo, commit)
+                with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS) as is_alone:
+                    return _find(repo, commit, is_alone=is_alone)
             except StorageError as error:
                 if error.errno != errno.EBUSY:
                     raise
             # somebody else has it, who may be waiting for the one that the dead left
             RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS):
-                return _find(repo, commit)
+            with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone:
+                return _find(repo, commit, is_alone=is_alone)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
 
 
-def _find(repo: GitRepo, commit: Oid) -> Committed | None:
+def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:
     with GitWriter(repo) as git:
         git.refs.locks.unlock_dead(MAIN, commit)
         tip = repo.main()
@@ -52,6 +54,10 @@ def _find(repo: GitRepo, commit: Oid) -> Committed | None:
             git.refs.locks.unlock_dead(f"refs/tags/{index}", event)
         read_head(git)
         git.refs.sync_main()
+        if is_alone:
+            # what held the pack of the dead: maybe nobody writes to this kata again
+            with contextlib.suppress(OSError):
+                remove_left_behind(repo.objects.pack_directory)
         return Committed(last, commit)
 
 

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import classroom, diffs, disk, downloads, growth, memory, million, reading, writing
+from tests.benchmarks import against, classroom, diffs, disk, downloads, growth, memory, million, reading, writing
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.figures import Figure, surroundings, table
+from tests.benchmarks.figures import Figure, in_columns, surroundings, table
 
 #: what measures which lines
 MEASURES: dict[tuple[int, ...], Callable[[Bench], list[Figure]]] = {
@@ -44,15 +44,31 @@ def _only(text: str) -> set[str]:
     return wanted
 
 
+def _command(venv: str) -> list[str]:
+    try:
+        return against.command_of(Path(venv))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main() -> None:
     """Measure, and print a table and curves; with ``--json`` write a file, too."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--only", type=_only, default=_LINES, metavar="N[,N]", help="these lines, or 'growth'")
     parser.add_argument("--quick", action="store_true", help=f"fewer events and katas: all in two minutes; {_FULL}")
-    parser.add_argument("--rounds", type=int, default=5, help="of each comparison; a median is taken")
+    parser.add_argument("--rounds", type=int, help="of each comparison; a median is taken (5; with --against 9)")
+    parser.add_argument(
+        "--against",
+        type=_command,
+        metavar="VENV",
+        help="compare with the katafs that is installed there, or in .venv-test of a checkout, mounted in turn",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--at", type=Path, metavar="DIR", help="for temporary files, on a real disk (default: $TMPDIR)")
     options = parser.parse_args()
+    if options.against and (options.json or options.only != _LINES):
+        parser.error("--against has lines of its own, and a table")
+    rounds = options.rounds or (9 if options.against else 5)
     figures: list[Figure] = []
     curves: list[growth.Curve] = []
     started = time.monotonic()
@@ -63,8 +79,15 @@ def main() -> None:
     @contextlib.contextmanager
     def bench() -> Iterator[Bench]:
         with tempfile.TemporaryDirectory(prefix="katafs-bench-", dir=options.at) as directory:
-            yield Bench(Path(directory), options.quick, options.rounds, say)
+            yield Bench(Path(directory), options.quick, rounds, say)
 
+    if options.against:
+        with bench() as run:
+            found = against.measure(run, options.against)
+        shown = [", ".join(f"{name} {value}" for name, value in surroundings().items())]
+        shown += in_columns([against.HEAD, *(line.cells() for line in found)])
+        sys.stdout.write("\n".join(shown) + "\n")
+        sys.exit(not all(line.is_held for line in found))
     for lines, measure in MEASURES.items():
         if options.only & {str(line) for line in lines}:
             say(f"line {' and '.join(map(str, lines))}")

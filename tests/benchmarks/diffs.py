@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pygit2
@@ -64,6 +65,11 @@ def _read(read: Read, first: int) -> tuple[list[float], str]:
         times.append((time.perf_counter() - start) * 1e3)
         digest.update(text)
     return times, digest.hexdigest()
+
+
+def first_diffs(directory: Path, first: int) -> tuple[list[float], str]:
+    """The time, in ms, of each of some diffs in a mounted ``diff/``, and a digest of their texts."""
+    return _read(partial(_through_the_mount, directory), first)
 
 
 def _through_the_mount(directory: Path, was: int) -> bytes:

@@ -27,13 +27,13 @@ def measure(bench: Bench) -> list[Figure]:
             with bench.katafs(store) as mount:
                 path = mount.path / _RELATIVE / "download.tgz"
                 path.readlink()
-                took, ours = _timed(path)
+                took, ours = timed(path)
                 times["cold"].append(took)
-                times["again"].append(_timed(path)[0])
+                times["again"].append(timed(path)[0])
             took, other = _clone_and_tar(bench, store / _RELATIVE)
             times["clone"].append(took)
             if not number:
-                digests = {_digest(bench, ours), _digest(bench, other)}
+                digests = {digest_of(bench, ours), digest_of(bench, other)}
                 assert len(digests) == 1, "the sides have not packed the same"
         found = {side: statistics.median(values) for side, values in times.items()}
         for name, side, most in (("cold download.tgz", "cold", 0.3), ("the same download again", "again", 0.05)):
@@ -42,7 +42,8 @@ def measure(bench: Bench) -> list[Figure]:
     return figures
 
 
-def _timed(path: Path) -> tuple[float, bytes]:
+def timed(path: Path) -> tuple[float, bytes]:
+    """Read a file: ms, and its bytes."""
     start = time.perf_counter()
     data = path.read_bytes()
     return (time.perf_counter() - start) * 1e3, data
@@ -57,7 +58,7 @@ def _clone_and_tar(bench: Bench, path: Path) -> tuple[float, bytes]:
     return (time.perf_counter() - start) * 1e3, (work / "NAME.tgz").read_bytes()
 
 
-def _digest(bench: Bench, archive: bytes) -> str:
+def digest_of(bench: Bench, archive: bytes) -> str:
     """A digest of the history and the work tree that are in an archive."""
     work = bench.directory("unpacked")
     subprocess.run(["tar", "xz"], input=archive, cwd=work, check=True)

@@ -76,15 +76,19 @@ def compare(sides: Mapping[str, Side], rounds: int, *, warm_up: bool = False) ->
 def table(figures: Sequence[Figure]) -> Iterator[str]:
     """The lines of a table: a row for each figure and each bar."""
     head = ("line", "figure", "stored", "ours", "other sides (ours as a multiple)", "bar", "")
-    rows = [head, *(row for figure in figures for row in _rows(figure))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return in_columns([head, *(row for figure in figures for row in _rows(figure))])
+
+
+def in_columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a table with these cells."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _rows(figure: Figure) -> Iterator[tuple[str, ...]]:
-    ours = f"{_number(figure.ours)} {figure.unit}"
-    others = ", ".join(f"{side} {_number(value)} ({figure.ratio(side):.2f}x)" for side, value in figure.others.items())
+    ours = f"{number(figure.ours)} {figure.unit}"
+    others = ", ".join(f"{side} {number(value)} ({figure.ratio(side):.2f}x)" for side, value in figure.others.items())
     first = (str(figure.line), figure.name, figure.state, ours, others)
     bars = [(_bar(bar), "met" if figure.is_met(bar) else "MISSED") for bar in figure.bars] or [("", "")]
     yield (*first, *bars[0])
@@ -96,7 +100,8 @@ def _bar(bar: Bar) -> str:
     return f"<= {bar.most:g} x {bar.of}" if bar.of else f"<= {bar.most:g}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """With three digits."""
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 

@@ -1,8 +1,9 @@
 """``python -m tests.benchmarks.restarts``: what clients notice when the daemon is killed, again and again.
 
 ``soak``: 4 clients write and 4 read and compare while the daemon is killed at random moments. Afterwards every event
-that was acknowledged is there, once; every repository is sound, and can be written to. Meanwhile git packs and
-collects the repositories, and katafs compacts them, the mount on its own and a process beside it.
+that was acknowledged is there, once; every repository is sound, and can be written to. Meanwhile git packs, collects
+and prunes the repositories, and katafs compacts and mends them, the mount on its own and a process beside it
+(`tests.benchmarks.beside`). After kills, writers and that process are held, and git and katafs look at all of it.
 ``pause``: how long a client waits that was served while the daemon was killed; with 1 and with 64 katas in use.
 """
 
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from katafs.kata.ids import kata_path
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
-from tests.mounts import Mount
+from tests.mounts import Mount, children, katafs, patience, wait_until
 
 WRITERS, READERS = 4, 4
 
@@ -83,31 +84,6 @@ while not os.path.exists(found + ".stop"):
 print("reads", count, file=log)
 """
 
-# What may be done to a repository that others use, as git's manual says: not ``git gc --prune=now``.
-BESIDE = """
-import os, random, subprocess, sys
-from pathlib import Path
-from katafs.errors import KataError
-from katafs.kata.compact import compact_kata
-name, said, *katas = sys.argv[1:]
-chance, count, compactions = random.Random(name), 0, 0
-log = open(said, "w", buffering=1)
-while not os.path.exists(said + ".stop"):
-    kata = Path(chance.choice(katas))
-    what = chance.choice(["gc", "gc --auto", "repack -a -d", "pack-refs --all", *[""] * 4])
-    count += 1
-    if what:
-        # two who pack at once get in each other's way, and say so
-        command = ["git", "-c", "gc.autoDetach=false", *what.split()]
-        subprocess.run(command, cwd=kata, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        continue
-    try:
-        compactions += compact_kata(kata, kata.name) is not None
-    except KataError as error:
-        print("refused", error, file=log)
-print("beside", count, compactions, file=log)
-"""
-
 
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
@@ -116,7 +92,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def running(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    processes = [subprocess.Popen([sys.executable, "-c", *command]) for command in commands]
+    processes = [subprocess.Popen([sys.executable, *command]) for command in commands]
     try:
         yield processes
     finally:
@@ -151,49 +127,89 @@ def kill(mount: Mount) -> None:
         os.kill(daemon, signal.SIGKILL)
 
 
-def soak(work: Path, kills: int, compact_after: float) -> bool:
+def soak(work: Path, kills: int, compact_after: float, check_every: int) -> bool:
     """Returns whether all is as it should be."""
+    unsound = 0
     with mounted(work, 4, "--compact-after", str(compact_after)) as (mount, ids):
         shown = [str(mount.kata(kata_id)) for kata_id in ids]
         logs = [work / f"{kind}{number}" for kind, most in (("w", WRITERS), ("r", READERS)) for number in range(most)]
-        commands = [[WRITER if log.name[0] == "w" else READER, log.name, str(log), *shown] for log in logs]
+        commands = [["-c", WRITER if log.name[0] == "w" else READER, log.name, str(log), *shown] for log in logs]
         logs.append(work / "beside")
-        stored = [str(kata_path(mount.store, kata_id)) for kata_id in ids]
-        commands.append([BESIDE, "beside", str(logs[-1]), *stored])
+        commands.append(["-m", "tests.benchmarks.beside", str(logs[-1]), str(mount.store), *ids])
         with running(commands) as processes:
-            for number in range(kills):
+            for number in range(1, kills + 1):
                 time.sleep(random.uniform(0.4, 1.0))
                 kill(mount)
-                if number % 50 == 49:
-                    say(f"{number + 1} kills")
+                if not number % check_every:
+                    with held([*processes[:WRITERS], processes[-1]]):
+                        unsound += sum(not is_clean(mount.store, kata_id) for kata_id in ids)
+                if not number % 10:
+                    say(f"{number} kills, {unsound} times unsound")
             for log in logs:
                 log.with_name(f"{log.name}.stop").touch()
             for process in processes:
-                process.wait(60)
+                process.wait(patience(60))
         for kata in shown:
             Path(kata, "ran_tests").write_bytes(json.dumps(message()).encode())
-    # the mount has gone: while it compacts, git's fsck may miss a pack that it saw a moment ago
-    return not judge(mount, ids, logs)
+    return not unsound + judge(mount, ids, logs)
+
+
+@contextlib.contextmanager
+def held(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Let processes go on with nothing, and what they have started come to its end."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    for process in processes:
+        wait_until(lambda process=process: is_at_rest(process.pid), "the end of a request", 60)  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def is_at_rest(pid: int) -> bool:
+    """Whether a process is stopped, and all that it has started has ended."""
+    states = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] for each in (pid, *children(pid))]
+    return states[0] == "T" and set(states[1:]) <= {"Z"}
+
+
+def is_clean(store: Path, kata_id: str) -> bool:
+    """Whether git and katafs find nothing wrong with a kata in which nobody writes; else a copy of it is kept.
+
+    The mount may compact it at this moment, and what git misses of a pack that it saw is there when it looks again.
+    """
+    path, problem = kata_path(store, kata_id), ""
+    for _ in range(4):
+        try:
+            assert_sound(path)
+            found = katafs("fsck", "-q", store, kata_id, check=False)
+            assert found.returncode == 0, (found.stdout + found.stderr).decode()
+            if problem:
+                say(f"  {kata_id} is sound again: {problem}")
+            return True
+        except AssertionError as error:
+            problem = str(error)
+    kept = tempfile.mkdtemp(prefix="katafs-unsound-")
+    shutil.copytree(path, kept, dirs_exist_ok=True, symlinks=True)
+    say(f"NOT SOUND, a copy is in {kept}: {problem}")
+    return False
 
 
 def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
     """Print what became of it; how much is wrong."""
     lines = [(log.name, line) for log in logs for line in log.read_text().splitlines()]
     read = sum(int(line.split()[1]) for _, line in lines if line.startswith("reads"))
-    beside = [line for name, line in lines if name == "beside"]
+    beside = Counter(line for name, line in lines if name == "beside")
     bad = [line for line in lines if line[0] != "beside" and not line[1].startswith(("ok ", "reads "))]
     acknowledged = [(int(line.split()[1]), line.split()[2]) for name, line in lines if line.startswith("ok ")]
     lost = doubled = unsound = events = 0
     for which, kata_id in enumerate(ids):
         path = kata_path(mount.store, kata_id)
-        try:
-            events += assert_sound(path)
-        except AssertionError as error:
-            kept = tempfile.mkdtemp(prefix="katafs-unsound-")
-            shutil.copytree(path, kept, dirs_exist_ok=True)
-            say(f"NOT SOUND, a copy is in {kept}: {error}")
-            unsound += 1
-        tests = [row["index"] for row in stored_rows(path) if row["type"] == "test"]
+        unsound += not is_clean(mount.store, kata_id)
+        rows = stored_rows(path)
+        events += len(rows) - 1
+        tests = [row["index"] for row in rows if row["type"] == "test"]
         recorded = Counter(git(path, "show", f"{index}:stdout").decode() for index in tests)
         doubled += sum(count > 1 for count in recorded.values())
         lost += sum(recorded[text] == 0 for kata, text in acknowledged if kata == which)
@@ -202,11 +218,12 @@ def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
         f"{mount.log_text().count('has died')} deaths; {read} rounds of reading, {len(acknowledged)} messages "
         f"acknowledged, {events} events; {answered} were answered for by the next daemon"
     )
-    by_mount = mount.log_text().count("compacted from")
-    say(f"{by_mount} compactions by the mount; beside it {beside[-1:]}, refused: {Counter(beside[:-1])}")
-    say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}, unsound {unsound}")
+    wrong = sum(count for line, count in beside.items() if line.startswith("WRONG"))
+    say(f"{mount.log_text().count('compacted from')} compactions by the mount; beside it, and {wrong} wrong:")
+    say("\n".join(f"  {count} x {line}" for line, count in sorted(beside.items())))
+    say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}, unsound at the end {unsound}")
     say("\n".join(f"  {name}: {line}" for name, line in bad[:20]))
-    return lost + doubled + unsound + len(bad)
+    return lost + doubled + unsound + len(bad) + wrong
 
 
 PROBE = """
@@ -251,13 +268,14 @@ def main() -> int:
     parser.add_argument("what", choices=["soak", "pause"])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--compact-after", type=float, default=0.2, help="seconds, for the soak")
+    parser.add_argument("--check-every", type=int, default=1, metavar="N", help="look at all katas after N kills")
     parser.add_argument("--directory", type=Path, help="where to make the store")
     arguments = parser.parse_args()
     good = True
     for katas in (1, 64) if arguments.what == "pause" else (0,):
         with tempfile.TemporaryDirectory(prefix="katafs-restarts-", dir=arguments.directory) as name:
             if arguments.what == "soak":
-                good = soak(Path(name), arguments.kills, arguments.compact_after)
+                good = soak(Path(name), arguments.kills, arguments.compact_after, arguments.check_every)
             else:
                 pause(Path(name), katas, arguments.kills)
     return 0 if good else 1

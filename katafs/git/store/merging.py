@@ -30,10 +30,11 @@ def merge_packs(directory: Path) -> int:
     repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other. Raises OSError, and then all
     packs are as they were.
     """
+    # at once, so that what a dead writer stored does not stay as it is until there are many
+    remove_left_behind(directory)
     # to count them takes a tenth of looking at each
     if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in os.listdir(directory)) < MOST_SMALL:
         return 0
-    remove_left_behind(directory)
     ours = [pack for pack in pack_files(directory) if pack.path.name.startswith(WITHOUT_DELTAS)]
     contents = {pack: entries for pack in ours if _may_go(pack) and (entries := _whole_entries(pack))}
     if len(contents) < MOST_SMALL // 2:
