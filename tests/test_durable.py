@@ -88,12 +88,17 @@ def test_what_git_packed_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(synced) == 2, "once"
 
 
-def test_what_a_repetition_is_answered_with_is_stored_again(kata: Path) -> None:
+def test_what_a_repetition_is_answered_with_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is written."""
     again = act(2, laptop_id="ab" * 32, tab_seq=1)
     committed = record(kata, "AbCdEf", again)
     theirs = commit_by_git(kata, "config/theme", "dark\n")
+    before = ours(kata)
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_path", synced.append)
     assert record(kata, "AbCdEf", again) == committed
-    assert theirs <= ours(kata)
+    assert {kata / ".git/objects" / oid.hex()[:2] / oid.hex()[2:] for oid in theirs} <= set(synced)
+    assert ours(kata) == before
 
 
 def test_a_history_that_is_too_long_for_that(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,7 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
             return Committed(new.last, new.commit)
         index, message = head.last, _NO_EDIT
     # what is answered for must be durable, whoever recorded it
-    attempt.git.store_of_others()
+    attempt.git.sync_of_others()
     attempt.git.refs.sync_main()
     commit = attempt.repo.commit_of_event(head.commit, index).oid
     return Committed(index, commit, is_new=False, message=message)
@@ -276,7 +276,7 @@ def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> 
         set_option_in(commit, earlier)
     new = writer.option(head, name, value, in_any_case=is_shown and name not in earlier)
     if new is None:
-        attempt.git.store_of_others()
+        attempt.git.sync_of_others()
         attempt.git.refs.sync_main()
         return None
     attempt.move(new, head)

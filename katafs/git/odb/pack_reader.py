@@ -48,7 +48,7 @@ class PackReader:
         """``files`` are the pack and its index where these have other names."""
         self._stem = stem
         pack, idx = files or (f"{stem}.pack", f"{stem}.idx")
-        self._pack, self._idx = PartFile(pack), PartFile(idx)
+        self._pack, self._idx = PartFile(pack), PartFile(idx, stays_open=False)
         self._shape: index.Shape | None = None
         self._wrong = ""
         self._budget = budget

@@ -30,10 +30,11 @@ def clear_parts() -> None:
 class PartFile:
     """A file at a path without links, opened when it is first read."""
 
-    __slots__ = ("_fd", "key", "path")
+    __slots__ = ("_fd", "_stays_open", "key", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, stays_open: bool = True) -> None:
         self.path = path
+        self._stays_open = stays_open
         #: another number whenever what was read before does not count
         self.key = next(_keys)
         self._fd = -1
@@ -54,19 +55,26 @@ class PartFile:
 
     def size(self) -> int:
         """In bytes. Raises OSError."""
-        return os.fstat(self._opened()).st_size
+        return os.stat(self.path, follow_symlinks=False).st_size
 
     def read(self, offset: int, size: int) -> bytes:
         """So many bytes, or fewer at the end. Raises OSError."""
         at = offset % PART
         if at + size > PART:
-            return os.pread(self._opened(), size, offset)
+            return self._pread(size, offset)
         key = self.key, offset - at
         part = _parts.get(key)
         if part is None:
-            part = os.pread(self._opened(), PART, offset - at)
+            part = self._pread(PART, offset - at)
             _parts.keep(key, part)
         return part[at : at + size]
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._opened(), size, offset)
+        finally:
+            if not self._stays_open:
+                self.close()
 
     def _opened(self) -> int:
         if self._fd < 0:

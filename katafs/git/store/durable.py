@@ -41,7 +41,7 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
                 size += len(again[oid][1])
             except DamagedError:
                 # it may only be too large for our memory
-                _sync_loose(Path(repo.objects.loose.path(oid)))
+                sync_loose(repo, oid)
         if count > _MOST or size > _MOST_BYTES:
             os.sync()
             return {}
@@ -54,7 +54,9 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
     return again
 
 
-def _sync_loose(path: Path) -> None:
+def sync_loose(repo: GitRepo, oid: Oid) -> None:
+    """Sync an object that has a file of its own. Raises OSError."""
+    path = Path(repo.objects.loose.path(oid))
     with contextlib.suppress(FileNotFoundError):
         for each in (path, path.parent, path.parent.parent):
             sync_path(each)

@@ -19,7 +19,7 @@ from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
-from katafs.git.store.durable import make_durable
+from katafs.git.store.durable import make_durable, sync_loose
 from katafs.git.store.merging import merge_packs
 from katafs.git.store.new_pack import let_go, store_pack
 from katafs.git.store.storing import storing
@@ -85,12 +85,12 @@ class GitWriter:
             with contextlib.suppress(OSError):
                 let_go(self._packs.pop())
 
-    def store_of_others(self) -> None:
-        """Store what `build_on` found not to be on disk, and nothing that was made: it is to be answered for. Raises
-        `StorageError`."""
-        self.repo.objects.pending.clear()
-        self.repo.objects.pending.update(self._of_others)
-        self.store()
+    def sync_of_others(self) -> None:
+        """Sync what `build_on` found not to be on disk, where it is: it is to be answered for, and nothing is to be
+        stored. Raises `StorageError`."""
+        with storing("what others recorded", self.repo.git_dir):
+            for oid in self._of_others:
+                sync_loose(self.repo, oid)
 
     def store(self) -> None:
         """Store all objects that were made since this was last called; on disk when it returns. To be called before a
