@@ -19,7 +19,7 @@ from katafs.kata.message import parse_act
 from katafs.kata.migrate import migrate_kata
 from katafs.kata.pending import PENDING, Pending, flush_pending
 from katafs.kata.plain_rows import begins_row, is_part_of_row, parse_plain_rows
-from tests.katas import assert_sound, stored_rows
+from tests.katas import assert_sound, make_kata, stored_rows
 from tests.mounts import MakeMount, patience
 from tests.plain_katas import make_plain_kata
 
@@ -152,3 +152,16 @@ def test_who_is_late_again_and_again_removes_nothing(path: Path, monkeypatch: py
     flush_pending(path, "AbCdEf")
     assert [row["colour"] for row in stored_rows(path)[3:]] == ["green", "green", "red", "red"]
     assert not pending.indexes()
+
+
+def test_what_the_owner_may_not_read_is_not_shown(store: Path, mount: MakeMount) -> None:
+    """He can move files of others into his directory, and the daemon is root."""
+    path = make_kata(store, "AbCdEf")
+    for name, mode in (("description", 0o600), ("COMMIT_EDITMSG", 0o640), ("ORIG_HEAD", 0o644)):
+        (path / ".git" / name).write_text("secret\n")
+        (path / ".git" / name).chmod(mode)
+        os.chown(path / ".git" / name, 4711, 4711)
+    shown = mount(store).kata("AbCdEf") / ".git"
+    assert (shown / "ORIG_HEAD").read_text() == "secret\n"
+    for name in ("description", "COMMIT_EDITMSG"):
+        assert not (shown / name).exists()

@@ -60,7 +60,17 @@ def status(root: Path, path: bytes) -> os.stat_result:
             raise NotFoundError(f"{here!r} is a symbolic link")
     if found is None or not is_shown(path) or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
         raise NotFoundError(f"{here!r} is not shown")
+    if stat.S_ISREG(found.st_mode) and not _is_of(root, found):
+        raise NotFoundError(f"{here!r} is another's")
     return found
+
+
+def _is_of(root: Path, found: os.stat_result) -> bool:
+    """Whether the owner of a kata may read a file of it: who moves somebody else's there is not shown what is in it."""
+    if found.st_mode & stat.S_IROTH:
+        return True
+    owner = os.lstat(root)
+    return found.st_uid == owner.st_uid or bool(found.st_gid == owner.st_gid and found.st_mode & stat.S_IRGRP)
 
 
 def names(root: Path, path: bytes, budget: Budget) -> list[bytes]:

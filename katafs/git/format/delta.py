@@ -7,6 +7,7 @@ insert bytes that follow.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 
 from katafs.git.format.loose import TREE
@@ -174,9 +175,7 @@ def _copies(start: int, size: int) -> list[bytes]:
 
 def _copy(offset: int, size: int) -> bytes:
     """The instruction to copy a part of the base: a byte that says which of 4 + 3 bytes of offset and size follow."""
-    code, numbers = 0x80, b""
-    for bit, byte in enumerate(offset.to_bytes(4, "little") + size.to_bytes(3, "little")):
-        if byte:
-            code |= 1 << bit
-            numbers += bytes((byte,))
-    return bytes((code,)) + numbers
+    low = bool(offset & 0xFF) | bool(offset & 0xFF00) << 1 | bool(offset & 0xFF0000) << 2 | bool(offset >> 24) << 3
+    high = bool(size & 0xFF) | bool(size & 0xFF00) << 1 | bool(size >> 16) << 2
+    numbers = struct.pack("<IHB", offset, size & 0xFFFF, size >> 16).replace(b"\0", b"")
+    return bytes((0x80 | high << 4 | low,)) + numbers

@@ -45,21 +45,20 @@ def parse_tree(data: bytes) -> list[Stored]:
     return entries
 
 
-def every_entry(data: bytes) -> list[TreeEntry]:
+def every_entry(data: bytes) -> list[Stored]:
     """All entries of a tree, also those that git would not write."""
     try:
-        stored = parse_tree(data)
+        return parse_tree(data)
     except ValueError:
-        stored = _odd_entries(data)
-    return [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in stored]
+        return _odd_entries(data)
 
 
 def tree_entries(data: bytes) -> list[TreeEntry]:
     """The entries of a tree that a file system can show: of two of one name the first."""
     first: dict[bytes, TreeEntry] = {}
-    for entry in every_entry(data):
-        if is_component(entry.name):
-            first.setdefault(entry.name, entry)
+    for mode, name, oid in every_entry(data):
+        if is_component(name):
+            first.setdefault(name, TreeEntry(name, int(mode, 8), oid))
     return list(first.values())
 
 

@@ -118,17 +118,15 @@ class Objects:
             return last[1:]
         # no more is inflated than can be paid for
         limit = min(self._largest, self.budget.bytes)
+        if not strictly:
+            # what is packed is found sooner, and hardly ever loose too
+            try:
+                return self.packs.read(oid, limit, look=False)
+            except (KeyError, *DAMAGE):
+                pass
         return self._ask(oid, lambda: self._read(oid, limit, strictly=strictly), limit)
 
     def _read(self, oid: Oid, largest: float, *, strictly: bool = False) -> tuple[int, bytes]:
-        # what is packed is found sooner, and hardly ever loose too
-        if not strictly:
-            try:
-                return self.packs.read(oid, largest, look=False)
-            except LargeObjectError:
-                raise
-            except (KeyError, *DAMAGE):
-                pass
         try:
             return self.loose.read(oid, largest)
         except KeyError:

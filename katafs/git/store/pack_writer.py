@@ -8,6 +8,7 @@ takes twice as long.
 from __future__ import annotations
 
 import hashlib
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -81,23 +82,26 @@ def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
             data = repo.objects.read(oid, kind)
             yield oid, kind, path, data
             try:
-                waiting += reversed(_links(kind, data, path))
+                waiting += reversed(_new_links(kind, data, path, seen))
             except ValueError as error:
                 raise DamagedError(f"{repo.git_dir}: {oid.hex()} is damaged: {error}") from error
 
 
-def _links(kind: int, data: bytes, path: bytes) -> list[tuple[Oid, int, bytes]]:
-    """Id, kind and path of what a commit or a tree refers to."""
+def _new_links(kind: int, data: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
+    """Id, kind and path of what a commit or a tree refers to and is not in ``seen``."""
     if kind == COMMIT:
         tree, parents = commit_links(data)
         return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
-    if kind != TREE:
-        return []
-    return [
-        (entry.oid, TREE, path + entry.name + b"/") if entry.is_tree else (entry.oid, BLOB, path + entry.name)
-        for entry in every_entry(data)
-        if not entry.is_submodule
-    ]
+    found = []
+    for mode, name, oid in every_entry(data) if kind == TREE else ():
+        if oid not in seen:
+            # to git, whatever is neither a tree nor a file is a submodule: nothing to follow
+            bits = int(mode, 8)
+            if stat.S_ISDIR(bits):
+                found.append((oid, TREE, path + name + b"/"))
+            elif stat.S_ISREG(bits) or stat.S_ISLNK(bits):
+                found.append((oid, BLOB, path + name))
+    return found
 
 
 class PackWriter:
