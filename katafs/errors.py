@@ -38,6 +38,10 @@ class DamagedError(KataError):
     errno = errno.EIO
 
 
+class NoEventsError(DamagedError):
+    """A repository that is no kata's: all was read that says so."""
+
+
 class ExhaustedError(KataError):
     """The daemon has reached a limit of the operating system: EMFILE, ENFILE, ENOMEM. Only this request fails."""
 

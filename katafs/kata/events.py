@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from katafs.errors import DamagedError
+from katafs.errors import NoEventsError
 from katafs.git.budget import ROW, Budget
 from katafs.text import is_portable_json, parse_stored, pretty
 
@@ -101,7 +101,7 @@ def time_ns(row: Row) -> int | None:
 def parse_rows(data: bytes) -> StoredRows:
     """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
 
-    Raises `DamagedError` when they are not objects.
+    Raises `NoEventsError` when they are not objects.
     """
     text = data.decode("utf-8", errors="replace").strip()
     is_array = text.startswith("[")
@@ -111,9 +111,9 @@ def parse_rows(data: bytes) -> StoredRows:
         rows: Any = parse_stored(text)
         is_portable = is_array and is_portable_json(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"the stored events are not JSON: {error}") from error
+        raise NoEventsError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise DamagedError("the stored events are not a list of objects")
+        raise NoEventsError("the stored events are not a list of objects")
     return StoredRows(rows, is_portable=is_portable)
 
 

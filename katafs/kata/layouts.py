@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from katafs.errors import DamagedError, ReadOnlyError
+from katafs.errors import NoEventsError, ReadOnlyError
 from katafs.git import GitRepo, Oid, TreeEntry, read_config
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.events import StoredRows, parse_rows
@@ -113,10 +113,6 @@ def rows_blob(root: Root, layout: Layout) -> Oid | None:
 def read_rows(repo: GitRepo, root: Root, layout: Layout) -> StoredRows:
     """The stored rows. Raises `DamagedError` when there are none that can be read."""
     return parse_rows(repo.blob(rows_of(repo, root, layout)))
-
-
-class NoEventsError(DamagedError):
-    """A repository that is no kata's, as far as can be told: all was read that says so."""
 
 
 def rows_of(repo: GitRepo, root: Root, layout: Layout) -> Oid:

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError
+from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import Layout, NoEventsError
+from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
 from katafs.kata.pending import pending_names
 from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
