@@ -179,7 +179,9 @@ def seen(path: Path) -> list[tuple[object, ...]]:
             entry = Path(parent, name)
             status = entry.lstat()
             data = entry.read_bytes() if entry.is_file() and "download" not in entry.parts else b""
-            found.append((str(entry), status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns, data))
+            # locks of tags, which are made after a writer was answered, come and go in the directory of the repository
+            mtime = status.st_mtime_ns if name != ".git" else 0
+            found.append((str(entry), status.st_mode, status.st_uid, status.st_size, mtime, data))
     return sorted(found)
 
 
