@@ -255,7 +255,7 @@ def test_read_in_process(pool: list[Odd], store: Path) -> None:
 
 
 def test_read_from_a_mount(pool: list[Odd], store: Path, tmp_path: Path, fuse: None) -> None:
-    assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(100, 1000), BESIDE_OTHERS))
+    assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(40, 1000), BESIDE_OTHERS))
 
 
 @pytest.mark.slow
