@@ -23,6 +23,7 @@ from pathlib import Path
 from katafs.errors import RaceLostError, StorageError
 from katafs.git.files import is_shared, read_whole
 from katafs.git.format.loose import Oid
+from katafs.git.store.mutex import MUTEX
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def remove_left(git_dir: Path) -> None:
 def _ours(git_dir: Path) -> Iterator[tuple[str, os.stat_result]]:
     """The files that locks of ours are names of, and that they were."""
     for name in os.listdir(git_dir):
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) and name != MUTEX:
             with contextlib.suppress(FileNotFoundError):
                 yield name, os.lstat(git_dir / name)
 

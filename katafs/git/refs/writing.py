@@ -149,12 +149,18 @@ class RefWriter:
     # -- packed-refs
 
     def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
-        """Put references to commits into ``packed-refs``; what is there stays as it is, but for ``replacing``."""
+        """Put references to commits into ``packed-refs``; what is there stays as it is. ``replacing``: but for those
+        that have files which still say so."""
         with storing(PACKED_REFS, self._git_dir):
             with self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
                 before = read_packed(self._git_dir)
                 known = packed_refs.parse(before)
-                new = {name: PackedRef(oid) for name, oid in commits.items()}
+                # who has packed or removed one since it was read did that under this lock
+                new = {
+                    name: PackedRef(oid)
+                    for name, oid in commits.items()
+                    if not replacing or self._is_still(os.fsdecode(name), oid)
+                }
                 lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
                 lock.become(self._git_dir / PACKED_REFS)
             sync_path(self._git_dir)
@@ -205,11 +211,14 @@ class RefWriter:
 
     def _prune(self, name: str, oid: Oid) -> bool:
         with self.locks.held(name, STALE_TAG):
-            reference = read_reference(self._git_dir, name)
-            if reference is None or reference.oid != oid:
+            if not self._is_still(name, oid):
                 return False
             (self._git_dir / name).unlink()
             return True
+
+    def _is_still(self, name: str, oid: Oid) -> bool:
+        reference = read_reference(self._git_dir, name)
+        return reference is not None and reference.oid == oid
 
     # -- HEAD
 
