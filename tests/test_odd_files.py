@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from katafs.git import GitRepo
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.new_pack import let_go, remove_left_behind, store_pack
+from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 
@@ -69,6 +72,27 @@ def test_a_mark_without_end(kata: Path) -> None:
     let_go(directory / "pack-0.pack")
     remove_left_behind(directory)
     assert len(list(directory.glob("*.keep"))) == 2, "they are somebody's"
+
+
+def test_a_pack_by_many_names(kata: Path) -> None:
+    """An owner who links it a hundred times, at no cost, does not have all of them read into memory at once."""
+    directory = kata / ".git/objects/pack"
+    data = random.Random(1).randbytes((1 << 20) - 1000)
+    first = store_pack(directory, {object_id(BLOB, data): (BLOB, data)})
+    let_go(first)
+    for number in range(99):
+        for suffix in (".pack", ".idx"):
+            os.link(first.with_suffix(suffix), directory / f"{WITHOUT_DELTAS}{number:030x}{suffix}")
+    tracemalloc.start()
+    try:
+        assert 2 < merge_packs(directory) < 100
+        assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    finally:
+        tracemalloc.stop()
+    while merge_packs(directory):
+        pass
+    assert len(list(directory.glob("*.pack"))) < MOST_SMALL
+    assert git(kata, "cat-file", "blob", object_id(BLOB, data).hex()) == data
 
 
 def test_marks_of_who_died(kata: Path) -> None:
