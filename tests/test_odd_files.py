@@ -21,6 +21,7 @@ from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.merging import MOST_SMALL, merge_packs
 from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
+from katafs.git.store.old_packs import remove_midx
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 
@@ -93,6 +94,23 @@ def test_a_pack_by_many_names(kata: Path) -> None:
         pass
     assert len(list(directory.glob("*.pack"))) < MOST_SMALL
     assert git(kata, "cat-file", "blob", object_id(BLOB, data).hex()) == data
+
+
+def test_layers_of_an_index_that_are_none(kata: Path, tmp_path: Path) -> None:
+    """Who may write to the pack directory, and is not the owner, has nobody's files removed by the daemon."""
+    directory = kata / ".git/objects/pack"
+    layers = directory / "multi-pack-index.d"
+    for where in (tmp_path / "elsewhere", layers):
+        where.mkdir()
+        for name in ("mine.txt", "multi-pack-index-chain"):
+            (where / name).touch()
+        if where != layers:
+            layers.symlink_to(where)
+        remove_midx(directory)
+        assert (where / "mine.txt").exists()
+        assert (where / "multi-pack-index-chain").exists() == (where != layers)
+        if where != layers:
+            layers.unlink()
 
 
 def test_marks_of_who_died(kata: Path) -> None:
