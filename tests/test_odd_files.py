@@ -22,6 +22,7 @@ from katafs.git.refs.writing import RefWriter
 from katafs.git.store.merging import MOST_SMALL, merge_packs
 from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
 from katafs.git.store.old_packs import remove_midx
+from katafs.kata.commit import set_option
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 
@@ -94,6 +95,19 @@ def test_a_pack_by_many_names(kata: Path) -> None:
         pass
     assert len(list(directory.glob("*.pack"))) < MOST_SMALL
     assert git(kata, "cat-file", "blob", object_id(BLOB, data).hex()) == data
+
+
+def test_logs_that_are_elsewhere(kata: Path, tmp_path: Path) -> None:
+    """Nothing is written by way of a link: a line more, and a ``HEAD`` is none."""
+    shutil.rmtree(kata / ".git/logs", ignore_errors=True)
+    (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")
+    (kata / ".git/logs").symlink_to(tmp_path)
+    set_option(kata, "AbCdEf", "theme", "dark")
+    assert (tmp_path / "HEAD").read_text() == "ref: refs/heads/main\n"
+    assert not (tmp_path / "refs").exists()
+    (kata / ".git/logs").unlink()
+    set_option(kata, "AbCdEf", "theme", "light")
+    assert (kata / ".git/logs/HEAD").read_bytes().count(b"\n") == 1
 
 
 def test_layers_of_an_index_that_are_none(kata: Path, tmp_path: Path) -> None:

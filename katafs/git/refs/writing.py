@@ -86,6 +86,9 @@ class RefWriter:
                 is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
+                # by way of a link it may be the HEAD of another repository
+                if os.path.realpath(path) != f"{self._repo.objects.real_git_dir}/logs/{name}":
+                    continue
                 make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 fd = os.open(path, flags, 0o644)
