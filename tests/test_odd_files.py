@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
 import shutil
+import socket
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -20,9 +22,11 @@ from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
 from katafs.git.store.old_packs import remove_midx
 from katafs.kata.commit import set_option
+from katafs.kata.fsck.kata import check_kata
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 
@@ -95,6 +99,23 @@ def test_a_pack_by_many_names(kata: Path) -> None:
         pass
     assert len(list(directory.glob("*.pack"))) < MOST_SMALL
     assert git(kata, "cat-file", "blob", object_id(BLOB, data).hex()) == data
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):
+        one.bind(path.name)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere"), _socket])
+def test_what_has_the_name_of_a_lock(kata: Path, make: Callable[[Path], None]) -> None:
+    """Nobody is kept from writing, nor from looking for what is wrong."""
+    (kata / ".git" / MUTEX).unlink(missing_ok=True)
+    make(kata / ".git" / MUTEX)
+    (kata / ".git/refs/heads/main.lock").mkdir()
+    os.utime(kata / ".git/refs/heads/main.lock", (0, 0))
+    set_option(kata, "AbCdEf", "theme", "dark")
+    assert assert_sound(kata) == 0
+    assert {found.code for found in check_kata(kata, "AbCdEf")} <= {"odd-file"}
 
 
 def test_logs_that_are_elsewhere(kata: Path, tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ class RefLocks:
     def _remove(self, lock: Path, status: os.stat_result) -> None:
         """Remove a lock, and no other that has come to have its name."""
         aside = self._git_dir / f"{_PREFIX}{secrets.token_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):
+        # one that is a directory, which nobody makes who means it, is only put aside
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.rename(lock, aside)
             if not os.path.samestat(os.lstat(aside), status):
                 with contextlib.suppress(FileExistsError):
@@ -188,7 +189,7 @@ class HeldLock:
 def remove_left(git_dir: Path) -> None:
     """Remove the files of writers of ours that died. To be called by who is alone. Raises OSError."""
     for name, _ in _ours(git_dir):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(git_dir / name)
 
 
