@@ -110,6 +110,23 @@ def test_a_history_that_is_too_long_for_that(kata: Path, monkeypatch: pytest.Mon
     assert synced == [None]
 
 
+def test_very_many_packs(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every object is looked for in each of them: that took minutes, in which others could not record."""
+    directory = kata / ".git/objects/pack"
+    for index in (2, 3):
+        commit_by_git(kata, "config/theme", f"{index}\n")
+        monkeypatch.setattr(durable, "_MOST", 20)
+        synced: list[None] = []
+        monkeypatch.setattr(os, "sync", lambda said=synced: said.append(None))
+        record(kata, "AbCdEf", act(index))
+        assert synced == [None] * (index - 2)
+        first = min(directory.glob("*.pack"))
+        for number in range(300 * (index == 2)):
+            for suffix in (".pack", ".idx"):
+                os.link(first.with_suffix(suffix), directory / f"pack-{number:040x}{suffix}")
+    assert git(kata, "show", "main:files/a.txt") == b"3\n"
+
+
 def test_damage_below_keeps_nobody_from_recording(kata: Path) -> None:
     theirs = commit_by_git(kata, "x.txt", "x\n")
     blob = git(kata, "rev-parse", "main:x.txt").decode().strip()

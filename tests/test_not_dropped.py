@@ -15,8 +15,11 @@ import pytest
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
 from katafs.git.format.loose import BLOB, object_id
+from katafs.git.refs import locks
 from katafs.git.refs.locks import STALE_TAG, RefLocks
 from katafs.git.refs.reading import MAIN, References
+from katafs.git.refs.writing import RefWriter
+from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
@@ -201,3 +204,32 @@ def test_a_lock_that_somebody_took_away(store: Path, monkeypatch: pytest.MonkeyP
     os.close(theirs[0])
     wait_until(lambda: not os.path.lexists(lock), "their end")
     assert assert_sound(path) == 1
+
+
+def test_the_lock_of_the_repository_stays(store: Path) -> None:
+    """Who clears up after a merge has that lock himself: without the file another could take it, too."""
+    path = make_kata(store, "AbCdEf")
+    record(path, "AbCdEf", act(1, "1\n"))
+    before = os.lstat(path / ".git" / MUTEX)
+    (path / ".git/.katafs-0123456789abcdef").touch()
+    for index in range(2, 18):
+        record(path, "AbCdEf", act(index, f"{index}\n"))
+    assert os.listdir(path / ".git").count(".katafs-0123456789abcdef") == 0, "packs were not merged"
+    assert os.path.samestat(os.lstat(path / ".git" / MUTEX), before)
+
+
+def test_a_tag_that_is_removed_while_tags_wait_to_be_packed(store: Path) -> None:
+    """It was read before ``packed-refs`` could be locked, and is not made again."""
+    path = make_kata(store, "AbCdEf")
+    record(path, "AbCdEf", act(1, "1\n"))
+    git(path, "tag", "mine")
+    lock = path / ".git/packed-refs.lock"
+    lock.touch()
+    packing = threading.Thread(target=RefWriter(GitRepo(path)).pack_tags)
+    packing.start()
+    wait_until(lambda: os.fspath(lock) in locks._seen, "who waits for the lock")
+    (path / ".git/refs/tags/mine").unlink()
+    lock.unlink()
+    packing.join()
+    assert git(path, "tag").split() == [b"0", b"1"]
+    assert not list((path / ".git/refs/tags").iterdir())

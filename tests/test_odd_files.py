@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
 import shutil
+import socket
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,12 @@ from katafs.git import GitRepo
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.new_pack import let_go, remove_left_behind, store_pack
+from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.store.mutex import MUTEX
+from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
+from katafs.git.store.old_packs import remove_midx
+from katafs.kata.commit import set_option
+from katafs.kata.fsck.kata import check_kata
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 
 
@@ -69,6 +78,74 @@ def test_a_mark_without_end(kata: Path) -> None:
     let_go(directory / "pack-0.pack")
     remove_left_behind(directory)
     assert len(list(directory.glob("*.keep"))) == 2, "they are somebody's"
+
+
+def test_a_pack_by_many_names(kata: Path) -> None:
+    """An owner who links it a hundred times, at no cost, does not have all of them read into memory at once."""
+    directory = kata / ".git/objects/pack"
+    data = random.Random(1).randbytes((1 << 20) - 1000)
+    first = store_pack(directory, {object_id(BLOB, data): (BLOB, data)})
+    let_go(first)
+    for number in range(99):
+        for suffix in (".pack", ".idx"):
+            os.link(first.with_suffix(suffix), directory / f"{WITHOUT_DELTAS}{number:030x}{suffix}")
+    tracemalloc.start()
+    try:
+        assert 2 < merge_packs(directory) < 100
+        assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    finally:
+        tracemalloc.stop()
+    while merge_packs(directory):
+        pass
+    assert len(list(directory.glob("*.pack"))) < MOST_SMALL
+    assert git(kata, "cat-file", "blob", object_id(BLOB, data).hex()) == data
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):
+        one.bind(path.name)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere"), _socket])
+def test_what_has_the_name_of_a_lock(kata: Path, make: Callable[[Path], None]) -> None:
+    """Nobody is kept from writing, nor from looking for what is wrong."""
+    (kata / ".git" / MUTEX).unlink(missing_ok=True)
+    make(kata / ".git" / MUTEX)
+    (kata / ".git/refs/heads/main.lock").mkdir()
+    os.utime(kata / ".git/refs/heads/main.lock", (0, 0))
+    set_option(kata, "AbCdEf", "theme", "dark")
+    assert assert_sound(kata) == 0
+    assert {found.code for found in check_kata(kata, "AbCdEf")} <= {"odd-file"}
+
+
+def test_logs_that_are_elsewhere(kata: Path, tmp_path: Path) -> None:
+    """Nothing is written by way of a link: a line more, and a ``HEAD`` is none."""
+    shutil.rmtree(kata / ".git/logs", ignore_errors=True)
+    (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")
+    (kata / ".git/logs").symlink_to(tmp_path)
+    set_option(kata, "AbCdEf", "theme", "dark")
+    assert (tmp_path / "HEAD").read_text() == "ref: refs/heads/main\n"
+    assert not (tmp_path / "refs").exists()
+    (kata / ".git/logs").unlink()
+    set_option(kata, "AbCdEf", "theme", "light")
+    assert (kata / ".git/logs/HEAD").read_bytes().count(b"\n") == 1
+
+
+def test_layers_of_an_index_that_are_none(kata: Path, tmp_path: Path) -> None:
+    """Who may write to the pack directory, and is not the owner, has nobody's files removed by the daemon."""
+    directory = kata / ".git/objects/pack"
+    layers = directory / "multi-pack-index.d"
+    for where in (tmp_path / "elsewhere", layers):
+        where.mkdir()
+        for name in ("mine.txt", "multi-pack-index-chain"):
+            (where / name).touch()
+        if where != layers:
+            layers.symlink_to(where)
+        remove_midx(directory)
+        assert (where / "mine.txt").exists()
+        assert (where / "multi-pack-index-chain").exists() == (where != layers)
+        if where != layers:
+            layers.unlink()
 
 
 def test_marks_of_who_died(kata: Path) -> None:

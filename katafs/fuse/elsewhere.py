@@ -175,7 +175,8 @@ class Elsewhere:
     async def _answer(self, question: Question) -> object:
         """The answer, asked for once for all who want it at the same time. Raises what it raises, and `BusyError`."""
         if (refused := self._refused.get(question)) is not None:
-            raise refused
+            # it has the frames of who was told before, and would keep them all
+            raise refused.with_traceback(None)
         if self.waiting >= _MOST_WAITING:
             raise BusyError(f"{self.waiting} questions wait already that take long")
         self.waiting += 1

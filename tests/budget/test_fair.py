@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from katafs.errors import BusyError, HeavyError
+from katafs.errors import BusyError, HeavyError, TooLargeError
+from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, User
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.events import Rows
 from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.store import Store
 from katafs.kata.walk import Walk, join_lists
+from katafs.tree.answers import Question, kata_key
+from katafs.tree.context import Context
+from katafs.tree.tree import Tree
 from tests.budget import large
 from tests.katas import make_kata
 
@@ -72,6 +78,21 @@ def test_too_many_are_told_so() -> None:
             pass
 
     trio.run(run)
+
+
+def test_who_is_refused_again_costs_no_memory(store: Path) -> None:
+    """What is raised again and again would else hold the frames of all who heard of it."""
+    elsewhere = Elsewhere(Tree(Context(Store(store))))
+    error = TooLargeError("it takes too long")
+    elsewhere._refused[Question("tip", kata_key("AbCdEf"))] = error
+
+    async def run() -> None:
+        for _ in range(100):
+            with pytest.raises(TooLargeError):
+                await elsewhere.tip("AbCdEf")
+
+    trio.run(run)
+    assert len(list(traceback.walk_tb(error.__traceback__))) < 10
 
 
 def test_a_walk_goes_on(store: Path) -> None:

@@ -132,9 +132,10 @@ class Packs:
         except KeyError:
             return False
 
-    def refresh(self) -> None:
-        """List the packs that there are now."""
+    def refresh(self) -> int:
+        """List the packs that there are now: how many are looked through."""
         self._look()
+        return len(self._packs)
 
     def readers(self) -> list[PackReader]:
         """All packs that are there now. Raises OSError where they cannot be listed."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from katafs.errors import RaceLostError, StorageError
 from katafs.git.files import is_shared, read_whole
 from katafs.git.format.loose import Oid
+from katafs.git.store.mutex import MUTEX
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ class RefLocks:
     def _remove(self, lock: Path, status: os.stat_result) -> None:
         """Remove a lock, and no other that has come to have its name."""
         aside = self._git_dir / f"{_PREFIX}{secrets.token_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):
+        # one that is a directory, which nobody makes who means it, is only put aside
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.rename(lock, aside)
             if not os.path.samestat(os.lstat(aside), status):
                 with contextlib.suppress(FileExistsError):
@@ -187,14 +189,14 @@ class HeldLock:
 def remove_left(git_dir: Path) -> None:
     """Remove the files of writers of ours that died. To be called by who is alone. Raises OSError."""
     for name, _ in _ours(git_dir):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(git_dir / name)
 
 
 def _ours(git_dir: Path) -> Iterator[tuple[str, os.stat_result]]:
     """The files that locks of ours are names of, and that they were."""
     for name in os.listdir(git_dir):
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) and name != MUTEX:
             with contextlib.suppress(FileNotFoundError):
                 yield name, os.lstat(git_dir / name)
 

@@ -86,6 +86,9 @@ class RefWriter:
                 is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
+                # by way of a link it may be the HEAD of another repository
+                if os.path.realpath(path) != f"{self._repo.objects.real_git_dir}/logs/{name}":
+                    continue
                 make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 fd = os.open(path, flags, 0o644)
@@ -149,12 +152,18 @@ class RefWriter:
     # -- packed-refs
 
     def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
-        """Put references to commits into ``packed-refs``; what is there stays as it is, but for ``replacing``."""
+        """Put references to commits into ``packed-refs``; what is there stays as it is. ``replacing``: but for those
+        that have files which still say so."""
         with storing(PACKED_REFS, self._git_dir):
             with self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
                 before = read_packed(self._git_dir)
                 known = packed_refs.parse(before)
-                new = {name: PackedRef(oid) for name, oid in commits.items()}
+                # who has packed or removed one since it was read did that under this lock
+                new = {
+                    name: PackedRef(oid)
+                    for name, oid in commits.items()
+                    if not replacing or self._is_still(os.fsdecode(name), oid)
+                }
                 lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
                 lock.become(self._git_dir / PACKED_REFS)
             sync_path(self._git_dir)
@@ -205,11 +214,14 @@ class RefWriter:
 
     def _prune(self, name: str, oid: Oid) -> bool:
         with self.locks.held(name, STALE_TAG):
-            reference = read_reference(self._git_dir, name)
-            if reference is None or reference.oid != oid:
+            if not self._is_still(name, oid):
                 return False
             (self._git_dir / name).unlink()
             return True
+
+    def _is_still(self, name: str, oid: Oid) -> bool:
+        reference = read_reference(self._git_dir, name)
+        return reference is not None and reference.oid == oid
 
     # -- HEAD
 

@@ -21,6 +21,8 @@ from katafs.git.store.storing import sync_directory, sync_path
 
 # objects, and bytes of them: beyond it all disks are synced, which is sooner done
 _MOST, _MOST_BYTES = 20_000, 64 << 20
+# each of them is looked for in all packs: of more than so many it is fewer objects
+_PACKS = 32
 
 
 def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
@@ -29,9 +31,12 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
     packs: set[str] = set()
     again: dict[Oid, tuple[int, bytes]] = {}
     size = 0
-    repo.objects.packs.refresh()
+    most = _MOST * _PACKS // max(_PACKS, repo.objects.packs.refresh())
     for count, oid in enumerate(_unsure(repo, tip)):
         stems = repo.objects.packs.holders(oid)
+        if count > most or size > _MOST_BYTES:
+            os.sync()
+            return {}
         if any(_is_ours(stem) for stem in stems):
             continue
         packs.update(stems[:1])
@@ -42,9 +47,6 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
             except DamagedError:
                 # it may only be too large for our memory
                 sync_loose(repo, oid)
-        if count > _MOST or size > _MOST_BYTES:
-            os.sync()
-            return {}
     for stem in packs:
         for suffix in (".pack", ".idx"):
             with contextlib.suppress(FileNotFoundError):

@@ -20,6 +20,8 @@ from katafs.git.store.old_packs import PackFile, pack_files, remove_packs
 #: packs are merged when there are so many that are no larger than `_SMALL_SIZE`
 MOST_SMALL = 16
 _SMALL_SIZE = 1 << 20  # bytes
+# in memory at a time, in bytes, and what an object takes there beside its entry; the rest are merged next time
+_MOST_BYTES, _OBJECT = 32 << 20, 400
 
 
 def merge_packs(directory: Path) -> int:
@@ -36,7 +38,12 @@ def merge_packs(directory: Path) -> int:
     if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in os.listdir(directory)) < MOST_SMALL:
         return 0
     ours = [pack for pack in pack_files(directory) if pack.path.name.startswith(WITHOUT_DELTAS)]
-    contents = {pack: entries for pack in ours if _may_go(pack) and (entries := _whole_entries(pack))}
+    contents: dict[PackFile, list[tuple[Oid, bytes]]] = {}
+    size = 0
+    for pack in ours:
+        if size < _MOST_BYTES and _may_go(pack) and (entries := _whole_entries(pack)):
+            contents[pack] = entries
+            size += pack.size + _OBJECT * len(entries)
     if len(contents) < MOST_SMALL // 2:
         return 0
     merged = {oid: entry for entries in contents.values() for oid, entry in entries}

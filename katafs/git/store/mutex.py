@@ -20,7 +20,8 @@ from katafs.errors import StorageError
 MUTEX = ".katafs-mutex"
 # what flock(2) says on a file system that has no locks
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_NOT_MADE = (errno.EROFS, errno.EACCES, errno.EPERM)
+# the last three: something else has that name
+_NOT_MADE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.01  # seconds
 
 

@@ -73,7 +73,9 @@ def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
 
 def midx_files(directory: Path) -> list[Path]:
     """A multi-pack-index, or the layers of one, and what was made of it, in the order in which they are removed."""
-    layers = sorted((directory / f"{_MIDX}.d").glob("*"))
+    chained = directory / f"{_MIDX}.d"
+    # a link may lead to files that have nothing to do with it
+    layers = [] if chained.is_symlink() else sorted(chained.glob(f"{_MIDX}-*"))
     chain = [path for path in layers if path.name == f"{_MIDX}-chain"]
     made = sorted(directory.glob(f"{_MIDX}-*"))
     return [path for path in (directory / _MIDX, *chain, *made, *layers) if os.path.lexists(path)]
