@@ -54,6 +54,16 @@ def test_an_id_ends_where_it_ends(kata: Path, glued: bytes) -> None:
         GitRepo(kata).main()
 
 
+def test_zeros_are_no_id(kata: Path) -> None:
+    """git says that such a reference is broken, and shows nothing of ``packed-refs`` in its place."""
+    git(kata, "pack-refs", "--all", "--no-prune")
+    for name in ("heads/main", "tags/1"):
+        (kata / ".git/refs" / name).write_bytes(b"0" * 40 + b"\n")
+    assert GitRepo(kata).tag(1) is None
+    with pytest.raises(DamagedError):
+        GitRepo(kata).main()
+
+
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_an_id_in_capitals(kata: Path, is_packed: bool) -> None:
     if is_packed:

@@ -27,6 +27,7 @@ _ID = re.compile(rb"([0-9a-fA-F]{40})\s*")
 _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 # an id at the start of a file, as git reads it
 _START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
+_ZERO = bytes(20)
 _MOST_BYTES, _DEEPEST = 4096, 16
 # references that are names of others, one after the other (git: 5)
 _SYMBOLIC_STEPS = 5
@@ -72,8 +73,9 @@ class References:
             raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
         if fd is None:
             return self._packed(name.encode())
-        if found := _START.match(text):
-            return bytes.fromhex(found[1].decode())
+        # zeros are what git writes of a reference that is not there, and nobody's commit
+        if (found := _START.match(text)) and (oid := bytes.fromhex(found[1].decode())) != _ZERO:
+            return oid
         if left and (symbolic := _SYMBOLIC.fullmatch(text)):
             return self._get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
