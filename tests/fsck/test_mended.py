@@ -148,7 +148,7 @@ def append(file: Path, data: bytes) -> None:
 
 
 def ensured(file: Path) -> Path:
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
@@ -159,6 +159,32 @@ def test_a_hazard_is_found_and_mended(kata: Path, harm: str) -> None:
     damage(kata)
     make_old(kata)
     assert_mended(kata, before, code)
+
+
+@pytest.mark.parametrize("name", ["refs/heads/main", "HEAD"])
+def test_a_log_of_commits_that_are_gone(kata: Path, name: str) -> None:
+    """After a power cut the line of a commit of git's may be all that is left of it."""
+    before = references(kata)
+    tip = git(kata, "rev-parse", "main").decode().strip()
+    log = ensured(kata / ".git/logs" / name)
+    good = (log.read_text() if log.exists() else "") + f"{'0' * 40} {tip} a <a@b> 1 +0000\t\n"
+    log.write_text(f"{good}{tip} {NOWHERE} a <a@b> 1 +0000\tcommit: lost\n")
+    make_old(kata)
+    assert_mended(kata, before, "stale-file")
+    assert log.read_text() == good
+
+
+def test_a_log_of_another_repository_is_left(store: Path) -> None:
+    """A link may lead there."""
+    kata, other = copy_kata("native", store), store.parent / "other"
+    log = other / "logs/refs/heads/main"
+    log.parent.mkdir(parents=True)
+    log.write_text(text := f"{NOWHERE} {NOWHERE} a <a@b> 1 +0000\t\n")
+    shutil.rmtree(kata / ".git/logs", ignore_errors=True)
+    (kata / ".git/logs").symlink_to(other / "logs")
+    make_old(kata)
+    check(kata, repair=True)
+    assert log.read_text() == text
 
 
 @pytest.mark.parametrize("name", LOCKED)

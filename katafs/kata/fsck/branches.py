@@ -10,13 +10,14 @@ from functools import partial
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
-from katafs.git.files import open_plain
+from katafs.git.files import open_plain, read_whole
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.storing import make_parents
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
+from katafs.kata.fsck.keeping import replace_file
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
@@ -24,7 +25,8 @@ _STRAY = re.compile(r"refs/heads/[0-9A-Za-z]{8}")
 # the log of a reference: git's gitrepository-layout
 _MOST_HEADS = 100
 _LOG_END = 1 << 16  # bytes
-_REFLOG_LINE = re.compile(rb"[0-9a-f]{40} ([0-9a-f]{40}) ")
+_REFLOG_LINE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) ")
+_LARGEST_LOG = 16 << 20  # bytes
 
 
 def directories(exam: Examination) -> Iterator[Problem]:
@@ -133,8 +135,8 @@ def _last_logged(exam: Examination) -> Oid | None:
     except OSError:
         return None
     for line in reversed(lines):
-        if (found := _REFLOG_LINE.match(line)) and found[1].strip(b"0"):
-            return bytes.fromhex(found[1].decode())
+        if (found := _REFLOG_LINE.match(line)) and found[2].strip(b"0"):
+            return bytes.fromhex(found[2].decode())
     return None
 
 
@@ -175,6 +177,33 @@ def others(exam: Examination) -> Iterator[Problem]:
     if kept:
         names = ", ".join(printable(name) for name in kept[:5]) + (" …" if len(kept) > 5 else "")
         yield Problem("other-reference", f"{names}: nothing that katafs or saver made", is_note=True)
+
+
+def logs(exam: Examination) -> Iterator[Problem]:
+    """Logs of ``main`` and ``HEAD`` with commits that are not there, which git's fsck calls an error: of a commit that
+    git made before a power cut the line may be on disk, and nothing else."""
+    if exam.main is None:
+        return  # they may say where it was
+    for name in (f"logs/{MAIN}", "logs/HEAD"):
+        path = f"{exam.repo.objects.real_git_dir}/{name}"
+        if os.path.realpath(path) != path:
+            continue  # by way of a link it is another's
+        try:
+            lines = read_whole(path, _LARGEST_LOG).splitlines(keepends=True)
+        except (OSError, ValueError):
+            continue
+        good = [line for line in lines if _is_known(exam.repo, line)]
+        if len(good) < len(lines):
+            steps = [partial(exam.keep, f".git/{name}"), partial(replace_file, exam.git_dir / name, b"".join(good))]
+            message = f".git/{name} names commits that are gone: in {len(lines) - len(good)} of {len(lines)} lines"
+            yield Problem("stale-file", message, each([*steps]))
+
+
+def _is_known(repo: GitRepo, line: bytes) -> bool:
+    found = _REFLOG_LINE.match(line)
+    return found is None or all(
+        not oid.strip(b"0") or bytes.fromhex(oid.decode()) in repo.objects for oid in found.groups()
+    )
 
 
 def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:

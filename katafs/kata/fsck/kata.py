@@ -38,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     packs.beside,
     branches.main,
     branches.others,
+    branches.logs,
     events.readable,
     events.rows,
     events.commits,
