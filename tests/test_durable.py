@@ -10,7 +10,9 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo
-from katafs.git.store import durable
+from katafs.git.format.loose import TREE
+from katafs.git.store import compacting, durable
+from katafs.git.store.compacting import Repack
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_path
 from katafs.kata.commit import record
@@ -172,3 +174,16 @@ def test_a_large_object_of_git_is_synced_as_it_is(kata: Path, monkeypatch: pytes
     monkeypatch.setattr(durable, "sync_path", sync)
     record(kata, "AbCdEf", act(2))
     assert str(kata / ".git/objects" / blob[:2] / blob[2:]) in synced
+
+
+def test_what_git_makes_while_a_compaction_lists_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit may be in the list, and so in the pack, and its tree not: nobody looks below a pack of ours again."""
+    came = commit_by_git(kata, "new.txt", "new\n")
+    repo = GitRepo(kata)
+    late = next(oid for oid in came if repo.objects.kind(oid) == TREE)
+    synced: list[Path] = []
+    monkeypatch.setattr(compacting, "sync_path", synced.append)
+    with Repack(repo) as repack:
+        repack._loose.remove(late)
+        assert repack.write()
+    assert Path(repo.objects.loose.path(late)) in synced

@@ -171,10 +171,14 @@ def test_it_ends_with_its_parent_whoever_it_acts_as(crew: Crew, tmp_path: Path) 
     assert hired(crew).call(print, _death_signals, tmp_path) == [signal.SIGKILL] * 2
 
 
-def test_success_that_was_heard_is_success(recorders: Recorders, store: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("is_crowded", [True, False])
+def test_success_that_was_heard_is_success(
+    recorders: Recorders, store: Path, caplog: pytest.LogCaptureFixture, is_crowded: bool
+) -> None:
     """Whatever goes wrong after that."""
     path = make_kata(store, "AbCdEf")
-    committed = _Told().do(in_a_crowd(recorders), Job(path, "AbCdEf", _record_and_fail, ()))
+    recorders = in_a_crowd(recorders) if is_crowded else recorders
+    committed = _Told().do(recorders, Job(path, "AbCdEf", _record_and_fail, ()))
     assert committed is not None
     assert committed.index == 1
     assert "after it was recorded" in caplog.text

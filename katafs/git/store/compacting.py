@@ -96,8 +96,10 @@ class Repack:
             self._new.writer.add(oid, kind, path, data)
         self._new.finish()
         _check(self._new, wanted)
-        # what commits in a pack of ours reach is on disk (`katafs.git.store.durable`)
-        for left in self._left:
+        # What commits in a pack of ours reach is on disk (`katafs.git.store.durable`): also what git made while its
+        # objects were listed, of which the commit may be in the list, and the tree not.
+        came = [Path(self._repo.objects.loose.path(oid)) for oid in self._repo.objects.loose if oid not in wanted]
+        for left in (*self._left, *came):
             with contextlib.suppress(FileNotFoundError):
                 sync_path(left)
         return True
