@@ -174,9 +174,9 @@ def test_a_log_of_commits_that_are_gone(kata: Path, name: str) -> None:
     assert log.read_text() == good
 
 
-def test_a_log_of_another_repository_is_left(store: Path) -> None:
+def test_a_log_of_another_repository_is_left(store: Path, tmp_path: Path) -> None:
     """A link may lead there."""
-    kata, other = copy_kata("native", store), store.parent / "other"
+    kata, other = copy_kata("native", store), tmp_path / "other"
     log = other / "logs/refs/heads/main"
     log.parent.mkdir(parents=True)
     log.write_text(text := f"{NOWHERE} {NOWHERE} a <a@b> 1 +0000\t\n")

@@ -140,7 +140,8 @@ def another_kind(git_dir: Path, dice: random.Random) -> str:
     if kind == "directory":
         (file / "inside").mkdir(parents=True)
     elif kind.startswith("link"):
-        file.symlink_to({"link": "/etc/passwd", "link to itself": file.name}.get(kind, "/nowhere"))
+        # whatever this test writes next, nobody can write there
+        file.symlink_to({"link": "/proc/version", "link to itself": file.name}.get(kind, "/nowhere"))
     elif kind == "pipe":
         os.mkfifo(file)
     elif kind == "huge":
@@ -162,7 +163,7 @@ def whole_directory(git_dir: Path, dice: random.Random) -> str:
     if kind == "file":
         path.write_bytes(b"file")
     elif kind == "link":
-        path.symlink_to("/etc")
+        path.symlink_to("/proc/tty")
     return f"{kind} {name}"
 
 

@@ -73,7 +73,7 @@ class Forged:
         return self.offset - len(entry)
 
     def write(self, git_dir: Path) -> None:
-        """Write pack and index (version 2), both with the right checksums."""
+        """Write pack and index (version 2), both with the right checksums; not by way of a link that damage made."""
         offset, records, data = 12, [], bytearray(struct.pack(">4sII", b"PACK", 2, len(self._entries)))
         for oid, entry in self._entries:
             records.append((oid, offset, zlib.crc32(entry)))
@@ -87,9 +87,12 @@ class Forged:
         index += struct.pack(f">{len(ids)}I", *[crc for _, _, crc in records])
         index += struct.pack(f">{len(ids)}I", *[at for _, at, _ in records]) + data[-20:]
         stem = git_dir / f"objects/pack/pack-{'0' * 40}"
+        if not stem.parent.resolve().is_relative_to(git_dir.resolve()):
+            return
         stem.parent.mkdir(exist_ok=True)
-        stem.with_suffix(".pack").write_bytes(data)
-        stem.with_suffix(".idx").write_bytes(index + hashlib.sha1(index).digest())
+        for suffix, content in ((".pack", data), (".idx", index + hashlib.sha1(index).digest())):
+            stem.with_suffix(suffix).unlink(missing_ok=True)
+            stem.with_suffix(suffix).write_bytes(content)
 
 
 Forger = Callable[[Forged, bytes, int, bytes, random.Random], None]
