@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from katafs.git.format.loose import Oid
 
@@ -16,6 +16,7 @@ MODE_SYMLINK = 0o120000
 MODE_SUBMODULE = 0o160000
 _ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
 
+_Content = TypeVar("_Content")
 #: mode as it is stored, name, id
 Stored = tuple[bytes, bytes, Oid]
 
@@ -83,6 +84,21 @@ def build_tree(entries: Iterable[Stored]) -> bytes:
     """A tree of these entries, in any order."""
     ordered = sorted(entries, key=lambda entry: entry[1] + b"/" * stat.S_ISDIR(int(entry[0], 8)))
     return b"".join([b"%b %b\0%b" % entry for entry in ordered])
+
+
+def by_directory(
+    paths: Mapping[bytes, _Content],
+) -> tuple[dict[bytes, _Content], dict[bytes, dict[bytes, _Content]]]:
+    """What is at these paths: here, by name; and below, by directory and what is left of the path."""
+    here: dict[bytes, _Content] = {}
+    below: dict[bytes, dict[bytes, _Content]] = {}
+    for path, content in paths.items():
+        first, slash, rest = path.partition(b"/")
+        if slash:
+            below.setdefault(first, {})[rest] = content
+        else:
+            here[first] = content
+    return here, below
 
 
 def is_component(name: bytes) -> bool:

@@ -15,7 +15,7 @@ from katafs.git.format import packed_refs
 from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.format.tree import build_tree
+from katafs.git.format.tree import build_tree, by_directory
 from katafs.git.repo import GitRepo
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.pack_writer import PackWriter
@@ -69,14 +69,8 @@ class ObjectHasher:
         """The id of the tree of files (path → content) below ``path``; None when there are none."""
         if not files:
             return None
-        blobs: dict[bytes, Oid] = {}
-        below: dict[bytes, dict[bytes, bytes]] = {}
-        for name, content in files.items():
-            first, slash, rest = name.partition(b"/")
-            if slash:
-                below.setdefault(first, {})[rest] = content
-            else:
-                blobs[first] = self.blob(path + first, content)
+        here, below = by_directory(files)
+        blobs = {name: self.blob(path + name, content) for name, content in here.items()}
         subtrees = {name: self.file_tree(path + name + b"/", inside) for name, inside in below.items()}
         return self.tree(path, blobs, {name: oid for name, oid in subtrees.items() if oid is not None})
 

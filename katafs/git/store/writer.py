@@ -14,7 +14,7 @@ from typing import Self
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
-from katafs.git.format.tree import build_tree
+from katafs.git.format.tree import build_tree, by_directory
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
@@ -148,14 +148,8 @@ class GitWriter:
         """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
         if not files:
             return None
-        blobs: dict[bytes, Oid] = {}
-        below: dict[bytes, dict[bytes, bytes]] = {}
-        for path, content in files.items():
-            first, slash, rest = path.partition(b"/")
-            if slash:
-                below.setdefault(first, {})[rest] = content
-            else:
-                blobs[first] = self.blob(content)
+        here, below = by_directory(files)
+        blobs = {name: self.blob(content) for name, content in here.items()}
         return self.tree(None, blobs, {name: self.file_tree(inside) for name, inside in below.items()})
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
@@ -165,12 +159,7 @@ class GitWriter:
         would take the place of a directory.
         """
         known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
-        here = {path: blob for path, blob in changes.items() if b"/" not in path}
-        below: dict[bytes, dict[bytes, Oid | None]] = {}
-        for path, blob in changes.items():
-            first, slash, rest = path.partition(b"/")
-            if slash:
-                below.setdefault(first, {})[rest] = blob
+        here, below = by_directory(changes)
         taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
         subtrees: dict[bytes, Oid | None] = {}
         for name, inside in below.items():
