@@ -45,6 +45,18 @@ def commit_by_git(path: Path, name: str, text: str) -> set[bytes]:
     return set(objects(path)) - before
 
 
+def watched_syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths that will have been synced where they are."""
+    synced: list[str] = []
+
+    def sync(path: Path) -> None:
+        synced.append(str(path))
+        sync_path(path)
+
+    monkeypatch.setattr(durable, "sync_path", sync)
+    return synced
+
+
 def objects(path: Path) -> list[bytes]:
     shown = git(path, "cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split()
     return [bytes.fromhex(oid) for oid in shown]
@@ -77,13 +89,7 @@ def test_what_git_packed_is_synced(kata: Path, monkeypatch: pytest.MonkeyPatch) 
     commit_by_git(kata, "config/theme", "dark\n")
     git(kata, "repack", "-adq")
     (pack,) = (kata / ".git/objects/pack").glob("*.pack")
-    synced: list[str] = []
-
-    def sync(path: Path) -> None:
-        synced.append(str(path))
-        sync_path(path)
-
-    monkeypatch.setattr(durable, "sync_path", sync)
+    synced = watched_syncs(monkeypatch)
     record(kata, "AbCdEf", act(2))
     assert sorted(synced) == sorted([str(pack), str(pack.with_suffix(".idx"))])
     record(kata, "AbCdEf", act(3))
@@ -165,13 +171,7 @@ def test_a_large_object_of_git_is_synced_as_it_is(kata: Path, monkeypatch: pytes
     """It is in no memory of ours, and stays a file."""
     commit_by_git(kata, "large.bin", "x" * (18 << 20))
     blob = git(kata, "rev-parse", "main:large.bin").decode().strip()
-    synced: list[str] = []
-
-    def sync(path: Path) -> None:
-        synced.append(str(path))
-        sync_path(path)
-
-    monkeypatch.setattr(durable, "sync_path", sync)
+    synced = watched_syncs(monkeypatch)
     record(kata, "AbCdEf", act(2))
     assert str(kata / ".git/objects" / blob[:2] / blob[2:]) in synced
 

@@ -119,45 +119,40 @@ def alarm(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def wrong_in_process(case: Case) -> Iterator[str]:
+@contextlib.contextmanager
+def telling(found: list[str], what: str) -> Iterator[None]:
+    """Within a minute there is an answer, or an error of ours: whatever else is raised is wrong, and told."""
+    try:
+        with alarm(60):
+            yield
+    except KataError:
+        pass
+    except Exception as error:  # noqa: BLE001 - told
+        found.append(f"{what}: {error!r}")
+
+
+def wrong_in_process(case: Case) -> list[str]:
     """What katafs says of a damaged repository that is neither right nor an error of ours."""
     truth = case.odd.truth
+    found: list[str] = []
     try:
         with alarm(60):
             repo = GitRepo(case.path)
     except KataError:
-        return
+        return found
     dice = dice_of(case.number, "objects")
     for oid in dice.sample(sorted(truth.objects), min(30, len(truth.objects))):
-        kind, data = truth.objects[oid]
-        # whatever else is raised is wrong, too
-        try:
-            with alarm(60):
-                if repo.objects.read_any(oid) != (kind, data):
-                    yield f"object {oid.hex()} has other bytes"
-        except KataError:
-            pass
-        except Exception as error:  # noqa: BLE001 - told
-            yield f"object {oid.hex()}: {error!r}"
-        try:
-            with alarm(60):
-                repo.blob_size(oid)
-        except KataError:
-            pass
-        except Exception as error:  # noqa: BLE001 - told
-            yield f"size of {oid.hex()}: {error!r}"
-    try:
-        with alarm(60):
-            if repo.main() not in (None, truth.main):
-                yield "main is another"
-            list(repo.history(truth.main))
-    except KataError:
-        pass
-    except Exception as error:  # noqa: BLE001 - told
-        yield f"history: {error!r}"
-    for index, oid in truth.tags().items():
-        if repo.tag(index) not in (None, oid):
-            yield f"tag {index} is another"
+        with telling(found, f"object {oid.hex()}"):
+            if repo.objects.read_any(oid) != truth.objects[oid]:
+                found.append(f"object {oid.hex()} has other bytes")
+        with telling(found, f"size of {oid.hex()}"):
+            repo.blob_size(oid)
+    with telling(found, "history"):
+        if repo.main() not in (None, truth.main):
+            found.append("main is another")
+        list(repo.history(truth.main))
+    found += [f"tag {index} is another" for index, oid in truth.tags().items() if repo.tag(index) not in (None, oid)]
+    return found
 
 
 def _read_some(top: bytes) -> None:
