@@ -271,12 +271,18 @@ DEVICE_FOR_ALL = """
     mknod -m 666 "$1/dev/fuse" c 10 229; mount --bind "$1/dev/fuse" /dev/fuse"""
 
 
-def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(cli: CommandLine) -> None:
+@pytest.fixture
+def users(cli: CommandLine) -> CommandLine:
+    """The command line of somebody without privileges, to whom ``mnt`` belongs."""
     if not os.stat("/usr/bin/fusermount3").st_mode & stat.S_ISUID:
         unavailable("fusermount3 is not for everybody here")
     os.chown(cli.directory / "mnt", OTHER, OTHER)
     cli.within_namespace(DEVICE_FOR_ALL, user=True)
-    result = cli.shell(
+    return cli
+
+
+def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(users: CommandLine) -> None:
+    result = users.shell(
         """
         katafs mount store mnt && cat mnt/Ab/Cd/Ef/files/cyber-dojo.sh
         (cd mnt/Ab; katafs umount ..) || katafs umount mnt && katafs umount mnt
@@ -284,19 +290,15 @@ def test_a_user_without_privileges_can_mount_where_the_system_lets_users_mount(c
     )
     assert result.stdout == "pytest\n"
     assert re.sub(r"\d+\)", "…)", result.stderr).splitlines() == [
-        f"katafs: {cli.directory}/mnt is busy: sh (…) works in it, or has a file of it open; {LAZY}",
+        f"katafs: {users.directory}/mnt is busy: sh (…) works in it, or has a file of it open; {LAZY}",
         "katafs: mnt: no katafs is mounted here",
-        f"katafs: {cli.directory}/mnt cannot be mounted: {NOT_FOR_OTHERS}",
+        f"katafs: {users.directory}/mnt cannot be mounted: {NOT_FOR_OTHERS}",
     ]
 
 
-def test_a_user_is_told_as_much_as_root(cli: CommandLine) -> None:
+def test_a_user_is_told_as_much_as_root(users: CommandLine) -> None:
     """Of a mount of his own; and that it is root who installs."""
-    if not os.stat("/usr/bin/fusermount3").st_mode & stat.S_ISUID:
-        unavailable("fusermount3 is not for everybody here")
-    os.chown(cli.directory / "mnt", OTHER, OTHER)
-    cli.within_namespace(DEVICE_FOR_ALL, user=True)
-    result = cli.shell(
+    result = users.shell(
         """
         katafs mount store mnt && katafs status mnt && katafs status --json mnt
         katafs reload mnt; katafs umount mnt; katafs install"""
