@@ -31,6 +31,8 @@ _MOST = 10e6
 # entries of one answer, and seconds after which it is as long as it is
 _MOST_ENTRIES, _SECONDS = 200, 0.5
 _LISTINGS = 8
+# whose first argument is a name in the directory
+_OF_A_CHILD = ("lookup", "creator")
 
 
 class Place(NamedTuple):
@@ -51,7 +53,7 @@ class Question(NamedTuple):
     @property
     def kata_id(self) -> str:
         """The kata that the answer is in; what is not yet a whole id for what is above all katas."""
-        if self.key.kind == PREFIX and len(self.key.kata) == 4 and self.arguments:
+        if self.name in _OF_A_CHILD and self.key.kind == PREFIX and len(self.key.kata) == 4:
             name: bytes = self.arguments[0]
             return self.key.kata + name.decode("ascii", "replace")
         return self.key.kata

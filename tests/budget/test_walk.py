@@ -131,6 +131,17 @@ def test_a_large_repository_with_open(store: Path, mount: MakeMount) -> None:
     check(store, mount, "references", SMALL["references"], ("html", "download", "download.tgz"), "slower")
 
 
+@pytest.mark.parametrize("name", ["events", "references"])
+@pytest.mark.parametrize(("above", "below"), [("", "Ab"), ("Ab", "Cd"), ("Ab/Cd", "Ef")])
+def test_directories_above_one_are_listed(store: Path, mount: MakeMount, name: str, above: str, below: str) -> None:
+    """What a kata is said to be there is asked for elsewhere, too."""
+    SMALL[name](make_kata(store, "AbCdEf", {"a.txt": "hello 2\n", "cyber-dojo.sh": "true\n"}))
+    mounted = mount(store)
+    listed = subprocess.run(["ls", "-l", mounted.path / above], capture_output=True, check=True, text=True)
+    assert listed.stdout.split()[-1] == below
+    assert stats_of(mounted)("katafs_elsewhere_total") or not above.count("/")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_a_huge_repository(store: Path, mount: MakeMount, name: str) -> None:
