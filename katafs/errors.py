@@ -133,7 +133,8 @@ def why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: limits of this process, which say nothing of a file
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def unreadable(message: str, error: BaseException) -> KataError:
@@ -142,7 +143,7 @@ def unreadable(message: str, error: BaseException) -> KataError:
         return ExhaustedError(f"{message}: no memory", errno.ENOMEM)
     number = error.errno if isinstance(error, OSError) else None
     # libgit2 gives the reason in words only
-    number = number or next((each for each in _EXHAUSTED if os.strerror(each) in str(error)), None)
-    if number in _EXHAUSTED:
+    number = number or next((each for each in EXHAUSTED if os.strerror(each) in str(error)), None)
+    if number in EXHAUSTED:
         return ExhaustedError(f"{message}: {os.strerror(number)}", number)
     return DamagedError(f"{message}: {error}")

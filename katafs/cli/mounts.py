@@ -119,7 +119,7 @@ def mount(
     if problem is not None:
         fail(problem)
     if reason and not quiet:
-        click.echo(f"katafs: {options.mountpoint}: {fastopen.LOST}: {reason}", err=True)
+        say(f"{options.mountpoint}: {fastopen.LOST}: {reason}")
     if verbose:
         echo(f"{options.store} is mounted on {options.mountpoint}")
 

@@ -34,7 +34,7 @@ _INTEGER = re.compile(rb"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0
 _UNITS = {b"": 1, b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}
 _TRUE, _FALSE = (b"true", b"yes", b"on"), (b"false", b"no", b"off", b"")
 # extensions of which git in format 0 says that they need format 1
-_SINCE_1 = ("objectformat", "refstorage", "relativeworktrees")
+_SINCE_1 = {"objectformat", "refstorage", "relativeworktrees"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def parse_config(data: bytes) -> RepositoryConfig:
     """What a configuration says of the format of its repository."""
     if len(data) > _LARGEST:
         return RepositoryConfig(f"its .git/config is larger than {_LARGEST >> 10} KiB")
-    version, is_precious, formats, extensions = 0, False, ["sha1"], list[str]()
-    why_not = ""
+    version, is_precious, object_format, why_not = 0, False, "sha1", ""
+    extensions: set[str] = set()
     try:
         for name, value in settings(data):
             if name == "core.repositoryformatversion":
@@ -98,17 +98,17 @@ def parse_config(data: bytes) -> RepositoryConfig:
                 is_precious = _boolean(value)
             elif name.startswith("extensions."):
                 extension = name.removeprefix("extensions.")
-                extensions.append(extension)
+                extensions.add(extension)
                 if extension == "objectformat":
-                    formats.append((value or b"").decode("ascii", "replace"))
+                    object_format = (value or b"").decode("ascii", "replace")
                 why_not = why_not or _refusal(extension, value)
     except ValueError as error:
         return RepositoryConfig(f"its .git/config is none that git reads: {error}")
     if not 0 <= version <= _NEWEST_FORMAT:
         why_not = f"its core.repositoryformatversion is {version}, and katafs knows {_NEWEST_FORMAT}"
-    elif not why_not and version == 0 and (later := set(extensions) & set(_SINCE_1)):
+    elif not why_not and version == 0 and (later := extensions & _SINCE_1):
         why_not = f"its extension {min(later)} needs core.repositoryformatversion 1, so that git refuses it"
-    return RepositoryConfig(why_not, is_precious, formats[-1])
+    return RepositoryConfig(why_not, is_precious, object_format)
 
 
 def settings(data: bytes) -> Iterator[tuple[str, bytes | None]]:

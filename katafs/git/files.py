@@ -10,8 +10,6 @@ from functools import lru_cache
 _TRIES = 3
 # what the kernel adds to the path of a file that was removed, or replaced, after it was opened
 _GONE = " (deleted)"
-#: limits of this process, which say nothing of a file
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: what opening, or reading on, says of a file that is gone; the last of one that another host removed
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 # file systems that only this host writes to (as /proc/self/mountinfo names them)

@@ -6,7 +6,6 @@ spelling, a git directory inside) is not in the work tree, so that `git status` 
 
 from __future__ import annotations
 
-import stat
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,10 @@ from typing import NamedTuple
 
 from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
+from katafs.git.format import packed_refs
+from katafs.git.format.packed_refs import PackedRef
 from katafs.git.format.work_tree import index_file
+from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
 from katafs.git.store.pack_writer import write_pack
 from katafs.git.store.whole_pack import whole_pack
 from katafs.kata.listing import MAX_PATHS
@@ -50,7 +52,6 @@ _ATTRIBUTES = b"""\
 # Remove this file to use your own .gitattributes.
 * -text -ident !eol !filter !working-tree-encoding !diff !merge
 """
-_PACKED_REFS_HEADER = b"# pack-refs with: peeled fully-peeled sorted \n"
 _EMPTY_DIRECTORIES = (b".git/refs/heads", b".git/refs/tags")
 
 
@@ -105,17 +106,16 @@ def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Ext
         pack = write_pack(repo, tip.oid, file.file)
         file.grow(pack.size)
     pack_path = f".git/objects/pack/pack-{pack.name}".encode()
-    refs = {"refs/heads/main": tip.oid}
+    refs = {MAIN.encode(): PackedRef(tip.oid)}
     for index, tag in tip.tags.items():
         # a tag of its own, or none
         oid = tag if tag in pack.commits else repo.commit_of_event(tip.oid, index).oid
         if oid in pack.commits:
-            refs[f"refs/tags/{index}"] = oid
-    lines = [f"{oid.hex()} {ref}\n".encode() for ref, oid in sorted(refs.items())]
+            refs[b"refs/tags/%d" % index] = PackedRef(oid)
     small = {
         pack_path + b".idx": pack.idx,
-        b".git/packed-refs": _PACKED_REFS_HEADER + b"".join(lines),
-        b".git/HEAD": b"ref: refs/heads/main\n",
+        b".git/packed-refs": packed_refs.build(refs),
+        b".git/HEAD": HEAD_OF_MAIN,
         b".git/config": _CONFIG,
         b".git/info/attributes": _ATTRIBUTES,
     }
@@ -165,7 +165,7 @@ def _work_files(repo: GitRepo, root: Oid) -> Iterator[tuple[bytes, int, Oid]]:
                 continue
             if entry.is_tree:
                 trees.append((path + b"/", entry.oid))
-            elif stat.S_ISREG(entry.mode) or stat.S_ISLNK(entry.mode):
+            elif not entry.is_submodule:
                 yield path, entry.mode, entry.oid
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
 from katafs.git.budget import PATH
+from katafs.git.format.tree import MODE_TREE
 
 # A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
 MAX_PATHS = 100_000
 MAX_DEPTH = 64
 
 
+def directories_of(files: Iterable[bytes]) -> set[bytes]:
+    """The paths of all directories that files at these paths are in."""
+    return {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+
+
 def count_paths(files: Collection[bytes]) -> int:
     """How many paths a `Listing` of these files has, with the directories that they need."""
-    return len(files) + len({path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F})
+    return len(files) + len(directories_of(files))
 
 
 class Listing:
@@ -30,7 +36,7 @@ class Listing:
 
     def __init__(self, repo: GitRepo, tree: Oid | None, *, tolerant: bool = False) -> None:
         self.paths: list[bytes] = [b""]
-        self.entries: list[TreeEntry] = [TreeEntry(b"", 0o040000, tree or b"")]
+        self.entries: list[TreeEntry] = [TreeEntry(b"", MODE_TREE, tree or b"")]
         self._children: dict[int, list[int]] = {0: []}
         self._positions: dict[bytes, int] | None = None
         self._tolerant = tolerant

@@ -12,7 +12,7 @@ from katafs.errors import InvalidError, TooLargeError
 from katafs.git import is_component
 from katafs.kata.ids import is_kata_id
 from katafs.kata.kinds import Kind
-from katafs.kata.listing import MAX_DEPTH, MAX_PATHS
+from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, directories_of
 from katafs.kata.names import is_git_name
 from katafs.text import compact, parse_strict
 
@@ -211,7 +211,7 @@ def parse_files(value: Any) -> Mapping[bytes, Text]:
     if not isinstance(value, dict):
         raise InvalidError("files is not an object")
     files = {check_path(name): _parse_text(f"file {name!r}")(item) for name, item in value.items()}
-    directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+    directories = directories_of(files)
     if len(files) + len(directories) > MAX_PATHS:
         raise InvalidError(f"there are more than {MAX_PATHS} files and directories")
     for path in files:

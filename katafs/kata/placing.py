@@ -9,7 +9,6 @@ Nothing is read from or written to a repository here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from katafs.errors import InvalidError, LateError, TooLargeError
 from katafs.kata.events import Row
 from katafs.kata.kinds import Kind
-from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, Listing, count_paths
+from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, Listing, count_paths, directories_of
 from katafs.kata.message import Act, Text
 
 MOST_SKIPPED = 1_000
@@ -89,7 +88,7 @@ def check_files(act: Act, before: Set[bytes]) -> None:
         if path in files:
             raise InvalidError(f"{act.summary[made]!r} is there already")
         rest = files - {act.name("old_filename")} if act.kind is Kind.FILE_RENAME else files
-        above = {path[: slash.start()] for slash in re.finditer(b"/", path)}
+        above = directories_of([path])
         if len(files) + len(above) >= MAX_PATHS // MAX_DEPTH and count_paths(files | {path}) > MAX_PATHS:
             raise TooLargeError(f"there would be more than {MAX_PATHS} files and directories")
         if above & rest or any(other.startswith(path + b"/") for other in rest):

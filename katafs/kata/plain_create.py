@@ -73,9 +73,7 @@ def write_plain(
     raise ReadOnlyError(f"{os.fsdecode(name)} is there, and does not change")
 
 
-def _write_new(
-    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None = None
-) -> None:
+def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None) -> None:
     """Write to a file of a new kata, unless what it then says cannot become one: that is refused, whole.
 
     Raises `ReadOnlyError`, and takes the files away, for a manifest of another version; `InvalidError`, and empties the
@@ -171,9 +169,7 @@ def _undo(path: Path, names: Sequence[bytes], undo: Callable[[bytes], None]) -> 
         sync_directory(path)
 
 
-def set_plain_option(
-    path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None = None
-) -> Committed | None:
+def set_plain_option(path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None) -> Committed | None:
     """Set an option as its file says: what follows the last newline."""
     value = data.decode("utf-8", "replace").rpartition("\n")[2]
     return set_option(path, kata_id, name, value, announce=announce, is_shown=True)
@@ -190,8 +186,6 @@ def _is_whole(path: Path, kata_id: str) -> bool:
 
 
 def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
-    if offset + len(data) > LARGEST:
-        raise TooLargeError(f"{os.fsdecode(name)} has {LARGEST >> 20} MiB at most")
     try:
         with acting_as_owner(path):
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

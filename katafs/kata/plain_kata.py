@@ -14,7 +14,7 @@ from typing import Any
 from katafs.errors import DamagedError, InvalidError, NotFoundError
 from katafs.kata.events import Row, time_of_ns
 from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.listing import MAX_PATHS
+from katafs.kata.listing import MAX_PATHS, directories_of
 from katafs.kata.message import check_path
 from katafs.kata.placing import MOST_SKIPPED
 from katafs.kata.plain_files import event_indexes, mtime_ns, plain_version, read_file
@@ -179,7 +179,7 @@ def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mappin
             files[check_path(name)] = _text(index, name, value, problems)
         except (InvalidError, UnicodeEncodeError) as error:
             problems.append(f"event {index}: {error}")
-    directories = {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
+    directories = directories_of(files)
     if len(files) + len(directories) > MAX_PATHS:
         problems.append(f"event {index}: there are more than {MAX_PATHS} files and directories")
     for path in directories & files.keys():

@@ -38,28 +38,44 @@ class Recorders:
 
     def do(self, job: Job, announce: Announce, landed: Landed) -> Committed | None:
         """Do a job. Returns, and raises, what it does; what it is to call is called in this thread."""
+        moved: list[Committed] = []
+
+        def hear(committed: Committed) -> None:
+            moved.append(committed)
+            landed(committed)
+
+        try:
+            return self._do(job, announce, hear, moved)
+        except Exception:
+            if not moved:
+                raise
+            # what failed after it was recorded is nobody's loss, and who hears of it would send it again
+            log.exception("kata %s: after it was recorded", job.kata_id)
+            return moved[-1]
+
+    def _do(self, job: Job, announce: Announce, landed: Landed, moved: list[Committed]) -> Committed | None:
         if not self._is_crowded():
-            return _do_here(job, announce, landed)
+            return job(announce, landed)
         worker = self._crew.take()
         if worker is None and self._here.acquire(blocking=False):
             # one at a time, lest readers wait until there are processes
             try:
-                return _do_here(job, announce, landed)
+                return job(announce, landed)
             finally:
                 self._here.release()
         worker = worker or self._crew.take(_PATIENCE)
         if worker is None:
-            return _do_here(job, announce, landed)
-        return self._send(worker, job, announce, landed)
+            return job(announce, landed)
+        return self._send(worker, job, announce, landed, moved)
 
-    def _send(self, worker: Worker, job: Job, announce: Announce, landed: Landed) -> Committed | None:
+    def _send(
+        self, worker: Worker, job: Job, announce: Announce, landed: Landed, moved: list[Committed]
+    ) -> Committed | None:
         """Have it done in another process."""
         announced: list[Oid] = []
-        moved: list[Committed] = []
 
         def hear(what: Oid | Committed) -> None:
             if isinstance(what, Committed):
-                moved.append(what)
                 landed(what)
             else:
                 announced.append(what)
@@ -73,11 +89,7 @@ class Recorders:
                 # the next writer makes the tags
                 return moved[-1]
             recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
-            return recorded if recorded is not None else _do_here(job, announce, landed)
-        except Exception as error:
-            if moved:
-                return _recorded(job, moved, error)
-            raise
+            return recorded if recorded is not None else job(announce, landed)
         finally:
             self._crew.give_back(worker)
 
@@ -90,28 +102,6 @@ class Recorders:
         with self._lock:
             self._begun.append(now)
             return len(self._begun) == _CROWD and now - self._begun[0] < _SECOND
-
-
-def _do_here(job: Job, announce: Announce, landed: Landed) -> Committed | None:
-    """In this process."""
-    moved: list[Committed] = []
-
-    def hear(committed: Committed) -> None:
-        moved.append(committed)
-        landed(committed)
-
-    try:
-        return job(announce, hear)
-    except Exception as error:
-        if moved:
-            return _recorded(job, moved, error)
-        raise
-
-
-def _recorded(job: Job, moved: list[Committed], error: Exception) -> Committed:
-    """What failed after it was recorded is nobody's loss, and who hears of it would send it again."""
-    log.error("kata %s: after it was recorded", job.kata_id, exc_info=error)
-    return moved[-1]
 
 
 def _do(say: Say, job: Job) -> Committed | None:

@@ -16,7 +16,7 @@ import trio
 
 from katafs.fuse import fastopen
 
-FAST = fastopen.load()
+fastopen.load()
 
 import pyfuse3  # noqa: E402 - only after the library
 

@@ -22,11 +22,11 @@ from katafs.git.format.tree import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, M
 from katafs.git.repo import GitRepo
 
 # git's diff.renameLimit: when more pairs than its square are left to compare, only exact renames are found.
-RENAME_LIMIT = 1000
+_RENAME_LIMIT = 1000
 
 # Larger or deeper trees katafs does not show either (kata.listing)
-MAX_PATHS = 100_000
-MAX_DEPTH = 64
+_MAX_PATHS = 100_000
+_MAX_DEPTH = 64
 
 _KIND = 0o170000
 _LENGTHS = b" " + string.ascii_letters.swapcase().encode()
@@ -114,7 +114,7 @@ def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: in
     todo = [(b"", was, now)]
     for prefix, was_tree, now_tree in todo:
         # Ten small trees can stand for 10^10 paths.
-        if len(todo) + len(deltas) > MAX_PATHS or prefix.count(b"/") > MAX_DEPTH:
+        if len(todo) + len(deltas) > _MAX_PATHS or prefix.count(b"/") > _MAX_DEPTH:
             raise DamagedError(f"{repo.git_dir}: the trees are too large or too deep to be compared")
         old, new = _entries(repo, was_tree), _entries(repo, now_tree)
         for name in old.keys() | new.keys():
@@ -208,7 +208,7 @@ def _file_deltas(old: Side | None, new: Side | None) -> list[Delta]:
 def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:
     """How libgit2 shall look for renames. It is told so because its default asks the repository's configuration."""
     same = Counter(side.oid for side in created) & Counter(side.oid for side in deleted)
-    if (len(created) - same.total()) * (len(deleted) - same.total()) > RENAME_LIMIT**2:
+    if (len(created) - same.total()) * (len(deleted) - same.total()) > _RENAME_LIMIT**2:
         return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
     return DiffFind.FIND_RENAMES
 

@@ -8,10 +8,10 @@ chunks: four bytes of name, eight of offset; the last one ends the file, but for
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from itertools import pairwise
 
+from katafs.git.format.checksum import is_whole
 from katafs.git.format.loose import Oid
 
 _MIDX, _GRAPH = b"MIDX", b"CGPH"
@@ -19,7 +19,7 @@ _MIDX, _GRAPH = b"MIDX", b"CGPH"
 
 def _chunks(data: bytes, magic: bytes) -> dict[bytes, bytes]:
     """The chunks of a file, by name."""
-    if data[:6] != magic + b"\1\1" or hashlib.sha1(memoryview(data)[:-20]).digest() != data[-20:]:
+    if data[:6] != magic + b"\1\1" or not is_whole(data):
         raise ValueError("it does not go with its checksum, or is of another version")
     start = 12 if magic == _MIDX else 8
     table = [struct.unpack_from(">4sQ", data, start + 12 * place) for place in range(data[6] + 1)]

@@ -7,13 +7,13 @@ with the checksum of the pack, and their own.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
+from katafs.git.format.checksum import checksummed, is_whole
 from katafs.git.format.loose import Oid
 
 #: of the table at the start, with what is in front of it
@@ -119,7 +119,7 @@ def _offset(read: Read, shape: Shape, position: int) -> int:
 def check(data: bytes) -> Shape:
     """The shape of a whole index that is as it was written: it ends in its own checksum."""
     shape = parse_head(data[:HEAD], len(data))
-    if hashlib.sha1(memoryview(data)[:-20]).digest() != data[-20:]:
+    if not is_whole(data):
         raise ValueError("an index that does not go with its checksum")
     return shape
 
@@ -163,4 +163,4 @@ def build(entries: list[Record], checksum: bytes) -> bytes:
             checksum,
         ]
     )
-    return data + hashlib.sha1(data).digest()
+    return checksummed(data)

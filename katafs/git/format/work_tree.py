@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 import struct
 from collections.abc import Iterable
 
+from katafs.git.format.checksum import checksummed
 from katafs.git.format.loose import Oid
 from katafs.git.format.tree import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK
 
@@ -26,4 +26,4 @@ def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> by
         data += oid + struct.pack(">H", min(len(path), 0xFFF)) + path
         # at least one NUL, to a multiple of eight from the start of the entry
         data += b"\0" * (8 - (62 + len(path)) % 8)
-    return bytes(data) + hashlib.sha1(data).digest()
+    return checksummed(data)

@@ -218,6 +218,10 @@ class Objects:
         if oid in self.pending:
             return True
         with contextlib.suppress(*_WRONG):
+            # sooner, as in `read_any`
+            self.packs.read(oid, self._largest, look=False)
+            return True
+        with contextlib.suppress(*_WRONG):
             if oid in self.loose or self.packs.has(oid):
                 self._read(oid, self._largest)
                 return True

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from katafs.errors import EXHAUSTED
 from katafs.git.budget import NAME, OBJECT, Budget
-from katafs.git.files import EXHAUSTED, GONE
+from katafs.git.files import GONE
 from katafs.git.format.loose import Oid, object_id
 from katafs.git.odb.loose_files import LargeObjectError
 from katafs.git.odb.pack_reader import PackReader
@@ -137,16 +138,12 @@ class Packs:
         self._look()
         return len(self._packs)
 
-    def readers(self) -> list[PackReader]:
-        """All packs that are there now. Raises OSError where they cannot be listed."""
+    def __iter__(self) -> Iterator[Oid]:
+        """The ids of all objects in the packs that are there now, those of each in order. Raises `DAMAGE`."""
         self._look()
         if self._unseen:
             raise OSError(errno.EIO, self._unseen)
-        return list(self._packs.values())
-
-    def __iter__(self) -> Iterator[Oid]:
-        """The ids of all objects, those of each pack in order. Raises `DAMAGE`."""
-        for pack in self.readers():
+        for pack in list(self._packs.values()):
             yield from pack.ids()
 
     def _look(self, failed: Iterable[PackReader] = ()) -> bool:

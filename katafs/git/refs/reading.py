@@ -18,6 +18,8 @@ from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef
 
 MAIN = "refs/heads/main"
+#: what ``HEAD`` says where it stands for that
+HEAD_OF_MAIN = f"ref: {MAIN}\n".encode()
 PACKED_REFS = "packed-refs"
 #: bytes of ``packed-refs`` that are parsed: some 250,000 references; of a sorted one only some blocks are read
 MOST_PACKED = 16 << 20

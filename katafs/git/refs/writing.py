@@ -19,13 +19,20 @@ from katafs.git.format.commit import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks
-from katafs.git.refs.reading import MAIN, MOST_REWRITTEN, PACKED_REFS, read_packed, read_reference, reference_files
+from katafs.git.refs.reading import (
+    HEAD_OF_MAIN,
+    MAIN,
+    MOST_REWRITTEN,
+    PACKED_REFS,
+    read_packed,
+    read_reference,
+    reference_files,
+)
 from katafs.git.repo import GitRepo
 from katafs.git.store.storing import make_parents, storing, sync_path
 
 # a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
 _MOST_LOOSE = 8
-_HEAD_TEXT = f"ref: {MAIN}\n".encode()
 _NOTHING = "0" * 40
 _TAGS = "refs/tags"
 
@@ -83,7 +90,7 @@ class RefWriter:
             ids = f"{old.hex() if old is not None else _NOTHING} {new.hex()} ".encode()
             line = ids + committer(self._repo.objects.read(new, COMMIT)) + b"\t\n"
             with open(self._git_dir / "HEAD", "rb", opener=open_plain) as head:
-                is_head = head.read(len(_HEAD_TEXT) + 1) == _HEAD_TEXT
+                is_head = head.read(len(HEAD_OF_MAIN) + 1) == HEAD_OF_MAIN
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
                 # by way of a link it may be the HEAD of another repository
@@ -228,7 +235,7 @@ class RefWriter:
     def point_head(self) -> None:
         """Let ``HEAD`` stand for ``main``."""
         with storing("HEAD", self._git_dir):
-            with self.locks.held("HEAD", STALE_MAIN, _HEAD_TEXT) as lock:
+            with self.locks.held("HEAD", STALE_MAIN, HEAD_OF_MAIN) as lock:
                 lock.become(self._git_dir / "HEAD")
             sync_path(self._git_dir)
 

@@ -1,7 +1,7 @@
 """Writing a new repository with a whole history at once: one pack and ``packed-refs``, and no loose object.
 
 So a history of twenty events needs some ten files and as many syncs, not a hundred and sixty. Objects come in the
-order of the history, each as a difference from the one before at its path (`katafs.git.pack`).
+order of the history, each as a difference from the one before at its path (`katafs.git.store.pack_writer`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from katafs.git.format.commit import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.format.tree import build_tree, by_directory
+from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import OURS
+from katafs.git.store.new_pack import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
 from katafs.git.store.storing import storing
 
@@ -49,7 +50,7 @@ def _make_directories(git_dir: Path) -> None:
 
 def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], None]) -> None:
     _write(git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
-    _write(git_dir / "HEAD", b"ref: refs/heads/main\n", sync)
+    _write(git_dir / "HEAD", HEAD_OF_MAIN, sync)
 
 
 class ObjectHasher:
@@ -119,13 +120,13 @@ class HistoryWriter(ObjectHasher):
         sync(self._file.fileno())
         self.close()
         objects = self._git_dir / "objects"
-        stem = f"pack/{OURS}01{pack.name[:30]}"
+        stem = f"pack/{WITH_DELTAS}{pack.name[:30]}"
         self._pack_path.rename(objects / f"{stem}.pack")
         _write(objects / f"{stem}.idx", pack.idx, sync)
-        refs = {b"refs/heads/main": PackedRef(main)} | {
+        refs = {MAIN.encode(): PackedRef(main)} | {
             b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
         }
-        _write(self._git_dir / "packed-refs", packed_refs.build(refs), sync)
+        _write(self._git_dir / PACKED_REFS, packed_refs.build(refs), sync)
         _write_settings(self._git_dir, name, email, sync)
         for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

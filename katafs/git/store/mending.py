@@ -6,7 +6,6 @@ packs and commits, and would believe although it is not true any more, is remove
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import zlib
@@ -18,6 +17,7 @@ from katafs.errors import KataError
 from katafs.git.budget import Budget
 from katafs.git.files import read_whole, real_path
 from katafs.git.format import index
+from katafs.git.format.checksum import is_whole
 from katafs.git.format.chunks import graph_commits
 from katafs.git.format.index import Record
 from katafs.git.format.loose import COMMIT, Oid, header, object_id
@@ -71,7 +71,7 @@ def index_of(path: Path) -> bytes | None:
     real = os.path.join(real_path(path.parent), path.name)
     try:
         data = read_whole(real, _LARGEST_PACK)
-        if hashlib.sha1(data[:-20]).digest() != data[-20:]:
+        if not is_whole(data):
             return None
         reader = PackReader(real.removesuffix(".pack"), Budget())
         records = []

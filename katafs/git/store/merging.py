@@ -5,7 +5,6 @@ Whoever reads an object looks through all packs. So the packs of single events a
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +32,9 @@ def merge_packs(directory: Path) -> int:
     packs are as they were.
     """
     # at once, so that what a dead writer stored does not stay as it is until there are many
-    remove_left_behind(directory)
+    names = remove_left_behind(directory)
     # to count them takes a tenth of looking at each
-    if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in os.listdir(directory)) < MOST_SMALL:
+    if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in names) < MOST_SMALL:
         return 0
     ours = [pack for pack in pack_files(directory) if pack.path.name.startswith(WITHOUT_DELTAS)]
     contents: dict[PackFile, list[tuple[Oid, bytes]]] = {}

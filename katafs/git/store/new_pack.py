@@ -28,10 +28,10 @@ from katafs.git.format.loose import Oid
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory
 
-#: how the names of packs begin that katafs wrote, and of those that have no deltas in them: then 30 random digits
+#: how the names of packs begin that katafs wrote, of those without deltas, and of others: then 30 random digits
 OURS = f"pack-{b'kata'.hex()}"
 WITHOUT_DELTAS = OURS + "00"
-_WITH_DELTAS = OURS + "01"
+WITH_DELTAS = OURS + "01"
 #: what we write into a ``.keep``
 KEPT = b"katafs: being recorded\n"
 _TRIES = 3
@@ -50,7 +50,7 @@ class NewPack:
         self._undo = contextlib.ExitStack()
         self._pack, self._file = self._temporary()
         self._idx = ""
-        start = WITHOUT_DELTAS if kind is QuickWriter else _WITH_DELTAS
+        start = WITHOUT_DELTAS if kind is QuickWriter else WITH_DELTAS
         self._path = directory / f"{start}{secrets.token_hex(15)}.pack"
         #: where the objects are to be added
         self.writer = kind(self._file)
@@ -143,10 +143,11 @@ def is_kept_by_us(keep: Path) -> bool:
     )
 
 
-def remove_left_behind(directory: Path) -> None:
-    """Remove the temporary files of writers that died, and let go of their packs. To be called by who is alone (see
-    `katafs.git.store.mutex`). Raises OSError."""
-    for name in os.listdir(directory):
+def remove_left_behind(directory: Path) -> list[str]:
+    """Remove the temporary files of writers that died, and let go of their packs: the names of all that was there. To
+    be called by who is alone (see `katafs.git.store.mutex`). Raises OSError."""
+    names = os.listdir(directory)
+    for name in names:
         if name.startswith(_TEMPORARY):
             # whoever compacts is alive without that lock
             with contextlib.suppress(OSError), open(directory / name, "rb", opener=open_plain) as file:
@@ -154,6 +155,7 @@ def remove_left_behind(directory: Path) -> None:
                 (directory / name).unlink()
         elif name.endswith(".keep"):
             let_go((directory / name).with_suffix(".pack"))
+    return names
 
 
 def _sync(file: BufferedRandom) -> None:

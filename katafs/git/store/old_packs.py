@@ -45,10 +45,13 @@ def pack_files(directory: Path) -> list[PackFile]:
         stem = name.removesuffix(".pack")
         if stem != name and f"{stem}.idx" in status:
             each = status[name]
-            identity = (each.st_dev, each.st_ino, each.st_mtime_ns)
             is_marked = any(stem + mark in status for mark in _MARKS)
-            found.append(PackFile(directory / name, each.st_size, identity, is_marked))
+            found.append(PackFile(directory / name, each.st_size, _identity(each), is_marked))
     return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
@@ -64,7 +67,7 @@ def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(pack.path)
             # else it is another one by now
-            if (status.st_dev, status.st_ino, status.st_mtime_ns) == pack.identity:
+            if _identity(status) == pack.identity:
                 for suffix in _FILES:
                     pack.path.with_suffix(suffix).unlink(missing_ok=True)
     if stale_midx(directory):

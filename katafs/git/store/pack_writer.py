@@ -8,7 +8,6 @@ takes twice as long.
 from __future__ import annotations
 
 import hashlib
-import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
 from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
-from katafs.git.format.tree import every_entry
+from katafs.git.format.tree import TreeEntry, every_entry
 from katafs.git.repo import GitRepo
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies
@@ -95,11 +94,10 @@ def _new_links(kind: int, data: bytes, path: bytes, seen: set[Oid]) -> list[tupl
     found = []
     for mode, name, oid in every_entry(data) if kind == TREE else ():
         if oid not in seen:
-            # to git, whatever is neither a tree nor a file is a submodule: nothing to follow
-            bits = int(mode, 8)
-            if stat.S_ISDIR(bits):
+            entry = TreeEntry(name, int(mode, 8), oid)
+            if entry.is_tree:
                 found.append((oid, TREE, path + name + b"/"))
-            elif stat.S_ISREG(bits) or stat.S_ISLNK(bits):
+            elif not entry.is_submodule:
                 found.append((oid, BLOB, path + name))
     return found
 

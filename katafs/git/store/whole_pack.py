@@ -12,6 +12,7 @@ import os
 
 from katafs.git.files import read_whole
 from katafs.git.format import index
+from katafs.git.format.checksum import is_whole
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import parse_pack_head
 from katafs.git.repo import GitRepo
@@ -45,7 +46,7 @@ def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
         if (
             parse_pack_head(pack) != len(ids)
             or index.parse_head(idx, len(idx)).version != 2
-            or not _is_whole(pack, idx)
+            or not _go_together(pack, idx)
         ):
             return None
     except (OSError, ValueError):
@@ -53,9 +54,9 @@ def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
     return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), len(pack), idx, _commits(repo, tip)), pack
 
 
-def _is_whole(pack: bytes, idx: bytes) -> bool:
+def _go_together(pack: bytes, idx: bytes) -> bool:
     """Whether a pack ends in its own checksum, and the index is of it."""
-    return hashlib.sha1(memoryview(pack)[:-20]).digest() == pack[-20:] == index.pack_checksum(idx)
+    return is_whole(pack) and pack[-20:] == index.pack_checksum(idx)
 
 
 def _commits(repo: GitRepo, tip: Oid) -> frozenset[Oid]:

@@ -7,10 +7,11 @@ import re
 import time
 from collections.abc import Iterator
 from functools import partial
+from io import FileIO
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
-from katafs.git.files import open_plain, read_whole
+from katafs.git.files import open_beneath, open_plain, read_all
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.storing import make_parents
@@ -185,11 +186,10 @@ def logs(exam: Examination) -> Iterator[Problem]:
     if exam.main is None:
         return  # they may say where it was
     for name in (f"logs/{MAIN}", "logs/HEAD"):
-        path = f"{exam.repo.objects.real_git_dir}/{name}"
-        if os.path.realpath(path) != path:
-            continue  # by way of a link it is another's
         try:
-            lines = read_whole(path, _LARGEST_LOG).splitlines(keepends=True)
+            # by way of a link it is another's
+            with FileIO(open_beneath(f"{exam.repo.objects.real_git_dir}/{name}")) as file:
+                lines = read_all(file.fileno(), _LARGEST_LOG).splitlines(keepends=True)
         except (OSError, ValueError):
             continue
         good = [line for line in lines if _is_known(exam.repo, line)]

@@ -9,6 +9,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from katafs.git.store.storing import sync_directory
+
 
 def keep(path: Path, aside: Path, name: str, *, move: bool) -> None:
     """Move what is ``name`` below ``path`` into the directory ``aside``, or give it a second name there.
@@ -61,8 +63,4 @@ def replace_file(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
