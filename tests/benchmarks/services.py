@@ -3,7 +3,7 @@
 16 processes write events to 4 katas, each at the index after the last that it sees; 2 read ``events.json`` of all. Of
 each index one is first, every event is there once, as its writer wrote it, and no read is torn. With ``--kills`` the
 daemon is killed now and then meanwhile; then nobody may be late after himself: of an index that nobody has somebody is
-first. One more makes new katas, and sets an option and writes an event in each: all of it is answered with success, once.
+first. One more makes new katas, sets an option in each and writes an event: all of it is answered with success, once.
 """
 
 from __future__ import annotations

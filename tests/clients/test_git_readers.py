@@ -1,5 +1,5 @@
-"""git and libgit2 read the mounted ``.git`` beside a writer that records 20 events a second, and compacts: nothing fails,
-and what was recorded before a read began is seen by it."""
+"""git and libgit2 read the mounted ``.git`` beside a writer that records 20 events a second, and compacts: nothing
+fails, and what was recorded before a read began is seen by it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pygit2
 import pytest
 
 from katafs.kata.compact import compact_kata
+from tests.benchmarks.restarts import say
 from tests.katas import Served, assert_sound, message, serve_kata
 from tests.mounts import Mount, patience
 
@@ -61,7 +62,7 @@ def by_one_repository(git_dir: Path) -> Read:
 
 def look(repository: pygit2.Repository, name: str) -> tuple[int, int]:
     commit = repository.lookup_reference(name).peel(pygit2.Commit)
-    blob = commit.tree / "files" / "a.txt"
+    blob = commit.tree["files/a.txt"]
     assert isinstance(blob, pygit2.Blob)
     return index_of(commit.message), int(blob.data)
 
@@ -128,6 +129,6 @@ def test_beside_a_writer(served: Mount, count: int) -> None:
         for process in processes:
             process.kill()
     wrong = {name: what for name, what in answers if what}
-    print(f"{each * len(READERS)} reads beside {written[0]} events")
+    say(f"{each * len(READERS)} reads beside {written[0]} events")
     assert not wrong
     assert assert_sound(kata.stored) == written[0] > EACH

@@ -1,4 +1,4 @@
-"""The daemon is killed again and again under services that write by plain paths, all at once, and under their readers."""
+"""The daemon is killed again and again under services that write by plain paths, all at once, and their readers."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from katafs.fuse.keeper import GIVE_UP_DEATHS, GIVE_UP_SECONDS
+from tests.benchmarks.restarts import say
 from tests.deaths.tracing import Killer
 from tests.katas import git, git_files, serving, stored_rows
 from tests.mounts import Mount, wait_until
@@ -160,7 +161,7 @@ def test_death_at_each_call(kept: Mount, kind: str, version: int, stride: int) -
         deaths.append(time.monotonic())
         wrong += [f"call {at}, {killer.seen[-1]}: {text}" for text in differences(service, undisturbed, expected)]
         shutil.rmtree(service.stored)
-    print(f"{at} calls, {len(wrong)} differences")
+    say(f"{at} calls, {len(wrong)} differences")
     assert not wrong, "\n".join(wrong)
     assert at > 200
 

@@ -1,7 +1,7 @@
 """Death at a system call: a process is stopped at the entry of each, by ptrace(2), and killed at the n-th.
 
-All its threads are followed, and their calls are counted as one sequence, which strace's fault injection does not do: it
-counts those of each thread for itself.
+All its threads are followed, and their calls are counted as one sequence. (strace's fault injection counts those of
+each thread for itself.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 
@@ -27,11 +26,13 @@ _EVENT_STOP = 128
 
 #: What changes something that outlives a process, a request being taken from the kernel included. A death before any
 #: other call is a death before the next of these.
-CHANGING = frozenset(
-    """read readv write writev pwrite64 pwritev pwritev2 sendmsg sendto fsync fdatasync sync syncfs fallocate copy_file_range
-    sendfile splice rename renameat renameat2 link linkat unlink unlinkat mkdir mkdirat rmdir symlink symlinkat mknod
-    mknodat truncate ftruncate chmod fchmod fchmodat chown fchown fchownat utimensat setxattr fsetxattr flock""".split()
-)
+CHANGING = frozenset((
+    "read", "readv", "write", "writev", "pwrite64", "pwritev", "pwritev2", "sendmsg", "sendto", "fsync",
+    "fdatasync", "sync", "syncfs", "fallocate", "copy_file_range", "sendfile", "splice", "rename", "renameat",
+    "renameat2", "link", "linkat", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "symlink", "symlinkat",
+    "mknod", "mknodat", "truncate", "ftruncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat",
+    "utimensat", "setxattr", "fsetxattr", "flock",
+))  # fmt: skip
 #: these, if they may make or empty a file: where their flags are
 _OPENING = {"open": 1, "openat": 2, "creat": None}
 
