@@ -138,7 +138,7 @@ def test_its_manifest_has_what_it_had(served: Mount, version: int) -> None:
 PATIENT = """
 import os, time
 import katafs.mount.session
-from katafs.kata import migrate, plain_create
+from katafs.kata.legacy import migrate, plain_create
 
 def slow(where, name):
     done = getattr(where, name)

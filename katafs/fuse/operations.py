@@ -33,9 +33,9 @@ from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
+from katafs.tree.legacy.pending import Stored
 from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node, refuse_write
 from katafs.tree.numbers import Numbers
-from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
