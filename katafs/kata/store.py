@@ -16,7 +16,7 @@ from katafs.git.odb.pack_reader import clear_bases, kept_bases
 from katafs.git.odb.parts import clear_parts, kept_parts
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.plain_store import PlainStore
+from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.recent import forget_rows, kept_rows
 
 _OPEN_KATAS = 128
