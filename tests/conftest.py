@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from katafs.fuse import runtime
+from katafs.mount import runtime
 from tests.katas import Served, make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 

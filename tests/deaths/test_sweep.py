@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from katafs.fuse.keeper import GIVE_UP_DEATHS, GIVE_UP_SECONDS
+from katafs.mount.keeper import GIVE_UP_DEATHS, GIVE_UP_SECONDS
 from tests.benchmarks.restarts import say
 from tests.deaths.tracing import Killer
 from tests.katas import git, git_files, serving, stored_rows
