@@ -241,7 +241,7 @@ class Operations(pyfuse3.Operations):
             raise refuse_write()
         length = attr.st_size if fields.update_size else None
         if length and not node.has_length(length):
-            raise InvalidError("it can only be cut to 0, or to the length of what was taken last")
+            raise InvalidError("it can only be cut to 0, or to the length of what was taken lately")
         opening, _ = self._handles.opening(fh, asked)
         if length == 0 and opening is not None:
             self.writes.truncate(node, opening)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,20 +72,22 @@ class Run(NamedTuple):
         return [*(READING_AS_OTHER if as_other else []), *map(str, command)]
 
 
-def sent(runs: Sequence[Run], directory: Path, seconds: float, *, as_other: bool = False) -> dict[str, str]:
-    """Run them all at once: what was heard of each message. ``directory`` is for what they copy from."""
-    environment = {**os.environ, "TMPDIR": str(directory)}
+def sent(runs: Sequence[Run], seconds: float, *, as_other: bool = False) -> dict[str, str]:
+    """Run them all at once: what was heard of each message."""
     processes: list[subprocess.Popen[str]] = []
     pipe = subprocess.PIPE
-    try:
-        for run in runs:
-            command = run.command(as_other=as_other)
-            processes += [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)]
-        ends = [process.communicate(timeout=patience(seconds)) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    with tempfile.TemporaryDirectory(prefix="katafs-clients-") as scratch:
+        os.chmod(scratch, 0o777)
+        environment = {**os.environ, "TMPDIR": scratch}
+        try:
+            for run in runs:
+                command = run.command(as_other=as_other)
+                processes += [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)]
+            ends = [process.communicate(timeout=patience(seconds)) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
     for process, (_, complaints) in zip(processes, ends, strict=True):
         assert process.returncode == 0, complaints
         # shells and tools say it there
