@@ -20,6 +20,7 @@ import pytest
 
 from katafs.kata.compact import compact_kata
 from tests.benchmarks.restarts import say
+from tests.clients.senders import PROGRAMS
 from tests.katas import Served, assert_sound, message, serve_kata
 from tests.mounts import Mount, patience
 
@@ -60,6 +61,23 @@ def by_one_repository(git_dir: Path) -> Read:
     return lambda name: look(repository, name)
 
 
+def by_rugged(git_dir: Path) -> Read:
+    """libgit2 in Ruby, as saver reads."""
+    command = ["ruby", os.fspath(PROGRAMS / "reader.rb"), os.fspath(git_dir)]
+    ruby = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert ruby.stdin is not None
+    assert ruby.stdout is not None
+    questions, answers = ruby.stdin, ruby.stdout
+
+    def read(name: str) -> tuple[int, int]:
+        questions.write(f"{name}\n")
+        questions.flush()
+        subject, content = answers.readline().split()
+        return int(subject), int(content)
+
+    return read
+
+
 def look(repository: pygit2.Repository, name: str) -> tuple[int, int]:
     commit = repository.lookup_reference(name).peel(pygit2.Commit)
     blob = commit.tree["files/a.txt"]
@@ -72,6 +90,8 @@ def index_of(subject: str) -> int:
 
 
 READERS = (by_git, by_git, by_a_new_repository, by_one_repository)
+#: with --clients
+MORE = (by_rugged,)
 
 
 def reads(make: Callable[[Path], Read], git_dir: Path, count: int, recorded: Any, said: Any) -> None:
@@ -106,14 +126,15 @@ def write(kata: Served, recorded: Any, is_over: threading.Event) -> int:
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_beside_a_writer(served: Mount, count: int) -> None:
+def test_beside_a_writer(served: Mount, count: int, request: pytest.FixtureRequest) -> None:
     kata = serve_kata(served, {"a.txt": "0\n"})
     recorded: Any = multiprocessing.Value("q", 0)
     said: Any = multiprocessing.Queue()
-    each = count // len(READERS)
+    readers = READERS + (MORE if request.config.getoption("--clients") else ())
+    each = count // len(readers)
     processes = [
         multiprocessing.Process(target=reads, args=(make, kata.shown / ".git", each, recorded, said))
-        for make in READERS
+        for make in readers
     ]
     is_over = threading.Event()
     written: list[int] = []
@@ -129,6 +150,6 @@ def test_beside_a_writer(served: Mount, count: int) -> None:
         for process in processes:
             process.kill()
     wrong = {name: what for name, what in answers if what}
-    say(f"{each * len(READERS)} reads beside {written[0]} events")
+    say(f"{each * len(readers)} reads beside {written[0]} events")
     assert not wrong
     assert assert_sound(kata.stored) == written[0] > EACH
