@@ -108,8 +108,9 @@ def reader(katas: list[Path], stop: float, most: int, said: Any) -> None:
     seen = dict.fromkeys(katas, 0)
     while time.monotonic() < stop or reads < most:
         for kata in katas:
-            # as services read: all that fstat(2) says there is, to the end
+            # as services read: nobody appends meanwhile; all that fstat(2) says there is, to the end
             fd = os.open(kata / "events.json", os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
             size = os.fstat(fd).st_size
             data = os.read(fd, size)
             # it may have grown
