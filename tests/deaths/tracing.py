@@ -15,14 +15,13 @@ import threading
 from collections.abc import Callable
 
 from tests.conftest import unavailable
-from tests.mounts import DEADLINE, wait_until
+from tests.mounts import DEADLINE, patience, wait_until
 
 # <sys/ptrace.h>, <linux/wait.h>
 _SYSCALL, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 0x4206, 0x4207, 0x420E
 _SYSGOOD, _CLONE = 1, 1 << 3
 _ENTRY = 1
 _WALL, _WNOTHREAD = 0x40000000, 0x20000000
-_EVENT_STOP = 128
 
 #: What changes something that outlives a process, a request being taken from the kernel included. A death before any
 #: other call is a death before the next of these.
@@ -88,7 +87,7 @@ class Killer:
 
     def __enter__(self) -> Killer:
         self._thread.start()
-        assert self._ready.wait(DEADLINE)
+        assert self._ready.wait(patience(DEADLINE))
         if self._failure:
             self._thread.join()
             unavailable(self._failure)
