@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from katafs.caching import Kept, Newest
-from katafs.errors import NotFoundError, StaleError
+from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.kata import Kata, Tip
 from katafs.kata.listing import Listing
@@ -133,7 +133,12 @@ class Tree:
         """What changed since a commit was the tip."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
-        return self.stale_after(kata_id, kata.tip_at(before), after)
+        try:
+            earlier = kata.tip_at(before)
+        except DamagedError:
+            # it was that of a kata that was stored plain, and migrated to other commits
+            earlier = kata.tip_at(kata.snapshot(0).commit.oid)
+        return self.stale_after(kata_id, earlier, after)
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
         """What changed in the mount when a kata's tip moved.
