@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import cast
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
@@ -12,6 +14,7 @@ import trio.testing
 from katafs.errors import BusyError, HeavyError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, User
+from katafs.fuse.making import Makers
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.events import Rows
@@ -20,6 +23,7 @@ from katafs.kata.store import Store
 from katafs.kata.walk import Walk, join_lists
 from katafs.tree.answers import Question, kata_key
 from katafs.tree.context import Context
+from katafs.tree.numbers import Numbers
 from katafs.tree.tree import Tree
 from tests.budget import large
 from tests.katas import make_kata
@@ -82,14 +86,15 @@ def test_too_many_are_told_so() -> None:
 
 def test_who_is_refused_again_costs_no_memory(store: Path) -> None:
     """What is raised again and again would else hold the frames of all who heard of it."""
-    elsewhere = Elsewhere(Tree(Context(Store(store))))
+    tree = Tree(Context(Store(store)))
+    elsewhere = Elsewhere(tree, Makers(tree))
     error = TooLargeError("it takes too long")
-    elsewhere._refused[Question("tip", kata_key("AbCdEf"))] = error
+    elsewhere._refused[Question("readlink", kata_key("AbCdEf"))] = error
 
     async def run() -> None:
         for _ in range(100):
             with pytest.raises(TooLargeError):
-                await elsewhere.tip("AbCdEf")
+                await elsewhere.readlink(Numbers.number(kata_key("AbCdEf")), cast(pyfuse3.RequestContext, None))
 
     trio.run(run)
     assert len(list(traceback.walk_tb(error.__traceback__))) < 10
