@@ -46,6 +46,10 @@ _PARTS, _PART_SECONDS = 4, 1.0
 _Entries = list[tuple[int, bytes, Seen]]
 
 
+class _EndsError(StorageError):
+    """A process ends over a question, each time."""
+
+
 class _Asked:
     """A question that somebody waits for the answer to."""
 
@@ -222,7 +226,8 @@ class Elsewhere:
                 )
         except KataError as error:
             asked.failure = error
-            if isinstance(error, (TooLargeError, StorageError)):
+            # what else goes wrong may be over the next time, and most who ask are about to write
+            if isinstance(error, (TooLargeError, _EndsError)):
                 self._refused[question] = error
         finally:
             if not queue.statistics().tasks_waiting:
@@ -255,7 +260,7 @@ class Elsewhere:
                 raise
             finally:
                 self._crew.give_back(worker)
-        raise StorageError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
+        raise _EndsError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
 
 
 def _hear(_what: Any) -> None:
