@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from katafs.caching import Kept, Newest
-from katafs.errors import NotFoundError, StaleError
+from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.kata import Kata, Tip
 from katafs.kata.listing import Listing
@@ -141,7 +141,11 @@ class Tree:
         """What changed since a commit was the tip."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
-        return self.stale_after(kata_id, kata.tip_at(before), after)
+        try:
+            return self.stale_after(kata_id, kata.tip_at(before), after)
+        except DamagedError:
+            # It was made of plain files that were not all there: with its generation the kernel forgets all below it.
+            return Stale(list(_changing(kata_id, is_event=True)), [])
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
         """What changed in the mount when a kata's tip moved.
