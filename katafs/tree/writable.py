@@ -27,6 +27,8 @@ from katafs.tree.numbers import FIXED, Key
 _WRITABLE = range(16, 40)
 
 _SIZES = 16
+# of what was taken: others may be, before a tool cuts the file to the length of what it has copied
+_LENGTHS = 128
 
 
 class Controls:
@@ -37,7 +39,7 @@ class Controls:
         self.rows = RowPieces()
         self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
         self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
-        self._taken: cachetools.LRUCache[Key, tuple[int, int]] = cachetools.LRUCache(outcomes)
+        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
@@ -88,10 +90,10 @@ class Controls:
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
         """A message or value was taken; ``data`` is the last write of it."""
-        self._taken[key] = (len(message.data), offset + len(data))
+        self._taken.setdefault(key, deque(maxlen=_LENGTHS)).extend({len(message.data), offset + len(data)})
 
     def has_length(self, key: Key, length: int) -> bool:
-        """Whether what was taken last was that long: tools cut a file to what they have copied."""
+        """Whether something that was taken lately was that long: tools cut a file to what they have copied."""
         return length in self._taken.get(key, ())
 
 
@@ -196,4 +198,4 @@ class MessageFile(Writable):
     def check_settable(self, length: int | None) -> None:
         """Tools set all that after they have copied; the length, to that of what they have copied."""
         if length and not self._controls.has_length(self.key, length):
-            raise InvalidError("it can only be cut to 0, or to the length of what was taken last")
+            raise InvalidError("it can only be cut to 0, or to the length of what was taken lately")
