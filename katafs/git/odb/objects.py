@@ -140,9 +140,9 @@ class Objects:
                 raise error from None
 
     def size(self, oid: Oid) -> int:
-        """The size of an object in bytes: of a small loose one its own, of others what is said of it. Raises as `read`
-        does; also for a size that nobody can mean, for which a reader would make room, and for an object that is said
-        to be empty and is not."""
+        """The size of an object in bytes: its own where it is a small loose one, or there in several places of which one
+        may lie; of others what is said of it. Raises as `read` does; also for a size that nobody can mean, for which a
+        reader would make room, and for an object that is said to be empty and is not."""
         if (known := self.pending.get(oid)) is not None:
             return len(known[1])
         size = self._ask(oid, lambda: self._size(oid))
@@ -155,9 +155,15 @@ class Objects:
 
     def _size(self, oid: Oid) -> int:
         try:
-            return self.packs.size(oid, look=False)
+            size = self.packs.size(oid, look=False)
+            is_alone = len(self.packs) == 1 and oid not in self.loose
         except (KeyError, *DAMAGE):
-            return self._head(oid)[1]
+            size = self._head(oid)[1]
+            is_alone = self._last is not None and self._last[0] == oid
+        if not is_alone and (oid in self.loose) + len(self.packs.holders(oid)) > 1:
+            with contextlib.suppress(LargeObjectError):
+                return len(self._read(oid, self._largest)[1])
+        return size
 
     def _head(self, oid: Oid) -> tuple[int, int]:
         try:
@@ -171,10 +177,6 @@ class Objects:
                 raise error from None
         if data is not None:
             self._last = oid, kind, data
-        elif self.packs.has(oid):
-            # one of the two may be damaged, and nothing but reading tells
-            kind, data = self._read(oid, self._largest)
-            size = len(data)
         return kind, size
 
     def kind(self, oid: Oid) -> int:
@@ -222,7 +224,7 @@ class Objects:
             self.packs.read(oid, self._largest, look=False)
             return True
         with contextlib.suppress(*_WRONG):
-            if oid in self.loose or self.packs.has(oid):
+            if oid in self.loose or self.packs.holders(oid):
                 self._read(oid, self._largest)
                 return True
         return False
