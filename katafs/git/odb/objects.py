@@ -140,9 +140,9 @@ class Objects:
                 raise error from None
 
     def size(self, oid: Oid) -> int:
-        """The size of an object in bytes: its own where it is a small loose one, or there in several places of which one
-        may lie; of others what is said of it. Raises as `read` does; also for a size that nobody can mean, for which a
-        reader would make room, and for an object that is said to be empty and is not."""
+        """The size of an object in bytes: its own where it is a small loose one, or stands in several places, of which
+        one may lie; of others what is said of it. Raises as `read` does; also for a size that nobody can mean, for
+        which a reader would make room, and for an object that is said to be empty and is not."""
         if (known := self.pending.get(oid)) is not None:
             return len(known[1])
         size = self._ask(oid, lambda: self._size(oid))

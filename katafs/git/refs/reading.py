@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
 from katafs.git.budget import REFERENCE_BYTE, Budget
-from katafs.git.files import GONE, close_read, is_shared, open_beneath, open_plain, read_all, read_whole
+from katafs.git.files import GONE, close_read, is_direct, is_shared, open_beneath, open_plain, read_all, read_whole
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef
@@ -152,12 +152,15 @@ def references(git_dir: Path) -> dict[str, Reference]:
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
-    """The names of the references that have files of their own; a directory that cannot be listed has none."""
+    """The names of the references that have files of their own; a directory that cannot be listed, or is
+    a link, has none."""
     found: list[str] = []
     waiting = [below]
     while waiting:
         directory = waiting.pop()
         try:
+            if not is_direct(git_dir / directory, git_dir):
+                continue
             entries = sorted(os.scandir(git_dir / directory), key=lambda entry: entry.name)
         except OSError:
             continue
