@@ -164,7 +164,7 @@ def test_what_was_left_behind_goes(kata: Path) -> None:
 def test_a_temporary_file_that_was_just_made_is_not_left_behind(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is alone removes it in the moment before its writer, who compacts, says that he is alive."""
     directory = kata / ".git/objects/pack"
-    said = []
+    said: list[list[str]] = []
 
     def fchmod(fd: int, mode: int) -> None:
         os.chmod(fd, mode)

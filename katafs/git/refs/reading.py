@@ -68,36 +68,25 @@ class References:
         return self._get(name, _SYMBOLIC_STEPS)
 
     def _get(self, name: str, left: int) -> Oid | None:
-        try:
-            fd = self._open(name)
-            text = _first(fd) if fd is not None else b""
-        except OSError as error:
-            raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
-        if fd is None:
-            return self._packed(name.encode())
+        text, deadline = None, 0.0
+        while text is None:
+            try:
+                text = _first(open_beneath(f"{self._git_dir}/{name}"))
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
+                # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
+                packed = self._packed(name.encode())
+                deadline = deadline or time.monotonic() + self._patience
+                if packed is None or time.monotonic() >= deadline:
+                    return packed
+                time.sleep(_PAUSE)
         # zeros are what git writes of a reference that is not there, and nobody's commit
         if (found := _START.match(text)) and (oid := bytes.fromhex(found[1].decode())) != _ZERO:
             return oid
         if left and (symbolic := _SYMBOLIC.fullmatch(text)):
             return self._get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
-
-    def _open(self, name: str) -> int | None:
-        """A descriptor of a reference's own file; None when there is none."""
-        deadline = 0.0
-        while True:
-            try:
-                return open_beneath(f"{self._git_dir}/{name}")
-            except OSError as error:
-                if error.errno not in GONE:
-                    raise
-            # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
-            if not self._patience or (not deadline and self._packed(name.encode()) is None):
-                return None
-            deadline = deadline or time.monotonic() + self._patience
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(_PAUSE)
 
     def _packed(self, name: bytes) -> Oid | None:
         """The id in a line of ``packed-refs``."""
