@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,7 +145,14 @@ class Objects:
         which a reader would make room, and for an object that is said to be empty and is not."""
         if (known := self.pending.get(oid)) is not None:
             return len(known[1])
-        size = self._ask(oid, lambda: self._size(oid))
+        try:
+            size = self.packs.size(oid, look=False)
+            is_alone = len(self.packs) == 1 and oid not in self.loose
+        except (KeyError, *DAMAGE):
+            size = self._ask(oid, lambda: self._head(oid)[1])
+            is_alone = self._last is not None and self._last[0] == oid
+        if not is_alone and (oid in self.loose) + len(self.packs.holders(oid)) > 1:
+            size = self._ask(oid, partial(self._size_of_whole, oid, size))
         if size > LARGEST:
             raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {size} bytes are too many")
         if not size and oid != EMPTY_BLOB:
@@ -153,17 +160,12 @@ class Objects:
             size = len(self.read_any(oid)[1])
         return size
 
-    def _size(self, oid: Oid) -> int:
+    def _size_of_whole(self, oid: Oid, said: int) -> int:
+        """The size of what is read; what is said of it where it is too large for that."""
         try:
-            size = self.packs.size(oid, look=False)
-            is_alone = len(self.packs) == 1 and oid not in self.loose
-        except (KeyError, *DAMAGE):
-            size = self._head(oid)[1]
-            is_alone = self._last is not None and self._last[0] == oid
-        if not is_alone and (oid in self.loose) + len(self.packs.holders(oid)) > 1:
-            with contextlib.suppress(LargeObjectError):
-                return len(self._read(oid, self._largest)[1])
-        return size
+            return len(self._read(oid, self._largest)[1])
+        except LargeObjectError:
+            return said
 
     def _head(self, oid: Oid) -> tuple[int, int]:
         try:

@@ -79,12 +79,14 @@ class Packs:
         """The answer of a pack that has an object: of another one, if that is damaged or gone meanwhile."""
         failure: Exception | None = None
         for _ in range(_TRIES):
-            failure, failed = None, dict[str, PackReader]()
+            failure = None
+            failed: dict[str, PackReader] = {}
             for stem, pack in self._packs.items():
                 try:
                     if (offset := pack.find(oid)) is None:
                         continue
-                    self._use(pack)
+                    if pack not in self._open:
+                        self._keep_open(pack)
                     answer = question(pack, offset)
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
@@ -110,10 +112,8 @@ class Packs:
             raise OSError(errno.EIO, self._unseen)
         raise KeyError(oid.hex())
 
-    def _use(self, pack: PackReader) -> None:
+    def _keep_open(self, pack: PackReader) -> None:
         """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
-        if pack in self._open:
-            return
         self._open.append(pack)
         if len(self._open) > _MOST_OPEN:
             self._open.pop(0).close()
