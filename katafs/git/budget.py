@@ -52,11 +52,6 @@ class Budget:
         return HeavyError("this takes longer than it may take here")
 
     @property
-    def is_spent(self) -> bool:
-        """Whether it was not enough."""
-        return self.left < 0
-
-    @property
     def bytes(self) -> float:
         """The size of the largest object that could still be read."""
         return self.left / BYTE

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
-from katafs.git.format.checksum import checksummed, is_whole
 from katafs.git.format.loose import Oid
+from katafs.git.format.pack import checksummed, is_whole
 
 #: of the table at the start, with what is in front of it
 HEAD = 8 + 256 * 4

@@ -17,11 +17,10 @@ from katafs.errors import KataError
 from katafs.git.budget import Budget
 from katafs.git.files import is_direct, read_whole, real_path
 from katafs.git.format import index
-from katafs.git.format.checksum import is_whole
 from katafs.git.format.chunks import graph_commits
 from katafs.git.format.index import Record
 from katafs.git.format.loose import COMMIT, Oid, header, object_id
-from katafs.git.format.pack import HEAD, parse_pack_head
+from katafs.git.format.pack import HEAD, is_whole, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
