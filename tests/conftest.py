@@ -32,7 +32,7 @@ PROGRAMS = (
 )
 # by which a person tells programs what to do
 OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
-                    "NO_COLOR", "SUDO_", "XDG_")  # fmt: skip
+                    "NO_COLOR", "PYTHON", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
 
 
