@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("searching" if config.getoption("--slow") else "steady")
     # modes are those that a usual umask gives, whoever runs the tests
     os.umask(0o022)
+    # what nohup and a shell's & ignore, programs that are started from here would ignore, too; we go on to do so
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
