@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from katafs.fuse import runtime
+from tests import scratch
 from tests.katas import make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
@@ -83,9 +84,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
 
 
+def pytest_sessionstart() -> None:
+    scratch.tidy()
+
+
 def pytest_sessionfinish() -> None:
     """Mounts whose keepers were killed have left something."""
     runtime.tidy()
+    scratch.tidy()
 
 
 def has_fuse() -> bool:
@@ -107,6 +113,8 @@ def plain_environment() -> Iterator[None]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "TERM": "dumb",
+        # daemons that are killed leave something there
+        "TMPDIR": str(scratch.scratch()),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_COUNT": "1",
