@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.mount)
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+    # files that take long first, so that no process has one of them left when the others have nothing to do
+    weights = Counter[Path]()
+    for item in items:
+        weights[item.path] += 0 if item.get_closest_marker("skip") else 5 if item.get_closest_marker("mount") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def pytest_sessionstart() -> None:
