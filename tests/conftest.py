@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from katafs.fuse import runtime
+from katafs.mount import runtime
 from tests import scratch
 from tests.katas import make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from katafs import __version__
 from katafs.cli import main
-from katafs.fuse.mounting import MountError, MountOptions, check
+from katafs.mount.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, patience, wait_until
@@ -491,9 +491,9 @@ def test_the_daemon_ends_when_nobody_waits_for_it_any_more(cli: CommandLine) -> 
     script = """
 import os
 from katafs import background
-from katafs.fuse import mounting, session
+from katafs.mount import mounting, session
 from katafs.cli import main
-from katafs.fuse.mounting import MountOptions, check
+from katafs.mount.mounting import MountOptions, check
 from pathlib import Path
 
 def run(ready):

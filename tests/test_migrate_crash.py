@@ -17,13 +17,13 @@ import pytest
 
 from katafs.errors import KataError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata import migrate
 from katafs.kata.fsck import State
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata
-from katafs.kata.migrate import migrate_kata, needs_migration
-from katafs.kata.plain_kata import PlainKata
-from katafs.kata.verifying import differences
+from katafs.kata.legacy import migrate
+from katafs.kata.legacy.migrate import migrate_kata, needs_migration
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
 from tests.katas import git
 from tests.mounts import katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, NotFoundError
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.plain_kata import PlainKata
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
 from katafs.kata.store import Store
-from katafs.kata.verifying import differences
 from katafs.tree.context import Context
 from katafs.tree.nodes import Entry, Later, Node
 from katafs.tree.tree import Tree

@@ -137,8 +137,8 @@ def test_its_manifest_has_what_it_had(served: Mount, version: int) -> None:
 # run in the mounting process before anything else: where a file says so, what it names waits when it is done
 PATIENT = """
 import os, time
-import katafs.fuse.session
-from katafs.kata import migrate, plain_create
+import katafs.mount.session
+from katafs.kata.legacy import migrate, plain_create
 
 def slow(where, name):
     done = getattr(where, name)

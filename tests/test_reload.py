@@ -123,7 +123,7 @@ def test_new_code_that_cannot_read_what_is_handed_over_changes_nothing(cli: Comm
     if file == "journal.py":
         change(cli, "fuse/journal.py", "READABLE = (0, 1)", "READABLE = (7, 8)")
     else:
-        change(cli, "fuse/resuming.py", "VERSION = 1", "VERSION = 8")
+        change(cli, "mount/resuming.py", "VERSION = 1", "VERSION = 8")
     said = cli.run("reload", "mnt")
     assert said.returncode == 1
     assert "cannot read what the one that is running hands over" in said.stderr

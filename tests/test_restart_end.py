@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.fuse.keeper import GIVE_UP_DEATHS
+from katafs.mount.keeper import GIVE_UP_DEATHS
 from tests.katas import assert_sound, make_kata
 from tests.mounts import DEADLINE, MakeMount, Mount, command_line, daemon_of, katafs, patience, wait_until
 from tests.restarts import EXPECTED, MESSAGE, calling, is_waiting

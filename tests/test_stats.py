@@ -19,8 +19,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import katafs
-from katafs.fuse import runtime
 from katafs.kata.store import Store
+from katafs.mount import runtime
 from katafs.tree.context import Context
 from tests.katas import make_kata
 from tests.mounts import MakeMount, Mount, is_keeper, patience, wait_until

@@ -25,9 +25,9 @@ from katafs.git import Oid
 from katafs.process.standing import Crew, LeftError
 from katafs.tree.answers import Place, Question, Seen, answer, kata_key
 from katafs.tree.attributes import PREFIX
+from katafs.tree.legacy.pending import Stored
 from katafs.tree.nodes import Creator, refuse_write
 from katafs.tree.numbers import Key, Numbers
-from katafs.tree.pending import Stored
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
 

@@ -22,7 +22,6 @@ from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
 from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
-from katafs.fuse.compacting import Compactor
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
@@ -34,9 +33,9 @@ from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
+from katafs.tree.legacy.pending import Stored
 from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node, refuse_write
 from katafs.tree.numbers import Numbers
-from katafs.tree.pending import Stored
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
 
@@ -59,8 +58,7 @@ class Operations(pyfuse3.Operations):
         self.elsewhere = Elsewhere(tree)
         self._torn = Torn()
         self.memory = Memory(tree)
-        self.compactor = Compactor(tree.ctx.store, tree.ctx.counters)
-        self.writes = Writes(tree, fast, journal, self.elsewhere, self.compactor.wrote)
+        self.writes = Writes(tree, fast, journal, self.elsewhere)
         self._makers = Makers(tree)
         self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
         self.plain = PlainWrites(tree, self._makers, self.writes, journal)

@@ -17,12 +17,12 @@ from katafs.fuse.descriptors import process_of
 from katafs.fuse.journal import ANYWHERE, Journal, Request
 from katafs.git import Oid
 from katafs.kata.exclusive import Attempt
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import ROW_SECONDS, flush_pending
-from katafs.kata.plain_rows import begins_row, is_part_of_row
-from katafs.kata.waiting import marked
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import ROW_SECONDS, flush_pending
+from katafs.kata.legacy.plain_rows import begins_row, is_part_of_row
+from katafs.kata.legacy.waiting import marked
+from katafs.tree.legacy.pending import Stored, begun_in
 from katafs.tree.nodes import Creator, Node
-from katafs.tree.pending import Stored, begun_in
 
 _LONGEST_ROW = 1 << 20  # bytes
 _MOST_BYTES = 64 << 20  # of rows that are not whole

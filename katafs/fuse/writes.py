@@ -38,10 +38,7 @@ _MOST_BYTES = 256 << 20
 class Writes:
     """Writes to control files and options. Belongs to the event loop."""
 
-    def __init__(
-        self, tree: Tree, fast: FastOpen, journal: Journal, elsewhere: Elsewhere, wrote: Callable[[str], None]
-    ) -> None:
-        """``wrote`` is called with the id of a kata in which something was recorded."""
+    def __init__(self, tree: Tree, fast: FastOpen, journal: Journal, elsewhere: Elsewhere) -> None:
         self._fast = fast
         self._tree = tree
         inbox = tree.ctx.controls.inbox
@@ -49,7 +46,8 @@ class Writes:
             lambda opening: inbox.is_begun(opening.file, opening),
             lambda: journal.is_flushed or fast.is_flushed,
         )
-        self.wrote = wrote
+        #: is told the id of each kata in which something was recorded
+        self.wrote: Callable[[str], None] = lambda _kata_id: None
         self._journal = journal
         self.elsewhere = elsewhere
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve

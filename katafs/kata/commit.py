@@ -25,11 +25,10 @@ from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, 
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
 from katafs.kata.kinds import Kind
-from katafs.kata.layouts import OPTION_VALUES
+from katafs.kata.layouts import OPTION_VALUES, set_option_in
 from katafs.kata.listing import Listing
 from katafs.kata.message import Act
 from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
-from katafs.kata.plain_paths import set_option_in
 from katafs.kata.writing import Head, KataWriter
 from katafs.owner import acting_as_owner
 

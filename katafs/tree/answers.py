@@ -20,9 +20,9 @@ from katafs.git import Oid
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
+from katafs.tree.legacy.pending import Stored
 from katafs.tree.nodes import NEVER, Creator, Later, Node
 from katafs.tree.numbers import FIXED, PREFIX, Key
-from katafs.tree.pending import Stored
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
 

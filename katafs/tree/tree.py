@@ -19,11 +19,11 @@ from katafs.tree.downloads import Member
 from katafs.tree.events import event_node
 from katafs.tree.fence import fence
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
+from katafs.tree.legacy.pending import is_pending, lost_file, pending_node
+from katafs.tree.legacy.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
-from katafs.tree.pending import is_pending, lost_file, pending_node
 from katafs.tree.plain import PlainNode, git_file
-from katafs.tree.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.root import PrefixDir, meta_node
 from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.fuse.runtime import stat_fields
+from katafs.mount.runtime import stat_fields
 from tests.budget import large
 from tests.katas import make_kata, message
 from tests.mounts import MakeMount, patience, wait_until

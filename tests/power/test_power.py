@@ -35,7 +35,7 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.ids import kata_path
-from katafs.kata.pending import flush_pending
+from katafs.kata.legacy.pending import flush_pending
 from tests.power.client import SCENARIOS
 from tests.power.disk import Disk, read_tree
 from tests.power.judging import Judgement, facts

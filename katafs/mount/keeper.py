@@ -24,11 +24,12 @@ from functools import partial
 from typing import Any
 
 from katafs.background import tell_supervisor
-from katafs.fuse import fastopen, journal, resuming, runtime, session, unkept
-from katafs.fuse.child import NOBODY, Child, execute_katafs, touch
-from katafs.fuse.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
-from katafs.fuse.device import Held, UnsuitableError, hold
-from katafs.fuse.mounting import MountError, MountOptions, detach
+from katafs.fuse import fastopen, journal
+from katafs.mount import resuming, runtime, session, unkept
+from katafs.mount.child import NOBODY, Child, execute_katafs, touch
+from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
+from katafs.mount.device import Held, UnsuitableError, hold
+from katafs.mount.mounting import MountError, MountOptions, detach
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,14 @@ from katafs.kata.commit import Announce
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.legacy.plain_create import DIRECTORY, write_plain
+from katafs.kata.legacy.plain_files import event_of
+from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.listing import Listing
-from katafs.kata.plain_create import DIRECTORY, write_plain
-from katafs.kata.plain_files import event_of
-from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.snapshot import Snapshot
 from katafs.text import compact
 from katafs.tree.context import Context
+from katafs.tree.legacy.pending import AppendedEvents, PlainOption, Stored, to_create_new
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
@@ -36,7 +37,6 @@ from katafs.tree.nodes import (
     refuse_write,
 )
 from katafs.tree.numbers import EVENT, FIXED, Key
-from katafs.tree.pending import AppendedEvents, PlainOption, Stored, to_create_new
 from katafs.tree.plain import (
     FIRST_STORED_OPTION,
     PLAIN_DIRECTORY,

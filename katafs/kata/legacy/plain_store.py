@@ -25,10 +25,10 @@ from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git.budget import CONVERSION, STATUS
 from katafs.git.files import open_beneath, real_path
 from katafs.git.store.history import HistoryWriter
-from katafs.kata.converting import convert, first_commit, identity
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.plain_files import Signature, mtime_ns, signature
-from katafs.kata.plain_kata import PlainKata
+from katafs.kata.legacy.converting import convert, first_commit, identity
+from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
+from katafs.kata.legacy.plain_kata import PlainKata
 
 _KEPT = 128
 _GENERATIONS = 10_000

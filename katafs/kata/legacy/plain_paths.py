@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from katafs.git import Commit, GitRepo
-from katafs.kata.converting import absent_parts
+from katafs.git import GitRepo
 from katafs.kata.events import Row, Rows
-from katafs.kata.layouts import OPTION_DEFAULTS, read_object
+from katafs.kata.layouts import read_object
+from katafs.kata.legacy.converting import absent_parts
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES
 from katafs.kata.listing import Listing
-from katafs.kata.plain_kata import OUTPUT_NAMES
 from katafs.kata.snapshot import BlobId, Snapshot
 from katafs.text import compact, decode
 
@@ -96,11 +96,3 @@ def _content(data: bytes, version: int) -> dict[str, Any]:
 def plain_option(values: Sequence[str]) -> bytes:
     """An option file, from the values that the option was set to: the first is written twice (FORMAT §1.2)."""
     return "".join(f"\n{value}" for value in [*values[:1], *values]).encode()
-
-
-def set_option_in(commit: Commit, values: dict[str, list[str]]) -> None:
-    """Add the value that an option was set to by a commit, as its subject says, to those of later ones."""
-    if commit.subject.startswith(b"set option "):
-        words = decode(commit.subject).split(" ")
-        if len(words) == 5 and words[3] == "to" and words[2] in OPTION_DEFAULTS:
-            values.setdefault(words[2], []).append(words[4])

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable
 
 from katafs.background import tell_supervisor
-from katafs.fuse import fastopen, runtime, session
-from katafs.fuse.mounting import MountOptions, device_of
-from katafs.fuse.watcher import watch_over_us
+from katafs.fuse import fastopen
+from katafs.mount import runtime, session
+from katafs.mount.mounting import MountOptions, device_of
+from katafs.mount.watcher import watch_over_us
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from katafs.kata.commit import Announce, Committed, Job, Landed
 from katafs.kata.inbox import Message
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import flush_pending
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import flush_pending
 from katafs.tree.control import ControlFile
 from katafs.tree.options import OptionFile
 from katafs.tree.writable import Writable

@@ -14,9 +14,9 @@ from katafs.kata.commit import Announce
 from katafs.kata.exclusive import Attempt
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import Pending, pending_file
-from katafs.kata.plain_create import (
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import Pending, pending_file
+from katafs.kata.legacy.plain_create import (
     DIRECTORY,
     FILE_IN_DIRECTORY,
     FILES,
@@ -26,7 +26,7 @@ from katafs.kata.plain_create import (
     set_plain_option,
     write_plain,
 )
-from katafs.kata.plain_files import event_of
+from katafs.kata.legacy.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.nodes import IMMUTABLE, NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key

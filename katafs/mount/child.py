@@ -13,7 +13,7 @@ from site import getsitepackages
 from typing import Never
 
 import katafs
-from katafs.fuse.runtime import stat_fields
+from katafs.mount.runtime import stat_fields
 
 _MESSAGE = 4096  # bytes
 # write(2) and writev(2), in ``/proc/PID/task/TID/syscall``

@@ -8,9 +8,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from katafs.fuse import session
 from katafs.fuse.fastopen import FastOpen
-from katafs.fuse.mounting import MountError, MountOptions
+from katafs.mount import session
+from katafs.mount.mounting import MountError, MountOptions
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from katafs.fuse.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
+from katafs.mount.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
 
 # struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _IN_HEADER = struct.Struct("=IIQQIIIHH")
@@ -30,8 +30,6 @@ _INIT_SECONDS = 10.0
 # struct fuse_out_header: len, error, unique; a notification has its code in error, and no unique
 _OUT_HEADER = struct.Struct("=IiQ")
 _NOTIFY_RESEND = 7
-#: set in the unique of a request that the kernel sends once more
-UNIQUE_RESEND = 1 << 63
 
 
 class UnsuitableError(Exception):

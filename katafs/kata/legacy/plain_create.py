@@ -13,11 +13,11 @@ from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, set_option
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.layouts import OPTION_DEFAULTS
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import Pending
-from katafs.kata.plain_files import LARGEST, is_plain_name, plain_names, plain_version, read_file
-from katafs.kata.plain_kata import OUTPUT_NAMES, PlainKata, parse_event
-from katafs.kata.plain_rows import parse_object, parse_plain_rows
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import Pending
+from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, plain_version, read_file
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, parse_event
+from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.owner import acting_as_owner
 
 # the files and the directory of which a new kata is made, in either version

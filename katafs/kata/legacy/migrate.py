@@ -4,7 +4,8 @@ All of it happens in the kata's own directory ``Ab/Cd/Ef``, as its owner, so tha
 another user:
 
 1. ``.katafs-new/.git`` is written from the plain files, and synced.
-2. It is read back and compared with the plain files (`katafs.kata.verifying`), which must not have changed meanwhile.
+2. It is read back and compared with the plain files (`katafs.kata.legacy.verifying`), which must not
+   have changed meanwhile.
 3. ``rename(".katafs-new/.git", ".git")``: from here on the kata is stored as git, for every reader at once.
    Each of the renames here and in 5 is on disk before the next step, so that a power cut leaves no more than a death.
 4. The plain files are looked at once more: had somebody written to them by another way than the mount, the rename is
@@ -32,11 +33,11 @@ from katafs.errors import NotFoundError, ReadOnlyError, StorageError
 from katafs.git import Oid, repository_lock
 from katafs.git.store.history import HistoryWriter
 from katafs.git.store.storing import sync_directory
-from katafs.kata.converting import convert, identity
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.plain_files import Signature, event_of, is_plain_name, plain_names, signature
-from katafs.kata.plain_kata import PlainKata
-from katafs.kata.verifying import differences
+from katafs.kata.legacy.converting import convert, identity
+from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
 from katafs.owner import acting_as_owner
 from katafs.text import pretty_bytes
 

@@ -3,8 +3,8 @@
 Until its row comes an event is a real file in ``.katafs-pending`` in the kata's directory, named as in a plain kata:
 there O_EXCL and mkdir decide who is first, whatever daemons there are, and what was written outlives them. The row
 makes it a commit. An event whose row does not come is committed from its file when the next one begins, or after a
-minute (`katafs.kata.waiting` says where something waits). Who dies right after a commit leaves the file: one that is
-like an event that is there is removed by who finds it.
+minute (`katafs.kata.legacy.waiting` says where something waits). Who dies right after a commit leaves the file: one
+that is like an event that is there is removed by who finds it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.layouts import rows_of
+from katafs.kata.legacy.plain_act import plain_act
+from katafs.kata.legacy.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent, parse_event
+from katafs.kata.legacy.plain_paths import plain_row
+from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
+from katafs.kata.legacy.verifying import has_event
+from katafs.kata.legacy.waiting import mark, unmark
 from katafs.kata.placing import MOST_SKIPPED
-from katafs.kata.plain_act import plain_act
-from katafs.kata.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
-from katafs.kata.plain_kata import OUTPUT_NAMES, PlainEvent, parse_event
-from katafs.kata.plain_paths import plain_row
-from katafs.kata.plain_rows import parse_object, parse_plain_rows
-from katafs.kata.verifying import has_event
-from katafs.kata.waiting import mark, unmark
 from katafs.owner import acting_as_owner
 from katafs.text import is_portable, pretty
 

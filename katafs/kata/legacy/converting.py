@@ -21,8 +21,8 @@ from katafs.git import Oid
 from katafs.git.store.history import ObjectHasher
 from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
 from katafs.kata.message import Act
-from katafs.kata.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
 from katafs.text import pretty_bytes
 
 ABSENT = "Plain-absent:"

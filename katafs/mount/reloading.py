@@ -10,8 +10,8 @@ import signal
 import time
 from pathlib import Path
 
-from katafs.fuse import runtime
-from katafs.fuse.mounting import MountError, device_of, real_mountpoint
+from katafs.mount import runtime
+from katafs.mount.mounting import MountError, device_of, real_mountpoint
 
 _PATIENCE_SECONDS = 60.0
 

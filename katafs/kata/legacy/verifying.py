@@ -1,7 +1,7 @@
 """Is everything in a kata's plain files also in its repository? Asked before the plain files go.
 
 Both are read anew: the plain files from the disk, the repository through what the mount shows
-(`katafs.kata.plain_paths`).
+(`katafs.kata.legacy.plain_paths`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from katafs.errors import KataError
 from katafs.kata.kata import Kata
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, joined
+from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_row
 from katafs.kata.listing import Listing
-from katafs.kata.plain_kata import OUTPUT_NAMES, PlainKata, joined
-from katafs.kata.plain_paths import has_plain_paths, plain_event, plain_row
 from katafs.text import decode
 
 _MOST_DIFFERENCES = 5

@@ -7,16 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from katafs.fuse import fastopen, session
+from katafs.fuse import fastopen
 from katafs.fuse.journal import READABLE
-from katafs.fuse.mounting import MountError, MountOptions
+from katafs.mount import session
+from katafs.mount.mounting import MountError, MountOptions
 
 #: of what is handed over
 VERSION = 1
 
 
 def read_state(fd: int) -> dict[str, Any]:
-    """What `katafs.fuse.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
+    """What `katafs.mount.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
 
     Raises `MountError` for one that it cannot read.
     """

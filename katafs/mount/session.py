@@ -18,16 +18,18 @@ import trio
 
 from katafs import process
 from katafs.errors import KataError
-from katafs.fuse import fastopen, memory, runtime
-from katafs.fuse.child import touch
-from katafs.fuse.device import Held, resend
+from katafs.fuse import fastopen, memory
 from katafs.fuse.journal import Journal
-from katafs.fuse.mounting import MountError, MountOptions, detach
 from katafs.fuse.steps import Steps
 from katafs.fuse.waiting import wait_quickly
-from katafs.fuse.watcher import keep_watched
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
+from katafs.mount import runtime
+from katafs.mount.child import touch
+from katafs.mount.compacting import Compactor
+from katafs.mount.device import Held, resend
+from katafs.mount.mounting import MountError, MountOptions, detach
+from katafs.mount.watcher import keep_watched
 from katafs.tree.context import About, Context
 from katafs.tree.git_files import DESCRIPTORS
 from katafs.tree.tree import Tree
@@ -104,7 +106,9 @@ def serve(
     tree = _tree(options, about)
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
+    compactor = Compactor(tree.ctx.store, tree.ctx.counters)
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
+    operations.writes.wrote = compactor.wrote
     _begin(operations, options, kept)
     if kept is not None:
         _take_over(fast, kept)
@@ -113,7 +117,7 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end, instruments=steps)
+        trio.run(_run, options, operations, compactor, tree, fast, ready, kept, watcher, end, instruments=steps)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
@@ -210,6 +214,7 @@ def _last_line(file: BufferedRandom) -> str:
 async def _run(
     options: MountOptions,
     operations: Operations,
+    compactor: Compactor,
     tree: Tree,
     fast: fastopen.FastOpen,
     ready: Callable[[], None],
@@ -227,7 +232,7 @@ async def _run(
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, operations, kept)
         if options.compact_after is not None:
-            nursery.start_soon(operations.compactor.run, options.compact_after)
+            nursery.start_soon(compactor.run, options.compact_after)
         if watcher is not None:
             nursery.start_soon(keep_watched, watcher, options.mountpoint)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)

@@ -19,8 +19,8 @@ from typing import Never
 
 import trio
 
-from katafs.fuse.mounting import LIBC, abort
-from katafs.fuse.runtime import stat_fields
+from katafs.mount.mounting import LIBC, abort
+from katafs.mount.runtime import stat_fields
 
 log = logging.getLogger(__name__)
 

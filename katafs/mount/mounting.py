@@ -12,8 +12,8 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from katafs.fuse import holders, runtime
-from katafs.fuse.mounts import Mounted, mounted_at
+from katafs.mount import holders, runtime
+from katafs.mount.mounts import Mounted, mounted_at
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
