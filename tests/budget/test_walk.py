@@ -32,11 +32,11 @@ _REFUSED = (errno.EIO, errno.EFBIG, errno.EAGAIN)
 
 Large = Callable[[Path], None]
 SMALL: dict[str, Large] = {
-    "events": lambda path: large.events(path, 2_000, 1_000),
-    "events without tags": lambda path: large.events(path, 1_500, tags=False),
+    "events": lambda path: large.events(path, 1_200, 1_000),
+    "events without tags": lambda path: large.events(path, 1_100, tags=False),
     "options": lambda path: large.options(path, 2_500),
     "references": lambda path: large.references(path, 60_000),
-    "files": lambda path: large.files(path, 9_000),
+    "files": lambda path: large.files(path, 5_000),
     "indexes": lambda path: large.indexes(path, 4),
     "chain": lambda path: large.chain(path, 60),
 }
