@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from katafs.mount import runtime
+from tests import scratch
 from tests.katas import Served, make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
@@ -35,7 +38,7 @@ PROGRAMS = (
 )
 # by which a person tells programs what to do
 OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
-                    "NO_COLOR", "SUDO_", "XDG_")  # fmt: skip
+                    "NO_COLOR", "PYTHON", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
 
 
@@ -56,6 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("searching" if config.getoption("--slow") else "steady")
     # modes are those that a usual umask gives, whoever runs the tests
     os.umask(0o022)
+    # what nohup and a shell's & ignore, programs that are started from here would ignore, too; we go on to do so
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -81,11 +88,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.mount)
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+    # files that take long first, so that no process has one of them left when the others have nothing to do
+    weights = Counter[Path]()
+    for item in items:
+        weights[item.path] += 0 if item.get_closest_marker("skip") else 5 if item.get_closest_marker("mount") else 1
+    items.sort(key=lambda item: -weights[item.path])
+
+
+def pytest_sessionstart() -> None:
+    scratch.tidy()
 
 
 def pytest_sessionfinish() -> None:
     """Mounts whose keepers were killed have left something."""
     runtime.tidy()
+    scratch.tidy()
 
 
 def has_fuse() -> bool:
@@ -107,6 +124,8 @@ def plain_environment() -> Iterator[None]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "TERM": "dumb",
+        # daemons that are killed leave something there
+        "TMPDIR": str(scratch.scratch()),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_COUNT": "1",

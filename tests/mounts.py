@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import pty
 import re
@@ -202,13 +201,6 @@ READING_AS_OTHER = [*AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+d
 WEAK_ROOT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
-@functools.cache
-def _bytecode() -> tempfile.TemporaryDirectory[str]:
-    """Where bytecode goes, as a start takes half as long with it, and it is not to be in the checkout. Made when it is
-    wanted: the processes of multiprocessing import this, and do not tidy up at their end."""
-    return tempfile.TemporaryDirectory(prefix="katafs-test-bytecode-")
-
-
 class CommandLine:
     """The ``katafs`` command as a person uses it, in ``directory``; its mounts stay in the background.
 
@@ -220,9 +212,6 @@ class CommandLine:
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(Path(katafs_package.__file__).parent.parent),
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": _bytecode().name,
-            "PYTHONUNBUFFERED": "",
             "KATAFS_TEST": str(directory),
         }
         #: in front of every command: another user, another namespace

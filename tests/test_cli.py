@@ -14,7 +14,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +102,7 @@ def test_a_signal_that_comes_too_early_leaves_no_mount(cli: CommandLine) -> None
         cli.command("mount", "-f", "store", "mnt"), cwd=cli.directory, env=cli.environment, stderr=subprocess.DEVNULL
     ) as daemon:
         try:
-            end = time.monotonic() + DEADLINE
-            while mnt not in Path("/proc/self/mountinfo").read_text():
-                assert time.monotonic() < end, "not mounted"
+            wait_until(lambda: mnt in Path("/proc/self/mountinfo").read_text(), "the mount")
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(patience(DEADLINE)) == 0
         finally:
@@ -167,7 +164,7 @@ def test_log_level(cli: CommandLine) -> None:
 def test_without_a_log_file_the_background_logs_to_syslog_if_there_is_one(cli: CommandLine) -> None:
     cli.within_namespace(f'{NO_DEVICE}; mknod /dev/fuse c 10 229; ln -s "$1/syslog" /dev/log')
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
-        syslog.settimeout(DEADLINE)
+        syslog.settimeout(patience(DEADLINE))
         syslog.bind(str(cli.directory / "syslog"))
         pid = cli.mount("store", "mnt")
         said = syslog.recv(4096).decode()

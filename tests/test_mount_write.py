@@ -20,7 +20,7 @@ import pytest
 
 from katafs.kata.inbox import UNFINISHED_SECONDS
 from tests.katas import Served, git, make_kata, message, repository_state, serve_kata
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 LAPTOP = "fedcba9876543210" * 4
 COUNT = itertools.count()
@@ -98,7 +98,7 @@ def shell(script: str, kata: Served, directory: Path) -> subprocess.CompletedPro
     command = ["bash", "-e", "-o", "pipefail", "script", str(kata.ran_tests)]
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=patience(60)
     )
 
 

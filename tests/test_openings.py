@@ -16,7 +16,7 @@ import pytest
 
 from katafs.kata.kinds import Kind
 from tests.katas import Served, serve_kata, stored_rows
-from tests.mounts import Mount, wait_until
+from tests.mounts import Mount, patience, wait_until
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ class Pool:
     def run(self, thread: int, job: Callable[[], object]) -> object:
         """What a job returns in one of the threads, or its errno."""
         self._jobs[thread].put(job)
-        return self._answers.get(timeout=20)
+        return self._answers.get(timeout=patience(20))
 
 
 def text(who: str, size: int = 300) -> bytes:

@@ -22,7 +22,7 @@ from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import PENDING, Pending
 from katafs.kata.legacy.waiting import MARKS, marked
 from tests.katas import assert_sound, git, serving, stored_rows
-from tests.mounts import DEADLINE, Mount, wait_until
+from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata, parse_rows
 from tests.restarts import EXPECTED, calling, kill
 from tests.test_mount_services import dir_make, event_of, file_append, file_create, file_read, ran_tests
@@ -130,7 +130,7 @@ def across_a_death(kept: Mount, hold: Path, shown: Path, stored: Path) -> None:
         wait_until(stored.exists, "the first attempt")
         kill(kept)
         hold.unlink()
-        assert made.result(DEADLINE) is True
+        assert made.result(patience(DEADLINE)) is True
     assert not make(shown)
 
 
@@ -187,7 +187,7 @@ def test_a_row_that_was_recorded_is_not_recorded_again(kept: Mount, version: int
         wait_until(lambda: git(path, "rev-parse", "main") != main, "the commit")
         kill(kept)
         lock.unlink(missing_ok=True)
-        assert appended.result(DEADLINE) is True
+        assert appended.result(patience(DEADLINE)) is True
     assert f"{kata.written.kata_id}: event 3, commit {git(path, 'rev-parse', '3').decode().strip()} was recorded" in (
         kept.log_text()
     )

@@ -24,9 +24,9 @@ from katafs.kata.legacy.waiting import MARKS, marked
 from katafs.kata.snapshot import BlobId, Content
 from katafs.kata.store import Store
 from tests.fsck.cases import make_old
-from tests.katas import fast_directory
 from tests.power.disk import Disk, Left, Tree
 from tests.power.trace import Call
+from tests.scratch import fast_directory
 
 _OUTPUTS = (b"stdout", b"stderr", b"status")
 _MOST_TOLD = 12
