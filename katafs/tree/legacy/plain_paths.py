@@ -94,7 +94,8 @@ class _GoneFile(Stored):
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
         kata = ctx.store.kata(key.kata)
         super().__init__(key, ctx.owner(kata), mtime_ns)
-        self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, kata.plain_version() or 0)
+        self._version = kata.plain_version() or 0
+        self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, self._version)
         self.takes_pieces = key.kind == FIXED and key.a == STORED_EVENTS
         if not is_written(key, b"", self._home):
             self.mode = File.mode
@@ -118,7 +119,7 @@ class _GoneFile(Stored):
             result = make()
             node.made(result.make() if isinstance(result, Later) else result)
         made = node.size() or 0
-        if made > self._size and self.is_appended:
+        if made > self._size and self.takes_pieces:
             rows = node.read(0, self._size + 2)
             end = rows.rfind(b",\n") if self._version else rows.rfind(b"\n", 0, self._size) + 1
             return rows[: max(end, 0)][offset : offset + length].ljust(length, b"\n")
