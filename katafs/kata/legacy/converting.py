@@ -77,9 +77,9 @@ class _Conversion:
         if self._rows.summary_size(self._rows.last) > MOST_ROWS:
             raise TooLargeError(f"the rows of all its events are larger than {MOST_ROWS >> 20} MiB")
         kept = {key: value for key, value in plain.manifest.items() if key != "visible_files"}
-        self._manifest = git.blob(b"manifest.json", pretty_bytes(kept))
+        self._manifest = git.blob(pretty_bytes(kept), b"manifest.json")
         self._config = {
-            name.encode(): git.blob(b"config/" + name.encode(), value.encode() + b"\n")
+            name.encode(): git.blob(value.encode() + b"\n", b"config/" + name.encode())
             for name, value in plain.first_options().items()
         }
         self._seconds = max((time_ns({"time": plain.manifest.get("created")}) or 0) // _SECOND, 0)
