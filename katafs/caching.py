@@ -63,11 +63,11 @@ class Newest(dict[_K, _V]):
 
 class Shared(Generic[_K, _V]):
     """An LRU cache for any thread, bounded by ``limit`` bytes; ``sizeof`` gives those of a value. What would take more
-    than a sixteenth of it is not kept.
+    than one of ``shares`` of it is not kept.
     """
 
-    def __init__(self, limit: int, sizeof: Callable[[_V], int]) -> None:
-        self._limit, self._size = limit, 0
+    def __init__(self, limit: int, sizeof: Callable[[_V], int], shares: int = 16) -> None:
+        self._limit, self._largest, self._size = limit, limit // shares, 0
         self._sizeof = sizeof
         self._lock = threading.Lock()
         self._known: OrderedDict[_K, _V] = OrderedDict()
@@ -87,7 +87,7 @@ class Shared(Generic[_K, _V]):
         """Keep a value, unless there is one; those that were used longest ago go for it."""
         size = self._sizeof(value)
         with self._lock:
-            if key in self._known or size > self._limit // 16:
+            if key in self._known or size > self._largest:
                 return
             self._known[key] = value
             self._size += size

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from katafs.fuse import runtime
-from tests.katas import make_kata, serving, unpack
+from katafs.mount import runtime
+from tests import scratch
+from tests.katas import Served, make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
@@ -32,7 +38,7 @@ PROGRAMS = (
 )
 # by which a person tells programs what to do
 OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
-                    "NO_COLOR", "SUDO_", "XDG_")  # fmt: skip
+                    "NO_COLOR", "PYTHON", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
 
 
@@ -46,12 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
     )
+    parser.addoption("--clients", action="store_true", help="have clients of eight runtimes write, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("searching" if config.getoption("--slow") else "steady")
     # modes are those that a usual umask gives, whoever runs the tests
     os.umask(0o022)
+    # what nohup and a shell's & ignore, programs that are started from here would ignore, too; we go on to do so
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -66,6 +77,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"those that need {', '.join(programs)}: not installed": bool(programs),
         "the long ones: --slow runs them": not config.getoption("--slow"),
         "those in a browser: --browser runs them": config.getoption("--browser") is None,
+        "those of clients in eight runtimes: --clients runs them": not config.getoption("--clients"),
     }
     return [f"left out: {reason}" for reason, is_so in left_out.items() if is_so]
 
@@ -76,11 +88,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.mount)
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+    # files that take long first, so that no process has one of them left when the others have nothing to do
+    weights = Counter[Path]()
+    for item in items:
+        weights[item.path] += 0 if item.get_closest_marker("skip") else 5 if item.get_closest_marker("mount") else 1
+    items.sort(key=lambda item: -weights[item.path])
+
+
+def pytest_sessionstart() -> None:
+    scratch.tidy()
 
 
 def pytest_sessionfinish() -> None:
     """Mounts whose keepers were killed have left something."""
     runtime.tidy()
+    scratch.tidy()
 
 
 def has_fuse() -> bool:
@@ -102,6 +124,8 @@ def plain_environment() -> Iterator[None]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "TERM": "dumb",
+        # daemons that are killed leave something there
+        "TMPDIR": str(scratch.scratch()),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_COUNT": "1",
@@ -198,3 +222,34 @@ def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
     yield start
     errors = [error for one in reversed(mounts) if (error := one.stop())]
     assert not errors, "\n".join(errors)
+
+
+def no_tracing() -> None:
+    """Take from a process, before it starts, what it needs to ask others."""
+    cap_sys_ptrace, pr_capbset_drop = 19, 24
+    ctypes.CDLL(None).prctl(pr_capbset_drop, cap_sys_ptrace, 0, 0, 0)
+
+
+@pytest.fixture
+def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A kata of user 65534 in a mount whose daemon may not ask what other users' processes do."""
+    if os.geteuid() != 0:
+        unavailable("only root can be another user")
+    # which other users can reach
+    directory = Path(tempfile.mkdtemp(prefix="katafs-test-"))
+    directory.chmod(0o755)
+    store = directory / "store"
+    store.mkdir()
+    make_kata(store, "AbCdEf")
+    subprocess.run(["chown", "-R", "65534:65534", store], check=True)
+    mount = Mount(store, directory / "mnt", "fast", ("--allow-other",))
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", partial(start, preexec_fn=no_tracing))
+    try:
+        mount.start()
+        monkeypatch.undo()
+        yield Served(store / "Ab/Cd/Ef", mount.kata("AbCdEf"))
+    finally:
+        monkeypatch.undo()
+        assert mount.stop() == ""
+        shutil.rmtree(directory)

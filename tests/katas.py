@@ -24,6 +24,7 @@ from katafs.kata.ids import kata_path
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from tests.mounts import Mount
+from tests.scratch import fast_directory
 
 START = datetime(2026, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 
@@ -231,7 +232,7 @@ def git_blobs(path: Path, ids: Iterable[str]) -> dict[str, bytes]:
 def long_store(base: Path) -> Path:
     """A store with the native kata ``LngKat`` of 300 events; made once for a ``base`` directory. Not to be changed."""
     # made in memory, where syncing costs nothing
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
+    with tempfile.TemporaryDirectory(dir=fast_directory()) as directory:
         make_long_kata(Path(directory), "LngKat")
         shutil.copytree(directory, base / "long-store")
     return base / "long-store"
@@ -334,15 +335,6 @@ def serve_kata(mount: Mount, files: Mapping[str, str] | None = None) -> Served:
     """A new native kata in the store of a mount."""
     kata_id = f"{next(_NUMBERS):06}"
     return Served(make_kata(mount.store, kata_id, files), mount.kata(kata_id))
-
-
-def fast_directory() -> Path | None:
-    """Where syncing costs nothing, if there is such a place with some room."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        return None
-    status = os.statvfs(memory)
-    return memory if status.f_bavail * status.f_frsize > 256 << 20 else None
 
 
 @contextlib.contextmanager

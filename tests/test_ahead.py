@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.katas import git_blobs, git_files, loosen, make_kata, make_long_kata, make_odd_kata, message, stored_rows
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import DEADLINE, MakeMount, Mount, patience, wait_until
 from tests.test_stats import Stats, stats_of
 
 _EVENTS = 30
@@ -121,7 +121,7 @@ def test_an_end_in_the_middle(mounted: Mount) -> None:
     )
     wait_until(lambda: sent(mounted) > 20 or reader.poll() is not None, "something that is sent")
     assert mounted.stop() == ""
-    assert reader.wait(20) is not None
+    assert reader.wait(patience(DEADLINE)) is not None
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.katas import Served, assert_sound, git, message, serve_kata
-from tests.mounts import Mount, wait_until
+from tests.mounts import Mount, patience, wait_until
 from tests.test_bounds import big_event
 
 MIB = 1 << 20
@@ -217,7 +217,7 @@ def test_writers_of_all_kinds_at_once(kata: Served) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(write, ["thread0", "thread1", "thread2"]))
-    assert [client.wait(60) for client in clients] == [0] * 6
+    assert [client.wait(patience(60)) for client in clients] == [0] * 6
     rows = json.loads((kata.shown / "events_summary.json").read_bytes())
     names = [f"{kind}{number}" for kind in ("own", "apart", "thread") for number in range(3)]
     expected = [f"{name} {number}" for name, number in itertools.product(names, range(4))]

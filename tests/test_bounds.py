@@ -247,7 +247,7 @@ def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None
         ended = [*children(mounted.daemon), *workers(mounted.daemon)]
         mounted.kill()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ended), "the end of the processes", 5)
-        assert reader.wait(5) != 0
+        assert reader.wait(patience(5)) != 0
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def driver(request: pytest.FixtureRequest) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(patience(20))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from click.testing import CliRunner
 
 from katafs import __version__
 from katafs.cli import main
-from katafs.fuse.mounting import MountError, MountOptions, check
+from katafs.mount.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, patience, wait_until
@@ -103,9 +102,7 @@ def test_a_signal_that_comes_too_early_leaves_no_mount(cli: CommandLine) -> None
         cli.command("mount", "-f", "store", "mnt"), cwd=cli.directory, env=cli.environment, stderr=subprocess.DEVNULL
     ) as daemon:
         try:
-            end = time.monotonic() + DEADLINE
-            while mnt not in Path("/proc/self/mountinfo").read_text():
-                assert time.monotonic() < end, "not mounted"
+            wait_until(lambda: mnt in Path("/proc/self/mountinfo").read_text(), "the mount")
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(patience(DEADLINE)) == 0
         finally:
@@ -167,7 +164,7 @@ def test_log_level(cli: CommandLine) -> None:
 def test_without_a_log_file_the_background_logs_to_syslog_if_there_is_one(cli: CommandLine) -> None:
     cli.within_namespace(f'{NO_DEVICE}; mknod /dev/fuse c 10 229; ln -s "$1/syslog" /dev/log')
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
-        syslog.settimeout(DEADLINE)
+        syslog.settimeout(patience(DEADLINE))
         syslog.bind(str(cli.directory / "syslog"))
         pid = cli.mount("store", "mnt")
         said = syslog.recv(4096).decode()
@@ -494,9 +491,9 @@ def test_the_daemon_ends_when_nobody_waits_for_it_any_more(cli: CommandLine) -> 
     script = """
 import os
 from katafs import background
-from katafs.fuse import mounting, session
+from katafs.mount import mounting, session
 from katafs.cli import main
-from katafs.fuse.mounting import MountOptions, check
+from katafs.mount.mounting import MountOptions, check
 from pathlib import Path
 
 def run(ready):

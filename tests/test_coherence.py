@@ -243,7 +243,7 @@ def test_threads_with_a_descriptor_each(kata: Served) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(patience(60))
     assert not failures
     assert_all_recorded(kata, 6, 8)
 
@@ -267,7 +267,7 @@ def test_two_daemons_and_git_at_once(served: Mount, kata: Served, mount: MakeMou
         assert run_clients([kata.ran_tests, elsewhere] * 2, 15, [10_000, 50]) == [0] * 4
     finally:
         is_over.set()
-        thread.join(60)
+        thread.join(patience(60))
     assert len(options) > 3
     subjects = git(kata.stored, "log", "--reverse", "--format=%s", "main").decode().splitlines()
     assert [line.split()[-1] for line in subjects if line.startswith("set option")] == options

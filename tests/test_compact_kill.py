@@ -21,7 +21,7 @@ from tests.restarts import EXPECTED
 _KATAS = 2
 # a kata that has taken as many is worth the work
 _EVENTS = 6
-# seconds; of 20 deaths within 6 seconds a mount ends (`katafs.fuse.keeper`)
+# seconds; of 20 deaths within 6 seconds a mount ends (`katafs.mount.keeper`)
 _BETWEEN_DEATHS = 0.4
 
 

@@ -247,7 +247,7 @@ def test_many_readers(store: Path, mount: MakeMount, mode: str) -> None:
 
     def read(number: int) -> None:
         index = number % 29 + 1
-        barrier.wait(60)
+        barrier.wait(patience(60))
         try:
             if (kata / f"events/{index}/files/a.txt").read_text() != f"{index}\n":
                 wrong.append(index)
@@ -266,7 +266,7 @@ def test_many_readers(store: Path, mount: MakeMount, mode: str) -> None:
     finally:
         threading.stack_size(0)
     for thread in threads:
-        thread.join(100)
+        thread.join(patience(100))
     assert not wrong
     assert len(right) > 1000
     assert descriptors(mounted.daemon) < before + 60

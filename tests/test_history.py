@@ -14,8 +14,8 @@ import pytest
 from katafs.kata.commit import record
 from katafs.kata.history import Step, history, history_text
 from katafs.kata.kinds import Kind
+from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.message import parse_act
-from katafs.kata.migrate import migrate_kata
 from katafs.kata.reader import reader
 from katafs.text import visible
 from tests.katas import START, add_event, git_event, long_store, make_kata, message, row_time, unpack

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from katafs.errors import DiedError
-from katafs.fuse.device import UNIQUE_RESEND
-from katafs.fuse.fastopen import Asked
+from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
 from katafs.fuse.journal import READABLE, VERSION, Journal, Request, version_of
 
 # a process that there is: ours, of which two threads write

@@ -19,10 +19,10 @@ from katafs.kata.create import create_kata
 from katafs.kata.events import MOST_ROWS
 from katafs.kata.kata import Kata, ReadCaches
 from katafs.kata.kinds import Kind
+from katafs.kata.legacy.plain_create import write_plain
 from katafs.kata.listing import MAX_PATHS
 from katafs.kata.message import parse_act
 from katafs.kata.placing import check_files
-from katafs.kata.plain_create import write_plain
 from katafs.kata.store import Store
 from katafs.text import pretty
 from tests.katas import GitCommit, GitFile, add_event, assert_sound, git, import_commits, make_kata, message

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from katafs.cli.syslog import SysLog
-from tests.mounts import DEADLINE, wait_until
+from tests.mounts import DEADLINE, patience, wait_until
 
 SCRIPT = """
 import logging
@@ -106,7 +106,7 @@ def test_a_burst_is_waited_for(tmp_path: Path) -> None:
     address = tmp_path / "log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(str(address))
-        syslog.settimeout(DEADLINE)
+        syslog.settimeout(patience(DEADLINE))
         handler = SysLog(str(address))
         log = logger_of(handler)
         said: list[bytes] = []

@@ -15,19 +15,20 @@ import pytest
 from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
 from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.legacy.migrate import migrate_kata, needs_migration
+from katafs.kata.legacy.plain_paths import plain_event, plain_events
 from katafs.kata.listing import Listing
-from katafs.kata.migrate import migrate_kata, needs_migration
-from katafs.kata.plain_paths import plain_event, plain_events
-from tests.katas import assert_sound, fast_directory, git, git_blobs, git_files, stored_rows, time_ns, unpack
+from tests.katas import assert_sound, git, git_blobs, git_files, stored_rows, time_ns, unpack
 from tests.plain_katas import Written, comparable, make_plain_kata, parse_rows
+from tests.scratch import fast_directory
 
 SEEDS = range(16)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
+def store() -> Iterator[Path]:
     """An empty store where syncing costs nothing."""
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 

@@ -17,16 +17,17 @@ import pytest
 
 from katafs.errors import KataError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata import migrate
 from katafs.kata.fsck import State
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata
-from katafs.kata.migrate import migrate_kata, needs_migration
-from katafs.kata.plain_kata import PlainKata
-from katafs.kata.verifying import differences
-from tests.katas import fast_directory, git
-from tests.mounts import katafs, wait_until
+from katafs.kata.legacy import migrate
+from katafs.kata.legacy.migrate import migrate_kata, needs_migration
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
+from tests.katas import git
+from tests.mounts import katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
+from tests.scratch import fast_directory
 from tests.test_migrate import assert_migrated, state
 
 # what changes a directory; audit events of Python
@@ -34,8 +35,8 @@ _STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+def store() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 
@@ -185,7 +186,7 @@ def test_two_migrations_at_once(store: Path) -> None:
     runs = [
         subprocess.Popen([sys.executable, "-m", "katafs", "migrate", store], stdout=subprocess.DEVNULL) for _ in (1, 2)
     ]
-    assert [run.wait(60) for run in runs] == [0, 0]
+    assert [run.wait(patience(60)) for run in runs] == [0, 0]
     for written in made:
         assert_migrated(written)
 

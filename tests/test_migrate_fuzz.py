@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, NotFoundError
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.plain_kata import PlainKata
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
 from katafs.kata.store import Store
-from katafs.kata.verifying import differences
 from katafs.tree.context import Context
 from katafs.tree.nodes import Entry, Later, Node
 from katafs.tree.tree import Tree
-from tests.katas import fast_directory, git
+from tests.katas import git
 from tests.plain_katas import make_plain_kata
+from tests.scratch import fast_directory
 from tests.test_migrate import open_kata, state
 
 PIECES = [b"{", b"}", b"]", b'"', b",", b"\n", b"\0", b"\xff", b"null", b"NaN", b"-1", b"1e999", b"9" * 400]
@@ -27,8 +28,8 @@ PIECES += [b'"\\ud800"', b"../", b".git/", b"[" * 5000, b'"index":99,', b'"trunc
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+def store() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 

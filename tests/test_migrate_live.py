@@ -8,20 +8,21 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 
 import pytest
 
-from tests.katas import assert_sound, fast_directory, stored_rows
-from tests.mounts import MakeMount
+from tests.katas import assert_sound, stored_rows
+from tests.mounts import MakeMount, patience, wait_until
 from tests.plain_katas import Written, comparable, make_plain_kata
+from tests.scratch import fast_directory
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+def store() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 
@@ -35,9 +36,11 @@ def write(katas: list[Path], number: int, count: int) -> None:
                 file.write(data)
 
 
-def read(kata: Path, written: Written, stop: float) -> None:
-    """Read on the plain paths until then: each time what was written."""
-    while time.monotonic() < stop:
+def read(kata: Path, written: Written, has_read: Semaphore, is_over: Event) -> None:
+    """Read on the plain paths until it is over, and once more: each time what was written."""
+    is_last = False
+    while not is_last:
+        is_last = is_over.is_set()
         for index in written.events:
             document = json.loads((kata / written.name(index)).read_bytes())
             assert comparable(document) == written.document(index), index
@@ -50,6 +53,7 @@ def read(kata: Path, written: Written, stop: float) -> None:
             assert found == set(texts)
             for name, text in texts.items():
                 assert (kata / f"events/{index}/files/{name}").read_bytes().decode() == text
+        has_read.release()
 
 
 def together(processes: list[multiprocessing.Process]) -> None:
@@ -58,7 +62,7 @@ def together(processes: list[multiprocessing.Process]) -> None:
         for process in processes:
             process.start()
         for process in processes:
-            process.join(120)
+            process.join(patience(120))
         assert [process.exitcode for process in processes] == [0] * len(processes)
     finally:
         for process in processes:
@@ -72,7 +76,7 @@ def test_writers_migrate_and_nothing_is_lost(store: Path, mount: MakeMount) -> N
     katas = [mounted.kata(written.kata_id) for written in made]
     command = subprocess.Popen([sys.executable, "-m", "katafs", "migrate", store], stdout=subprocess.DEVNULL)
     together([multiprocessing.Process(target=write, args=(katas, number, 3)) for number in range(8)])
-    assert command.wait(60) == 0
+    assert command.wait(patience(60)) == 0
     for written in made:
         assert assert_sound(written.path) == 2 + 8 * 3
         recorded = {row["duration"] for row in stored_rows(written.path)[3:]}
@@ -85,16 +89,26 @@ def test_readers_see_nothing_of_it(store: Path, mount: MakeMount, version: int) 
     """Readers of all katas while they are migrated: every read is right, before, at, and after the moment."""
     made = [make_plain_kata(store, f"AbCd{number:02}", version, number, events=4) for number in range(6)]
     mounted = mount(store)
-    stop = time.monotonic() + 4
+    has_read, is_over = multiprocessing.Semaphore(0), multiprocessing.Event()
+    katas = [mounted.kata(written.kata_id) for written in made]
     readers = [
-        multiprocessing.Process(target=read, args=(mounted.kata(written.kata_id), written, stop)) for written in made
+        multiprocessing.Process(target=read, args=(kata, written, has_read, is_over))
+        for kata, written in zip(katas, made, strict=True)
     ]
-    command = multiprocessing.Process(target=later, args=(store,))
+    command = multiprocessing.Process(target=later, args=(store, katas, has_read, is_over))
     together([*readers, command])
     assert all((written.path / ".git").is_dir() for written in made)
 
 
-def later(store: Path) -> None:
-    """Migrate when the others have begun."""
-    time.sleep(1)  # whichever way it falls out, it is right; so there is nothing to be waited for
-    subprocess.run([sys.executable, "-m", "katafs", "migrate", store], check=True, stdout=subprocess.DEVNULL)
+def later(store: Path, katas: list[Path], has_read: Semaphore, is_over: Event) -> None:
+    """Migrate when the others have begun; it is over when all katas are shown from git."""
+    try:
+        plain = [(kata / "manifest.json").read_bytes() for kata in katas]
+        for _ in katas:
+            assert has_read.acquire(timeout=patience(60))
+        subprocess.run([sys.executable, "-m", "katafs", "migrate", store], check=True, stdout=subprocess.DEVNULL)
+        for kata, manifest in zip(katas, plain, strict=True):
+            # it gets another shape
+            wait_until(lambda: (kata / "manifest.json").read_bytes() != manifest, "the migrated kata")  # noqa: B023
+    finally:
+        is_over.set()

@@ -14,7 +14,7 @@ import pytest
 
 from katafs.kata.kinds import Kind
 from tests.katas import Served, assert_sound, git, message, repository_state, serve_kata, stored_rows, unpack
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 OPTIONS = ("theme", "colour", "predict", "revert_red", "revert_amber", "revert_green")
 
@@ -217,7 +217,7 @@ def test_options_and_events_at_once(kata: Served) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(patience(60))
     assert not failures
     assert kata.accepted() == 40
     subjects = git(kata.stored, "log", "--format=%s", "main").decode().splitlines()

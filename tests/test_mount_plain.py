@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.katas import assert_sound, fast_directory, git, time_ns, trust, unpack
+from tests.katas import assert_sound, git, time_ns, trust, unpack
 from tests.mounts import MakeMount, Mount, katafs, wait_until
 from tests.plain_katas import Written, comparable, make_plain_kata, parse_rows
+from tests.scratch import fast_directory
 from tests.test_migrate import state
 
 OUTPUTS = ("stdout", "stderr", "status")
@@ -27,8 +28,8 @@ NATIVE_NAMES = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+def store() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 
@@ -144,10 +145,16 @@ def in_index_order(written: Written) -> list[list[tuple[str, Any]]]:
 
 
 def numbers(kata: Path) -> dict[str, int]:
-    """The inode number of everything but the download, whose members come and go."""
-    return {
-        str(path.relative_to(kata)): path.lstat().st_ino for path in kata.rglob("*") if "download" not in path.parts
-    }
+    """The inode number of everything but the download, whose members come and go; as listed, as a page of the history
+    is made for whoever asks for its size."""
+    found, directories = {}, [kata]
+    while directories:
+        with os.scandir(directories.pop()) as entries:
+            for entry in entries:
+                if entry.name != "download":
+                    found[os.path.relpath(entry.path, kata)] = entry.inode()
+                    directories += [Path(entry.path)] * entry.is_dir(follow_symlinks=False)
+    return found
 
 
 def types(kata: Path, written: Written) -> None:

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from tests.katas import assert_sound, fast_directory, git, stored_rows
+from tests.katas import assert_sound, git, stored_rows
 from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import comparable, make_plain_kata, parse_rows
+from tests.scratch import fast_directory
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+def store() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory)
 
 
@@ -267,7 +268,7 @@ def test_one_winner_for_each_index(store: Path, mount: MakeMount) -> None:
             writer.start()
         winners = [won.get(timeout=patience(60)) for _ in range(24)]
         for writer in writers:
-            writer.join(60)
+            writer.join(patience(60))
     finally:
         for writer in writers:
             writer.kill()
@@ -412,7 +413,7 @@ def test_sixteen_services(store: Path, mount: MakeMount, version: int) -> None:
             winners += [winner] if winner is not None else []
         counts = [counted.get(timeout=patience(60)) for _ in range(2)]
         for process in processes:
-            process.join(60)
+            process.join(patience(60))
     finally:
         for process in processes:
             process.kill()

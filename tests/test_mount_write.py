@@ -20,7 +20,7 @@ import pytest
 
 from katafs.kata.inbox import UNFINISHED_SECONDS
 from tests.katas import Served, git, make_kata, message, repository_state, serve_kata
-from tests.mounts import MakeMount, Mount, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 LAPTOP = "fedcba9876543210" * 4
 COUNT = itertools.count()
@@ -98,7 +98,7 @@ def shell(script: str, kata: Served, directory: Path) -> subprocess.CompletedPro
     command = ["bash", "-e", "-o", "pipefail", "script", str(kata.ran_tests)]
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=patience(60)
     )
 
 
@@ -292,6 +292,20 @@ def test_after_the_last_of_several_writes_was_refused(kata: Served, descriptor: 
         os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, data := document())
     assert_recorded(kata, data, 1)
+
+
+def test_the_length_of_what_was_copied(kata: Served, descriptor: int) -> None:
+    """Copying programs cut a file to it in the end, and others may have written meanwhile."""
+    lengths = []
+    for number in range(20):
+        data = document(100 * number)
+        with kata.ran_tests.open("wb", buffering=0) as file:
+            lengths.append(file.write(data))
+    for length in lengths:
+        os.ftruncate(descriptor, length)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.ftruncate(descriptor, max(lengths) + 1)
+    assert kata.accepted() == len(lengths)
 
 
 def test_an_unfinished_message(served: Mount, kata: Served) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.katas import assert_sound
-from tests.mounts import DEADLINE, Mount, wait_until
+from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.restarts import calling, kill
 from tests.test_plain_restart import NUMBERS, changed
 
@@ -137,8 +137,8 @@ def test_its_manifest_has_what_it_had(served: Mount, version: int) -> None:
 # run in the mounting process before anything else: where a file says so, what it names waits when it is done
 PATIENT = """
 import os, time
-import katafs.fuse.session
-from katafs.kata import migrate, plain_create
+import katafs.mount.session
+from katafs.kata.legacy import migrate, plain_create
 
 def slow(where, name):
     done = getattr(where, name)
@@ -188,7 +188,7 @@ def put_across_a_death(mount: Mount, place: Path, path: Path, data: bytes, is_do
         wait_until(is_done, "the first attempt")
         kill(mount)
         place.unlink()
-        return written.result(DEADLINE)  # type: ignore[no-any-return]
+        return written.result(patience(DEADLINE))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("version", [1, 0])

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import InvalidError, TooLargeError
-from katafs.fuse.runtime import stat_fields
 from katafs.kata.kinds import Kind
 from katafs.kata.message import MAX_ROW, parse_act
+from katafs.mount.runtime import stat_fields
 from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, row_time, stored_rows
-from tests.mounts import MakeMount, wait_until
+from tests.mounts import MakeMount, patience, wait_until
 from tests.test_bounds import big_event
 from tests.test_mount_write import write_all
 
@@ -80,7 +80,8 @@ def test_a_slow_fsync(gate: Path, store: Path, mount: MakeMount, mode: str, what
                 if written.done():
                     break
                 path = mounted.kata("GhJkLm") / f"events/{held + 1}/files/text"
-                said = subprocess.run(["timeout", "20", "cat", str(path)], check=False, capture_output=True)
+                command = ["timeout", f"{patience(20)}", "cat", str(path)]
+                said = subprocess.run(command, check=False, capture_output=True)
                 assert said.stdout == b"%d\n" % (held + 1), "a reader of another kata waits for an fsync"
                 (gate / str(held)).unlink()
                 held += 1
@@ -88,7 +89,7 @@ def test_a_slow_fsync(gate: Path, store: Path, mount: MakeMount, mode: str, what
             (gate / "held").unlink()
             for waiting in gate.iterdir():
                 waiting.unlink()
-        written.result(20)
+        written.result(patience(20))
     assert held >= 3
     assert assert_sound(writing) == (1 if what == "ran_tests" else 0)
 
@@ -113,8 +114,8 @@ def test_a_listing_beside_a_write(gate: Path, store: Path, mount: MakeMount, mod
         (gate / "held").unlink()
         for waiting in gate.iterdir():
             waiting.unlink()
-    assert writing.wait(20) == 0
-    assert listing.wait(20) == 0
+    assert writing.wait(patience(20)) == 0
+    assert listing.wait(patience(20)) == 0
     assert (kata / "files/a.txt").read_text() == "b\n"
 
 

@@ -28,6 +28,7 @@ from katafs.git.store.old_packs import remove_midx
 from katafs.kata.commit import set_option
 from katafs.kata.fsck.kata import check_kata
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
+from tests.mounts import patience
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def in_time(call: Callable[[], Any]) -> None:
     """Call it in a thread, which is left alone when it does not come back."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(patience(10))
     assert not thread.is_alive(), "it waits for ever"
 
 

@@ -22,6 +22,7 @@ from katafs.git.store.new_pack import KEPT, NewPack, let_go, remove_left_behind,
 from katafs.kata.commit import set_option
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
 from tests.killing import deaths
+from tests.mounts import patience
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ def check_readers(path: Path, change: Callable[[int], object], events: int) -> N
     finally:
         end.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(patience(30))
     assert not wrong
     assert all(counts)
 

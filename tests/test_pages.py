@@ -266,7 +266,7 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LIMIT", 3.0)
+    monkeypatch.setattr(process, "LIMIT", patience(3.0))
 
 
 def _take_for_ever(page: Page, *, highlight: bool) -> bytes:

@@ -18,11 +18,11 @@ import pytest
 
 import katafs
 from katafs.kata.exclusive import Attempt
-from katafs.kata.migrate import migrate_kata
-from katafs.kata.pending import PENDING, Pending
-from katafs.kata.waiting import MARKS, marked
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import PENDING, Pending
+from katafs.kata.legacy.waiting import MARKS, marked
 from tests.katas import assert_sound, git, serving, stored_rows
-from tests.mounts import DEADLINE, Mount, wait_until
+from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata, parse_rows
 from tests.restarts import EXPECTED, calling, kill
 from tests.test_mount_services import dir_make, event_of, file_append, file_create, file_read, ran_tests
@@ -31,7 +31,7 @@ from tests.test_mount_services import dir_make, event_of, file_append, file_crea
 # every 5 s is done more often.
 PATIENT = """
 import os, time
-import katafs.fuse.session
+import katafs.mount.session
 from katafs.kata.exclusive import Attempt
 make = Attempt.make
 def slow(*args, **others):
@@ -39,7 +39,7 @@ def slow(*args, **others):
     while os.path.exists({hold!r}):
         time.sleep(0.001)
 Attempt.make = slow
-katafs.fuse.session._EXPIRE_SECONDS = 0.1
+katafs.mount.session._EXPIRE_SECONDS = 0.1
 """
 # what the kernel keeps for half a second it keeps for an hour: it must be told
 NO_TIMEOUTS = """
@@ -130,7 +130,7 @@ def across_a_death(kept: Mount, hold: Path, shown: Path, stored: Path) -> None:
         wait_until(stored.exists, "the first attempt")
         kill(kept)
         hold.unlink()
-        assert made.result(DEADLINE) is True
+        assert made.result(patience(DEADLINE)) is True
     assert not make(shown)
 
 
@@ -187,7 +187,7 @@ def test_a_row_that_was_recorded_is_not_recorded_again(kept: Mount, version: int
         wait_until(lambda: git(path, "rev-parse", "main") != main, "the commit")
         kill(kept)
         lock.unlink(missing_ok=True)
-        assert appended.result(DEADLINE) is True
+        assert appended.result(patience(DEADLINE)) is True
     assert f"{kata.written.kata_id}: event 3, commit {git(path, 'rev-parse', '3').decode().strip()} was recorded" in (
         kept.log_text()
     )

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import unavailable
 from tests.katas import assert_sound
-from tests.mounts import CommandLine, command_line, wait_until
+from tests.mounts import CommandLine, command_line, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 from tests.test_mount_services import create_kata, dir_make, event_of, file_append, file_create, file_read, ran_tests
 
@@ -51,7 +51,7 @@ def as_user(uid: int, gid: int, call: Callable[[], Any]) -> Any:
     try:
         return reader.recv()
     finally:
-        process.join(20)
+        process.join(patience(20))
 
 
 def own(path: Path) -> None:

@@ -82,8 +82,9 @@ def test_the_new_code_serves_and_nobody_notices(cli: CommandLine) -> None:
             wait_until((kata(cli) / f"events/{after + 3}").exists, "events after the reload")
         finally:
             stop.set()
-        assert reader.result(DEADLINE) > 10
-        assert sum(writer.result(DEADLINE) for writer in writers) == assert_sound(cli.directory / "store/Ab/Cd/Ef")
+        assert reader.result(patience(DEADLINE)) > 10
+        count = sum(writer.result(patience(DEADLINE)) for writer in writers)
+        assert count == assert_sound(cli.directory / "store/Ab/Cd/Ef")
     wait_until(lambda: cli.daemons() == [pid], "the same process alone, with new code")
     assert daemon_of(pid) not in (0, daemon)
     assert not re.search("WARNING|ERROR", (cli.directory / "log").read_text())
@@ -122,7 +123,7 @@ def test_new_code_that_cannot_read_what_is_handed_over_changes_nothing(cli: Comm
     if file == "journal.py":
         change(cli, "fuse/journal.py", "READABLE = (0, 1)", "READABLE = (7, 8)")
     else:
-        change(cli, "fuse/resuming.py", "VERSION = 1", "VERSION = 8")
+        change(cli, "mount/resuming.py", "VERSION = 1", "VERSION = 8")
     said = cli.run("reload", "mnt")
     assert said.returncode == 1
     assert "cannot read what the one that is running hands over" in said.stderr
@@ -139,7 +140,7 @@ def test_what_cannot_be_reloaded(cli: CommandLine) -> None:
 @pytest.mark.parametrize("option", ["--log-level=info", "--no-keep-alive"])
 def test_a_supervisor_hears_when_it_is_ready(cli: CommandLine, option: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
-        supervisor.settimeout(DEADLINE)
+        supervisor.settimeout(patience(DEADLINE))
         supervisor.bind(str(cli.directory / "notify"))
         cli.environment["NOTIFY_SOCKET"] = str(cli.directory / "notify")
         with cli.foreground(option, "store", "mnt") as process:

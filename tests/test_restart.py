@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.katas import Served, add_event, assert_sound, git, message, serve_kata, serving, stored_rows
-from tests.mounts import DEADLINE, Mount, wait_until
+from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.restarts import EXPECTED, MESSAGE, calling, is_waiting, kill
 
 
@@ -36,7 +36,7 @@ def test_a_read_that_was_not_taken_yet(kept: Mount) -> None:
     with calling((kata.shown / "files/a.txt").read_text) as read:
         wait_until(is_waiting, "the request")
         kill(kept)
-        assert read.result(DEADLINE) == "text\n"
+        assert read.result(patience(DEADLINE)) == "text\n"
 
 
 def test_a_read_under_way(kept: Mount) -> None:
@@ -50,7 +50,7 @@ def test_a_read_under_way(kept: Mount) -> None:
         time.sleep(0.01)
         assert not read.done()
         before = kill(kept)
-        assert read.result(DEADLINE).count(b"\n") > 50_000
+        assert read.result(patience(DEADLINE)).count(b"\n") > 50_000
     assert kept.daemon not in (0, before)
 
 
@@ -88,7 +88,7 @@ def write_across(kept: Mount, kata: Served, lock: str, until: Callable[[], objec
         wait_until(until, "the write")
         kill(kept)
         path.unlink()
-        assert write.result(DEADLINE) == len(MESSAGE)
+        assert write.result(patience(DEADLINE)) == len(MESSAGE)
 
 
 def test_a_write_that_was_recorded_is_not_recorded_again(kept: Mount) -> None:
@@ -127,7 +127,7 @@ def test_a_number_that_is_given_is_not_late(kept: Mount) -> None:
         wait_until(lambda: git(kata.stored, "rev-parse", "main") != main, "the commit")
         kill(kept)
         lock.unlink()
-        assert write.result(DEADLINE) == len(data)
+        assert write.result(patience(DEADLINE)) == len(data)
     assert json.loads(kata.ran_tests.read_text())["index"] == 1
 
 
@@ -140,7 +140,7 @@ def test_an_option_under_way(kept: Mount) -> None:
         wait_until(is_waiting, "the request")
         kill(kept)
         lock.unlink()
-        assert write.result(DEADLINE) == 4
+        assert write.result(patience(DEADLINE)) == 4
     assert option.read_text() == "dark\n"
     assert git(kata.stored, "rev-list", "--count", "main") == b"2\n"
 
@@ -222,5 +222,5 @@ def test_readers_and_writers_across_deaths(kept: Mount, kills: int) -> None:
             stop.wait(0.55)  # more often, and it would be given up
             kill(kept)
         stop.set()
-        assert sum(writer.result(DEADLINE) for writer in writers) == assert_sound(kata.stored)
-        assert all(reader.result(DEADLINE) for reader in readers)
+        assert sum(writer.result(patience(DEADLINE)) for writer in writers) == assert_sound(kata.stored)
+        assert all(reader.result(patience(DEADLINE)) for reader in readers)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.fuse.keeper import GIVE_UP_DEATHS
+from katafs.mount.keeper import GIVE_UP_DEATHS
 from tests.katas import assert_sound, make_kata
 from tests.mounts import DEADLINE, MakeMount, Mount, command_line, daemon_of, katafs, patience, wait_until
 from tests.restarts import EXPECTED, MESSAGE, calling, is_waiting
@@ -71,11 +71,11 @@ def test_a_daemon_that_cannot_end_because_the_kernel_waits_for_it(fuse: None, op
                 os.kill(daemon, signal.SIGKILL)
                 if option == "--no-keep-alive":
                     for call in (lookup, write):
-                        assert isinstance(call.exception(DEADLINE), OSError), "they hear of it"
+                        assert isinstance(call.exception(patience(DEADLINE)), OSError), "they hear of it"
                 else:
                     slow.unlink()
-                    assert isinstance(lookup.exception(DEADLINE), FileNotFoundError)
-                    assert write.result(DEADLINE) == len(MESSAGE)
+                    assert isinstance(lookup.exception(patience(DEADLINE)), FileNotFoundError)
+                    assert write.result(patience(DEADLINE)) == len(MESSAGE)
                     assert "has died (killed)" in (cli.directory / "log").read_text()
         assert assert_sound(path) == 1
         wait_until(lambda: not Path(f"/proc/{daemon}").exists(), "its end")
@@ -148,7 +148,7 @@ def test_without_being_kept_alive(store: Path, mount: MakeMount) -> None:
         wait_until(is_waiting, "the request")
         mounted.kill()
         with pytest.raises(OSError, match=r"not connected|abort"):
-            listing.result(DEADLINE)
+            listing.result(patience(DEADLINE))
     with pytest.raises(OSError, match="not connected"):
         os.listdir(mounted.path)
     mounted.log.unlink()

@@ -19,8 +19,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import katafs
-from katafs.fuse import runtime
 from katafs.kata.store import Store
+from katafs.mount import runtime
 from katafs.tree.context import Context
 from tests.katas import make_kata
 from tests.mounts import MakeMount, Mount, is_keeper, patience, wait_until
@@ -273,7 +273,7 @@ def test_it_is_scraped_as_the_readme_says(mount: MakeMount, store: Path, tmp_pat
         wait_until(lambda: Stats(scraped())(count, operation="lookup") > first(count, operation="lookup"), "another")
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(patience(20))
     script = README.read_text().split("    grep -v process_ ", 1)[1].split("\n", 1)[0]
     copy = f"grep -v process_ {script}".replace("/cyber-dojo/katas", str(mounted.path))
     subprocess.run(["bash", "-c", copy], cwd=tmp_path, check=True)

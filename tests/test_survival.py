@@ -21,7 +21,7 @@ import pytest
 import trio
 
 from katafs.errors import DamagedError, KataError, NotFoundError
-from katafs.fuse import writes
+from katafs.fuse import invalidating
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
 from katafs.kata.commit import Committed
@@ -119,7 +119,7 @@ def test_whatever_a_handler_raises(
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Stale]:
     """What the kernel would be told: there is none here."""
     stale: list[Stale] = []
-    monkeypatch.setattr(writes, "invalidate", stale.append)
+    monkeypatch.setattr(invalidating, "invalidate", stale.append)
     return stale
 
 
@@ -167,13 +167,13 @@ def test_stopping(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def invalidate(stale: Stale) -> None:
         told.append(stale)
         is_told.set()
-        may_go_on.wait(20)
+        may_go_on.wait(patience(20))
 
     async def run(ops: Operations, number: int) -> None:
         handle = (await ops.open(number, os.O_WRONLY, CONTEXT)).fh
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ops.write, handle, 0, MESSAGE)
-            await trio.to_thread.run_sync(is_told.wait, 20)
+            await trio.to_thread.run_sync(is_told.wait, patience(20))
             with trio.move_on_after(0.05) as scope:
                 await ops.stop()
             assert scope.cancelled_caught, "the kernel has not answered yet"
@@ -182,7 +182,7 @@ def test_stopping(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await ops.write(handle, 0, MESSAGE)
         assert json.loads(await ops.read(number, 0, 999))["index"] == 2
 
-    monkeypatch.setattr(writes, "invalidate", invalidate)
+    monkeypatch.setattr(invalidating, "invalidate", invalidate)
     with handlers(store) as (ops, _, number):
         trio.run(run, ops, number)
     assert len(told) == 1
@@ -310,7 +310,7 @@ def test_a_signal_during_a_write(store: Path, mount: MakeMount, mode: str, numbe
         begin([writer], 5)
         os.kill(mounted.pid, number)
         assert mounted.process is not None
-        assert mounted.process.wait(10) == 0
+        assert mounted.process.wait(patience(10)) == 0
         assert assert_sound(path) == recorded(writer, 5)
     assert not os.listdir(mounted.path), "it is unmounted"
 
@@ -327,7 +327,7 @@ def test_a_signal_while_others_read(store: Path, mount: MakeMount, mode: str) ->
         begin(writers, 5)
         os.kill(mounted.pid, signal.SIGTERM)
         assert mounted.process is not None
-        assert mounted.process.wait(5) == 0
+        assert mounted.process.wait(patience(5)) == 0
         assert assert_sound(path) == sum(recorded(writer, 5) for writer in writers)
 
 

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from katafs.errors import KataError
-from katafs.fuse import mounting
+from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from katafs import __version__, background
 from katafs.cli.common import DIRECTORY, drop_output, fail, say
 from katafs.cli.mount_options import split, to_arguments
 from katafs.cli.mounts import mount
-from katafs.fuse import mounting
+from katafs.mount import mounting
 
 # of mount(8)
 _INCORRECT, _SYSTEM_ERROR, _FAILED = 1, 2, 32

@@ -16,7 +16,7 @@ from katafs.cli.progress import Progress
 from katafs.errors import StorageError, why
 
 if TYPE_CHECKING:
-    from katafs.kata.migrate import Migrated
+    from katafs.kata.legacy.migrate import Migrated
 
 # what another kata would meet too
 _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -48,7 +48,7 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     why. Where the disk is full or read-only no others are tried.
     """
     from katafs.kata.ids import is_kata_id
-    from katafs.kata.migrate import migrate_kata, needs_migration
+    from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 
     start_writing()
     path = real_store(store)

@@ -15,7 +15,8 @@ from katafs import background
 from katafs.cli.common import DIRECTORY, PATH, Command, echo, fail, quiet, say, verbose
 from katafs.cli.logs import LEVELS, LogTo
 from katafs.cli.mount_options import MountCommand
-from katafs.fuse import fastopen, mounting
+from katafs.fuse import fastopen
+from katafs.mount import mounting
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
         log_to.start()
     except OSError as error:
         raise mounting.MountError(f"log file {log_to.path}: {error.strerror}") from error
-    from katafs.fuse import keeper
+    from katafs.mount import keeper
 
     with _logging_failures(options.mountpoint, log_to):
         keeper.serve(options, ready, log_to.to_json())
@@ -186,7 +187,7 @@ def reload(mountpoint: Path, verbose: bool) -> None:
     Clients notice nothing. Requests under way are finished, or done again by the new daemon. Returns when it
     serves. When the new code cannot be loaded all stays as it is.
     """
-    from katafs.fuse.reloading import reload_mount
+    from katafs.mount.reloading import reload_mount
 
     try:
         version = reload_mount(mountpoint)
@@ -201,7 +202,7 @@ def reload(mountpoint: Path, verbose: bool) -> None:
 @click.option("--check", is_flag=True)
 def resume(state: int, check: bool) -> None:
     """What katafs executes itself with, for a reload: STATE is the number of an open file."""
-    from katafs.fuse import keeper, resuming
+    from katafs.mount import keeper, resuming
 
     try:
         told = resuming.read_state(state)

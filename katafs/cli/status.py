@@ -18,8 +18,8 @@ from typing import Any
 import click
 
 from katafs.cli.common import DIRECTORY, Command, echo, fail
-from katafs.fuse import mounting, runtime
-from katafs.fuse.mounts import Mounted, mounts
+from katafs.mount import mounting, runtime
+from katafs.mount.mounts import Mounted, mounts
 from katafs.text import visible
 
 _PATIENCE_SECONDS = 2.0

@@ -1,0 +1,1 @@
+"""Requests: what the kernel asks, to nodes; what they answer, to the kernel."""

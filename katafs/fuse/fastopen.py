@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import katafs
-from katafs.fuse.device import UNIQUE_RESEND
 
 log = logging.getLogger(__name__)
 
+#: set in the unique of a request that the kernel sends once more
+UNIQUE_RESEND = 1 << 63
 #: what there is not without the library
 LOST = "slower mode, and no keep-alive and no reload"
 _PROCESS = b"fuse_session_process_buf"

@@ -29,8 +29,7 @@ from dataclasses import dataclass, field
 
 from katafs.errors import DiedError
 from katafs.fuse.descriptors import process_of
-from katafs.fuse.device import UNIQUE_RESEND
-from katafs.fuse.fastopen import Asked
+from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
 from katafs.git import Oid
 from katafs.kata.inbox import UNFINISHED_SECONDS
 

@@ -26,10 +26,10 @@ from katafs.kata.layouts import (
     read_object,
     read_options,
     rows_of,
+    set_option_in,
 )
+from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
-from katafs.kata.plain_files import plain_version
-from katafs.kata.plain_paths import set_option_in
 from katafs.kata.recent import rows_in
 from katafs.kata.snapshot import Content, Snapshot, shown_json
 from katafs.kata.tip import Tip, tip_time
@@ -49,7 +49,7 @@ _LARGE_MANIFEST = 64 << 10  # bytes
 
 class Kata:
     """A kata with a git repository at ``path``. ``home`` is its directory in the store: another one where the kata is
-    stored plain (`katafs.kata.plain_store`)."""
+    stored plain (`katafs.kata.legacy.plain_store`)."""
 
     def __init__(
         self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches, home: Path | None = None

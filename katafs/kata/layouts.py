@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from katafs.errors import NoEventsError, ReadOnlyError
-from katafs.git import GitRepo, Oid, TreeEntry, read_config
+from katafs.git import Commit, GitRepo, Oid, TreeEntry, read_config
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.events import StoredRows, parse_rows
 from katafs.text import decode, parse_stored
@@ -167,3 +167,11 @@ def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def set_option_in(commit: Commit, values: dict[str, list[str]]) -> None:
+    """Add the value that an option was set to by a commit, as its subject says, to those of later ones."""
+    if commit.subject.startswith(b"set option "):
+        words = decode(commit.subject).split(" ")
+        if len(words) == 5 and words[3] == "to" and words[2] in OPTION_DEFAULTS:
+            values.setdefault(words[2], []).append(words[4])

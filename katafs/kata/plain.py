@@ -10,7 +10,7 @@ import re
 import stat
 from pathlib import Path
 
-from katafs.caching import Shared
+from katafs.caching import Kept, Shared
 from katafs.errors import DamagedError, NotFoundError, unreadable
 from katafs.git import read_config
 from katafs.git.budget import NAME, Budget
@@ -138,5 +138,10 @@ def _made(root: Path, path: bytes) -> bytes | None:
     return known or None
 
 
-#: by path and state of a ``packed-refs``: what is shown instead, empty where it is the file itself
-_corrected: Shared[tuple[Path, int, int, int, int], bytes] = Shared(16 << 20, lambda text: 200 + len(text))
+# by path and state of a ``packed-refs``: what is shown instead, empty where it is the file itself
+_corrected: Shared[tuple[Path, int, int, int, int], bytes] = Shared(1 << 20, lambda text: 600 + len(text), shares=1)
+
+
+def kept_corrected() -> Kept:
+    """What is in memory."""
+    return _corrected.kept()

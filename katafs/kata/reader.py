@@ -15,8 +15,8 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
+from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.past import Past, cut_short
-from katafs.kata.plain_kata import PlainKata
 
 _LONGEST = 64 << 20  # bytes of a file that is read
 

@@ -9,8 +9,8 @@ from typing import Any
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows
 from katafs.kata.layouts import Layout, Root, read_truncations
+from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
-from katafs.kata.plain_files import plain_version
 from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 
 

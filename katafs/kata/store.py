@@ -16,7 +16,8 @@ from katafs.git.odb.pack_reader import clear_bases, kept_bases
 from katafs.git.odb.parts import clear_parts, kept_parts
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.plain_store import PlainStore
+from katafs.kata.legacy.plain_store import PlainStore
+from katafs.kata.plain import kept_corrected
 from katafs.kata.recent import forget_rows, kept_rows
 
 _OPEN_KATAS = 128
@@ -177,7 +178,8 @@ class Store:
     def kept(self) -> dict[str, Kept]:
         """What all of it takes in memory."""
         own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
-        return {**own, **self._caches.kept(), "bases": kept_bases(), "parts": kept_parts()}
+        shared = {"bases": kept_bases(), "parts": kept_parts(), "corrected": kept_corrected()}
+        return {**own, **self._caches.kept(), **shared}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""

@@ -210,7 +210,7 @@ def _event_blobs(head: Head, act: Act, rows: list[Row], flags: Mapping[str, bool
         blobs[b"truncations.json"] = pretty(cut, ruby=True).encode()
         blobs[b"events.json"] = _with_rows(head, rows, ruby=True)
         return blobs
-    # of a file of which a plain event said nothing nothing is known (`katafs.kata.pending`)
+    # of a file of which a plain event said nothing nothing is known (`katafs.kata.legacy.pending`)
     ordered = {name: flags[name] for name in sorted(flags, key=str.encode) if flags[name] is not None}
     blobs[b"truncations.json"] = pretty_bytes({"files": ordered, **cut, "status": False})
     blobs[b"events_summary.json"] = _with_rows(head, rows, ruby=False) + b"\n"

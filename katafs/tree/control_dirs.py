@@ -10,7 +10,7 @@ from katafs.kata.kinds import Kind
 from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.control import ControlFile
-from katafs.tree.migrating import MigratingControl, MigratingOption
+from katafs.tree.legacy.migrating import MigratingControl, MigratingOption
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Node, entry_or_damaged
 from katafs.tree.numbers import FIXED, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS, OptionFile

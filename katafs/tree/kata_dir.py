@@ -16,11 +16,11 @@ from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import Layout
+from katafs.kata.legacy.pending import pending_names
+from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
+from katafs.kata.legacy.plain_files import is_plain_name
+from katafs.kata.legacy.plain_store import Conversion
 from katafs.kata.listing import Listing
-from katafs.kata.pending import pending_names
-from katafs.kata.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
-from katafs.kata.plain_files import is_plain_name
-from katafs.kata.plain_store import Conversion
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree import downloads, events, pages, slots
 from katafs.tree.attributes import kata_attributes
@@ -29,6 +29,14 @@ from katafs.tree.control import CONTROL_FILES, RAN_TESTS
 from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
 from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.fence import fence
+from katafs.tree.legacy.pending import pending_entry, to_create_in_kata, to_create_new
+from katafs.tree.legacy.plain_paths import (
+    is_plain_path,
+    is_plain_path_name,
+    plain_path_entry,
+    plain_path_names,
+    plain_path_node,
+)
 from katafs.tree.made import MadeFile
 from katafs.tree.nodes import (
     IMMUTABLE,
@@ -45,15 +53,7 @@ from katafs.tree.nodes import (
 )
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.options import FIRST_OPTION, OPTIONS
-from katafs.tree.pending import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.plain import GIT, PlainNode, plain_entry
-from katafs.tree.plain_paths import (
-    is_plain_path,
-    is_plain_path_name,
-    plain_path_entry,
-    plain_path_names,
-    plain_path_node,
-)
 from katafs.tree.tip_files import TIP_FILES, TipFilesDir
 
 # fixed entries of a kata; others stand where their nodes are made

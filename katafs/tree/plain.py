@@ -10,8 +10,8 @@ from pathlib import Path
 from katafs.errors import NotFoundError, unreadable
 from katafs.kata import plain
 from katafs.kata.layouts import OPTION_DEFAULTS
-from katafs.kata.plain_create import DIRECTORY, is_begun
-from katafs.kata.plain_files import event_of
+from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
+from katafs.kata.legacy.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.git_files import has_identity, identified
@@ -115,7 +115,7 @@ def plain_key(kata_id: str, path: bytes) -> Key:
     """The key of a path in the kata's directory; ``b""`` is the kata itself.
 
     What every kata of version 0 or 1 has is numbered by what it is, so that it is the same for the next daemon. What is
-    made from git after migration has other numbers (`katafs.tree.plain_paths`).
+    made from git after migration has other numbers (`katafs.tree.legacy.plain_paths`).
     """
     if path in _FIXED:
         return Key(FIXED, kata_id, _FIXED[path])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 
 from katafs import __version__
 from katafs.errors import NotFoundError
 from katafs.kata.ids import is_id_part
-from katafs.kata.plain_create import make_new
+from katafs.kata.legacy.plain_create import make_new
 from katafs.tree.context import Context
 from katafs.tree.kata_dir import KataDir
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Creator, Directory, Entry, Node, refuse_write
@@ -52,7 +53,7 @@ class PrefixDir(Directory):
             raise refuse_write()
         self._ctx.store.check_there()
         path = self._ctx.store.path(self._parts + name.decode())
-        return lambda attempt: make_new(path, is_directory=True, attempt=attempt)
+        return partial(make_new, path, True)
 
 
 class AboutFile(BytesFile):

@@ -19,8 +19,9 @@ import pygit2
 
 from katafs.kata.compact import compact_kata
 from katafs.kata.ids import kata_path
-from tests.katas import fast_directory, git, git_files, make_long_kata, message
+from tests.katas import git, git_files, make_long_kata, message
 from tests.mounts import Mount
+from tests.scratch import fast_directory
 
 FILES = 5
 MAIN = "refs/heads/main"

@@ -15,12 +15,12 @@ from pathlib import Path
 from katafs.kata.commit import set_option
 from katafs.kata.fsck import Finding, State, check_ids, check_store
 from tests.katas import GitCommit, GitFile, add_event, git, import_commits, loosen, make_kata, row_time, stored_rows
+from tests.scratch import fast_directory
 
 KATA_ID = "FsckMe"
 LAYOUTS = ("native", "saver")
 LAST = 5  # the newest event of both
 LONG_AGO = time.time() - 86_400
-_DIRECTORIES: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def saver_commits(last: int = LAST) -> list[GitCommit]:
@@ -54,9 +54,7 @@ def saver_commits(last: int = LAST) -> list[GitCommit]:
 @functools.cache
 def _made(layout: str) -> Path:
     """A kata that is made once for all tests."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    _DIRECTORIES.append(tempfile.TemporaryDirectory(prefix="katafs-fsck-", dir=memory))
-    store = Path(_DIRECTORIES[-1].name)
+    store = Path(tempfile.mkdtemp(prefix="katafs-fsck-", dir=fast_directory()))
     if layout == "native":
         path = make_kata(store, KATA_ID)
         for index in range(1, LAST + 1):
@@ -71,13 +69,6 @@ def _made(layout: str) -> Path:
     shutil.rmtree(path / ".git" / "hooks")
     (path / "manifest.json").write_bytes(git(path, "show", "main:manifest.json"))
     return path
-
-
-def clean() -> None:
-    """Remove what was made for all tests."""
-    _made.cache_clear()
-    while _DIRECTORIES:
-        _DIRECTORIES.pop().cleanup()
 
 
 def copy_kata(layout: str, store: Path) -> Path:

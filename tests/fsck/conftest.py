@@ -11,16 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import unavailable
-from tests.fsck.cases import LAYOUTS, clean, copy_kata
-from tests.katas import fast_directory
+from tests.fsck.cases import LAYOUTS, copy_kata
 from tests.mounts import OTHER
-
-
-@pytest.fixture(scope="session", autouse=True)
-def made_once() -> Iterator[None]:
-    """Remove the katas that all tests copy."""
-    yield
-    clean()
+from tests.scratch import fast_directory
 
 
 @pytest.fixture

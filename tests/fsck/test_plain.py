@@ -12,7 +12,7 @@ import pytest
 from katafs.kata.fsck import State
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.migrate import migrate_kata
+from katafs.kata.legacy.migrate import migrate_kata
 from tests.fsck.cases import check, codes
 from tests.plain_katas import make_plain_kata
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
 import tempfile
 from collections.abc import Mapping
 
 import pygit2
 from pygit2.enums import DiffOption, FileMode
 
-from tests.katas import fast_directory
+from tests.scratch import fast_directory
 
 
 @functools.cache
 def _scratch() -> pygit2.Repository:
-    directory = tempfile.mkdtemp(prefix="katafs-model-", dir=fast_directory())
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return pygit2.init_repository(directory, bare=True)
+    return pygit2.init_repository(tempfile.mkdtemp(prefix="katafs-model-", dir=fast_directory()), bare=True)
 
 
 def count_lines(was: Mapping[str, bytes], now: Mapping[str, bytes]) -> tuple[int, int]:

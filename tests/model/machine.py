@@ -20,10 +20,11 @@ from katafs.kata.commit import record, set_option
 from katafs.kata.ids import kata_path
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
-from tests.katas import START, fast_directory, git, make_kata
+from tests.katas import START, git, make_kata
 from tests.model.algebra import Files, Json, Model, RefusedError
 from tests.model.stored import Stored, assert_clean, commit_as_another, new_saver_kata
 from tests.model.strategies import CONTENT, FLAWS, LAPTOPS, RECIPES, Recipe, encoded
+from tests.scratch import fast_directory
 
 FIRST_FILES = {"hiker.py": "def answer():\n    return 6 * 9\n", "cyber-dojo.sh": "pytest\n", "a/b": "one\ntwo\n"}
 MANIFEST = b'{\n  "display_name": "Python, pytest",\n  "version": 2,\n  "id": "AbCdEf"\n}'

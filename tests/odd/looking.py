@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.mounts import Mount
+from tests.mounts import Mount, patience
 from tests.odd.truth import Truth
 
 #: of a kata that takes no longer to be looked at, however damaged
@@ -52,7 +52,7 @@ class Neighbour:
 
     def end(self) -> list[tuple[float, float]]:
         """When he asked, by the monotonic clock, and how long he waited: the longest first."""
-        output, _ = self._process.communicate(b"\n", DEADLINE)
+        output, _ = self._process.communicate(b"\n", patience(DEADLINE))
         took = [(float(begun), float(seconds)) for begun, seconds in map(bytes.split, output.splitlines())]
         return sorted(took, key=lambda asked: -asked[1])
 
@@ -67,7 +67,7 @@ def peak_memory(pid: int) -> int:
 @contextlib.contextmanager
 def deadline(mount: Mount, seconds: float = DEADLINE) -> Iterator[None]:
     """Kill the daemon of a mount that does not answer in time: who waits for it is told ENOTCONN."""
-    timer = threading.Timer(seconds, mount.kill)
+    timer = threading.Timer(patience(seconds), mount.kill)
     timer.start()
     try:
         yield

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.kata.ids import kata_path
-from tests.katas import fast_directory, git, make_kata
+from tests.katas import git, make_kata
 from tests.odd.contents import make_history
 from tests.odd.settings import SEED, dice_of
 from tests.odd.storing import store
 from tests.odd.truth import Truth, truth_of
+from tests.scratch import fast_directory
 
 
 class Odd(NamedTuple):
@@ -33,12 +34,12 @@ class Odd(NamedTuple):
 
 
 @functools.cache
-def _bases() -> tempfile.TemporaryDirectory[str]:
+def _bases() -> Path:
     """A native kata of one event, and a repository without any."""
-    directory = tempfile.TemporaryDirectory(prefix="katafs-odd-", dir=fast_directory())
-    make_kata(Path(directory.name), "AbCdEf")
-    git(Path(directory.name), "init", "-q", "-b", "main", "saver")
-    shutil.rmtree(Path(directory.name, "saver/.git/hooks"))
+    directory = Path(tempfile.mkdtemp(prefix="katafs-odd-", dir=fast_directory()))
+    make_kata(directory, "AbCdEf")
+    git(directory, "init", "-q", "-b", "main", "saver")
+    shutil.rmtree(directory / "saver/.git/hooks")
     return directory
 
 
@@ -46,9 +47,9 @@ def make_odd(directory: Path, number: int) -> Odd:
     """Make the odd kata with a number in a store."""
     dice = dice_of(number)
     is_native = dice.random() < 0.6
-    base = kata_path(Path(_bases().name), "AbCdEf")
+    base = kata_path(_bases(), "AbCdEf")
     path = kata_path(directory, f"{number:06}")
-    shutil.copytree(base if is_native else Path(_bases().name, "saver"), path)
+    shutil.copytree(base if is_native else _bases() / "saver", path)
     history = make_history(dice, base if is_native else None)
     history.store(path, dice.choice((-1, 0, 1, 9)))
     ways = store(path, dice)

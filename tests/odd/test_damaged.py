@@ -23,13 +23,14 @@ import pytest
 from katafs.errors import KataError
 from katafs.git import GitRepo
 from katafs.kata.ids import kata_path
-from tests.katas import fast_directory, make_kata
+from tests.katas import make_kata
 from tests.mounts import Mount, patience
 from tests.odd.damage import SIMPLE
 from tests.odd.forging import forge
 from tests.odd.looking import Neighbour, below, deadline, describe, is_summary, look, paths_of, peak_memory
 from tests.odd.making import Odd, make_odd
 from tests.odd.settings import SEED, dice_of, numbers
+from tests.scratch import fast_directory
 
 POOL = 16
 #: bounds of the daemon, in MiB, and of one kata, in seconds

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError
-from tests.katas import add_event, fast_directory
+from tests.katas import add_event
 from tests.mounts import Mount, katafs
 from tests.odd.looking import DEADLINE, cloned_otherwise, deadline, shown_otherwise
 from tests.odd.making import Odd, make_odd
 from tests.odd.settings import dice_of, numbers
 from tests.odd.truth import Truth, differences, truth_of
+from tests.scratch import fast_directory
 
 Odds = list[Odd]
 _BRANCHES = (b"refs/heads/main", b"refs/heads/trunk")

@@ -19,7 +19,7 @@ from typing import Any
 from katafs.kata.compact import compact_kata
 from katafs.kata.create import create_kata
 from katafs.kata.ids import kata_path
-from katafs.kata.migrate import migrate_kata
+from katafs.kata.legacy.migrate import migrate_kata
 from tests.fsck.cases import copy_kata
 from tests.katas import add_event, make_kata, message, pretty_json, row_time, stored_rows
 from tests.mounts import Mount

@@ -18,15 +18,15 @@ from katafs.errors import KataError
 from katafs.kata.fsck import check_ids
 from katafs.kata.ids import kata_path
 from katafs.kata.kata import Kata
-from katafs.kata.migrate import migrate_kata, needs_migration
-from katafs.kata.pending import PENDING, flush_pending
+from katafs.kata.legacy.migrate import migrate_kata, needs_migration
+from katafs.kata.legacy.pending import PENDING, flush_pending
+from katafs.kata.legacy.waiting import MARKS, marked
 from katafs.kata.snapshot import BlobId, Content
 from katafs.kata.store import Store
-from katafs.kata.waiting import MARKS, marked
 from tests.fsck.cases import make_old
-from tests.katas import fast_directory
 from tests.power.disk import Disk, Left, Tree
 from tests.power.trace import Call
+from tests.scratch import fast_directory
 
 _OUTPUTS = (b"stdout", b"stderr", b"status")
 _MOST_TOLD = 12

@@ -35,20 +35,20 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.ids import kata_path
-from katafs.kata.pending import flush_pending
-from tests.katas import fast_directory
+from katafs.kata.legacy.pending import flush_pending
 from tests.power.client import SCENARIOS
 from tests.power.disk import Disk, read_tree
 from tests.power.judging import Judgement, facts
 from tests.power.trace import Call, can_trace, python, record
+from tests.scratch import fast_directory
 
 _QUICK_RANDOM, _SLOW_RANDOM = 40, 2_000
 
 
 @pytest.fixture
-def store(tmp_path: Path, fuse: None) -> Iterator[Path]:
+def store(fuse: None) -> Iterator[Path]:
     can_trace()
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory() or tmp_path) as directory:
+    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as directory:
         yield Path(directory).resolve()
 
 

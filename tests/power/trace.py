@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import unavailable
+from tests.mounts import patience
 
 #: a client says that it heard of success by asking for a file below here
 MARK = b"/acknowledged/"
@@ -87,7 +88,7 @@ def record(below: Path, command: Sequence[object], seconds: float = 120) -> list
             list(map(str, whole)), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process:
             try:
-                said, _ = process.communicate(timeout=seconds)
+                said, _ = process.communicate(timeout=patience(seconds))
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

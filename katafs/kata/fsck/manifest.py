@@ -13,7 +13,7 @@ from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
 from katafs.kata.layouts import check_version, read_object
-from katafs.kata.migrate import needs_migration
+from katafs.kata.legacy.migrate import needs_migration
 
 
 def check(exam: Examination) -> Iterator[Problem]:

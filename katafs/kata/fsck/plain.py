@@ -12,7 +12,7 @@ from katafs.git.files import open_plain
 from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime
-from katafs.kata.plain_files import event_indexes, plain_version
+from katafs.kata.legacy.plain_files import event_indexes, plain_version
 
 _LARGEST = 64 << 20
 _BACKUP = "take it from a backup"

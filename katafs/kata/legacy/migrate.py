@@ -1,0 +1,214 @@
+"""Migration: a kata that is stored as plain files becomes a native repository, with its history in the past.
+
+All of it happens in the kata's own directory ``Ab/Cd/Ef``, as its owner, so that no step needs another file system or
+another user:
+
+1. ``.katafs-new/.git`` is written from the plain files, and synced.
+2. It is read back and compared with the plain files (`katafs.kata.legacy.verifying`), which must not
+   have changed meanwhile.
+3. ``rename(".katafs-new/.git", ".git")``: from here on the kata is stored as git, for every reader at once.
+   Each of the renames here and in 5 is on disk before the next step, so that a power cut leaves no more than a death.
+4. The plain files are looked at once more: had somebody written to them by another way than the mount, the rename is
+   undone, and all starts anew. Nobody can have recorded anything in between, since the lock of the repository is held
+   from before the rename.
+5. ``.katafs-new`` is renamed to ``.katafs-old`` (``.katafs-original`` where the originals are to be kept), the plain
+   files are moved there, the stored manifest last, and ``.katafs-old`` is removed.
+
+Whoever is killed before 3 leaves the kata as it was, and a ``.katafs-new`` that the next migration clears away; after
+it, a migrated kata with plain files that no reader sees, and the name of that directory says what is still to be done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from katafs.errors import NotFoundError, ReadOnlyError, StorageError
+from katafs.git import Oid, repository_lock
+from katafs.git.store.history import HistoryWriter
+from katafs.git.store.storing import sync_directory
+from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.legacy.converting import convert, identity
+from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.verifying import differences
+from katafs.owner import acting_as_owner
+from katafs.text import pretty_bytes
+
+_NEW, _OLD, _ORIGINAL = ".katafs-new", ".katafs-old", ".katafs-original"
+# the manifest as it is in the repository, on its way to the work tree, where services look for it
+_MANIFEST = "manifest.native"
+_TRIES = 5
+_MOST_PROBLEMS = 5
+_PATIENCE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What was, or would be, migrated: the number of events, and the names of files that are no kata's."""
+
+    events: int
+    left: tuple[str, ...] = ()
+
+
+def needs_migration(path: Path) -> bool:
+    """Whether the directory holds a kata that is stored plain, or one whose migration was not finished."""
+    if os.path.isdir(path / ".git"):
+        return any(os.path.lexists(path / name) for name in (_NEW, _OLD, f"{_ORIGINAL}/{_MANIFEST}"))
+    return os.path.isfile(path / "manifest.json")
+
+
+def migrate_kata(
+    path: Path,
+    kata_id: str,
+    *,
+    dry_run: bool = False,
+    keep_originals: bool = False,
+    announce: Callable[[Oid], None] | None = None,
+) -> Migrated | None:
+    """Migrate the kata in ``path``; None when it was done already. Durable when this returns.
+
+    ``announce`` is called with the newest commit right before the repository is put in its place.
+    With ``dry_run`` all is tried in the same way, up to the comparison, and nothing is left of it.
+
+    Raises `NotFoundError` where there is no kata, `DamagedError` when it cannot be read, `ReadOnlyError` when something
+    in it cannot be kept, `StorageError` when the disk is full, or somebody else goes on writing. After an error the
+    kata is as it was.
+    """
+    try:
+        # who only tries leaves no trace, not even in the time of the directory
+        lock = contextlib.nullcontext() if dry_run else repository_lock(path, _PATIENCE_SECONDS)
+        with acting_as_owner(path), lock:
+            migration = _Migration(path, kata_id, keep_originals=keep_originals, announce=announce)
+            return migration.try_out() if dry_run else migration.run()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
+    except OSError as error:
+        raise StorageError(f"kata {kata_id} cannot be migrated: {error.strerror}", error.errno or errno.EIO) from error
+
+
+class _Migration:
+    """The migration of one kata, by whoever holds the lock of its directory."""
+
+    def __init__(
+        self, path: Path, kata_id: str, *, keep_originals: bool, announce: Callable[[Oid], None] | None
+    ) -> None:
+        self._path, self._kata_id, self._keep = path, kata_id, keep_originals
+        self._announce = announce
+        self._main: Oid = b""
+        self._git, self._new = path / ".git", path / _NEW
+
+    def try_out(self) -> Migrated | None:
+        if self._git.is_dir():
+            return None
+        with tempfile.TemporaryDirectory(prefix="katafs-migrate-") as directory:
+            return self._build(Path(directory), _no_sync)[0]
+
+    def run(self) -> Migrated | None:
+        if self._git.is_dir():
+            return self._finish() if needs_migration(self._path) else None
+        for _ in range(_TRIES):
+            with contextlib.ExitStack() as undo:
+                shutil.rmtree(self._new, ignore_errors=True)
+                self._new.mkdir()
+                undo.callback(shutil.rmtree, self._new, ignore_errors=True)
+                migrated, before = self._build(self._new, os.fsync)
+                with repository_lock(self._new / ".git", 0):
+                    if self._swap(before):
+                        undo.pop_all()
+                        self._clear_away(self._checked())
+                        return migrated
+        raise StorageError(f"kata {self._kata_id} is being written to by others", errno.EBUSY)
+
+    def _build(self, directory: Path, sync: Callable[[int], None]) -> tuple[Migrated, Signature]:
+        """Write the repository to ``directory/.git`` and compare. Returns the state of the plain files before."""
+        before = signature(self._path)
+        plain = PlainKata(self._kata_id, self._path)
+        git = HistoryWriter(directory / ".git")
+        try:
+            converted = convert(plain, git)
+            self._main = converted.main
+            problems = plain.problems
+            git.finish(converted.main, converted.tags, *identity(self._kata_id), sync)
+        finally:
+            git.close()
+        kata = Kata(self._kata_id, directory, (0, 0), ReadCaches())
+        with open(directory / _MANIFEST, "xb") as file:
+            file.write(pretty_bytes(kata.manifest()))
+            file.flush()
+            sync(file.fileno())
+        problems = problems or differences(PlainKata(self._kata_id, self._path), kata)
+        if signature(self._path) != before:
+            # somebody writes to it: what was seen may have been half of it
+            return Migrated(0), ()
+        if problems:
+            raise ReadOnlyError("; ".join(problems[:_MOST_PROBLEMS]))
+        left = (name for name, _ in plain_names(self._path) if not is_plain_name(name))
+        return Migrated(len(plain.indexes), tuple(sorted(map(os.fsdecode, left)))), before
+
+    def _swap(self, before: Signature) -> bool:
+        """Put the repository in its place; False, and nothing is changed, when the plain files are not as they were."""
+        if signature(self._path) != before:
+            return False
+        sync_directory(self._new)
+        if self._announce is not None:
+            self._announce(self._main)
+        os.rename(self._new / ".git", self._git)
+        if signature(self._path) != before:
+            os.rename(self._git, self._new / ".git")
+            # else a power cut could leave the repository in its place, and what is removed next gone
+            sync_directory(self._new)
+            sync_directory(self._path)
+            return False
+        sync_directory(self._path)
+        return True
+
+    def _finish(self) -> Migrated:
+        """Do what another left to be done for a kata whose repository is in its place."""
+        with repository_lock(self._git, _PATIENCE_SECONDS):
+            kata = Kata(self._kata_id, self._path, (0, 0), ReadCaches())
+            rows = kata.tip().rows
+            if self._new.is_dir():
+                # nobody can tell whether the second look was taken
+                problems = differences(PlainKata(self._kata_id, self._path), kata)
+                if problems:
+                    raise ReadOnlyError(f"it is migrated, but its plain files differ: {'; '.join(problems)}")
+                self._checked()
+            self._clear_away(self._path / (_OLD if (self._path / _OLD).is_dir() else _ORIGINAL))
+            return Migrated(sum(not rows.is_outage(index) for index in range(rows.last + 1)))
+
+    def _checked(self) -> Path:
+        """Note that the plain files may go, and whereto."""
+        old = self._path / (_ORIGINAL if self._keep else _OLD)
+        os.rename(self._new, old)
+        return old
+
+    def _clear_away(self, old: Path) -> None:
+        """Take the plain files away. Of those there may be newer ones, of events that were written past the mount: they
+        stay."""
+        # no original moves before the renames that say so are on disk, whoever did them
+        sync_directory(self._path)
+        last = Kata(self._kata_id, self._path, (0, 0), ReadCaches()).tip().last
+        for name, _ in list(plain_names(self._path)):
+            index = event_of(name)
+            if is_plain_name(name) and name != b"manifest.json" and (index is None or index <= last):
+                os.rename(os.path.join(os.fsencode(self._path), name), os.path.join(os.fsencode(old), name))
+        manifest, native = self._path / "manifest.json", old / _MANIFEST
+        if native.exists():
+            if not (old / "manifest.json").exists():
+                os.rename(manifest, old / "manifest.json")
+            os.rename(native, manifest)
+        sync_directory(old)
+        sync_directory(self._path)
+        if old.name == _OLD:
+            shutil.rmtree(old)
+
+
+def _no_sync(_fd: int) -> None:
+    """What is only tried out need not last."""

@@ -1,0 +1,201 @@
+"""New katas of plain-path services (FORMAT §3.1): directories and files one by one, real ones until all is there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError, TooLargeError
+from katafs.git.store.storing import sync_directory
+from katafs.kata.commit import Announce, Committed, set_option
+from katafs.kata.exclusive import UNNOTED, Attempt
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import Pending
+from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, plain_version, read_file
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, parse_event
+from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
+from katafs.owner import acting_as_owner
+
+# the files and the directory of which a new kata is made, in either version
+FILES = (b"manifest.json", b"events.json", b"0.event.json")
+DIRECTORY, FILE_IN_DIRECTORY = b"0", b"0/event.json"
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a kata is being made in ``path``, by what is there and what is not."""
+    if os.path.lexists(path / ".git"):
+        return False
+    has_event = os.path.lexists(path / "0.event.json") or os.path.lexists(path / "0/event.json")
+    return not (has_event and os.path.lexists(path / "manifest.json") and os.path.lexists(path / "events.json"))
+
+
+def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None:
+    """mkdir(2), or an empty file with O_EXCL, as the owner of the directory above; synced.
+
+    Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
+    """
+    try:
+        with acting_as_owner(path.parent):
+            attempt.make(path, is_directory=is_directory)
+            sync_directory(path.parent)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path.parent} is not there") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be made: {error.strerror}", error.errno or errno.EIO) from error
+
+
+def write_plain(
+    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, *, announce: Announce | None = None
+) -> Committed | None:
+    """Write to a plain file of the kata in ``path``. The write that makes a new kata whole makes it a repository.
+
+    A kata that is whole is migrated, and what was written becomes a commit.
+    """
+    if is_begun(path) or (not os.path.lexists(path / ".git") and not _is_whole(path, kata_id)):
+        if name not in (*FILES, FILE_IN_DIRECTORY):
+            raise ReadOnlyError(f"{os.fsdecode(name)} is no file of a new kata")
+        _write_new(path, kata_id, name, offset, data, announce)
+        return None
+    is_plain = not os.path.lexists(path / ".git")
+    if is_plain and name in (*FILES, FILE_IN_DIRECTORY) and is_new(path) and _has_written(path, name, offset, data):
+        # by a daemon that died before it could make the repository
+        migrate_kata(path, kata_id, announce=announce)
+        return None
+    migrate_kata(path, kata_id)
+    if name == b"events.json":
+        return Pending(path, kata_id).append(data, announce)
+    if name.decode("ascii", "replace") in OPTION_DEFAULTS:
+        return _set_option(path, kata_id, name.decode(), data, announce)
+    raise ReadOnlyError(f"{os.fsdecode(name)} is there, and does not change")
+
+
+def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None) -> None:
+    """Write to a file of a new kata, unless what it then says cannot become one: that is refused, whole.
+
+    Raises `ReadOnlyError`, and takes the files away, for a manifest of another version; `InvalidError`, and empties the
+    file, for what does not go with the others.
+    """
+    known = read_file(path, name)
+    if offset > len(known):
+        raise InvalidError(f"{os.fsdecode(name)} begins at {offset}")
+    if offset + len(data) > LARGEST:
+        raise TooLargeError(f"a plain file has {LARGEST >> 20} MiB at most")
+    text = known[:offset] + data + known[offset + len(data) :]
+    if text.rstrip()[-1:] == b"}":
+        if name == b"manifest.json" and (error := refused_manifest(text)) is not None:
+            _undo(path, (*FILES, FILE_IN_DIRECTORY), os.unlink)
+            raise error
+        if problem := _problem(path, name, text):
+            _undo(path, (name,), lambda file: os.truncate(file, 0))
+            raise InvalidError(problem)
+    _write(path, name, offset, data)
+    if is_begun(path) or not _is_whole(path, kata_id):
+        return
+    try:
+        migrate_kata(path, kata_id, announce=announce)
+    except (DamagedError, ReadOnlyError) as error:
+        _undo(path, (name,), lambda file: os.truncate(file, 0))
+        raise InvalidError(str(error)) from error
+
+
+def refused_manifest(text: bytes) -> InvalidError | ReadOnlyError | None:
+    """Why no kata can be made by plain paths of a manifest that is whole; None if one can, or if it is not whole."""
+    try:
+        manifest = parse_object(text, "manifest.json")
+    except DamagedError:
+        return None
+    if not manifest or plain_version(manifest) is not None:
+        return None
+    version = manifest["version"]
+    if str(version).isdecimal() or (type(version) is float and version >= 2):
+        return ReadOnlyError(f"katas of version {str(version)[:40]} are not made by plain paths, but by katafs create")
+    return InvalidError("the manifest's version is no number of one")
+
+
+def _problem(path: Path, name: bytes, text: bytes) -> str:
+    """What is wrong with the files of a new kata, if all are there, with one of them as it will be; or nothing."""
+
+    def content(of: bytes) -> bytes:
+        return text if of == name else read_file(path, of)
+
+    try:
+        manifest = parse_object(content(b"manifest.json"), "manifest.json")
+        version = plain_version(manifest)
+        event = parse_object(content(b"0.event.json" if version else FILE_IN_DIRECTORY), "event 0")
+        rows, wrong = parse_plain_rows(content(b"events.json"))
+    except (DamagedError, NotFoundError):
+        return ""
+    if wrong or not rows:
+        return ""
+    problems: list[str] = []
+    files = parse_event(0, rows[0], event, problems).files
+    if len(rows) > 1:
+        problems.append("a new kata has one event")
+    own = {key: value for key, value in event.items() if key not in ("files", *OUTPUT_NAMES, "status")}
+    if version and (own != rows[0] or own.get("index", 0) != 0):
+        problems.append("event 0 is not what its row in events.json says")
+    if version and "visible_files" in manifest:
+        visible = parse_event(0, rows[0], {"files": manifest["visible_files"]}, problems).files
+        if {file: text.content for file, text in visible.items()} != {
+            file: text.content for file, text in files.items()
+        }:
+            problems.append("the files of event 0 are not the visible_files of the manifest")
+    return problems[0] if problems else ""
+
+
+def is_new(path: Path) -> bool:
+    """Whether no more than what a new kata is made of is there as plain files."""
+    return all(name in (*FILES, DIRECTORY) or not is_plain_name(name) for name, _ in plain_names(path))
+
+
+def _has_written(path: Path, name: bytes, offset: int, data: bytes) -> bool:
+    with contextlib.suppress(NotFoundError):
+        return read_file(path, name)[offset:] == data
+    return False
+
+
+def _undo(path: Path, names: Sequence[bytes], undo: Callable[[bytes], None]) -> None:
+    """Undo what was written to files of a new kata; of an old one, whatever is wrong with it, nothing."""
+    if os.path.lexists(path / ".git") or not is_new(path):
+        return
+    with acting_as_owner(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                undo(os.path.join(os.fsencode(path), name))
+        sync_directory(path)
+
+
+def _set_option(path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None) -> Committed | None:
+    """Set an option as its file says: what follows the last newline."""
+    value = data.decode("utf-8", "replace").rpartition("\n")[2]
+    return set_option(path, kata_id, name, value, announce=announce, is_shown=True)
+
+
+def _is_whole(path: Path, kata_id: str) -> bool:
+    try:
+        plain = PlainKata(kata_id, path)
+        plain.event(0)
+    except (DamagedError, InvalidError, NotFoundError):
+        return False
+    # of a new kata, nothing is missing; an old one is whole, whatever is wrong with it
+    return plain.last > 0 or not plain.problems
+
+
+def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
+    try:
+        with acting_as_owner(path):
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(os.path.join(os.fsencode(path), name), flags)
+            try:
+                os.pwrite(fd, data, offset)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise StorageError(
+            f"{os.fsdecode(name)} cannot be written: {error.strerror}", error.errno or errno.EIO
+        ) from error

@@ -1,0 +1,214 @@
+"""Katas that are stored as plain files, versions 0 and 1 (FORMAT §1.1, §1.2), read into one model.
+
+Events come in the order of their indexes, whatever order they were written in; indexes that were skipped have none.
+Nothing is changed, and only what is asked for is read, so that a long history does not fill the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from katafs.errors import DamagedError, InvalidError, NotFoundError
+from katafs.kata.events import Row, time_of_ns
+from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
+from katafs.kata.legacy.plain_files import event_indexes, mtime_ns, plain_version, read_file
+from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
+from katafs.kata.listing import MAX_PATHS, directories_of
+from katafs.kata.message import check_path
+from katafs.kata.placing import MOST_SKIPPED
+
+_LARGEST_OPTION = 1 << 16
+OUTPUT_NAMES = ("stdout", "stderr")
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """A file or an output: its bytes, and what the event said of its being cut short; None if nothing."""
+
+    content: bytes
+    truncated: bool | None = None
+
+
+@dataclass(frozen=True)
+class PlainEvent:
+    """One event. Outputs and status that it does not have are None; event 0 has none of them."""
+
+    index: int
+    row: Row
+    files: Mapping[bytes, PlainText]
+    outputs: Mapping[str, PlainText]
+    status: str | None
+
+
+@dataclass(frozen=True)
+class OptionChange:
+    """An option that was set: all that is known of the time is when its file was last written to, in ns."""
+
+    name: str
+    value: str
+    time_ns: int
+
+
+class PlainKata:
+    """The kata in the directory ``path``; ``problems`` are sentences about what the model has no room for.
+
+    They grow as events are read. Raises `NotFoundError` where there is no manifest, `DamagedError` where events cannot
+    be told at all.
+    """
+
+    def __init__(self, kata_id: str, path: Path) -> None:
+        self.kata_id = kata_id
+        self.path = path
+        self.problems: list[str] = []
+        self.manifest = parse_object(read_file(path, b"manifest.json"), "manifest.json")
+        self.version = _version(self.manifest)
+        times = {index: mtime_ns(path, self.event_path(index)) for index in event_indexes(path, self.version)}
+        stored, wrong = parse_plain_rows(read_file(path, b"events.json"))
+        self.problems += [wrong] if wrong else []
+        pair = pair_version_1 if self.version else pair_version_0
+        paired = pair(stored, times)
+        self.problems += paired.problems
+        self._rows = paired.rows
+        for index in sorted(times.keys() - self._rows.keys()):
+            self._find_row(index, times[index])
+        self.indexes = sorted(self._rows)
+        self._check_indexes()
+
+    def _find_row(self, index: int, time_ns: int) -> None:
+        """The row of an event that ``events.json`` does not have: its writer was stopped, or is about to add it."""
+        try:
+            event = parse_object(read_file(self.path, self.event_path(index)), self.event_path(index).decode())
+        except DamagedError as error:
+            self.problems.append(f"event {index} was not finished: {error}")
+            return
+        if self.version:
+            row = {key: value for key, value in event.items() if key not in ("files", *OUTPUT_NAMES, "status")}
+        else:
+            row = {"time": time_of_ns(time_ns)}
+            self.problems.append(f"nothing says what event {index} was: it has no row in events.json")
+        self._rows[index] = row
+
+    def _check_indexes(self) -> None:
+        if self.indexes[:1] != [0]:
+            raise DamagedError(f"kata {self.kata_id} has no event 0")
+        for before, after in zip(self.indexes, self.indexes[1:], strict=False):
+            if after - before - 1 > MOST_SKIPPED:
+                raise DamagedError(f"between the events {before} and {after} more than {MOST_SKIPPED} are missing")
+
+    # -- rows and events
+
+    @property
+    def last(self) -> int:
+        """The highest index."""
+        return self.indexes[-1]
+
+    def row(self, index: int) -> Row:
+        """The row of an event as it was written."""
+        return self._rows[index]
+
+    def rows(self) -> list[Row]:
+        """The rows up to the last event as native rows, but for ``type``; those that are missing are outages."""
+        rows: list[Row] = []
+        for index in range(self.last + 1):
+            row = self._rows.get(index)
+            rows.append({**row, "index": index} if row is not None else {"index": index, "event": "outage"})
+        return rows
+
+    def event_path(self, index: int) -> bytes:
+        """The path of the file of an event in the kata's directory."""
+        return b"%d.event.json" % index if self.version else b"%d/event.json" % index
+
+    def document(self, index: int) -> dict[str, Any]:
+        """The JSON object in the file of an event. Raises `DamagedError`."""
+        path = self.event_path(index)
+        return parse_object(read_file(self.path, path), path.decode())
+
+    def event(self, index: int) -> PlainEvent:
+        """An event. Raises `DamagedError` where it is not JSON; what else is wrong goes to ``problems``."""
+        return parse_event(index, self._rows[index], self.document(index), self.problems)
+
+    # -- options
+
+    def options(self) -> Sequence[OptionChange]:
+        """What options were set to, oldest first.
+
+        The first write to an option file writes the value twice (FORMAT §1.2); a value that was set again when it was
+        there already is no change.
+        """
+        changes: list[OptionChange] = []
+        for name in OPTION_DEFAULTS:
+            try:
+                text = read_file(self.path, name.encode(), _LARGEST_OPTION).decode("utf-8", "replace")
+            except NotFoundError:
+                continue
+            when = mtime_ns(self.path, name.encode())
+            values = text.removeprefix("\n").rstrip("\n").split("\n")
+            kept = [value for at, value in enumerate(values) if at == 0 or values[at - 1] != value]
+            changes += [OptionChange(name, value, when) for value in kept if value in OPTION_VALUES[name]]
+            if any(value not in OPTION_VALUES[name] for value in kept):
+                self.problems.append(f"the option {name} was set to something that it cannot be")
+        return sorted(changes, key=lambda change: change.time_ns)
+
+    def first_options(self) -> dict[str, str]:
+        """The options at event 0: those of the manifest, which katas of groups have, else the defaults."""
+        given = self.manifest
+        return {
+            name: given[name] if given.get(name) in OPTION_VALUES[name] else default
+            for name, default in OPTION_DEFAULTS.items()
+        }
+
+
+def parse_event(index: int, row: Row, document: Mapping[str, Any], problems: list[str]) -> PlainEvent:
+    """The event in the JSON object of its file; sentences about what it should not hold are added to ``problems``."""
+    files = document.get("files")
+    outputs = {name: _text(index, name, document[name], problems) for name in OUTPUT_NAMES if name in document}
+    status = document.get("status")
+    if status is not None and type(status) not in (int, str):
+        problems.append(f"event {index}: the status is not a number")
+    stored = _files(index, files if isinstance(files, dict) else {}, problems)
+    return PlainEvent(index, row, stored, outputs, None if status is None else str(status))
+
+
+def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mapping[bytes, PlainText]:
+    files: dict[bytes, PlainText] = {}
+    for name, value in stored.items():
+        try:
+            files[check_path(name)] = _text(index, name, value, problems)
+        except (InvalidError, UnicodeEncodeError) as error:
+            problems.append(f"event {index}: {error}")
+    directories = directories_of(files)
+    if len(files) + len(directories) > MAX_PATHS:
+        problems.append(f"event {index}: there are more than {MAX_PATHS} files and directories")
+    for path in directories & files.keys():
+        # as saver does (FORMAT §2.2)
+        del files[path]
+        problems.append(f"event {index}: {path.decode()!r} is both a file and a directory")
+    return files
+
+
+def _text(index: int, name: str, value: Any, problems: list[str]) -> PlainText:
+    content, truncated = (value.get("content"), value.get("truncated")) if isinstance(value, dict) else (None, None)
+    try:
+        return PlainText(joined(content).encode(), truncated if isinstance(truncated, bool) else None)
+    except (TypeError, UnicodeEncodeError):
+        problems.append(f"event {index}: the content of {name[:100]!r} is not text")
+        return PlainText(b"")
+
+
+def joined(content: Any) -> str:
+    """The text of a ``content``: a string, or an array of lines. Raises TypeError for anything else."""
+    if isinstance(content, list):
+        return "".join(content)
+    if not isinstance(content, str):
+        raise TypeError("not text")
+    return content
+
+
+def _version(manifest: Mapping[str, Any]) -> int:
+    version = plain_version(manifest or {"version": 0})
+    if version is None:
+        raise DamagedError(f"there is no .git, but the manifest's version is {str(manifest['version'])[:40]}")
+    return version

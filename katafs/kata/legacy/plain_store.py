@@ -1,0 +1,275 @@
+"""Katas that are stored plain, for reading: each is converted into a repository of its own outside the store.
+
+The conversion is the one that migration uses, so what is read from it (events, diffs, downloads) is what will be read
+after migration. It is made when it is first needed, and anew when the plain files have changed; some are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cachetools
+
+from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
+from katafs.git.budget import CONVERSION, STATUS
+from katafs.git.files import open_beneath, real_path
+from katafs.git.store.history import HistoryWriter
+from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.legacy.converting import convert, first_commit, identity
+from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
+from katafs.kata.legacy.plain_kata import PlainKata
+
+_KEPT = 128
+_GENERATIONS = 10_000
+_TOLD = 20_000
+_OPENED, _OPENED_SECONDS = 64, 60.0
+# for so long, in seconds, it is taken for granted that plain files are as they were
+_FRESH_SECONDS = 0.2
+_DROPPED_SECONDS = 10.0
+_PREFIX = "katafs-plain-"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion made from plain files that were as ``seen`` says: the directory of its ``.git``, or why there is
+    none."""
+
+    seen: Signature
+    directory: Path | None
+    error: KataError | None = None
+
+
+class _Kept(cachetools.LRUCache[str, tuple[Conversion, Kata | None, float]]):
+    """Conversions by kata, with the time when their plain files were last looked at."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        # somebody may be about to open one that was dropped this moment
+        self._dropped: deque[tuple[float, Path]] = deque()
+
+    def drop(self, kata_id: str) -> None:
+        if kata_id in self:
+            self._let_go(self.pop(kata_id)[0])
+
+    def popitem(self) -> tuple[str, tuple[Conversion, Kata | None, float]]:
+        item = super().popitem()
+        self._let_go(item[1][0])
+        return item
+
+    def _let_go(self, conversion: Conversion) -> None:
+        now = time.monotonic()
+        if conversion.directory is not None:
+            self._dropped.append((now, conversion.directory))
+        while self._dropped and now - self._dropped[0][0] > _DROPPED_SECONDS:
+            shutil.rmtree(self._dropped.popleft()[1], ignore_errors=True)
+
+
+class _Opened:
+    """A file that is open as long as this is there."""
+
+    def __init__(self, fd: int, state: tuple[int, int]) -> None:
+        self.fd, self.state = fd, state
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class PartlyRead:
+    """Plain files that somebody reads in several requests: held open for a while, for they may be migrated meanwhile.
+
+    ``state`` is the size of a file and its mtime in ns. Belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._opened: cachetools.TTLCache[Hashable, _Opened] = cachetools.TTLCache(_OPENED, _OPENED_SECONDS)
+        self._read: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
+
+    def keep(self, key: Hashable, root: Path, path: bytes, state: tuple[int, int]) -> None:
+        """Note that a part of the file ``path`` below the kata's directory is read."""
+        self._read[key] = state
+        opened = self._opened.get(key)
+        if opened is None or opened.state != state:
+            with contextlib.suppress(OSError):
+                opened = _Opened(open_beneath(os.path.join(real_path(root), os.fsdecode(path))), state)
+        if opened is not None and _state(os.fstat(opened.fd)) == state:
+            self._opened[key] = opened
+
+    def read(self, key: Hashable, state: tuple[int, int], offset: int, length: int) -> bytes | None:
+        """Bytes of a file that is held open; None when it is not."""
+        opened = self._opened.get(key)
+        return os.pread(opened.fd, length, offset) if opened is not None and opened.state == state else None
+
+    def has(self, key: Hashable, state: tuple[int, int]) -> bool:
+        """Whether somebody has read a part of a file in that state."""
+        return self._read.get(key) == state
+
+    def expire(self) -> None:
+        """Close those that nobody has read from for a while."""
+        self._opened.expire()
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+class PlainStore:
+    """Conversions of the plain katas of one store. Belongs to one thread, but for `convert`."""
+
+    def __init__(self, caches: ReadCaches, spool: Path | None = None) -> None:
+        self._caches = caches
+        self._spool = spool
+        self._directory: Path | None = None
+        self._making_directory = threading.Lock()
+        self._kept = _Kept(_KEPT)
+        # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
+        self.told: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
+        self.partly_read = PartlyRead()
+        self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
+
+    def is_ready(self, kata_id: str, path: Path) -> bool:
+        """Whether `kata` can answer without converting."""
+        known = self._kept.get(kata_id)
+        if known is None:
+            return False
+        conversion, kata, looked = known
+        now = time.monotonic()
+        if now - looked < _FRESH_SECONDS:
+            return True
+        try:
+            is_same = signature(path, self._caches.budget) == conversion.seen
+        except NotFoundError:
+            is_same = False
+        if is_same:
+            self._kept[kata_id] = (conversion, kata, now)
+        return is_same
+
+    def kata(self, kata_id: str, path: Path, owner: tuple[int, int]) -> Kata:
+        """The kata as it is now. Raises the error that its conversion ended with."""
+        if not self.is_ready(kata_id, path):
+            self._caches.budget.spend(CONVERSION)
+            self.keep(kata_id, path, self.convert(kata_id, path))
+        conversion, kata, _ = self._kept[kata_id]
+        if kata is None:
+            raise conversion.error or NotFoundError(f"kata {kata_id} cannot be converted")
+        kata.owner = owner
+        return kata
+
+    def convert(self, kata_id: str, path: Path) -> Conversion:
+        """Convert a kata; in any thread. The result is to be handed to `keep`. Raises `NotFoundError`."""
+        seen = signature(path)
+        try:
+            return Conversion(seen, self._convert(kata_id, path))
+        except KataError as error:
+            return Conversion(seen, None, error)
+
+    def _convert(self, kata_id: str, path: Path) -> Path:
+        try:
+            directory = Path(tempfile.mkdtemp(prefix=f"{kata_id}-", dir=self.directory()))
+            try:
+                git = HistoryWriter(directory / ".git")
+                try:
+                    converted = convert(PlainKata(kata_id, path), git)
+                    git.finish(converted.main, converted.tags, *identity(kata_id), sync=_no_sync)
+                finally:
+                    git.close()
+            except BaseException:
+                shutil.rmtree(directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise StorageError(
+                f"kata {kata_id} cannot be converted: {error.strerror}", error.errno or errno.EIO
+            ) from error
+        return directory
+
+    def keep(self, kata_id: str, path: Path, conversion: Conversion) -> None:
+        """Keep a conversion of the kata in ``path`` instead of the one there is."""
+        self._kept.drop(kata_id)
+        kata = None
+        if conversion.directory is not None:
+            kata = Kata(kata_id, conversion.directory, (0, 0), self._caches, home=path)
+        self._kept[kata_id] = (conversion, kata, time.monotonic())
+
+    def drop(self, kata_id: str) -> None:
+        """The kata is not stored plain any more."""
+        self._kept.drop(kata_id)
+
+    def generation(self, kata_id: str, path: Path) -> int:
+        """What `Kata.generation` will say, from event 0 alone; 0 where that cannot be read."""
+        try:
+            key = (kata_id, tuple(_times(path)))
+            if key not in self._generations:
+                # all names are looked at, and some 40 bytes of a directory are one
+                self._caches.budget.spend(os.stat(path).st_size / 40 * STATUS)
+                self._generations[key] = int.from_bytes(first_commit(PlainKata(kata_id, path))[:4])
+            return self._generations[key]
+        except (DamagedError, NotFoundError):
+            return 0
+
+    @property
+    def conversions(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def directory(self) -> Path:
+        """The directory of all conversions, made when it is first needed. Those of daemons that died are removed.
+
+        A lock says whose daemon is alive: it ends with the process.
+        """
+        with self._making_directory:
+            return self._find_directory()
+
+    def _find_directory(self) -> Path:
+        if self._directory is None:
+            parent = Path(self._spool or tempfile.gettempdir())
+            for old in parent.glob(f"{_PREFIX}*"):
+                if (fd := _lock(old)) is not None:
+                    shutil.rmtree(old, ignore_errors=True)
+                    os.close(fd)
+            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            _lock(made)
+            self._directory = made
+        return self._directory
+
+    def close(self) -> None:
+        """Remove everything."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+# the files of event 0, and those that say what they are
+_OF_FIRST = (b"manifest.json", b"0.event.json", b"0/event.json")
+
+
+def _times(path: Path) -> Iterator[int]:
+    for name in _OF_FIRST:
+        with contextlib.suppress(NotFoundError):
+            yield mtime_ns(path, name)
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory: the descriptor that holds the lock, or None when somebody else does."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _no_sync(_fd: int) -> None:
+    """What can be made again need not last."""

@@ -1,0 +1,296 @@
+"""The process that keeps a mount alive: it holds the mount, starts the daemon, and starts it again when it dies.
+
+It does nothing else, so that nothing in it can fail: no thread, no event loop, no git, no request is ever handled here;
+it waits for signals, one after the other. All that the daemon imports is imported here, so that the next one is a fork
+away (some milliseconds) and not the start of an interpreter. What passes from one daemon to the next is the descriptor
+of the mount, the kernel's first request, and the memory of the `katafs.fuse.journal`.
+
+For an upgrade it executes itself again, with the new code, while the daemon goes on; then that one hands over.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from katafs.background import tell_supervisor
+from katafs.fuse import fastopen, journal
+from katafs.mount import resuming, runtime, session, unkept
+from katafs.mount.child import NOBODY, Child, execute_katafs, touch
+from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
+from katafs.mount.device import Held, UnsuitableError, hold
+from katafs.mount.mounting import MountError, MountOptions, detach
+
+log = logging.getLogger(__name__)
+
+_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+# SIGUSR1: reload. SIGUSR2: the daemon is ready.
+_SIGNALS = {*_STOP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}
+# how often to look whether a daemon is dead that cannot end, see `Child.is_dead`
+_LOOK_SECONDS = 0.5
+# what hands over in longer than this is ended: what it was doing is done again by the next
+_HANDING_OVER_SECONDS = 2.0
+# so many deaths within so many seconds, and it is given up: what kills the daemon will kill the next one too
+GIVE_UP_DEATHS, GIVE_UP_SECONDS = 20, 6.0
+
+
+def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any]) -> None:
+    """Mount and serve, and keep the mount alive where that is possible, until it is unmounted or a signal comes.
+
+    ``again`` is what the command line needs after a reload. ``ready`` as in `session.serve`. Raises `MountError`.
+    """
+    fast = fastopen.load(wanted=options.fast_open)
+    reason = _reason_not_to(options, fast)
+    if not reason:
+        session.preload()
+        # a signal that comes before we can act on it waits: the mount must not outlive us
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            _Keeper(options, fast, hold(options), again).run(ready)
+            return
+        except UnsuitableError as error:
+            reason = str(error)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - _STOP)
+
+    unkept.serve(options, ready, fast, reason)
+
+
+def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
+    if not options.keep_alive:
+        return "--no-keep-alive was given"
+    if not fast.is_loaded:
+        return f"that needs the fast mode: {fast.reason}"
+    if os.geteuid() != 0:
+        return "that needs root"
+    return ""
+
+
+def resume(state: dict[str, Any]) -> None:
+    """Go on as the keeper that this process was before it executed itself. Raises `MountError`."""
+    fast = fastopen.load()
+    session.preload()
+    held = Held(state["fd"], state["device"], bytes.fromhex(state["init"]))
+    keeper = _Keeper(state["options"], fast, held, state["again"], state["journal"])
+    keeper.adopt(Child(state["daemon"]), state["status"])
+    keeper.run(None)
+
+
+class _Keeper:
+    """The state of the process, and its loop."""
+
+    def __init__(
+        self, options: MountOptions, fast: fastopen.FastOpen, held: Held, again: dict[str, Any], journal: int = -1
+    ) -> None:
+        self._options, self._fast, self._held, self._again = options, fast, held, again
+        self._journal = journal if journal >= 0 else os.memfd_create("katafs-journal")
+        self._daemon = NOBODY
+        # dead, but not to be waited for yet
+        self._left: list[Child] = []
+        self._checker: Child | None = None
+        self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
+        self._is_stopping = self._was_ready = False
+        self._is_handing_over = False
+        # from the order to the old daemon until the new one is ready
+        self._is_reloading = False
+        self._end_at: float | None = None
+        self._status = runtime.Status.of_us(options.mountpoint)
+
+    def adopt(self, daemon: Child, status: dict[str, Any]) -> None:
+        """Take over what the keeper had that this process was."""
+        self._was_ready = True
+        for fd in (self._held.fd, self._journal):
+            os.set_inheritable(fd, False)
+        self._daemon = daemon
+        self._status.daemon, self._status.deaths = daemon.pid, status["deaths"]
+        self._status.reloads = status["reloads"]
+        # an older katafs did not say it
+        self._status.since = status.get("since", 0.0)
+
+    def run(self, ready: Callable[[], None] | None) -> None:
+        """Until the mount is over. ``ready`` is None when it was called by what we were before a reload."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stop = {number for number in _STOP if signal.getsignal(number) is not signal.SIG_IGN}
+        waited_for = _SIGNALS - _STOP | stop
+        signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
+        # what is shared with the daemons is not to be copied because their collectors look at it
+        gc.collect()
+        gc.freeze()
+        try:
+            if self._daemon is NOBODY:
+                self._start()
+            else:
+                self._hand_over()
+            while self._daemon is not NOBODY:
+                got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
+                number = got.si_signo if got is not None else 0
+                if number == signal.SIGUSR2 and self._has_said_ready() and ready is not None:
+                    self._tell_ready(ready)
+                    ready = None
+                elif number in stop:
+                    self._stop(number)
+                elif number == signal.SIGUSR1:
+                    self._check_new_code()
+                self._look()
+        finally:
+            self._unmount()
+
+    # -- daemons
+
+    def _start(self) -> None:
+        kept = session.Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
+        self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
+        self._status.daemon = self._daemon.pid
+        if kept.is_first:
+            # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
+            self._left.append(Child.fork(self._touch))
+
+    def _touch(self, _tell: Callable[[bytes], None]) -> int:
+        """In a child: without the mount's descriptor, as it is to end with the mount."""
+        os.closerange(3, 1 << 16)
+        touch(self._options.mountpoint)
+        return 0
+
+    def _has_said_ready(self) -> bool:
+        if not self._daemon.heard().startswith(READY):
+            return False
+        if self._is_reloading:
+            self._is_reloading = False
+            self._reloaded("")
+        else:
+            self._publish()
+        return True
+
+    def _tell_ready(self, ready: Callable[[], None]) -> None:
+        self._was_ready = True
+        try:
+            ready()
+        except BrokenPipeError:
+            log.error("%s: whoever asked for the mount has gone", self._options.mountpoint)  # noqa: TRY400
+            self._stop(signal.SIGTERM)
+        tell_supervisor("READY=1")
+
+    def _look(self) -> None:
+        """See which children have ended."""
+        self._left = [child for child in self._left if not child.has_ended()]
+        if self._checker is not None and self._checker.has_ended():
+            checker, self._checker = self._checker, None
+            if checker.status == 0:
+                self._execute()
+            else:
+                self._reloaded(checker.heard().decode("utf-8", "replace").strip() or checker.cause)
+        if self._end_at is not None and time.monotonic() > self._end_at:
+            self._end_at = None
+            self._daemon.send(signal.SIGKILL)
+        if self._daemon.has_ended():
+            self._ended(self._daemon)
+        elif self._daemon.is_dead(self._held.fd):
+            self._left.append(self._daemon)
+            self._ended(self._daemon)
+
+    def _ended(self, daemon: Child) -> None:
+        """The daemon has ended: is there to be another?"""
+        self._daemon = NOBODY
+        self._end_at = None
+        is_over, self._is_handing_over = self._is_handing_over, False
+        if daemon.status == 0 or self._is_stopping:
+            return
+        if not self._was_ready:
+            said = daemon.heard().decode("utf-8", "surrogateescape")
+            if daemon.status == NOT_WRAPPED:
+                raise UnsuitableError(said)
+            raise MountError(said or f"the daemon ended before it was ready ({daemon.cause})")
+        if not is_over and daemon.status != HANDED_OVER:
+            log.warning("the daemon has died (%s); another takes over", daemon.cause)
+            self._status.deaths += 1
+            self._deaths.append(time.monotonic())
+            if len(self._deaths) == GIVE_UP_DEATHS and self._deaths[-1] - self._deaths[0] < GIVE_UP_SECONDS:
+                raise MountError(
+                    f"{self._options.mountpoint}: given up and unmounted, since the daemon has died "
+                    f"{GIVE_UP_DEATHS} times within {GIVE_UP_SECONDS:.0f} seconds; the last time: {daemon.cause}"
+                )
+        self._start()
+
+    # -- the end
+
+    def _stop(self, number: int) -> None:
+        self._is_stopping = True
+        tell_supervisor("STOPPING=1")
+        self._daemon.send(signal.Signals(number))
+
+    def _unmount(self) -> None:
+        self._daemon.send(signal.SIGKILL)
+        detach(self._options.mountpoint, self._held.device)
+        # whoever still waits for an answer gets one: with the last copy of the descriptor the connection ends
+        os.close(self._held.fd)
+        if self._held.device:
+            runtime.withdraw(self._held.device)
+        if self._was_ready:
+            log.info("%s is unmounted", self._options.mountpoint)
+
+    # -- new code
+
+    def _check_new_code(self) -> None:
+        """Have the new code looked at before it is relied upon."""
+        if self._checker is None and not self._is_reloading and not self._is_stopping:
+            state = self._state()
+            self._checker = Child.katafs("resume", "--check", str(state))
+            os.close(state)
+
+    def _state(self) -> int:
+        """A memfd with all that we must know after we have executed ourselves."""
+        fd = os.memfd_create("katafs-state")
+        os.set_inheritable(fd, True)
+        paths = {name: os.fspath(getattr(self._options, name)) for name in ("store", "mountpoint")}
+        state = {
+            "version": resuming.VERSION,
+            "journal_version": journal.VERSION,
+            "options": {**asdict(self._options), **paths},
+            "fd": self._held.fd,
+            "device": self._held.device,
+            "init": self._held.init.hex(),
+            "journal": self._journal,
+            "daemon": self._daemon.pid,
+            "status": asdict(self._status),
+            "again": self._again,
+        }
+        with open(fd, "wb", closefd=False) as file:
+            file.write(json.dumps(state).encode())
+        return fd
+
+    def _execute(self) -> None:
+        state = self._state()
+        log.info("reloading")
+        for fd in (self._held.fd, self._journal):
+            os.set_inheritable(fd, True)
+        try:
+            execute_katafs("resume", str(state))
+        except OSError as error:
+            os.close(state)
+            self._reloaded(f"{sys.executable}: {error.strerror}")
+
+    def _hand_over(self) -> None:
+        """The new code is here: now the daemon of the old one is to end."""
+        self._is_reloading = self._is_handing_over = True
+        self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
+        self._daemon.send(signal.SIGUSR1)
+
+    def _reloaded(self, failure: str) -> None:
+        if failure:
+            log.error("reloading has failed, katafs goes on as it is: %s", failure)
+        self._status.reloads += 1
+        self._status.failure = failure
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._held.device:
+            runtime.publish(self._held.device, self._status)

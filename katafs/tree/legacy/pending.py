@@ -1,0 +1,291 @@
+"""What plain-path services write: new katas, new events, the rows and options of katas of versions 0 and 1."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Hashable
+from functools import partial
+from pathlib import Path
+
+import cachetools
+
+from katafs.errors import KataError, LateError, NotFoundError, StaleError
+from katafs.git import Oid
+from katafs.kata import plain
+from katafs.kata.commit import Committed, Job, plain_job
+from katafs.kata.exclusive import Attempt
+from katafs.kata.inbox import Message
+from katafs.kata.kata import Kata
+from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending, pending_file
+from katafs.kata.legacy.plain_create import (
+    DIRECTORY,
+    FILE_IN_DIRECTORY,
+    FILES,
+    is_begun,
+    make_new,
+    refused_manifest,
+    write_plain,
+)
+from katafs.kata.legacy.plain_files import event_of
+from katafs.kata.legacy.plain_rows import begins_row
+from katafs.kata.legacy.waiting import marked
+from katafs.tree.context import Context
+from katafs.tree.nodes import IMMUTABLE, NEVER, BytesFile, Creator, Directory, Entry, File, Node, Owner, refuse_write
+from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.plain import STORED_EVENTS, STORED_MANIFEST, is_stored_key, plain_path
+from katafs.tree.writable import Writable
+
+# how long a kata is left alone in which something waits that cannot be recorded
+_FAILED_SECONDS = 600
+# slots of an event
+PENDING_EVENT, PENDING_DIRECTORY = 27, 28
+
+
+class Stored(Writable):
+    """A file of a plain-path service. What it writes is done at once, in a thread: durable, and where it completes
+    something visible, before it is answered for. Where ``takes_pieces`` says so, it appends one row after another."""
+
+    by_process = True
+    #: the directory of the kata, and where the file is in it as long as the kata is stored as plain files
+    _home: Path
+    _name: bytes
+
+    def parse(self, message: Message, offset: int) -> Job:
+        return plain_job(self._home, self.kata_id, write_plain, self._name, offset, message.data)
+
+    def starts(self, data: bytes) -> bool:
+        return begins_row(data)
+
+    def is_unfinished(self, writer: Hashable | None) -> bool:
+        return self.takes_pieces and self._controls.rows.is_begun(writer)
+
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
+        row = self._controls.rows.feed(writer, offset, data) if self.takes_pieces else data
+        return None if row is None else Message(row, in_pieces=False)
+
+    def find_recorded(self, path: Path, commit: Oid) -> Committed | None:
+        committed = super().find_recorded(path, commit)
+        if committed is not None:
+            # it may be a migration that was not finished
+            migrate_kata(path, self.kata_id)
+        return committed
+
+
+class _PendingFile(Stored):
+    """The file of an event that has no row yet."""
+
+    def __init__(self, ctx: Context, kata: Kata, version: int, index: int) -> None:
+        self.kata_id = kata.kata_id
+        self._path, self._index = kata.path, index
+        self._file = pending_file(kata.path, version, index)
+        status = _status(kata.path, self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFoundError(f"{self._file} is no file")
+        ctx.waiting.add(kata.kata_id)
+        super().__init__(Key(EVENT, kata.kata_id, index, PENDING_EVENT), ctx.owner(kata), status.st_mtime_ns)
+        self._size = status.st_size
+
+    def size(self) -> int:
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        try:
+            # its owner may put there what he likes
+            return plain.read(self._path, _below(self._path, self._file), offset, length)
+        except KataError as error:
+            raise StaleError(f"event {self._index} has its row by now") from error
+
+    def parse(self, message: Message, offset: int) -> Job:
+        return plain_job(self._path, self.kata_id, self._write, offset, message.data)
+
+    def _write(self, path: Path, kata_id: str, offset: int, data: bytes, **_: object) -> None:
+        Pending(path, kata_id).write(self._index, offset, data)
+
+
+class _PendingDirectory(Directory):
+    """``N/`` of version 0, of an event that has no row yet."""
+
+    mode = stat.S_IFDIR | 0o755
+    attr_timeout = NEVER
+
+    def __init__(self, ctx: Context, kata: Kata, index: int) -> None:
+        status = _status(kata.path, pending_file(kata.path, 0, index).parent)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotFoundError(f"{index} is no directory")
+        key = Key(EVENT, kata.kata_id, index, PENDING_DIRECTORY)
+        super().__init__(key, ctx.owner(kata), status.st_mtime_ns, Key(FIXED, kata.kata_id, 0))
+        self._ctx, self._kata, self._index = ctx, kata, index
+
+    def names(self) -> list[bytes]:
+        return [b"event.json"] if pending_file(self._kata.path, 0, self._index).exists() else []
+
+    def child(self, name: bytes) -> Entry:
+        if name != b"event.json":
+            raise NotFoundError(f"no {name!r} here")
+        return Entry(_PendingFile(self._ctx, self._kata, 0, self._index), NEVER)
+
+    def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
+        if is_directory or name != b"event.json":
+            raise refuse_write()
+        return partial(Pending(self._kata.path, self._kata.kata_id).begin_file, self._index)
+
+
+class PlainOption(Stored, BytesFile):
+    """The file of an option, of a kata that is stored as git: values are appended to it."""
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: bytes) -> None:
+        super().__init__(key, owner, mtime_ns, data)
+        self.kata_id, self._home, self._name = kata.kata_id, kata.home, name
+        self.mode = self.mode if kata.is_writable() else File.mode
+
+
+class AppendedEvents(PlainOption):
+    """``events.json``, up to an event: what is appended to it makes the next one.
+
+    The kernel takes it for longer when somebody has appended, until it asks. Who reads in between finds newlines there,
+    as behind the end there are some: to version 1 they are nothing, unlike zeros. In version 0 they are empty lines; so
+    there it is to ask each time, which leaves next to no time in between.
+    """
+
+    takes_pieces = True
+    behind = b"\n"
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
+        super().__init__(key, owner, mtime_ns, kata, data, b"events.json")
+        self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
+
+
+def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
+    """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
+    index = event_of(name)
+    version = kata.plain_version()
+    if index is None or version is None or name.endswith(b"n") != bool(version):
+        return None
+    try:
+        node = _PendingFile(ctx, kata, 1, index) if version else _PendingDirectory(ctx, kata, index)
+    except NotFoundError:
+        return None
+    return Entry(node, NEVER)
+
+
+def is_pending(key: Key) -> bool:
+    """Whether a key is that of an event that is being written."""
+    return key.kind == EVENT and key.b in (PENDING_EVENT, PENDING_DIRECTORY)
+
+
+def pending_node(ctx: Context, key: Key) -> Node:
+    """The node of such a key. Raises `NotFoundError`."""
+    kata = ctx.store.kata(key.kata)
+    if key.b == PENDING_DIRECTORY:
+        return _PendingDirectory(ctx, kata, key.a)
+    return _PendingFile(ctx, kata, kata.plain_version() or 0, key.a)
+
+
+def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Creator:
+    """What makes a new entry in the directory of a kata of version 0 or 1. Raises EROFS for anything else."""
+    version = kata.plain_version()
+    index = event_of(name)
+    path, kata_id = kata.home, kata.kata_id
+    if version is None:
+        raise refuse_write()
+    kata.check_writable()
+    if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
+        begun_in(ctx, kata_id, name)
+        return partial(_begin_event, path, kata_id, index)
+    if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
+        option = name.decode()
+        if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
+            raise LateError(f"the option {option} was set before")
+        begun_in(ctx, kata_id, name)
+        return partial(_begin_option, path, kata_id)
+    raise refuse_write()
+
+
+def begun_in(ctx: Context, kata_id: str, name: bytes) -> None:
+    """Somebody is about to make an entry of a kata of version 0 or 1."""
+    if event_of(name) is not None:
+        ctx.waiting.add(kata_id)
+    else:
+        ctx.begun_options[kata_id, name.decode()] = True
+
+
+def to_create_new(path: Path, name: bytes, *, is_directory: bool) -> Creator:
+    """What makes a part of a new kata in ``path``, before it is whole. Raises EROFS for anything else."""
+    if is_directory != (name == DIRECTORY) or name not in (DIRECTORY, *FILES, FILE_IN_DIRECTORY):
+        raise refuse_write()
+    return partial(_make_new, path, name, is_directory)
+
+
+def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> None:
+    new = path / os.fsdecode(name)
+    is_next = is_begun(path) and (name in (DIRECTORY, b"manifest.json") or (path / "manifest.json").exists())
+    # what a daemon that died has made may be what was missing
+    if not is_next and not attempt.has_made(new, is_directory=is_directory):
+        raise refuse_write()
+    make_new(new, is_directory, attempt)
+
+
+def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
+    migrate_kata(path, kata_id)
+
+
+def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
+    migrate_kata(path, kata_id)
+    Pending(path, kata_id).begin(index, attempt)
+
+
+def _status(root: Path, path: Path) -> os.stat_result:
+    """Raises `NotFoundError`, for what a symbolic link leads to as well."""
+    return plain.status(root, _below(root, path))
+
+
+def _below(root: Path, path: Path) -> bytes:
+    return os.fsencode(path.relative_to(root))
+
+
+class _LostFile(Stored):
+    """What is written to a plain file that is not there: by a request of which a daemon that died had done all, but
+    had not answered it. Where it was recorded, that is known; else it is answered as it was the first time."""
+
+    def __init__(self, ctx: Context, key: Key) -> None:
+        super().__init__(key, Owner(0, 0), 0)
+        self.kata_id, self._home, self._name = key.kata, ctx.store.path(key.kata), plain_path(key, 1)
+        self.takes_pieces = ctx.store.is_git(key.kata) and key.a == STORED_EVENTS and key.kind == FIXED
+
+    def parse(self, message: Message, offset: int) -> Job:
+        if os.path.lexists(self._home / ".git"):
+            return super().parse(message, offset)
+        refused = refused_manifest(message.data) if self.key.a == STORED_MANIFEST else None
+        raise refused or StaleError("the file is not there")
+
+
+def lost_file(ctx: Context, key: Key) -> Stored | None:
+    """What can be written to a plain file that cannot be found any more; None for what never was one."""
+    return _LostFile(ctx, key) if is_stored_key(key) else None
+
+
+class Overdue:
+    """Events whose rows did not come in a minute, those of daemons that died too. For one worker thread at a time."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._failed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, _FAILED_SECONDS)
+
+    def jobs(self) -> list[Job]:
+        """What records them, for each kata in which something waits."""
+        store = self._ctx.store
+        waiting = self._ctx.waiting.copy() | marked(store.root)
+        ids = sorted(waiting - set(self._failed))
+        return [plain_job(store.path(kata_id), kata_id, self._flush) for kata_id in ids]
+
+    def _flush(self, path: Path, kata_id: str, **_: object) -> None:
+        self._ctx.waiting.discard(kata_id)
+        try:
+            if flush_pending(path, kata_id, ROW_SECONDS):
+                self._ctx.waiting.add(kata_id)
+        except KataError:
+            self._failed[kata_id] = True
+            raise
