@@ -316,6 +316,32 @@ def look(kata: Path) -> tuple[set[str], int]:
     return set(os.listdir(kata / "events")), json.loads((kata / "event.json").read_bytes())["index"]
 
 
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("dies", [False, True], ids=["no death", "death"])
+@pytest.mark.parametrize("events", [0, 1, 2])
+def test_who_has_the_rows_open_while_the_kata_is_migrated(kept: Mount, version: int, dies: bool, events: int) -> None:
+    """As who waits for the lock has: he reads whole rows, and what he appends goes where it belongs."""
+    kata = plain_kata(kept, version)
+    rows = kata.shown / "events.json"
+    with rows.open("rb", buffering=0) as reader, rows.open("ab", buffering=0) as writer:
+        was = parse_rows(file_read(rows))
+        begin(kata.shown, version, 3)
+        for index in range(3, 3 + events):
+            if index > 3:
+                begin(kata.shown, version, index)
+            assert file_append(rows, row_text(version, index))
+        if dies:
+            kill(kept)
+        now = parse_rows(file_read(rows))
+        seen = parse_rows(reader.read(os.fstat(reader.fileno()).st_size).decode())
+        assert len(was) <= len(seen)
+        assert seen == now[: len(seen)]
+        if events:
+            begin(kata.shown, version, 3 + events)
+        writer.write(row_text(version, 3 + events).encode())
+    assert kata.sound() == 3 + events
+
+
 def test_an_option_that_was_created_and_has_no_value_yet(kept: Mount) -> None:
     kata = plain_kata(kept, 1, events=1, seed=4)
     name = next(name for name in ("predict", "revert_red", "colour") if name not in kata.written.options)

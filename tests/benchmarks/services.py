@@ -24,7 +24,7 @@ from typing import Any
 
 from tests.benchmarks.restarts import kill, say
 from tests.katas import assert_sound, git, stored_rows
-from tests.mounts import Mount
+from tests.mounts import Mount, patience
 from tests.plain_katas import make_plain_kata
 from tests.scratch import fast_directory
 from tests.test_mount_services import create_kata, event_of, file_append, file_create, ran_tests
@@ -186,12 +186,14 @@ def run(work: Path, version: int, seconds: int, kills: int, reads: int) -> int:
             time.sleep(random.uniform(0.5, 2 * seconds / kills - 0.5))
             if time.monotonic() < stop:
                 kill(mount)
-        told = [said.get(timeout=seconds + 120 + reads / 100) for _ in processes]
-        return judge(mount, ids, told)
+        told = [said.get(timeout=patience(seconds + 120 + reads / 100)) for _ in processes]
+        wrong = judge(mount, ids, told)
     finally:
         for process in processes:
             process.kill()
-        say(mount.stop() or "nothing unexpected in the log of the daemon")
+        problems = mount.stop()
+        say(f"{problems}\n{mount.log_text()}" if problems else "nothing unexpected in the log of the daemon")
+    return wrong + bool(problems)
 
 
 def main() -> int:

@@ -87,14 +87,15 @@ class _GoneFile(Stored):
     What is appended goes to where it belongs.
 
     Who has read a part of it reads on in the file itself, which is held open for a while. Where nobody has, it is made
-    from git, and filled up with newlines to the size that the reader was told: to JSON they are nothing. Where neither
-    can be, the reader hears ESTALE.
+    from git, with as many rows as go into the size that the reader was told, and filled up to that with newlines: to
+    JSON they are nothing. Where neither can be, the reader hears ESTALE.
     """
 
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
         kata = ctx.store.kata(key.kata)
         super().__init__(key, ctx.owner(kata), mtime_ns)
-        self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, kata.plain_version() or 0)
+        self._version = kata.plain_version() or 0
+        self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, self._version)
         self.takes_pieces = key.kind == FIXED and key.a == STORED_EVENTS
         if not is_written(key, b"", self._home):
             self.mode = File.mode
@@ -118,6 +119,10 @@ class _GoneFile(Stored):
             result = make()
             node.made(result.make() if isinstance(result, Later) else result)
         made = node.size() or 0
+        if made > self._size and self.takes_pieces:
+            rows = node.read(0, self._size + 2)
+            end = rows.rfind(b",\n") if self._version else rows.rfind(b"\n", 0, self._size) + 1
+            return rows[: max(end, 0)][offset : offset + length].ljust(length, b"\n")
         is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
         if made > self._size or (is_option and made < self._size):
             raise StaleError("the plain file was migrated")
@@ -205,9 +210,6 @@ def plain_path_node(ctx: Context, key: Key) -> Node:
 
 
 def _gone_file(ctx: Context, key: Key) -> Node:
-    told = ctx.store.plain.told.get(key)
-    if told is None:
-        raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
     if key.kind == EVENT:
         node = _made_node(ctx, key._replace(b=PLAIN_EVENT))
     elif key.a == STORED_MANIFEST:
@@ -216,6 +218,13 @@ def _gone_file(ctx: Context, key: Key) -> Node:
         node = _made_node(ctx, Key(EVENT, key.kata, ctx.store.kata(key.kata).tip().last, PLAIN_ROWS))
     else:
         node = _made_node(ctx, key._replace(a=key.a - FIRST_STORED_OPTION + FIRST_PLAIN_OPTION))
+    told = ctx.store.plain.told.get(key)
+    if told is None:
+        # it was told by a daemon that died: the kernel, which has it for no time, asks this one
+        size = node.size() if node is not None and key.kind == FIXED else None
+        if node is None or size is None:
+            raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
+        told = ctx.store.plain.told[key] = (size, node.mtime_ns)
     return _GoneFile(ctx, key, *told, node)
 
 

@@ -21,7 +21,7 @@ WAYS = [
   lambda do |path, data|
     File.open(path, 'w') do |f|
       pieces(data).each_slice(4) do |some|
-        Process.wait(fork { some.each { |piece| f.syswrite(piece) }; exit!(true) })
+        Process.wait(fork { exit!(some.each { |piece| f.syswrite(piece) } && true) rescue exit!(false) })
         raise Errno::EINVAL unless $?.success?
       end
     end
