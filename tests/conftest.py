@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import settings
 
 from katafs.mount import runtime
 from tests import scratch
-from tests.katas import make_kata, serving, unpack
+from tests.katas import Served, make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "katas"
@@ -49,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
     )
+    parser.addoption("--clients", action="store_true", help="have clients of eight runtimes write, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,6 +77,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"those that need {', '.join(programs)}: not installed": bool(programs),
         "the long ones: --slow runs them": not config.getoption("--slow"),
         "those in a browser: --browser runs them": config.getoption("--browser") is None,
+        "those of clients in eight runtimes: --clients runs them": not config.getoption("--clients"),
     }
     return [f"left out: {reason}" for reason, is_so in left_out.items() if is_so]
 
@@ -217,3 +222,34 @@ def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
     yield start
     errors = [error for one in reversed(mounts) if (error := one.stop())]
     assert not errors, "\n".join(errors)
+
+
+def no_tracing() -> None:
+    """Take from a process, before it starts, what it needs to ask others."""
+    cap_sys_ptrace, pr_capbset_drop = 19, 24
+    ctypes.CDLL(None).prctl(pr_capbset_drop, cap_sys_ptrace, 0, 0, 0)
+
+
+@pytest.fixture
+def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A kata of user 65534 in a mount whose daemon may not ask what other users' processes do."""
+    if os.geteuid() != 0:
+        unavailable("only root can be another user")
+    # which other users can reach
+    directory = Path(tempfile.mkdtemp(prefix="katafs-test-"))
+    directory.chmod(0o755)
+    store = directory / "store"
+    store.mkdir()
+    make_kata(store, "AbCdEf")
+    subprocess.run(["chown", "-R", "65534:65534", store], check=True)
+    mount = Mount(store, directory / "mnt", "fast", ("--allow-other",))
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", partial(start, preexec_fn=no_tracing))
+    try:
+        mount.start()
+        monkeypatch.undo()
+        yield Served(store / "Ab/Cd/Ef", mount.kata("AbCdEf"))
+    finally:
+        monkeypatch.undo()
+        assert mount.stop() == ""
+        shutil.rmtree(directory)

@@ -196,7 +196,7 @@ def _is_mounted(path: Path) -> bool:
 OTHER = 65534
 AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"]
 # Python and katafs may be in a directory of root's: the other user may read all files, but write none.
-_KATAFS_AS_OTHER = [*AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+READING_AS_OTHER = [*AS_OTHER, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 #: root without the power to pass by owners and modes
 WEAK_ROOT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
@@ -222,7 +222,7 @@ class CommandLine:
         in which ``$1`` is the directory."""
         start = f'set -e; {script}; shift; exec "$@"'
         self.before = ["unshare", "--mount", "sh", "-c", start, "sh", str(self.directory)]
-        self.before += _KATAFS_AS_OTHER if user else []
+        self.before += READING_AS_OTHER if user else []
 
     def as_other(self, *command: object) -> subprocess.CompletedProcess[str]:
         """Run a program, not katafs, as a user who owns nothing."""

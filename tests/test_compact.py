@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from katafs.errors import DamagedError, StorageError
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.compacting import parts
+from katafs.git.store.compacting import Repack, parts
 from katafs.kata.compact import compact_kata
 from katafs.kata.ids import kata_path
 from tests.katas import (
@@ -97,6 +98,32 @@ def test_all_is_there_in_one_pack(kata: Path, *, is_loose: bool) -> None:
     assert compact_kata(kata, "AbCdEf") is None, "there is nothing more to be done"
     add_event(kata, EVENTS + 1)
     assert assert_sound(kata) == EVENTS + 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_beside_another(kata: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """What was listed has been packed anew by somebody else before it is read: it is listed once more, and then said
+    so, in no case that an object is missing."""
+    left = [times]
+
+    class Late(Repack):
+        def write(self) -> bool:
+            if left[0]:
+                left[0] -= 1
+                git(kata, "repack", "-a", "-d", "-q", "-f")
+                add_event(kata, EVENTS + times - left[0])
+            return super().write()
+
+    monkeypatch.setattr("katafs.kata.compact.Repack", Late)
+    if times == 1:
+        assert compact_kata(kata, "AbCdEf") is not None
+    else:
+        with pytest.raises(StorageError, match="somebody else") as caught:
+            compact_kata(kata, "AbCdEf")
+        assert caught.value.errno == errno.EBUSY
+    monkeypatch.undo()
+    assert assert_sound(kata) > EVENTS
+    assert compact_kata(kata, "AbCdEf") is not None or times == 1
 
 
 def test_it_is_small(kata: Path) -> None:

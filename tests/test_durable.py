@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,32 @@ def test_very_many_packs(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for suffix in (".pack", ".idx"):
                 os.link(first.with_suffix(suffix), directory / f"pack-{number:040x}{suffix}")
     assert git(kata, "show", "main:files/a.txt") == b"3\n"
+
+
+def test_what_is_looked_for_is_looked_for_once(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each object in the packs once, each commit read once for where it leads, and once to be stored again."""
+    for index in range(5):
+        commit_by_git(kata, "config/theme", f"new {index}\n")
+    repo = GitRepo(kata)
+    tip = repo.main()
+    assert tip is not None
+    asked: Counter[bytes] = Counter()
+    read: Counter[bytes] = Counter()
+    holders, inflate = repo.objects.packs.holders, repo.objects.loose.read
+
+    def count_holders(oid: bytes) -> list[str]:
+        asked[oid] += 1
+        return holders(oid)
+
+    def count_reads(oid: bytes, largest: float) -> tuple[int, bytes]:
+        read[oid] += 1
+        return inflate(oid, largest)
+
+    monkeypatch.setattr(repo.objects.packs, "holders", count_holders)
+    monkeypatch.setattr(repo.objects.loose, "read", count_reads)
+    assert len(durable.make_durable(repo, tip)) == 20
+    assert max(asked.values()) == 1
+    assert max(read.values()) == 2
 
 
 def test_damage_below_keeps_nobody_from_recording(kata: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import katafs
+from katafs.tree.nodes import Node
 
 ROOT = Path(katafs.__file__).parent
 # A module may import from its own layer and from those before it.
@@ -36,7 +38,6 @@ DOORS = {
         "plain_kata",
         "plain_rows",
         "plain_store",
-        "waiting",
     },
     "katafs.tree.legacy": {"migrating", "pending", "plain_paths"},
 }
@@ -88,6 +89,16 @@ def test_versions_0_and_1_are_behind_doors(path: Path) -> None:
         folder, _, rest = name.partition(".legacy.")
         doors = DOORS.get(f"{folder}.legacy")
         assert doors is None or not rest or rest.split(".")[0] in doors, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fuse").glob("*.py")), ids=lambda path: path.stem)
+def test_requests_do_not_ask_what_a_node_is(path: Path) -> None:
+    """What is done with a node it says itself: no kind of node is told from another by its class."""
+    module = importlib.import_module(f"katafs.fuse.{path.stem}")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            named = (vars(module).get(name.id) for name in ast.walk(node.args[1]) if isinstance(name, ast.Name))
+            assert not any(isinstance(found, type) and issubclass(found, Node) for found in named), ast.unparse(node)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

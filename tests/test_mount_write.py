@@ -294,6 +294,20 @@ def test_after_the_last_of_several_writes_was_refused(kata: Served, descriptor: 
     assert_recorded(kata, data, 1)
 
 
+def test_the_length_of_what_was_copied(kata: Served, descriptor: int) -> None:
+    """Copying programs cut a file to it in the end, and others may have written meanwhile."""
+    lengths = []
+    for number in range(20):
+        data = document(100 * number)
+        with kata.ran_tests.open("wb", buffering=0) as file:
+            lengths.append(file.write(data))
+    for length in lengths:
+        os.ftruncate(descriptor, length)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.ftruncate(descriptor, max(lengths) + 1)
+    assert kata.accepted() == len(lengths)
+
+
 def test_an_unfinished_message(served: Mount, kata: Served) -> None:
     """It never commits, and closing says nothing. The outcome does, at once; and again when the open file is gone."""
     state = repository_state(kata.stored)

@@ -156,6 +156,29 @@ def test_an_empty_lock_of_git_is_left_to_it(store: Path) -> None:
     assert not packed.exists()
 
 
+def test_what_a_third_has_locked_does_not_become_ours(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our lock is removed in the last moment, and a third takes it: what that holds is not what we set."""
+    path = make_kata(store, "AbCdEf")
+    tip = GitRepo(path).main()
+    rename = os.rename
+    thirds: list[locks.HeldLock] = []
+
+    def late(source: str | Path, target: str | Path) -> None:
+        if not thirds:
+            (path / f".git/{MAIN}.lock").unlink()
+            thirds.append(RefLocks(path / ".git").take(MAIN, b"2" * 40 + b"\n"))
+        rename(source, target)
+
+    monkeypatch.setattr("katafs.git.refs.locks.os.rename", late)
+    with pytest.raises(StorageError, match="another writer") as caught:
+        RefWriter(GitRepo(path)).move_main(b"\x11" * 20, tip)
+    assert caught.value.errno == errno.EIO
+    assert (path / ".git" / MAIN).read_bytes() == b"1" * 40 + b"\n"
+    assert (path / f".git/{MAIN}.lock").read_bytes() == b"2" * 40 + b"\n"
+    thirds[0].release()
+    assert not list((path / ".git").glob(".katafs-*[!x]"))
+
+
 def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that one that a dead writer left says whose it is: looked at by who holds it, right after he has taken it."""
     path = make_kata(store, "AbCdEf")

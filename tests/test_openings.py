@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import mmap
 import os
 import queue
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from katafs.kata.kinds import Kind
-from tests.conftest import unavailable
-from tests.katas import Served, make_kata, serve_kata, stored_rows
+from tests.katas import Served, serve_kata, stored_rows
 from tests.mounts import Mount, patience, wait_until
 
 
@@ -137,37 +131,6 @@ def test_pages_that_are_mapped_are_no_message(served: Mount, kata: Served) -> No
 
 
 # -- where the writer may not be asked
-
-
-def _no_tracing() -> None:
-    """Take from a process, before it starts, what it needs to ask others."""
-    cap_sys_ptrace, pr_capbset_drop = 19, 24
-    ctypes.CDLL(None).prctl(pr_capbset_drop, cap_sys_ptrace, 0, 0, 0)
-
-
-@pytest.fixture
-def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A kata of user 65534 in a mount whose daemon may not ask what other users' processes do."""
-    if os.geteuid() != 0:
-        unavailable("only root can be another user")
-    # which other users can reach
-    directory = Path(tempfile.mkdtemp(prefix="katafs-test-"))
-    directory.chmod(0o755)
-    store = directory / "store"
-    store.mkdir()
-    make_kata(store, "AbCdEf")
-    subprocess.run(["chown", "-R", "65534:65534", store], check=True)
-    mount = Mount(store, directory / "mnt", "fast", ("--allow-other",))
-    start = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", partial(start, preexec_fn=_no_tracing))
-    try:
-        mount.start()
-        monkeypatch.undo()
-        yield Served(store / "Ab/Cd/Ef", mount.kata("AbCdEf"))
-    finally:
-        monkeypatch.undo()
-        assert mount.stop() == ""
-        shutil.rmtree(directory)
 
 
 # writes as user 65534: (descriptor, text) after text, a new descriptor opened with the flags when it is first named

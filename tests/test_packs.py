@@ -18,7 +18,7 @@ from katafs.git import GitRepo
 from katafs.git.format.delta import apply_delta, piecewise_delta
 from katafs.git.format.loose import BLOB, COMMIT, TREE, object_id
 from katafs.git.store.merging import MOST_SMALL, merge_packs
-from katafs.git.store.new_pack import KEPT, NewPack, let_go, store_pack
+from katafs.git.store.new_pack import KEPT, NewPack, let_go, remove_left_behind, store_pack
 from katafs.kata.commit import set_option
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
 from tests.killing import deaths
@@ -160,6 +160,38 @@ def test_what_was_left_behind_goes(kata: Path) -> None:
         assert left == {f"{others}.keep", "tmp_pack_other", alive}
     assert others in packs(kata)
     assert assert_sound(kata) == MOST_SMALL - 2
+
+
+def test_a_temporary_file_that_was_just_made_is_not_left_behind(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is alone removes it in the moment before its writer, who compacts, says that he is alive."""
+    directory = kata / ".git/objects/pack"
+    said: list[list[str]] = []
+
+    def fchmod(fd: int, mode: int) -> None:
+        os.chmod(fd, mode)
+        if len(said) < 3:
+            said.append(remove_left_behind(directory))
+
+    monkeypatch.setattr("katafs.git.store.new_pack.os.fchmod", fchmod)
+    data = b"one more"
+    with NewPack(directory) as new:
+        new.writer.add(object_id(BLOB, data), BLOB, b"", data)
+        new.finish()
+        new.install()
+    assert GitRepo(kata).blob(object_id(BLOB, data)) == data
+    assert len(said) == 3
+
+
+def test_no_pack_stays_whose_index_was_pruned(kata: Path) -> None:
+    """`git gc --prune=now` removes temporary files, also between two renames."""
+    directory = kata / ".git/objects/pack"
+    before = sorted(os.listdir(directory))
+    with NewPack(directory) as new:
+        new.finish()
+        Path(new.temporary[1]).unlink()
+        with pytest.raises(FileNotFoundError):
+            new.install(is_kept=True)
+    assert sorted(os.listdir(directory)) == before
 
 
 @pytest.mark.parametrize("stride", [31, pytest.param(3, marks=pytest.mark.slow)])

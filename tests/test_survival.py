@@ -21,7 +21,7 @@ import pytest
 import trio
 
 from katafs.errors import DamagedError, KataError, NotFoundError
-from katafs.fuse import writes
+from katafs.fuse import invalidating
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
 from katafs.kata.commit import Committed
@@ -119,7 +119,7 @@ def test_whatever_a_handler_raises(
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Stale]:
     """What the kernel would be told: there is none here."""
     stale: list[Stale] = []
-    monkeypatch.setattr(writes, "invalidate", stale.append)
+    monkeypatch.setattr(invalidating, "invalidate", stale.append)
     return stale
 
 
@@ -182,7 +182,7 @@ def test_stopping(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await ops.write(handle, 0, MESSAGE)
         assert json.loads(await ops.read(number, 0, 999))["index"] == 2
 
-    monkeypatch.setattr(writes, "invalidate", invalidate)
+    monkeypatch.setattr(invalidating, "invalidate", invalidate)
     with handlers(store) as (ops, _, number):
         trio.run(run, ops, number)
     assert len(told) == 1

@@ -202,3 +202,10 @@ def test_names_of_a_directory_that_was_damaged_when_the_kernel_was_told(tmp_path
     wait_until(lambda: b"sub/y" in kata.files(1).paths, "the directory")
     add_event(path, 2, files=dict.fromkeys(("a", "sub/x"), "2"))
     assert b"y" in {name for _, name in tree.stale_after("AbCdEf", one, tree.tip("AbCdEf")).entries}
+
+
+def test_what_changed_since_a_commit_that_is_not_there(store: Path) -> None:
+    """It may have been made of plain files when not all of them were written."""
+    make_kata(store, "AbCdEf")
+    stale = Tree(Context(Store(store))).stale_since("AbCdEf", bytes(20))
+    assert Numbers.number(Key(FIXED, "AbCdEf", 0)) in stale.inodes

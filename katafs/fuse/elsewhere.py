@@ -18,15 +18,15 @@ import cachetools
 import pyfuse3
 import trio
 
-from katafs.errors import BusyError, ExhaustedError, KataError, NotFoundError, StorageError, TooLargeError
+from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.attributes import attributes, describe, dots
 from katafs.fuse.fair import Places, User
+from katafs.fuse.making import Makers
 from katafs.git import Oid
 from katafs.process.standing import Crew, LeftError
 from katafs.tree.answers import Place, Question, Seen, answer, kata_key
 from katafs.tree.attributes import PREFIX
-from katafs.tree.legacy.pending import Stored
-from katafs.tree.nodes import Creator, refuse_write
+from katafs.tree.nodes import Creator, Node
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
@@ -46,6 +46,10 @@ _PARTS, _PART_SECONDS = 4, 1.0
 _Entries = list[tuple[int, bytes, Seen]]
 
 
+class _EndsError(StorageError):
+    """A process ends over a question, each time."""
+
+
 class _Asked:
     """A question that somebody waits for the answer to."""
 
@@ -58,8 +62,8 @@ class _Asked:
 class Elsewhere:
     """Belongs to the event loop."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, tree: Tree, makers: Makers) -> None:
+        self._tree, self._makers = tree, makers
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid)
         self._crew = Crew(_WORKERS, (answer.__module__,), _MEMORY)
@@ -80,11 +84,9 @@ class Elsewhere:
     # -- requests
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self.found(await self.child(parent_inode, name))
-
-    async def child(self, parent_inode: int, name: bytes) -> Seen:
-        """The entry of a name. Raises what its look-up would."""
-        return cast(Seen, await self._ask("lookup", parent_inode, name))
+        node = self._known(cast(Seen, await self._ask("lookup", parent_inode, name)))
+        self._tree.told(node)
+        return attributes(node, node.timeout)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         said = self._known(cast(Seen, await self._ask("getattr", inode)))
@@ -127,12 +129,6 @@ class Elsewhere:
             self._tree.told(told)
             position = after
 
-    def found(self, said: Seen) -> pyfuse3.EntryAttributes:
-        """What the kernel is told of a node that was looked up."""
-        node = self._known(said)
-        self._tree.told(node)
-        return attributes(node, node.timeout)
-
     def _known(self, said: Seen) -> Seen:
         """A node with its size, where that was found before: the kernel must not hear that it is 0 again."""
         if said.identity is None:
@@ -144,28 +140,52 @@ class Elsewhere:
             said.has_size(size)
         return said
 
-    # -- for those who write
+    # -- for those who write: asked here, and elsewhere where that is too much
 
-    async def writer(self, inode: int) -> Writable | Stored:
-        """The node of a file, to be written to. Raises EROFS for one that is not."""
-        node = cast("Writable | Stored | None", await self._ask("writer", inode))
-        if node is None:
-            raise refuse_write()
-        if isinstance(node, Writable):
-            node.serve(self._tree.ctx.controls)
-        return node
+    async def sink(self, inode: int, *, is_again: bool = False) -> Writable:
+        """What takes what is written to a file: see `Tree.sink`."""
+        try:
+            return self._tree.sink(inode, is_again=is_again)
+        except HeavyError:
+            sink = cast(Writable, await self._ask("sink", inode))
+        sink.serve(self._tree.ctx.controls)
+        return sink
 
-    async def creator(self, inode: int, name: bytes, *, is_directory: bool) -> Creator:
-        """What makes a new entry in a directory. Raises what `Node.to_create` does."""
-        return cast(Creator, await self._ask("creator", inode, name, is_directory))
+    async def creator(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[str, Creator]:
+        """The kata, and what makes a new entry in it. Raises what `Node.to_create` does."""
+        try:
+            directory = await self._makers.made(self._tree.node(parent))
+            return directory.key.kata, directory.to_create(name, is_directory=is_directory)
+        except HeavyError:
+            make = cast(Creator, await self._ask("creator", parent, name, is_directory))
+        kata_id = self._tree.numbers.key(parent).kata
+        self._tree.begun(kata_id, name)
+        return kata_id, make
+
+    async def child(self, parent: int, name: bytes) -> tuple[Node, float]:
+        """An entry that was made, and how long its name holds, in seconds."""
+        self._tree.ctx.store.look_again()
+        try:
+            return (await self._makers.made(self._tree.node(parent))).child(name)
+        except HeavyError:
+            said = cast(Seen, await self._ask("lookup", parent, name))
+        return said, said.timeout
 
     async def tip(self, kata_id: str) -> Oid:
-        """The commit at the tip of a kata that can be read."""
-        return cast(Oid, await self._answer(Question("tip", kata_key(kata_id))))
+        """The commit at the tip of a kata as it is now. Raises what reading its events does."""
+        self._tree.ctx.store.look_again()
+        try:
+            return self._tree.tip(kata_id).commit.oid
+        except HeavyError:
+            return cast(Oid, await self._answer(Question("tip", kata_key(kata_id))))
 
     async def stale(self, kata_id: str, before: Oid) -> Stale:
         """What changed since a commit was the tip."""
-        return cast(Stale, await self._answer(Question("stale", kata_key(kata_id), (before,))))
+        self._tree.ctx.store.look_again()
+        try:
+            return self._tree.stale_since(kata_id, before)
+        except HeavyError:
+            return cast(Stale, await self._answer(Question("stale", kata_key(kata_id), (before,))))
 
     # -- asking
 
@@ -206,7 +226,8 @@ class Elsewhere:
                 )
         except KataError as error:
             asked.failure = error
-            if isinstance(error, (TooLargeError, StorageError)):
+            # what else goes wrong may be over the next time, and most who ask are about to write
+            if isinstance(error, (TooLargeError, _EndsError)):
                 self._refused[question] = error
         finally:
             if not queue.statistics().tasks_waiting:
@@ -239,7 +260,7 @@ class Elsewhere:
                 raise
             finally:
                 self._crew.give_back(worker)
-        raise StorageError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
+        raise _EndsError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
 
 
 def _hear(_what: Any) -> None:

@@ -18,26 +18,24 @@ import pyfuse3
 import trio
 
 from katafs.caching import CountedCache, Kept
-from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError
+from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
 from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dots, reply_listed
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
+from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.journal import Journal
 from katafs.fuse.making import Makers
 from katafs.fuse.memory import Memory
 from katafs.fuse.pages import Torn
-from katafs.fuse.plain_writes import PlainWrites
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
-from katafs.tree.legacy.pending import Stored
-from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node, refuse_write
+from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node
 from katafs.tree.numbers import Numbers
 from katafs.tree.tree import Tree
-from katafs.tree.writable import Writable
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195
@@ -52,16 +50,15 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._tree = tree
         self._handles = Handles()
-        self._fast = fast
         journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
-        self.elsewhere = Elsewhere(tree)
         self._torn = Torn()
         self.memory = Memory(tree)
-        self.writes = Writes(tree, fast, journal, self.elsewhere)
         self._makers = Makers(tree)
+        self.elsewhere = Elsewhere(tree, self._makers)
+        self.kernel = Invalidator(fast, self.elsewhere)
+        self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
         self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
-        self.plain = PlainWrites(tree, self._makers, self.writes, journal)
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
@@ -72,7 +69,7 @@ class Operations(pyfuse3.Operations):
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self.writes.telling
+        return self._tree.ctx.counters.waiting() + self.kernel.telling
 
     # -- names and attributes
 
@@ -190,11 +187,9 @@ class Operations(pyfuse3.Operations):
             with contextlib.suppress(HeavyError):
                 keeps = self._tree.node(inode).attr_timeout == IMMUTABLE
             return pyfuse3.FileInfo(fh=inode, keep_cache=keeps)
-        node = await self._writer(inode)
-        if not isinstance(node, (Writable, Stored)):
-            raise refuse_write()
+        sink = await self.elsewhere.sink(inode)
         # what is written to pages that are mapped says not for whom: directly, there are none that are shared
-        return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=isinstance(node, Writable))
+        return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=sink.is_direct)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
@@ -205,26 +200,18 @@ class Operations(pyfuse3.Operations):
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
         opening, asked = self._handles.opening(fh, asked)
         inode = self._handles.inode(fh)
-        node = await self._writer(inode, is_again=asked.is_again)
-        if not isinstance(node, (Stored, Writable)):
+        try:
+            sink = await self.elsewhere.sink(inode, is_again=asked.is_again)
+        except ReadOnlyError:
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
-            self.writes.forget_pages(node.number)
-            raise refuse_write()
+            self.kernel.forget_pages(inode)
+            raise
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
-        if isinstance(node, Stored):
-            await self.plain.write(node, asked, off, buf)
-            return len(buf)
-        if node.takes_pieces and opening is None:
-            buf = self._torn.whole(node, asked, off, buf)
-        await self.writes.write(node, asked, opening, off, buf)
+        if sink.takes_pieces and opening is None:
+            buf = self._torn.whole(sink, asked, off, buf)
+        await self.writes.write(sink, asked, opening, off, buf)
         return len(buf)
-
-    async def _writer(self, inode: int, *, is_again: bool = False) -> Node:
-        try:
-            return self._tree.written(inode, is_again=is_again)
-        except HeavyError:
-            return await self.elsewhere.writer(inode)
 
     async def _setattr(
         self,
@@ -236,17 +223,14 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """What tools set after they have copied changes nothing. What is cut to 0 is a message that starts afresh."""
-        node = await self._writer(inode)
-        if not isinstance(node, Writable):
-            raise refuse_write()
+        sink = await self.elsewhere.sink(inode)
         length = attr.st_size if fields.update_size else None
-        if length and not node.has_length(length):
-            raise InvalidError("it can only be cut to 0, or to the length of what was taken last")
+        sink.check_settable(length)
         opening, _ = self._handles.opening(fh, asked)
         if length == 0 and opening is not None:
-            self.writes.truncate(node, opening)
+            self.writes.truncate(sink, opening)
         elif length == 0 and asked.by_file:
-            await self.writes.truncate_by(node, asked)
+            await self.writes.truncate_by(sink, asked)
         self._tree.ctx.store.look_again()
         try:
             answer = attributes(self._tree.node(inode), 0)
@@ -262,15 +246,14 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         if (opening := self._handles.release(fh)) is not None:
             with contextlib.suppress(KataError):
-                node = await self._writer(opening.inode)
-                if isinstance(node, Writable):
-                    self.writes.truncate(node, opening)
+                self.writes.truncate(await self.elsewhere.sink(opening.inode), opening)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """What a write acknowledged is on disk already."""
 
     async def stop(self) -> None:
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
+        await self.kernel.stop()
         await self.writes.stop()
 
     async def stop_ahead(self) -> None:
@@ -300,19 +283,18 @@ class Operations(pyfuse3.Operations):
     async def _create(
         self, asked: Asked, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        node, timeout = await self.plain.create(parent_inode, name, asked.unique, is_directory=False)
-        handle = self._handles.open(node.number, flags)
-        return pyfuse3.FileInfo(fh=handle), self._found(node, timeout)
+        node, timeout = await self.writes.create(parent_inode, name, asked, is_directory=False)
+        return pyfuse3.FileInfo(fh=self._handles.open(node.number, flags)), self._found(node, timeout)
 
     async def _mkdir(
         self, asked: Asked, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._found(*await self.plain.create(parent_inode, name, asked.unique, is_directory=True))
+        return self._found(*await self.writes.create(parent_inode, name, asked, is_directory=True))
 
     async def _change_xattr(self, inode: int, *_: object) -> None:
         # whoever copies with access control lists does without where there are none
-        node = await self._writer(inode)
-        raise pyfuse3.FUSEError(errno.EOPNOTSUPP) if isinstance(node, Writable) else refuse_write()
+        (await self.elsewhere.sink(inode)).check_settable(None)
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
 
     setxattr = removexattr = cast(Any, _change_xattr)
     mknod = unlink = rmdir = symlink = rename = link = cast(Any, refuse)

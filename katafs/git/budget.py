@@ -16,8 +16,8 @@ from katafs.errors import HeavyError
 # in microseconds, on a virtual machine of 2026
 #: looking an object up, opening and checking it; each byte of it, inflated and hashed
 OBJECT, BYTE = 15.0, 0.004
-#: applying a delta; each byte of its instructions, and of what they copy
-DELTA, INSTRUCTION, COPIED = 3.0, 0.2, 0.0005
+#: applying a delta; each byte of its instructions, and of what they copy, which is hashed at the end
+DELTA, INSTRUCTION, COPIED = 3.0, 0.2, 0.0015
 #: a commit on a walk, beside its object; a byte of ``packed-refs``, or of a tree
 STEP, REFERENCE_BYTE, TREE_BYTE = 4.0, 0.012, 0.042
 #: a path in a listing; a name in a directory of the store, or of one that is made here
@@ -50,11 +50,6 @@ class Budget:
         """What to raise for what costs more than there is: nothing more can be paid for until `renew`."""
         self.left = min(self.left, -1.0)
         return HeavyError("this takes longer than it may take here")
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether it was not enough."""
-        return self.left < 0
 
     @property
     def bytes(self) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from functools import lru_cache
+from pathlib import Path
 
 _TRIES = 3
 # what the kernel adds to the path of a file that was removed, or replaced, after it was opened
@@ -25,6 +26,11 @@ def real_path(directory: str | os.PathLike[str]) -> str:
         return os.readlink(f"/proc/self/fd/{fd}").removesuffix(_GONE)
     finally:
         os.close(fd)
+
+
+def is_direct(directory: Path, top: Path) -> bool:
+    """Whether no link is on the way from a directory to one below it. Raises OSError."""
+    return real_path(directory) == real_path(top) + os.fspath(directory)[len(os.fspath(top)) :]
 
 
 def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
@@ -51,6 +57,15 @@ def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file whose name is no link; waits for nothing. Also an opener for ``open``."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def names_in(directory: str | os.PathLike[str]) -> list[str]:
+    """The names in a directory whose own name is no link. Raises OSError."""
+    fd = open_plain(directory, os.O_DIRECTORY)
+    try:
+        return os.listdir(fd)
+    finally:
+        close_read(fd)
 
 
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:

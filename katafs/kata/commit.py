@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
@@ -66,16 +66,26 @@ Landed = Callable[[Committed], None]
 
 @dataclass(frozen=True)
 class Job:
-    """Something that is to be recorded, by whatever process: ``call(path, kata_id, *arguments)``."""
+    """Something that is to be recorded: ``call(path, kata_id, *arguments)``."""
 
     path: Path
     kata_id: str
     call: Callable[..., Committed | None]
     arguments: tuple[object, ...]
+    #: under what its commits are counted
+    counted_as: str = "control"
+    #: whether it is done after those before it in the kata, by whatever process; else at once, in a thread
+    in_turn: bool = True
 
     def __call__(self, announce: Announce, landed: Landed) -> Committed | None:
         """Record it; durable when this returns. None when there was nothing to be recorded."""
-        return self.call(self.path, self.kata_id, *self.arguments, announce=announce, landed=landed)
+        told: dict[str, Any] = {"landed": landed} if self.in_turn else {}
+        return self.call(self.path, self.kata_id, *self.arguments, announce=announce, **told)
+
+
+def plain_job(path: Path, kata_id: str, call: Callable[..., Committed | None], *arguments: object) -> Job:
+    """What a plain-path service does, which may have to wait for what it does next."""
+    return Job(path, kata_id, call, arguments, "plain", in_turn=False)
 
 
 @dataclass(frozen=True)

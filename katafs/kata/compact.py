@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from katafs import process
-from katafs.errors import NotFoundError, ReadOnlyError, StorageError
+from katafs.errors import DamagedError, NotFoundError, ReadOnlyError, StorageError
 from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
@@ -66,9 +66,8 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
     """Pack the kata in ``path`` anew; None when that would be no gain, or, not thoroughly, hardly any.
 
     Raises `NotFoundError` when it is not stored as git, `DamagedError` when an object cannot be read, `ReadOnlyError`
-    for one that git would not pack anew, `StorageError`
-    when the disk is full or somebody else holds a lock. After an error nothing is lost, and the kata can be read and
-    written as before.
+    for one that git would not pack anew, `StorageError` when the disk is full, or somebody else holds a lock or packs
+    it at this moment (EBUSY). After an error nothing is lost, and the kata can be read and written as before.
     """
     try:
         with acting_as_owner(path):
@@ -85,17 +84,34 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
             with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
                 if is_alone and repo.objects.pack_directory.is_dir():
                     remove_left_behind(repo.objects.pack_directory)
-            with Repack(repo) as repack:
-                is_gain = repack.write()
-                with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
-                    repack.swap()
-                    is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
-            repo.objects.close()
+            is_gain = _repack(path, is_again=False)
+            with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+                is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
             return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
     except FileNotFoundError as error:
         raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
     except OSError as error:
         raise StorageError(f"kata {kata_id} cannot be compacted: {error.strerror}", error.errno or errno.EIO) from error
+
+
+def _repack(path: Path, *, is_again: bool) -> bool:
+    """Whether there was anything to be packed. What others have packed anew meanwhile is listed once again."""
+    repo = GitRepo(path, largest=LARGEST)
+    try:
+        with Repack(repo) as repack:
+            try:
+                is_gain = repack.write()
+                with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+                    repack.swap()
+                return is_gain
+            except (DamagedError, FileNotFoundError) as error:
+                if not repack.is_overtaken() and not isinstance(error, FileNotFoundError):
+                    raise
+                if is_again:
+                    raise StorageError(f"{path} is being packed anew by somebody else", errno.EBUSY) from error
+    finally:
+        repo.objects.close()
+    return _repack(path, is_again=True)
 
 
 def compact_elsewhere(path: Path, kata_id: str) -> Compacted | None:

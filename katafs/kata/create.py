@@ -18,7 +18,7 @@ from typing import Any
 
 from katafs.errors import InvalidError, StorageError
 from katafs.git import GitWriter, init_repository
-from katafs.git.store.checkout import check_out
+from katafs.git.store.history import check_out
 from katafs.kata.events import Row, time_of
 from katafs.kata.ids import is_kata_id, kata_path, random_id
 from katafs.kata.layouts import OPTION_DEFAULTS, Layout

@@ -9,7 +9,9 @@ import os
 import re
 import stat
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BufferedRandom
 from pathlib import Path
 
 from katafs.mount import holders, runtime
@@ -260,3 +262,22 @@ def _user_unmount(path: Path, *options: str) -> str:
     # "fusermount3: failed to unmount /mnt: Device or resource busy"
     reason = re.sub(r"^fusermount3: (failed to unmount .*: )?", "", said.splitlines()[-1])
     return reason if result.returncode else ""
+
+
+@contextlib.contextmanager
+def hearing_stderr() -> Iterator[BufferedRandom]:
+    """What is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere else."""
+    with open(os.memfd_create("stderr"), "w+b") as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def last_line(file: BufferedRandom) -> str:
+    """The last line of a file, without blanks."""
+    file.seek(0)
+    return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]

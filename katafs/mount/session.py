@@ -8,10 +8,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedRandom
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -28,7 +26,7 @@ from katafs.mount import runtime
 from katafs.mount.child import touch
 from katafs.mount.compacting import Compactor
 from katafs.mount.device import Held, resend
-from katafs.mount.mounting import MountError, MountOptions, detach
+from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr, last_line
 from katafs.mount.watcher import keep_watched
 from katafs.tree.context import About, Context
 from katafs.tree.git_files import DESCRIPTORS
@@ -106,9 +104,7 @@ def serve(
     tree = _tree(options, about)
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
-    compactor = Compactor(tree.ctx.store, tree.ctx.counters)
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
-    operations.writes.wrote = compactor.wrote
     _begin(operations, options, kept)
     if kept is not None:
         _take_over(fast, kept)
@@ -117,7 +113,7 @@ def serve(
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     try:
-        trio.run(_run, options, operations, compactor, tree, fast, ready, kept, watcher, end, instruments=steps)
+        trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end, instruments=steps)
     except BaseExceptionGroup as group:
         if (failure := _mount_error(group)) is not None:
             raise failure from group
@@ -152,12 +148,12 @@ def _begin(operations: Operations, options: MountOptions, kept: Kept | None) -> 
     """Mount, or take over a mount. Raises `MountError`."""
     import pyfuse3
 
-    with _stderr() as said:
+    with hearing_stderr() as said:
         try:
             place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
             pyfuse3.init(operations, place, options.fuse_options())
         except RuntimeError as error:
-            reason = _last_line(said) or str(error)
+            reason = last_line(said) or str(error)
             raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
 
 
@@ -193,28 +189,9 @@ def _mount_error(error: BaseException) -> MountError | None:
     return error if isinstance(error, MountError) else None
 
 
-@contextmanager
-def _stderr() -> Iterator[BufferedRandom]:
-    """What is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere else."""
-    with open(os.memfd_create("stderr"), "w+b") as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield file
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-def _last_line(file: BufferedRandom) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-
-
 async def _run(
     options: MountOptions,
     operations: Operations,
-    compactor: Compactor,
     tree: Tree,
     fast: fastopen.FastOpen,
     ready: Callable[[], None],
@@ -232,6 +209,8 @@ async def _run(
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, operations, kept)
         if options.compact_after is not None:
+            compactor = Compactor(tree.ctx.store, tree.ctx.counters)
+            operations.writes.wrote = compactor.wrote
             nursery.start_soon(compactor.run, options.compact_after)
         if watcher is not None:
             nursery.start_soon(keep_watched, watcher, options.mountpoint)
@@ -303,7 +282,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
     while True:
         await trio.sleep(min(1, _EXPIRE_SECONDS))
         await operations.writes.expire()
-        await operations.memory.forget_git_files(operations.writes.tell)
+        await operations.memory.forget_git_files(operations.kernel.tell)
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
@@ -312,7 +291,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
         await operations.memory.look()
         try:
             if not options.read_only:
-                await operations.plain.expire()
+                await operations.writes.record_overdue()
         except KataError:
             log.exception("expiring unfinished messages")
         if kept is not None and kept.is_orphaned and not is_orphaned:

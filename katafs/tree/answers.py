@@ -20,7 +20,6 @@ from katafs.git import Oid
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.legacy.pending import Stored
 from katafs.tree.nodes import NEVER, Creator, Later, Node
 from katafs.tree.numbers import FIXED, PREFIX, Key
 from katafs.tree.tree import Stale, Tree
@@ -186,9 +185,8 @@ def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, S
     return entries, position >= len(names)
 
 
-def _writer(tree: Tree, key: Key) -> Writable | Stored | None:
-    node = _node(tree, key)
-    return node if isinstance(node, (Writable, Stored)) else None
+def _sink(tree: Tree, key: Key) -> Writable:
+    return _node(tree, key).sink()
 
 
 def _creator(tree: Tree, key: Key, name: bytes, is_directory: bool) -> Creator:
@@ -211,7 +209,7 @@ _ANSWERS: dict[str, Callable[..., object]] = {
     "attributes": _attributes,
     "parent": _parent,
     "readdir": _readdir,
-    "writer": _writer,
+    "sink": _sink,
     "creator": _creator,
     "tip": _tip,
     "stale": _stale,

@@ -17,7 +17,7 @@ from katafs.kata.message import parse_act
 from katafs.text import visible
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key
-from katafs.tree.writable import Controls, Writable
+from katafs.tree.writable import Controls, MessageFile
 
 RAN_TESTS = 16  # the fixed entry of ``ran_tests``; those of the other kinds follow
 CONTROL_FILES = {RAN_TESTS + position: kind for position, kind in enumerate(Kind)}
@@ -57,7 +57,7 @@ _KINDS = {
 }
 
 
-class ControlFile(Writable):
+class ControlFile(MessageFile):
     """``ran_tests`` or one of its kind."""
 
     takes_pieces = True
@@ -107,7 +107,7 @@ class ControlFile(Writable):
     def is_unfinished(self, writer: Hashable | None) -> bool:
         return self._controls.inbox.is_unfinished(self.key, writer)
 
-    def parse(self, message: Message) -> Job:
+    def parse(self, message: Message, offset: int) -> Job:
         act = parse_act(self._kind, message.data)
         self._identity = {"laptop_id": act.laptop_id, "tab_seq": act.tab_seq.get("tab_seq")}
         return Job(self._path, self.kata_id, record, (act,))

@@ -29,6 +29,8 @@ Make = Callable[[GitRepo], bytes]
 
 # What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
 TEXT_BUDGET = 30_000.0
+# and in a process of its own, where somebody waits for it
+_MOST = 12e6
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
@@ -166,4 +168,9 @@ def make_elsewhere(spool: Spool, path: Path, write: Callable[[BufferedRandom, Pa
 
 
 def _write(make: Make, file: BufferedRandom, path: Path) -> None:
-    file.write(make(GitRepo(path, largest=LARGEST)))
+    repo = GitRepo(path, largest=LARGEST)
+    try:
+        with repo.budget.within(_MOST):
+            file.write(make(repo))
+    except HeavyError as error:
+        raise TooLargeError(f"{path}: to read what this needs takes more than {_MOST / 1e6:g} s") from error

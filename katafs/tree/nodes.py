@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple, Never
+from typing import TYPE_CHECKING, NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
 from katafs.kata.exclusive import Attempt
 from katafs.tree.numbers import Key, Numbers
+
+if TYPE_CHECKING:
+    from katafs.tree.writable import Writable
 
 # How long, in seconds, the kernel may keep what it was told.
 IMMUTABLE = 30 * 86400.0
@@ -22,7 +25,7 @@ NEVER = 0.0
 
 Maker = Callable[[], object]
 #: What makes a new entry in a directory, in a worker thread; where it comes from another process, a partial.
-Creator = Callable[[Attempt], object]
+Creator = Callable[[Attempt], None]
 
 
 class Later(NamedTuple):
@@ -131,6 +134,10 @@ class Node:
     def held(self) -> Node:
         """The node that is looked up, with all that is needed to read it as it is now."""
         return self
+
+    def sink(self) -> Writable:
+        """What takes the bytes that are written to a file. Raises EROFS where nobody may write."""
+        raise refuse_write()
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """What must be called to make a new entry. Raises EROFS where nobody may."""

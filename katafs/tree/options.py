@@ -12,7 +12,7 @@ from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.text import decode
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key
-from katafs.tree.writable import Controls, Writable
+from katafs.tree.writable import Controls, MessageFile
 
 OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
 FIRST_OPTION = 32  # the fixed entry of the first one
@@ -20,10 +20,8 @@ _LONGEST = 64  # bytes
 _SECOND = 1_000_000_000
 
 
-class OptionFile(Writable):
+class OptionFile(MessageFile):
     """``config/NAME``: the value and a newline. Every write is one whole value."""
-
-    counted_as = "option"
 
     def __init__(self, position: int, controls: Controls, kata: Kata, owner: Owner) -> None:
         key = Key(FIXED, kata.kata_id, FIRST_OPTION + position)
@@ -42,5 +40,5 @@ class OptionFile(Writable):
             raise InvalidError(f"{self._name}: the value is too long")
         return Message(data, in_pieces=False) if data.strip() else None
 
-    def parse(self, message: Message) -> Job:
-        return Job(self._path, self.kata_id, set_option, (self._name, decode(message.data).strip()))
+    def parse(self, message: Message, offset: int) -> Job:
+        return Job(self._path, self.kata_id, set_option, (self._name, decode(message.data).strip()), "option")

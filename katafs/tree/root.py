@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 
 from katafs import __version__
 from katafs.errors import NotFoundError
@@ -52,7 +53,7 @@ class PrefixDir(Directory):
             raise refuse_write()
         self._ctx.store.check_there()
         path = self._ctx.store.path(self._parts + name.decode())
-        return lambda attempt: make_new(path, is_directory=True, attempt=attempt)
+        return partial(make_new, path, True)
 
 
 class AboutFile(BytesFile):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from katafs.caching import Kept, Newest
-from katafs.errors import NotFoundError, StaleError
+from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.kata import Kata, Tip
 from katafs.kata.listing import Listing
@@ -19,13 +19,14 @@ from katafs.tree.downloads import Member
 from katafs.tree.events import event_node
 from katafs.tree.fence import fence
 from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
-from katafs.tree.legacy.pending import is_pending, lost_file, pending_node
+from katafs.tree.legacy.pending import Overdue, begun_in, is_pending, lost_file, pending_node
 from katafs.tree.legacy.plain_paths import is_plain_path, plain_path_node
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
 from katafs.tree.plain import PlainNode, git_file
 from katafs.tree.root import PrefixDir, meta_node
 from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
+from katafs.tree.writable import Writable
 
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
@@ -47,6 +48,7 @@ class Tree:
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.numbers = Numbers()
+        self.overdue = Overdue(ctx)
         # of tips that were told of last: see `stale_after`
         self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
@@ -65,16 +67,22 @@ class Tree:
         except NotFoundError as error:
             raise StaleError(f"inode {number}: {error}") from error
 
-    def written(self, number: int, *, is_again: bool) -> Node:
-        """The node of a number that is written to; ``is_again``: by a request that was sent to another daemon before,
-        which may have done what makes it another. Raises `StaleError`."""
+    def sink(self, number: int, *, is_again: bool = False) -> Writable:
+        """What takes what is written to a file; ``is_again``: by a request that was sent to another daemon before,
+        which may have done what makes it another. Raises `StaleError`, EROFS."""
         try:
-            return self.node(number)
+            sink = self.node(number).sink()
         except StaleError:
             lost = lost_file(self.ctx, self.numbers.key(number)) if is_again else None
             if lost is None:
                 raise
-            return lost
+            sink = lost
+        sink.serve(self.ctx.controls)
+        return sink
+
+    def begun(self, kata_id: str, name: bytes) -> None:
+        """Somebody is about to make an entry in a kata, as another process has allowed."""
+        begun_in(self.ctx, kata_id, name)
 
     def told(self, node: Node) -> None:
         """The kernel was told of a node once more."""
@@ -133,7 +141,11 @@ class Tree:
         """What changed since a commit was the tip."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
-        return self.stale_after(kata_id, kata.tip_at(before), after)
+        try:
+            return self.stale_after(kata_id, kata.tip_at(before), after)
+        except DamagedError:
+            # It was made of plain files that were not all there: with its generation the kernel forgets all below it.
+            return Stale(list(_changing(kata_id, is_event=True)), [])
 
     def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
         """What changed in the mount when a kata's tip moved.

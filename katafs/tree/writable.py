@@ -7,22 +7,28 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import cachetools
 
-from katafs.errors import KataError
+from katafs.errors import InvalidError, KataError
+from katafs.git import Oid
 from katafs.kata.commit import Committed, Job
 from katafs.kata.inbox import Inbox, Message
 from katafs.kata.kata import Kata
+from katafs.kata.legacy.plain_rows import RowPieces
+from katafs.kata.recorded import find_recorded
 from katafs.text import pretty_bytes
-from katafs.tree.nodes import NEVER, File, Owner
+from katafs.tree.nodes import NEVER, File, Owner, refuse_write
 from katafs.tree.numbers import FIXED, Key
 
 # the fixed entries of a kata among which all are that have outcomes
 _WRITABLE = range(16, 40)
 
 _SIZES = 16
+# of what was taken: others may be, before a tool cuts the file to the length of what it has copied
+_LENGTHS = 128
 
 
 class Controls:
@@ -30,9 +36,10 @@ class Controls:
 
     def __init__(self, outcomes: int = 10_000) -> None:
         self.inbox = Inbox()
+        self.rows = RowPieces()
         self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
         self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
-        self._taken: cachetools.LRUCache[Key, tuple[int, int]] = cachetools.LRUCache(outcomes)
+        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
@@ -83,60 +90,59 @@ class Controls:
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
         """A message or value was taken; ``data`` is the last write of it."""
-        self._taken[key] = (len(message.data), offset + len(data))
+        self._taken.setdefault(key, deque(maxlen=_LENGTHS)).extend({len(message.data), offset + len(data)})
 
     def has_length(self, key: Key, length: int) -> bool:
-        """Whether what was taken last was that long: tools cut a file to what they have copied."""
+        """Whether something that was taken lately was that long: tools cut a file to what they have copied."""
         return length in self._taken.get(key, ())
 
 
 class Writable(File):
-    """A file that can be written to. Its size is that of what can be read from it, at any moment."""
+    """A file that can be written to. What it is handed are bytes; when they are complete it says what is to be done.
+
+    A writer is any hashable value: an open file, or a process, or None for one that the kernel cannot name.
+    """
 
     mode = stat.S_IFREG | 0o644
     attr_timeout = NEVER
-    #: whether what is written may come in more than one write
+    kata_id: str
+    #: whether what is written may come in more than one write; and whether the pieces of two writers are told apart by
+    #: the processes that send them, instead of by the open files that they are written to
     takes_pieces = False
-    #: under what its commits are counted
-    counted_as = "control"
+    by_process = False
+    #: whether the kernel is to keep no pages of what is written
+    is_direct = False
 
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self.kata_id = kata.kata_id
-        self._path = kata.home
-        self._controls = controls
+    def sink(self) -> Writable:
+        return self
 
     def serve(self, controls: Controls) -> None:
-        """A node that was made in another process is written to in this one."""
+        """To be called before anything is written: nodes may come from another process."""
         self._controls = controls
 
-    @abstractmethod
-    def content(self) -> bytes:
-        """What can be read."""
-
-    def size(self) -> int:
-        size = len(self.content())
-        self._controls.told_size(self.key, size)
-        return size
-
-    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
-        """Whether the kernel was told, not long ago, that the file ends at ``end``, or from ``start`` to there."""
-        return any(size == end if is_exact else start <= size <= end for size in self._controls.sizes(self.key))
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.content()[offset : offset + length]
-
-    @abstractmethod
-    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
-        """Take one write; the message if it is complete. Raises what the writer is to hear."""
+    def starts(self, data: bytes) -> bool:
+        """Whether a write is the start of a message by its bytes, whatever was sent before."""
+        return False
 
     def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
         """Look at a large write in a worker thread; what is returned is to be called right before `feed`."""
         return lambda: None
 
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
+        """Take one write; the message if it is complete. Raises what the writer is to hear."""
+        return Message(data, in_pieces=False)
+
     @abstractmethod
-    def parse(self, message: Message) -> Job:
-        """What the message says is to be done. Raises `InvalidError`."""
+    def parse(self, message: Message, offset: int) -> Job:
+        """What the message, whose last write was at ``offset``, says is to be done. Raises `InvalidError`."""
+
+    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
+        """Whether the kernel was told, not long ago, that the file ends at ``end``, or from ``start`` to there."""
+        return False
+
+    def find_recorded(self, path: Path, commit: Oid) -> Committed | None:
+        """What a commit has recorded that a daemon was about to make when it died, if it is there. For a thread."""
+        return find_recorded(path, self.kata_id, commit)
 
     def accepted(self, committed: Committed | None) -> None:
         """The message was recorded."""
@@ -154,8 +160,42 @@ class Writable(File):
 
     def taken(self, offset: int, data: bytes, message: Message) -> None:
         """A message was taken; ``data`` is the last write of it."""
+
+    def check_settable(self, length: int | None) -> None:
+        """Somebody sets a mode, an owner, times or, not None, the length. Raises EROFS where nobody may."""
+        raise refuse_write()
+
+
+class MessageFile(Writable):
+    """A file to which messages are written. Its size is that of what can be read from it, at any moment."""
+
+    is_direct = True
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self.kata_id = kata.kata_id
+        self._path = kata.home
+        self._controls = controls
+
+    @abstractmethod
+    def content(self) -> bytes:
+        """What can be read."""
+
+    def size(self) -> int:
+        size = len(self.content())
+        self._controls.told_size(self.key, size)
+        return size
+
+    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
+        return any(size == end if is_exact else start <= size <= end for size in self._controls.sizes(self.key))
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.content()[offset : offset + length]
+
+    def taken(self, offset: int, data: bytes, message: Message) -> None:
         self._controls.taken(self.key, offset, data, message)
 
-    def has_length(self, length: int) -> bool:
-        """Whether what was taken last was that long."""
-        return self._controls.has_length(self.key, length)
+    def check_settable(self, length: int | None) -> None:
+        """Tools set all that after they have copied; the length, to that of what they have copied."""
+        if length and not self._controls.has_length(self.key, length):
+            raise InvalidError("it can only be cut to 0, or to the length of what was taken lately")

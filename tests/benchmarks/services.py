@@ -3,7 +3,7 @@
 16 processes write events to 4 katas, each at the index after the last that it sees; 2 read ``events.json`` of all. Of
 each index one is first, every event is there once, as its writer wrote it, and no read is torn. With ``--kills`` the
 daemon is killed now and then meanwhile; then nobody may be late after himself: of an index that nobody has somebody is
-first.
+first. One more makes new katas, sets an option in each and writes an event: all of it is answered with success, once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.katas import assert_sound, git, stored_rows
 from tests.mounts import Mount
 from tests.plain_katas import make_plain_kata
 from tests.scratch import fast_directory
-from tests.test_mount_services import event_of
+from tests.test_mount_services import create_kata, event_of, file_append, file_create, ran_tests
 
 WRITERS, READERS, KATAS, FIRST = 16, 2, 4, 3
 PAUSE = 0.05  # seconds
@@ -82,14 +82,36 @@ def writer(katas: list[Path], version: int, number: int, stop: float, said: Any)
     said.put(("writer", outcomes, won))
 
 
+def maker(mount: Path, version: int, stop: float, said: Any) -> None:
+    outcomes: Counter[str] = Counter()
+    ids = []
+    for turn in range(1 << 30):
+        if time.monotonic() > stop:
+            break
+        kata_id = f"Py{turn:04}"
+        kata = mount.joinpath(kata_id[:2], kata_id[2:4], kata_id[4:])
+        option = kata / "predict"
+        try:
+            said_yes = [create_kata(kata, version), file_create(option, "\non"), file_append(option, "\non")]
+            said_yes += [ran_tests(kata, 1, version)]
+            said_no = [create_kata(kata, version), file_create(option, "\non"), ran_tests(kata, 1, version)]
+            outcomes["made" if all(said_yes) and not any(said_no) else f"answered {said_yes}, {said_no}"] += 1
+        except (AssertionError, OSError) as error:
+            outcomes[f"making: {error!r}"] += 1
+        ids.append(kata_id)
+        time.sleep(PAUSE)
+    said.put(("maker", outcomes, ids))
+
+
 def reader(katas: list[Path], stop: float, most: int, said: Any) -> None:
     """Whole rows at every moment, and never fewer, until then and so many times."""
     reads = torn = fewer = 0
     seen = dict.fromkeys(katas, 0)
     while time.monotonic() < stop or reads < most:
         for kata in katas:
-            # as services read: all that fstat(2) says there is, to the end
+            # as services read: nobody appends meanwhile; all that fstat(2) says there is, to the end
             fd = os.open(kata / "events.json", os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
             size = os.fstat(fd).st_size
             data = os.read(fd, size)
             # it may have grown
@@ -110,16 +132,23 @@ def reader(katas: list[Path], stop: float, most: int, said: Any) -> None:
 def judge(mount: Mount, ids: list[str], said: list[Any]) -> int:
     """Print what became of it; how much is wrong."""
     outcomes: Counter[str] = Counter()
+    made: list[str] = []
     expected: Counter[tuple[str, str]] = Counter()
     reads = torn = fewer = 0
     for what, *told in said:
         if what == "writer":
             outcomes += told[0]
             expected.update(told[1])
+        elif what == "maker":
+            outcomes += told[0]
+            made = told[1]
         else:
             reads, torn, fewer = reads + told[0], torn + told[1], fewer + told[2]
-    wrong = torn + fewer
+    wrong = torn + fewer + sum(count for what, count in outcomes.items() if what not in ("won", "late", "made"))
     events = 0
+    for kata_id in made:
+        path = mount.store.joinpath(kata_id[:2], kata_id[2:4], kata_id[4:])
+        wrong += assert_sound(path) != 1 or git(path, "show", "main:config/predict") != b"on\n"
     for kata_id in ids:
         path = mount.store.joinpath(kata_id[:2], kata_id[2:4], kata_id[4:])
         last = assert_sound(path)
@@ -131,7 +160,7 @@ def judge(mount: Mount, ids: list[str], said: list[Any]) -> int:
     say(f"{dict(outcomes)}; {events} events recorded, {reads} reads: {torn} torn, {fewer} that went back")
     unanswered = events - outcomes["won"]
     say(f"{mount.log_text().count('has died')} deaths; {unanswered} events whose writer did not hear of success")
-    return wrong
+    return wrong + abs(unanswered)
 
 
 def run(work: Path, version: int, seconds: int, kills: int, reads: int) -> int:
@@ -146,6 +175,7 @@ def run(work: Path, version: int, seconds: int, kills: int, reads: int) -> int:
     stop = time.monotonic() + seconds
     katas = [mount.kata(kata_id) for kata_id in ids]
     processes = [
+        multiprocessing.Process(target=maker, args=(mount.path, version, stop, said)),
         *(multiprocessing.Process(target=writer, args=(katas, version, each, stop, said)) for each in range(WRITERS)),
         *(multiprocessing.Process(target=reader, args=(katas, stop, reads // READERS, said)) for _ in range(READERS)),
     ]

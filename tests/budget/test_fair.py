@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import traceback
 from pathlib import Path
+from typing import cast
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
 
-from katafs.errors import BusyError, HeavyError, TooLargeError
+from katafs.errors import BusyError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, User
+from katafs.fuse.making import Makers
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.events import Rows
@@ -20,6 +25,7 @@ from katafs.kata.store import Store
 from katafs.kata.walk import Walk, join_lists
 from katafs.tree.answers import Question, kata_key
 from katafs.tree.context import Context
+from katafs.tree.numbers import META, ROOT, Key, Numbers
 from katafs.tree.tree import Tree
 from tests.budget import large
 from tests.katas import make_kata
@@ -82,17 +88,41 @@ def test_too_many_are_told_so() -> None:
 
 def test_who_is_refused_again_costs_no_memory(store: Path) -> None:
     """What is raised again and again would else hold the frames of all who heard of it."""
-    elsewhere = Elsewhere(Tree(Context(Store(store))))
+    tree = Tree(Context(Store(store)))
+    elsewhere = Elsewhere(tree, Makers(tree))
     error = TooLargeError("it takes too long")
-    elsewhere._refused[Question("tip", kata_key("AbCdEf"))] = error
+    elsewhere._refused[Question("readlink", kata_key("AbCdEf"))] = error
 
     async def run() -> None:
         for _ in range(100):
             with pytest.raises(TooLargeError):
-                await elsewhere.tip("AbCdEf")
+                await elsewhere.readlink(Numbers.number(kata_key("AbCdEf")), cast(pyfuse3.RequestContext, None))
 
     trio.run(run)
     assert len(list(traceback.walk_tb(error.__traceback__))) < 10
+
+
+def test_what_went_wrong_once_is_asked_again(tmp_path: Path) -> None:
+    """Where the store is unmounted mkdir is EIO, and not for a minute more when it is back."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a store")
+    store = tmp_path / "store"
+    store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "none", os.fspath(store)]
+    subprocess.run(mount, check=True)
+    try:
+        tree = Tree(Context(Store(store)))
+        elsewhere = Elsewhere(tree, Makers(tree))
+        ask = Question("creator", Key(META, "", ROOT), (b"Ab", True))
+        trio.run(elsewhere._answer, ask)
+        subprocess.run(["umount", store], check=True)
+        with pytest.raises(StorageError):
+            trio.run(elsewhere._answer, ask)
+        subprocess.run(mount, check=True)
+        (store / "Cd").mkdir()
+        trio.run(elsewhere._answer, ask)
+    finally:
+        subprocess.run(["umount", store], check=True)
 
 
 def test_a_walk_goes_on(store: Path) -> None:
@@ -116,7 +146,7 @@ def test_a_walk_goes_on(store: Path) -> None:
                 found = walk.found(repo, bytes.fromhex(tip))["all"]
                 break
             except HeavyError:
-                assert repo.budget.is_spent
+                assert repo.budget.left < 0
     assert found == expected
     assert tries > 3
     assert len(looked) == len(expected), "no commit is looked at again, but where it stopped"
@@ -166,6 +196,6 @@ def test_a_budget() -> None:
     for _ in range(2):
         with pytest.raises(HeavyError):
             budget.spend(1.0)
-    assert budget.is_spent
+    assert budget.left < 0
     budget.renew()
-    assert not budget.is_spent
+    assert not budget.left < 0

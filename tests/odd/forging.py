@@ -174,7 +174,12 @@ def bomb(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Random) 
 
 def size_lies(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Random) -> None:
     sizes = (0, max(len(data) - 1, 0), len(data) + 1, 2 * len(data), 10 * _MIB, 1 << 31, 1 << 63, 1 << 200)
-    pack.add(oid, _entry(kind, data, size=dice.choice(sizes)))
+    lie(pack, oid, kind, data, dice.choice(sizes))
+
+
+def lie(pack: Forged, oid: bytes, kind: int, data: bytes, size: int) -> None:
+    """An object that is said to have another size than is stored."""
+    pack.add(oid, _entry(kind, data, size=size))
 
 
 def other_bytes(pack: Forged, oid: bytes, kind: int, data: bytes, dice: random.Random) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -11,12 +12,17 @@ import subprocess
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from katafs.errors import DamagedError, KataError
+from katafs.errors import DamagedError, HeavyError, KataError, TooLargeError
 from katafs.git import GitRepo
+from katafs.git.budget import Budget
+from katafs.git.format.loose import BLOB
+from katafs.git.odb.loose_files import LARGEST
+from katafs.tree import made
 from tests.katas import add_event, git, loose, loosen, make_kata
 from tests.mounts import MakeMount
 from tests.odd import forging
@@ -180,6 +186,77 @@ def test_refusing_takes_no_time(kata: Path, damage: Callable[[Path], None]) -> N
         with pytest.raises(KataError):
             repo.objects.read_any(tip)
     assert time.process_time() - begun < 1.0
+
+
+LIES: dict[str, forging.Forger] = {
+    "size": lambda pack, oid, kind, data, _dice: forging.lie(pack, oid, kind, data, len(data) + 1),
+    "too large": lambda pack, oid, kind, data, _dice: forging.lie(pack, oid, kind, data, 1 << 31),
+    "other bytes": lambda pack, oid, kind, data, _dice: forging.lie(pack, oid, kind, data * 2, 2 * len(data)),
+    "doubling": forging.doubling,
+}
+
+
+@pytest.mark.parametrize("is_loose", [True, False], ids=["loose", "packed"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_size_is_that_of_the_bytes(kata: Path, lie: str, is_loose: bool) -> None:
+    """A pack that is asked first lies about an object that stands elsewhere as it should."""
+    loosen(kata)
+    truth = truth_of(kata).objects
+    if not is_loose:
+        git(kata, "repack", "-adq")
+    pack = Forged()
+    for oid, (kind, data) in truth.items():
+        LIES[lie](pack, oid, kind, data, random.Random(3))
+    pack.write(kata / ".git")
+    repo = GitRepo(kata)
+    repo.objects.packs.refresh()
+    for oid, (kind, data) in truth.items():
+        if kind == BLOB:
+            assert repo.blob_size(oid) == len(data)
+        assert repo.objects.read_any(oid) == (kind, data)
+
+
+def test_what_lies_is_asked_last(kata: Path) -> None:
+    """What makes 64 MiB of each object, all of them wrong ones, is asked once: not for each of a hundred objects."""
+    for index in range(2, 30):
+        add_event(kata, index, files={"hiker.py": f"{index}\n"})
+    loosen(kata)
+    truth = truth_of(kata).objects
+    git(kata, "repack", "-adq")
+    pack = Forged()
+    for oid, (kind, data) in truth.items():
+        forging.doubling(pack, oid, kind, data, random.Random(3))
+    pack.write(kata / ".git")
+    repo = GitRepo(kata, largest=LARGEST)
+    begun = time.process_time()
+    assert {oid: repo.objects.read_any(oid) for oid in truth} == truth
+    assert time.process_time() - begun < 3.0
+
+
+def read_for_ever(oid: bytes, repo: GitRepo) -> bytes:
+    while True:
+        with contextlib.suppress(DamagedError):
+            repo.objects.read_any(oid)
+
+
+def test_what_doubles_is_paid_for(kata: Path) -> None:
+    """What a budget of two seconds allows takes about as long, also where much is copied and little inflated."""
+    tip = tip_of(kata)
+    forge(kata, "main", forging.doubling)
+    repo = GitRepo(kata, largest=LARGEST, budget=Budget(2e6))
+    begun = time.process_time()
+    with pytest.raises(HeavyError):
+        read_for_ever(tip, repo)
+    assert time.process_time() - begun < 4.5
+
+
+def test_a_content_that_takes_too_much_to_read(kata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process of its own it is refused when it is paid for, long before the processor time is used up."""
+    monkeypatch.setattr(made, "_MOST", 1e6)
+    tip = tip_of(kata)
+    forge(kata, "main", forging.doubling)
+    with (tmp_path / "content").open("w+b") as file, pytest.raises(TooLargeError, match="takes more than 1 s"):
+        made._write(partial(read_for_ever, tip), file, kata)
 
 
 def test_refusing_takes_no_memory(kata: Path, mount: MakeMount) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 
-from katafs.git.format.checksum import is_whole
 from katafs.git.format.loose import Oid
+from katafs.git.format.pack import is_whole
 
 _MIDX, _GRAPH = b"MIDX", b"CGPH"
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
-from katafs.git.format.checksum import checksummed, is_whole
 from katafs.git.format.loose import Oid
+from katafs.git.format.pack import checksummed, is_whole
 
 #: of the table at the start, with what is in front of it
 HEAD = 8 + 256 * 4
@@ -86,9 +86,12 @@ def find(read: Read, shape: Shape, oid: Oid) -> int | None:
 def find_in(data: bytes, shape: Shape, oid: Oid) -> int | None:
     """The same, in an index that is in memory."""
     version, count, start, stride, _ = shape
-    at = _place(data, start, start + stride * count, stride, oid)
+    table, first = 8 if version == 2 else 0, oid[0]
+    low, high = _PAIR.unpack_from(data, table + 4 * first - 4) if first else (0, _NUMBER(data, table)[0])
+    at = _place(data, start + stride * low, start + stride * high, stride, oid)
     if at < 0:
         return None
+    at += low
     if version == 2 and not (offset := _NUMBER(data, HEAD + 24 * count + 4 * at)[0]) & _FAR:
         return int(offset)
     return _offset(lambda place, size: data[place : place + size], shape, at)

@@ -23,7 +23,9 @@ def header(kind: int, size: int) -> bytes:
 
 def object_id(kind: int, data: bytes) -> Oid:
     """The id of an object."""
-    return hashlib.sha1(b"%b %d\0%b" % (WORDS[kind], len(data), data)).digest()
+    digest = hashlib.sha1(b"%b %d\0" % (WORDS[kind], len(data)))
+    digest.update(data)
+    return digest.digest()
 
 
 #: the only object that has no bytes, and is neither damaged nor the empty tree

@@ -1,7 +1,9 @@
-"""Packs (version 2): the head of the file, and the heads of its entries (git's gitformat-pack)."""
+"""Packs (version 2): the head of the file, the heads of its entries, and the SHA-1 of all that comes before, in which
+packs, their indexes, git's ``index`` and files of chunks end (git's gitformat-pack)."""
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import NamedTuple
 
@@ -93,3 +95,13 @@ def varint(number: int) -> bytes:
         number >>= 7
     groups.append(number)
     return bytes(groups)
+
+
+def checksummed(data: bytes | bytearray) -> bytes:
+    """A file with its checksum at its end."""
+    return bytes(data) + hashlib.sha1(data).digest()
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a file ends in its own checksum."""
+    return hashlib.sha1(memoryview(data)[:-20]).digest() == data[-20:]

@@ -6,8 +6,8 @@ import stat
 import struct
 from collections.abc import Iterable
 
-from katafs.git.format.checksum import checksummed
 from katafs.git.format.loose import Oid
+from katafs.git.format.pack import checksummed
 from katafs.git.format.tree import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK
 
 

@@ -43,7 +43,7 @@ class LooseFiles:
 
     def __contains__(self, oid: Oid) -> bool:
         """Whether there is such a file."""
-        return os.path.lexists(self.path(oid))
+        return os.access(self.path(oid), os.F_OK, follow_symlinks=False)
 
     def __iter__(self) -> Iterator[Oid]:
         """The ids of all objects, by the names of their files. Raises OSError where they cannot be listed."""

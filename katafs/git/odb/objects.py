@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,12 +140,19 @@ class Objects:
                 raise error from None
 
     def size(self, oid: Oid) -> int:
-        """The size of an object in bytes: of a small loose one its own, of others what is said of it. Raises as `read`
-        does; also for a size that nobody can mean, for which a reader would make room, and for an object that is said
-        to be empty and is not."""
+        """The size of an object in bytes: its own where it is a small loose one, or stands in several places, of which
+        one may lie; of others what is said of it. Raises as `read` does; also for a size that nobody can mean, for
+        which a reader would make room, and for an object that is said to be empty and is not."""
         if (known := self.pending.get(oid)) is not None:
             return len(known[1])
-        size = self._ask(oid, lambda: self._size(oid))
+        try:
+            size = self.packs.size(oid, look=False)
+            is_alone = len(self.packs) == 1 and oid not in self.loose
+        except (KeyError, *DAMAGE):
+            size = self._ask(oid, lambda: self._head(oid)[1])
+            is_alone = self._last is not None and self._last[0] == oid
+        if not is_alone and (oid in self.loose) + len(self.packs.holders(oid)) > 1:
+            size = self._ask(oid, partial(self._size_of_whole, oid, size))
         if size > LARGEST:
             raise DamagedError(f"{self._git_dir}: object {oid.hex()} is damaged: {size} bytes are too many")
         if not size and oid != EMPTY_BLOB:
@@ -153,11 +160,12 @@ class Objects:
             size = len(self.read_any(oid)[1])
         return size
 
-    def _size(self, oid: Oid) -> int:
+    def _size_of_whole(self, oid: Oid, said: int) -> int:
+        """The size of what is read; what is said of it where it is too large for that."""
         try:
-            return self.packs.size(oid, look=False)
-        except (KeyError, *DAMAGE):
-            return self._head(oid)[1]
+            return len(self._read(oid, self._largest)[1])
+        except LargeObjectError:
+            return said
 
     def _head(self, oid: Oid) -> tuple[int, int]:
         try:
@@ -171,10 +179,6 @@ class Objects:
                 raise error from None
         if data is not None:
             self._last = oid, kind, data
-        elif self.packs.has(oid):
-            # one of the two may be damaged, and nothing but reading tells
-            kind, data = self._read(oid, self._largest)
-            size = len(data)
         return kind, size
 
     def kind(self, oid: Oid) -> int:
@@ -222,7 +226,7 @@ class Objects:
             self.packs.read(oid, self._largest, look=False)
             return True
         with contextlib.suppress(*_WRONG):
-            if oid in self.loose or self.packs.has(oid):
+            if oid in self.loose or self.packs.holders(oid):
                 self._read(oid, self._largest)
                 return True
         return False

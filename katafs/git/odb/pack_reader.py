@@ -111,6 +111,9 @@ class PackReader:
             if not entry.is_delta:
                 known = entry.kind, data
                 break
+            if (after := delta_sizes(data)[1]) > largest:
+                raise LargeObjectError(f"{after} bytes are too many")
+            self._budget.spend(DELTA + INSTRUCTION * len(data) + COPIED * after)
             deltas[offset] = data
             left -= len(data)
             offset = self._base(entry, deltas)
@@ -120,10 +123,6 @@ class PackReader:
         if deltas:
             _bases.keep((self._pack.key, offset), known)
         for at, delta in reversed(deltas.items()):
-            after = delta_sizes(delta)[1]
-            if after > largest:
-                raise LargeObjectError(f"{after} bytes are too many")
-            self._budget.spend(DELTA + INSTRUCTION * len(delta) + COPIED * after)
             data = apply_delta(data, delta)
             _bases.keep((self._pack.key, at), (kind, data))
         return kind, data

@@ -13,7 +13,6 @@ from katafs.errors import EXHAUSTED
 from katafs.git.budget import NAME, OBJECT, Budget
 from katafs.git.files import GONE
 from katafs.git.format.loose import Oid, object_id
-from katafs.git.odb.loose_files import LargeObjectError
 from katafs.git.odb.pack_reader import PackReader
 
 _MOST_PACKS = 1000
@@ -68,29 +67,40 @@ class Packs:
     def holders(self, oid: Oid) -> list[str]:
         """The names, without a suffix, of the packs that have an object, of those that were there when last it was
         looked, and can be read."""
+        if not self._packs:
+            self._look()
         return [stem for stem, pack in self._packs.items() if _has(pack, oid)]
+
+    def __len__(self) -> int:
+        """How many packs there were when last it was looked."""
+        return len(self._packs)
 
     def _ask(self, oid: Oid, question: Callable[[PackReader, int], _Answer], *, look: bool = True) -> _Answer:
         """The answer of a pack that has an object: of another one, if that is damaged or gone meanwhile."""
         failure: Exception | None = None
         for _ in range(_TRIES):
-            failure, failed = None, []
-            for pack in self._packs.values():
+            failure = None
+            failed: dict[str, PackReader] = {}
+            for stem, pack in self._packs.items():
                 try:
                     if (offset := pack.find(oid)) is None:
                         continue
-                    self._use(pack)
-                    return question(pack, offset)
-                except LargeObjectError:
-                    raise
+                    if pack not in self._open:
+                        self._keep_open(pack)
+                    answer = question(pack, offset)
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
                         raise
                     # without the frames, which hold what was read
                     failure = failure or error.with_traceback(None)
-                    failed.append(pack)
+                    failed[stem] = pack
+                else:
+                    # what lies about one object may lie about many, and is asked last from now on
+                    for wrong in failed:
+                        self._packs[wrong] = self._packs.pop(wrong)
+                    return answer
             # nothing but a list of them says that there is no other pack: a directory's times may be old ones
-            if not look or not self._look(failed):
+            if not look or not self._look(failed.values()):
                 break
         if failure is not None:
             try:
@@ -102,10 +112,8 @@ class Packs:
             raise OSError(errno.EIO, self._unseen)
         raise KeyError(oid.hex())
 
-    def _use(self, pack: PackReader) -> None:
+    def _keep_open(self, pack: PackReader) -> None:
         """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
-        if pack in self._open:
-            return
         self._open.append(pack)
         if len(self._open) > _MOST_OPEN:
             self._open.pop(0).close()
@@ -119,12 +127,6 @@ class Packs:
         """Forget what was read."""
         self.close()
         self._packs, self._open, self._identities = {}, [], {}
-
-    def has(self, oid: Oid) -> bool:
-        """Whether one of the packs has an object that were there when last it was looked; unreadable ones have none."""
-        if not self._packs:
-            self._look()
-        return any(_has(pack, oid) for pack in self._packs.values())
 
     def __contains__(self, oid: Oid) -> bool:
         """Whether a pack has it, whole or not. Raises `DAMAGE` where that cannot be told."""

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import RaceLostError, StorageError
-from katafs.git.files import is_shared, read_whole
+from katafs.git.files import is_direct, is_shared, read_whole
 from katafs.git.format.loose import Oid
 from katafs.git.store.mutex import MUTEX
 
@@ -73,8 +73,8 @@ class RefLocks:
         raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
 
     def take(self, name: str, data: bytes | None = None) -> HeldLock:
-        """Take a lock at once. Raises FileExistsError."""
-        return HeldLock(self._git_dir, f"{name}.lock", data)
+        """Take a lock at once. Raises FileExistsError, OSError (ELOOP) where a link leads to the reference."""
+        return HeldLock(self._git_dir, name, data)
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody has the lock at this moment."""
@@ -86,7 +86,7 @@ class RefLocks:
         lock = self._git_dir / f"{name}.lock"
         with contextlib.suppress(OSError):
             status = os.lstat(lock)
-            if read_whole(lock, _LOCK_LIMIT).strip() == commit.hex().encode():
+            if is_direct(lock.parent, self._git_dir) and read_whole(lock, _LOCK_LIMIT).strip() == commit.hex().encode():
                 self._remove(lock, status)
 
     def break_lock(self, name: str, seconds: float) -> None:
@@ -103,6 +103,8 @@ class RefLocks:
         """
         lock = self._git_dir / f"{name}.lock"
         try:
+            if not is_direct(lock.parent, self._git_dir):
+                return
             status = os.lstat(lock)
         except FileNotFoundError:
             _seen.pop(os.fspath(lock), None)
@@ -136,14 +138,17 @@ class RefLocks:
 
 
 class HeldLock:
-    """A lock that we made; once it has become the file, a lock of that name is another's.
+    """A lock that we made.
 
     Its file stays open, as the next one could have the same inode number otherwise.
     """
 
     def __init__(self, git_dir: Path, name: str, data: bytes | None = None) -> None:
-        """Take it, and put ``data`` into it, synced. Raises FileExistsError."""
-        self._path = os.path.join(git_dir, name)
+        """Take that of the file ``name``, and put ``data`` into it, synced. Raises as `RefLocks.take`."""
+        self._file = git_dir / name
+        self._path = f"{self._file}.lock"
+        if not is_direct(self._file.parent, git_dir):
+            raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", self._path)
         self._own, self._fd = _new_file(git_dir)
         self._is_held = False
         try:
@@ -161,12 +166,21 @@ class HeldLock:
             file.write(data)
         os.fsync(self._fd)
 
-    def become(self, path: Path) -> None:
-        """The lock is renamed to what it locks. Raises `RaceLostError` when it is not ours any more."""
+    def become(self) -> None:
+        """What it holds becomes the file that it locks. Raises `RaceLostError` when the lock is not ours any more, and
+        OSError (EIO) when it is not at the end: then the file may be this one."""
         if not self._is_ours():
             raise RaceLostError(f"{self._path} was removed by another writer")
-        os.rename(self._path, path)
-        self._is_held = False
+        # Not the lock is renamed, which may be a third's by now: nobody else has this name of our file.
+        new = f"{self._own}-"
+        os.link(self._own, new)
+        try:
+            os.rename(new, self._file)
+        except OSError:
+            os.unlink(new)
+            raise
+        if not self._is_ours():
+            raise OSError(errno.EIO, "another writer took the lock meanwhile", self._path)
 
     def release(self) -> None:
         """It is removed, if it is still there."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
 from katafs.git.budget import REFERENCE_BYTE, Budget
-from katafs.git.files import GONE, close_read, is_shared, open_beneath, open_plain, read_all, read_whole
+from katafs.git.files import GONE, close_read, is_direct, is_shared, open_beneath, open_plain, read_all, read_whole
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef
@@ -68,36 +68,25 @@ class References:
         return self._get(name, _SYMBOLIC_STEPS)
 
     def _get(self, name: str, left: int) -> Oid | None:
-        try:
-            fd = self._open(name)
-            text = _first(fd) if fd is not None else b""
-        except OSError as error:
-            raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
-        if fd is None:
-            return self._packed(name.encode())
+        text, deadline = None, 0.0
+        while text is None:
+            try:
+                text = _first(open_beneath(f"{self._git_dir}/{name}"))
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
+                # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
+                packed = self._packed(name.encode())
+                deadline = deadline or time.monotonic() + self._patience
+                if packed is None or time.monotonic() >= deadline:
+                    return packed
+                time.sleep(_PAUSE)
         # zeros are what git writes of a reference that is not there, and nobody's commit
         if (found := _START.match(text)) and (oid := bytes.fromhex(found[1].decode())) != _ZERO:
             return oid
         if left and (symbolic := _SYMBOLIC.fullmatch(text)):
             return self._get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
-
-    def _open(self, name: str) -> int | None:
-        """A descriptor of a reference's own file; None when there is none."""
-        deadline = 0.0
-        while True:
-            try:
-                return open_beneath(f"{self._git_dir}/{name}")
-            except OSError as error:
-                if error.errno not in GONE:
-                    raise
-            # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
-            if not self._patience or (not deadline and self._packed(name.encode()) is None):
-                return None
-            deadline = deadline or time.monotonic() + self._patience
-            if time.monotonic() >= deadline:
-                return None
-            time.sleep(_PAUSE)
 
     def _packed(self, name: bytes) -> Oid | None:
         """The id in a line of ``packed-refs``."""
@@ -152,12 +141,15 @@ def references(git_dir: Path) -> dict[str, Reference]:
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
-    """The names of the references that have files of their own; a directory that cannot be listed has none."""
+    """The names of the references that have files of their own; a directory that cannot be listed, or is
+    a link, has none."""
     found: list[str] = []
     waiting = [below]
     while waiting:
         directory = waiting.pop()
         try:
+            if not is_direct(git_dir / directory, git_dir):
+                continue
             entries = sorted(os.scandir(git_dir / directory), key=lambda entry: entry.name)
         except OSError:
             continue

@@ -63,7 +63,7 @@ class RefWriter:
             try:
                 if self._repo.main() != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
-                lock.become(path)
+                lock.become()
             finally:
                 lock.release()
             self._sync(path.parent, *made)
@@ -93,9 +93,6 @@ class RefWriter:
                 is_head = head.read(len(HEAD_OF_MAIN) + 1) == HEAD_OF_MAIN
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
-                # by way of a link it may be the HEAD of another repository
-                if os.path.realpath(path) != f"{self._repo.objects.real_git_dir}/logs/{name}":
-                    continue
                 make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 fd = os.open(path, flags, 0o644)
@@ -144,7 +141,7 @@ class RefWriter:
                         raise DamagedError(f"{self._git_dir}: {name} is no id")
                 if new is not None:
                     _remove_empty(path)
-                    lock.become(path)
+                    lock.become()
                 else:
                     self.rewrite_packed(name.encode(errors="surrogateescape"))
                     path.unlink(missing_ok=True)
@@ -172,7 +169,7 @@ class RefWriter:
                     if not replacing or self._is_still(os.fsdecode(name), oid)
                 }
                 lock.write(packed_refs.build({**known, **new} if replacing else {**new, **known}, before))
-                lock.become(self._git_dir / PACKED_REFS)
+                lock.become()
             sync_path(self._git_dir)
 
     def rewrite_packed(self, without: bytes | None = None) -> None:
@@ -188,7 +185,7 @@ class RefWriter:
             if refs.pop(without or b"", None) is None and not packed_refs.wrong_lines(before):
                 return
             lock.write(packed_refs.build(refs, before))
-            lock.become(path)
+            lock.become()
             sync_path(self._git_dir)
 
     def pack_tags(self) -> int:
@@ -236,7 +233,7 @@ class RefWriter:
         """Let ``HEAD`` stand for ``main``."""
         with storing("HEAD", self._git_dir):
             with self.locks.held("HEAD", STALE_MAIN, HEAD_OF_MAIN) as lock:
-                lock.become(self._git_dir / "HEAD")
+                lock.become()
             sync_path(self._git_dir)
 
 

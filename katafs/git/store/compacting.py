@@ -64,6 +64,7 @@ class Repack:
         packs = pack_files(self._directory)
         self._packs = [pack for pack in packs if _may_go(pack)]
         loose = {oid: _is_small(repo, oid) for oid in repo.objects.loose}
+        self._listed = [pack.path for pack in packs] + [Path(repo.objects.loose.path(oid)) for oid in loose]
         # an object that is in no memory but this process's stays where it is
         self._loose = [oid for oid, is_small in loose.items() if is_small]
         self._left = [Path(repo.objects.loose.path(oid)) for oid, is_small in loose.items() if not is_small]
@@ -103,6 +104,10 @@ class Repack:
             with contextlib.suppress(FileNotFoundError):
                 sync_path(left)
         return True
+
+    def is_overtaken(self) -> bool:
+        """Whether others have packed anew meanwhile what is to be packed here: what `write` misses may be elsewhere."""
+        return not all(os.path.lexists(path) for path in self._listed)
 
     def swap(self) -> None:
         """Let others see the new pack, and remove what it was made from. A matter of milliseconds."""

@@ -32,8 +32,7 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
     again: dict[Oid, tuple[int, bytes]] = {}
     size = 0
     most = _MOST * _PACKS // max(_PACKS, repo.objects.packs.refresh())
-    for count, oid in enumerate(_unsure(repo, tip)):
-        stems = repo.objects.packs.holders(oid)
+    for count, (oid, stems) in enumerate(_unsure(repo, tip)):
         if count > most or size > _MOST_BYTES:
             os.sync()
             return {}
@@ -68,26 +67,32 @@ def _is_ours(stem: str) -> bool:
     return stem.startswith(OURS)
 
 
-def _unsure(repo: GitRepo, tip: Oid) -> Iterator[Oid]:
-    """The commits back to those in packs of ours, and what is in their trees and not in those of their parents."""
+def _unsure(repo: GitRepo, tip: Oid) -> Iterator[tuple[Oid, list[str]]]:
+    """The commits back to those in packs of ours, and what is in their trees and not in those of their parents; each
+    with the packs that have it."""
+    holders = repo.objects.packs.holders
+    known: dict[Oid, tuple[list[Oid], tuple[Oid, ...]]] = {}
+
+    def links(commit: Oid) -> tuple[list[Oid], tuple[Oid, ...]]:
+        if commit not in known:
+            known[commit] = [], ()
+            with contextlib.suppress(DamagedError):
+                tree, parents = repo.links(commit)
+                known[commit] = [tree], parents
+        return known[commit]
+
     waiting, seen = [tip], set[Oid]()
     while waiting:
         oid = waiting.pop()
-        if oid in seen or any(_is_ours(stem) for stem in repo.objects.packs.holders(oid)):
+        if oid in seen or any(map(_is_ours, stems := holders(oid))):
             continue
         seen.add(oid)
-        yield oid
-        with contextlib.suppress(DamagedError):
-            tree, parents = repo.links(oid)
-            waiting += parents
-            yield from _new_below(repo, tree, [before for parent in parents for before in _tree_of(repo, parent)], seen)
-
-
-def _tree_of(repo: GitRepo, commit: Oid) -> list[Oid]:
-    try:
-        return [repo.links(commit)[0]]
-    except DamagedError:
-        return []
+        yield oid, stems
+        trees, parents = links(oid)
+        waiting += parents
+        before = [tree for parent in parents for tree in links(parent)[0]]
+        for tree in trees:
+            yield from ((below, holders(below)) for below in _new_below(repo, tree, before, seen))
 
 
 def _new_below(repo: GitRepo, tree: Oid, before: list[Oid], seen: set[Oid]) -> Iterator[Oid]:

@@ -6,18 +6,22 @@ order of the history, each as a difference from the one before at its path (`kat
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from io import BufferedRandom
 from pathlib import Path
 
+import pygit2
+from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
+
+from katafs.errors import StorageError
 from katafs.git.format import packed_refs
-from katafs.git.format.commit import build_commit
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.format.loose import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.format.tree import build_tree, by_directory
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
+from katafs.git.store.making import ObjectMaker
 from katafs.git.store.new_pack import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
 from katafs.git.store.storing import storing
@@ -53,38 +57,19 @@ def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], 
     _write(git_dir / "HEAD", HEAD_OF_MAIN, sync)
 
 
-class ObjectHasher:
-    """Gives objects their ids and keeps nothing: what would be written can be known without writing."""
-
-    def blob(self, path: bytes, data: bytes) -> Oid:
-        """The id of a blob; ``path`` is where it is met in the tree."""
-        return self._object(BLOB, path, data)
-
-    def tree(self, path: bytes, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid]) -> Oid:
-        """The id of a tree; ``path`` ends in ``/``."""
-        entries = [(b"100644", name, oid) for name, oid in blobs.items()]
-        entries += [(b"40000", name, oid) for name, oid in subtrees.items()]
-        return self._object(TREE, path, build_tree(entries))
-
-    def file_tree(self, path: bytes, files: Mapping[bytes, bytes]) -> Oid | None:
-        """The id of the tree of files (path → content) below ``path``; None when there are none."""
-        if not files:
-            return None
-        here, below = by_directory(files)
-        blobs = {name: self.blob(path + name, content) for name, content in here.items()}
-        subtrees = {name: self.file_tree(path + name + b"/", inside) for name, inside in below.items()}
-        return self.tree(path, blobs, {name: oid for name, oid in subtrees.items() if oid is not None})
-
-    def commit(self, tree: Oid, parent: Oid | None, message: str, name: str, email: str, time: int) -> Oid:
-        """The id of a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""
-        parents = [parent] if parent is not None else []
-        return self._object(COMMIT, b"", build_commit(tree, parents, message, name, email, time))
-
-    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:  # noqa: ARG002 - the writer below needs it
-        return object_id(kind, data)
+def check_out(path: Path) -> None:
+    """Put the files of ``main`` in the directory of its repository, with an index. Raises `StorageError`."""
+    try:
+        repo = pygit2.Repository(str(path / ".git"), RepositoryOpenFlag.NO_SEARCH)
+        try:
+            repo.checkout_head(strategy=CheckoutStrategy.FORCE)  # type: ignore[no-untyped-call]
+        finally:
+            repo.free()
+    except (OSError, pygit2.GitError) as error:
+        raise StorageError(f"cannot write a work tree: {error}", errno.EIO) from error
 
 
-class HistoryWriter(ObjectHasher):
+class HistoryWriter(ObjectMaker):
     """Writes objects to a pack, which is put into a new repository by `finish`.
 
     Not thread-safe. What the operating system refuses is an OSError.
@@ -103,8 +88,8 @@ class HistoryWriter(ObjectHasher):
         """Close the file of the pack. May be called again."""
         self._file.close()
 
-    def _object(self, kind: int, path: bytes, data: bytes) -> Oid:
-        oid = super()._object(kind, path, data)
+    def _made(self, kind: int, data: bytes, path: bytes) -> Oid:
+        oid = object_id(kind, data)
         if oid not in self._seen:
             self._seen.add(oid)
             self._writer.add(oid, kind, path, data)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from katafs.errors import KataError
 from katafs.git.budget import Budget
-from katafs.git.files import read_whole, real_path
+from katafs.git.files import is_direct, read_whole, real_path
 from katafs.git.format import index
-from katafs.git.format.checksum import is_whole
 from katafs.git.format.chunks import graph_commits
 from katafs.git.format.index import Record
 from katafs.git.format.loose import COMMIT, Oid, header, object_id
-from katafs.git.format.pack import HEAD, parse_pack_head
+from katafs.git.format.pack import HEAD, is_whole, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
@@ -32,6 +31,7 @@ from katafs.git.store.storing import make_parents, storing, sync_directory, sync
 # bytes; larger ones are for ``git index-pack``, and for nobody
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
 _PIECE = 1 << 16
+_CHAIN = "commit-graph-chain"
 
 
 def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
@@ -118,7 +118,7 @@ def stale_files(repo: GitRepo) -> list[tuple[str, Callable[[], object]]]:
     found: list[tuple[str, Callable[[], object]]] = []
     if wrong := stale_midx(directory):
         found.append((f".git/objects/pack/{wrong}", lambda: remove_midx(directory)))
-    for path in _graphs(repo):
+    for path in (each for each in _graphs(repo) if each.name != _CHAIN):
         try:
             gone = sum(not _is_commit(repo, oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
             wrong = f"speaks of {gone} commits that are gone" if gone else ""
@@ -135,13 +135,16 @@ def stale_files(repo: GitRepo) -> list[tuple[str, Callable[[], object]]]:
 
 
 def _graphs(repo: GitRepo) -> list[Path]:
+    """The list of a chain first. What a link leads to is none of this repository's."""
     info = repo.git_dir / "objects/info"
-    return [path for path in (info / "commit-graph", *sorted(info.glob("commit-graphs/*.graph"))) if path.exists()]
+    chain = info / "commit-graphs"
+    found = (chain / _CHAIN, info / "commit-graph", *sorted(chain.glob("*.graph")))
+    return [path for path in found if path.exists() and is_direct(path.parent, repo.git_dir)]
 
 
 def _remove_graphs(repo: GitRepo) -> None:
     """git does without, and makes them again."""
-    for path in ((repo.git_dir / "objects/info/commit-graphs/commit-graph-chain"), *_graphs(repo)):
+    for path in _graphs(repo):
         path.unlink(missing_ok=True)
 
 

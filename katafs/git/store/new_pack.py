@@ -13,6 +13,7 @@ commits in it reach (`katafs.git.store.durable`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from katafs.git.files import open_plain, read_whole
+from katafs.git.files import names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory
@@ -47,6 +48,8 @@ class NewPack:
     def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
         self._directory = directory
         directory.mkdir(exist_ok=True)
+        if directory.is_symlink():
+            raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
         self._undo = contextlib.ExitStack()
         self._pack, self._file = self._temporary()
         self._idx = ""
@@ -91,6 +94,8 @@ class NewPack:
                     failed.callback(mark.unlink, missing_ok=True)
                     keep.write(KEPT)
             os.rename(self._pack, self._path)
+            # who prunes may have taken the index for one that was left
+            failed.callback(self._path.unlink, missing_ok=True)
             os.rename(self._idx, self._path.with_suffix(".idx"))
             failed.pop_all()
         sync_directory(self._directory)
@@ -98,14 +103,20 @@ class NewPack:
 
     def _temporary(self) -> tuple[str, BufferedRandom]:
         """A new file, removed at the end if it still has this name; without a suffix, by which others know packs."""
-        fd, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
-        self._undo.callback(Path(name).unlink, missing_ok=True)
-        file = self._undo.enter_context(os.fdopen(fd, "w+b"))
-        os.fchmod(fd, 0o444)
-        with contextlib.suppress(OSError):
-            # says that its writer is alive
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return name, file
+        while True:
+            fd, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
+            self._undo.callback(Path(name).unlink, missing_ok=True)
+            file = self._undo.enter_context(os.fdopen(fd, "w+b"))
+            os.fchmod(fd, 0o444)
+            try:
+                # says that its writer is alive
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # `remove_left_behind` was sooner
+            except OSError:
+                return name, file
+            if os.path.lexists(name):
+                return name, file
 
 
 def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> Path:
@@ -146,7 +157,7 @@ def is_kept_by_us(keep: Path) -> bool:
 def remove_left_behind(directory: Path) -> list[str]:
     """Remove the temporary files of writers that died, and let go of their packs: the names of all that was there. To
     be called by who is alone (see `katafs.git.store.mutex`). Raises OSError."""
-    names = os.listdir(directory)
+    names = names_in(directory)
     for name in names:
         if name.startswith(_TEMPORARY):
             # whoever compacts is alive without that lock

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.git.files import read_whole
+from katafs.git.files import names_in, read_whole
 from katafs.git.format.chunks import midx_packs
 
 # what says that a pack is somebody's: to be kept, to be asked for elsewhere, to be forgotten
@@ -36,17 +36,18 @@ class PackFile(NamedTuple):
 def pack_files(directory: Path) -> list[PackFile]:
     """The packs in ``objects/pack``, by name. Raises OSError."""
     try:
-        with os.scandir(directory) as entries:
-            status = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+        names = frozenset(names_in(directory))
     except FileNotFoundError:
         return []
     found = []
-    for name in sorted(status):
+    for name in sorted(names):
         stem = name.removesuffix(".pack")
-        if stem != name and f"{stem}.idx" in status:
-            each = status[name]
-            is_marked = any(stem + mark in status for mark in _MARKS)
-            found.append(PackFile(directory / name, each.st_size, _identity(each), is_marked))
+        if stem != name and f"{stem}.idx" in names:
+            # it may be gone by now
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(directory / name)
+                is_marked = any(stem + mark in names for mark in _MARKS)
+                found.append(PackFile(directory / name, status.st_size, _identity(status), is_marked))
     return found
 
 
@@ -78,6 +79,8 @@ def midx_files(directory: Path) -> list[Path]:
     """A multi-pack-index, or the layers of one, and what was made of it, in the order in which they are removed."""
     chained = directory / f"{_MIDX}.d"
     # a link may lead to files that have nothing to do with it
+    if directory.is_symlink():
+        return []
     layers = [] if chained.is_symlink() else sorted(chained.glob(f"{_MIDX}-*"))
     chain = [path for path in layers if path.name == f"{_MIDX}-chain"]
     made = sorted(directory.glob(f"{_MIDX}-*"))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import DamagedError, StorageError
+from katafs.git.files import is_direct
 
 
 @contextmanager
@@ -25,11 +26,14 @@ def storing(what: str, directory: Path) -> Iterator[None]:
 
 def make_parents(directory: Path, top: Path) -> list[Path]:
     """Make a directory below ``top``, and those between; returns the directories in which something was made. Raises
-    OSError (ENOENT) when ``top`` is not there: a store that has vanished is not built up again."""
+    OSError: ENOENT when ``top`` is not there, as a store that has vanished is not built up again, ELOOP where a link
+    leads elsewhere."""
     missing: list[Path] = []
     while directory != top and not directory.is_dir():
         missing.append(directory)
         directory = directory.parent
+    if not is_direct(directory, top):
+        raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
     return [each.parent for each in missing]

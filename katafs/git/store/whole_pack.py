@@ -12,9 +12,8 @@ import os
 
 from katafs.git.files import read_whole
 from katafs.git.format import index
-from katafs.git.format.checksum import is_whole
 from katafs.git.format.loose import Oid
-from katafs.git.format.pack import parse_pack_head
+from katafs.git.format.pack import is_whole, parse_pack_head
 from katafs.git.repo import GitRepo
 from katafs.git.store.old_packs import pack_files
 from katafs.git.store.pack_writer import Pack

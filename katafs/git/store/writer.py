@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Self
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
-from katafs.git.format.commit import build_commit
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
-from katafs.git.format.tree import build_tree, by_directory
+from katafs.git.format.loose import Oid, object_id
+from katafs.git.format.tree import Stored, by_directory
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
 from katafs.git.store.durable import make_durable, sync_loose
+from katafs.git.store.making import ObjectMaker
 from katafs.git.store.merging import merge_packs
 from katafs.git.store.new_pack import let_go, store_pack
 from katafs.git.store.storing import storing
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _MOST_THERE = 100_000  # objects
 
 
-class GitWriter:
+class GitWriter(ObjectMaker):
     """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
 
     Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
@@ -112,7 +112,7 @@ class GitWriter:
         except OSError as error:
             log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
-    def _store(self, kind: int, data: bytes) -> Oid:
+    def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - packs of events have no deltas
         """Make an object. One that `build_on` found, and is whole, is not stored again.
 
         Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
@@ -127,30 +127,8 @@ class GitWriter:
             self.repo.objects.pending[oid] = (kind, data)
         return oid
 
-    def blob(self, data: bytes) -> Oid:
-        """Make a blob."""
-        return self._store(BLOB, data)
-
-    def tree(
-        self, base: Oid | None, blobs: Mapping[bytes, Oid], subtrees: Mapping[bytes, Oid | None] | None = None
-    ) -> Oid:
-        """Make ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
-        entries = {name: (mode, oid) for mode, name, oid in self.repo.tree_as_stored(base)} if base is not None else {}
-        entries |= {name: (b"100644", oid) for name, oid in blobs.items()}
-        for name, subtree in (subtrees or {}).items():
-            if subtree is not None:
-                entries[name] = (b"40000", subtree)
-            else:
-                entries.pop(name, None)
-        return self._store(TREE, build_tree((mode, name, oid) for name, (mode, oid) in entries.items()))
-
-    def file_tree(self, files: Mapping[bytes, bytes]) -> Oid | None:
-        """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
-        if not files:
-            return None
-        here, below = by_directory(files)
-        blobs = {name: self.blob(content) for name, content in here.items()}
-        return self.tree(None, blobs, {name: self.file_tree(inside) for name, inside in below.items()})
+    def _entries(self, tree: Oid) -> list[Stored]:
+        return self.repo.tree_as_stored(tree)
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
         """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
@@ -177,7 +155,3 @@ class GitWriter:
             return None
         emptied = {name: subtree for name, subtree in subtrees.items() if name not in blobs}
         return self.tree(tree, blobs, {**taken_out, **emptied})
-
-    def commit(self, tree: Oid, parents: list[Oid], message: str, name: str, email: str, time: int) -> Oid:
-        """Make a commit whose author and committer are the same, in UTC; `message` gets no newline."""
-        return self._store(COMMIT, build_commit(tree, parents, message, name, email, time))

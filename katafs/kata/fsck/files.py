@@ -11,7 +11,7 @@ from pathlib import Path
 
 from katafs.git import read_reference
 from katafs.git.files import open_plain
-from katafs.git.format.checksum import is_whole
+from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable

@@ -18,7 +18,7 @@ from typing import Any
 
 from katafs.errors import TooLargeError
 from katafs.git import Oid
-from katafs.git.store.history import ObjectHasher
+from katafs.git.store.making import ObjectMaker
 from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
@@ -43,7 +43,7 @@ class Converted:
     tags: Mapping[int, Oid]
 
 
-def convert(plain: PlainKata, git: ObjectHasher) -> Converted:
+def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
     """Store all objects of a kata. Raises `DamagedError` for an event that cannot be read, `TooLargeError`
     where all rows together could not be."""
     conversion = _Conversion(plain, git)
@@ -58,7 +58,7 @@ def convert(plain: PlainKata, git: ObjectHasher) -> Converted:
 
 def first_commit(plain: PlainKata) -> Oid:
     """The commit of event 0, without storing anything."""
-    return next(_Conversion(plain, ObjectHasher()).commits())[1]
+    return next(_Conversion(plain, ObjectMaker()).commits())[1]
 
 
 def identity(kata_id: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def identity(kata_id: str) -> tuple[str, str]:
 class _Conversion:
     """One kata on its way into one repository."""
 
-    def __init__(self, plain: PlainKata, git: ObjectHasher) -> None:
+    def __init__(self, plain: PlainKata, git: ObjectMaker) -> None:
         self._plain = plain
         self._git = git
         stored = plain.rows()
@@ -99,7 +99,7 @@ class _Conversion:
                 self._seconds = when // _SECOND
             yield index, self._commit(_message(event), self._seconds)
             for change in changes.get(index, ()):
-                blob = self._git.blob(b"config/" + change.name.encode(), change.value.encode() + b"\n")
+                blob = self._git.blob(change.value.encode() + b"\n", b"config/" + change.name.encode())
                 self._config[change.name.encode()] = blob
                 seconds = min(max(change.time_ns // _SECOND, 0), _LAST_SECOND)
                 yield None, self._commit(f"set option {change.name} to {change.value}", seconds)
@@ -115,7 +115,7 @@ class _Conversion:
 
     def _store(self, event: PlainEvent) -> None:
         files = {path: text.content for path, text in event.files.items()}
-        self._files = self._git.file_tree(b"files/", files)
+        self._files = self._git.file_tree(files, b"files/")
         said = {path.decode(): text.truncated for path, text in sorted(event.files.items())}
         outputs = {name: event.outputs.get(name, _EMPTY) for name in OUTPUT_NAMES}
         flags: dict[str, Any] = {"files": {name: flag for name, flag in said.items() if flag is not None}}
@@ -127,16 +127,17 @@ class _Conversion:
             b"status": (event.status or "0").encode("utf-8", "replace"),
             **{name.encode(): text.content for name, text in outputs.items()},
         }
-        self._blobs = {name: self._git.blob(name, data) for name, data in contents.items()}
+        self._blobs = {name: self._git.blob(data, name) for name, data in contents.items()}
         self._blobs[b"manifest.json"] = self._manifest
 
     def _commit(self, message: str, seconds: int) -> Oid:
-        subtrees = {b"config": self._git.tree(b"config/", self._config, {})}
+        subtrees = {b"config": self._git.tree(None, self._config, path=b"config/")}
         if self._files is not None:
             subtrees[b"files"] = self._files
-        tree = self._git.tree(b"/", self._blobs, subtrees)
+        tree = self._git.tree(None, self._blobs, subtrees)
         name, email = identity(self._plain.kata_id)
-        self._parent = self._git.commit(tree, self._parent, message, name, email, seconds)
+        parents = [self._parent] if self._parent is not None else []
+        self._parent = self._git.commit(tree, parents, message, name, email, seconds)
         return self._parent
 
 

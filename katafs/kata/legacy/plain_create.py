@@ -33,7 +33,7 @@ def is_begun(path: Path) -> bool:
     return not (has_event and os.path.lexists(path / "manifest.json") and os.path.lexists(path / "events.json"))
 
 
-def make_new(path: Path, *, is_directory: bool, attempt: Attempt = UNNOTED) -> None:
+def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None:
     """mkdir(2), or an empty file with O_EXCL, as the owner of the directory above; synced.
 
     Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
@@ -49,7 +49,7 @@ def make_new(path: Path, *, is_directory: bool, attempt: Attempt = UNNOTED) -> N
 
 
 def write_plain(
-    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None = None
+    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, *, announce: Announce | None = None
 ) -> Committed | None:
     """Write to a plain file of the kata in ``path``. The write that makes a new kata whole makes it a repository.
 
@@ -69,7 +69,7 @@ def write_plain(
     if name == b"events.json":
         return Pending(path, kata_id).append(data, announce)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS:
-        return set_plain_option(path, kata_id, name.decode(), data, announce)
+        return _set_option(path, kata_id, name.decode(), data, announce)
     raise ReadOnlyError(f"{os.fsdecode(name)} is there, and does not change")
 
 
@@ -169,7 +169,7 @@ def _undo(path: Path, names: Sequence[bytes], undo: Callable[[bytes], None]) -> 
         sync_directory(path)
 
 
-def set_plain_option(path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None) -> Committed | None:
+def _set_option(path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None) -> Committed | None:
     """Set an option as its file says: what follows the last newline."""
     value = data.decode("utf-8", "replace").rpartition("\n")[2]
     return set_option(path, kata_id, name, value, announce=announce, is_shown=True)

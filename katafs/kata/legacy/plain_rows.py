@@ -10,16 +10,20 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Never
 
-from katafs.errors import DamagedError
+import cachetools
+
+from katafs.errors import DamagedError, InvalidError
 from katafs.kata.events import Row, time_ns
 
 _WORD = re.compile(r"[-+.\w]*")
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 # the time of a file and that of its row are some milliseconds apart, unless the file was copied
 _SAME_MOMENT_NS = 60 * 1_000_000_000
+# bytes of a row, and of all that are not whole; these for so many seconds
+_LONGEST_ROW, _MOST_BYTES, _SECONDS = 1 << 20, 64 << 20, 10
 
 
 def _refuse(text: str) -> Never:
@@ -90,6 +94,36 @@ def is_part_of_row(data: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return False
+
+
+class RowPieces:
+    """Rows that are appended in pieces: the kernel cuts a write at the end of a page, and its parts come one after
+    another from one writer, who is told of the whole."""
+
+    def __init__(self) -> None:
+        # where the next piece is expected, and what was before it
+        self._begun: cachetools.TTLCache[Hashable, tuple[int, bytes]] = cachetools.TTLCache(
+            _MOST_BYTES, _SECONDS, getsizeof=lambda begun: 1024 + len(begun[1])
+        )
+
+    def is_begun(self, writer: Hashable) -> bool:
+        """Whether a part of a row of that writer is there."""
+        return writer in self._begun
+
+    def feed(self, writer: Hashable, offset: int, data: bytes) -> bytes | None:
+        """The row that a write completes; None when a part of it is still to come.
+
+        Raises `InvalidError` for one that begins in mid-row: who was told of an error sends the rest once more.
+        """
+        expected, begun = self._begun.pop(writer, (offset, b""))
+        end = offset + len(data)
+        data = begun + data if expected == offset else data
+        if not begins_row(data):
+            raise InvalidError("what is appended begins in the middle of a row")
+        if len(data) > _LONGEST_ROW or not is_part_of_row(data):
+            return data
+        self._begun[writer] = (end, data)
+        return None
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

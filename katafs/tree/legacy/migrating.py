@@ -13,15 +13,15 @@ from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import flush_pending
 from katafs.tree.control import ControlFile
 from katafs.tree.options import OptionFile
-from katafs.tree.writable import Writable
+from katafs.tree.writable import MessageFile
 
 
-class _Migrating(Writable):
+class _Migrating(MessageFile):
     """Has its kata made ready before a job."""
 
-    def parse(self, message: Message) -> Job:
-        job = super().parse(message)  # type: ignore[safe-super] # of the other class that is mixed in
-        return Job(self._path, self.kata_id, _migrate_first, (job,))
+    def parse(self, message: Message, offset: int) -> Job:
+        job = super().parse(message, offset)  # type: ignore[safe-super] # of the other class that is mixed in
+        return Job(self._path, self.kata_id, _migrate_first, (job,), job.counted_as)
 
 
 def _migrate_first(path: Path, kata_id: str, job: Job, *, announce: Announce, landed: Landed) -> Committed | None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from abc import abstractmethod
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 
+import cachetools
+
 from katafs.errors import KataError, LateError, NotFoundError, StaleError
+from katafs.git import Oid
 from katafs.kata import plain
-from katafs.kata.commit import Announce
+from katafs.kata.commit import Committed, Job, plain_job
 from katafs.kata.exclusive import Attempt
+from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.legacy.migrate import migrate_kata
-from katafs.kata.legacy.pending import Pending, pending_file
+from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending, pending_file
 from katafs.kata.legacy.plain_create import (
     DIRECTORY,
     FILE_IN_DIRECTORY,
@@ -23,31 +27,51 @@ from katafs.kata.legacy.plain_create import (
     is_begun,
     make_new,
     refused_manifest,
-    set_plain_option,
     write_plain,
 )
 from katafs.kata.legacy.plain_files import event_of
+from katafs.kata.legacy.plain_rows import begins_row
+from katafs.kata.legacy.waiting import marked
 from katafs.tree.context import Context
-from katafs.tree.nodes import IMMUTABLE, NEVER, Creator, Directory, Entry, File, Node, Owner, refuse_write
+from katafs.tree.nodes import IMMUTABLE, NEVER, BytesFile, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
 from katafs.tree.plain import STORED_EVENTS, STORED_MANIFEST, is_stored_key, plain_path
+from katafs.tree.writable import Writable
 
+# how long a kata is left alone in which something waits that cannot be recorded
+_FAILED_SECONDS = 600
 # slots of an event
 PENDING_EVENT, PENDING_DIRECTORY = 27, 28
 
 
-class Stored(File):
-    """A file that is written to by `store`, in a worker thread."""
+class Stored(Writable):
+    """A file of a plain-path service. What it writes is done at once, in a thread: durable, and where it completes
+    something visible, before it is answered for. Where ``takes_pieces`` says so, it appends one row after another."""
 
-    mode = stat.S_IFREG | 0o644
-    attr_timeout = NEVER
-    # whether what comes is one row after another
-    is_appended = False
-    kata_id: str
+    by_process = True
+    #: the directory of the kata, and where the file is in it as long as the kata is stored as plain files
+    _home: Path
+    _name: bytes
 
-    @abstractmethod
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
-        """Write; durable, and where it completes something visible, when this returns."""
+    def parse(self, message: Message, offset: int) -> Job:
+        return plain_job(self._home, self.kata_id, write_plain, self._name, offset, message.data)
+
+    def starts(self, data: bytes) -> bool:
+        return begins_row(data)
+
+    def is_unfinished(self, writer: Hashable | None) -> bool:
+        return self.takes_pieces and self._controls.rows.is_begun(writer)
+
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
+        row = self._controls.rows.feed(writer, offset, data) if self.takes_pieces else data
+        return None if row is None else Message(row, in_pieces=False)
+
+    def find_recorded(self, path: Path, commit: Oid) -> Committed | None:
+        committed = super().find_recorded(path, commit)
+        if committed is not None:
+            # it may be a migration that was not finished
+            migrate_kata(path, self.kata_id)
+        return committed
 
 
 class _PendingFile(Stored):
@@ -74,8 +98,11 @@ class _PendingFile(Stored):
         except KataError as error:
             raise StaleError(f"event {self._index} has its row by now") from error
 
-    def store(self, offset: int, data: bytes, announce: Announce) -> None:
-        Pending(self._path, self.kata_id).write(self._index, offset, data)
+    def parse(self, message: Message, offset: int) -> Job:
+        return plain_job(self._path, self.kata_id, self._write, offset, message.data)
+
+    def _write(self, path: Path, kata_id: str, offset: int, data: bytes, **_: object) -> None:
+        Pending(path, kata_id).write(self._index, offset, data)
 
 
 class _PendingDirectory(Directory):
@@ -106,49 +133,29 @@ class _PendingDirectory(Directory):
         return partial(Pending(self._kata.path, self._kata.kata_id).begin_file, self._index)
 
 
-class AppendedEvents(Stored):
-    """``events.json`` of a kata that is stored as git, up to an event: what is appended to it makes the next one.
+class PlainOption(Stored, BytesFile):
+    """The file of an option, of a kata that is stored as git: values are appended to it."""
+
+    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: bytes) -> None:
+        super().__init__(key, owner, mtime_ns, data)
+        self.kata_id, self._home, self._name = kata.kata_id, kata.home, name
+        self.mode = self.mode if kata.is_writable() else File.mode
+
+
+class AppendedEvents(PlainOption):
+    """``events.json``, up to an event: what is appended to it makes the next one.
 
     The kernel takes it for longer when somebody has appended, until it asks. Who reads in between finds newlines there,
     as behind the end there are some: to version 1 they are nothing, unlike zeros. In version 0 they are empty lines; so
     there it is to ask each time, which leaves next to no time in between.
     """
 
-    is_appended = True
+    takes_pieces = True
     behind = b"\n"
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
-        super().__init__(key, owner, mtime_ns)
+        super().__init__(key, owner, mtime_ns, kata, data, b"events.json")
         self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
-        self.kata_id, self._path, self._data = kata.kata_id, kata.path, data
-        self.mode = self.mode if kata.is_writable() else File.mode
-
-    def size(self) -> int:
-        return len(self._data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
-        return Pending(self._path, self.kata_id).append(data, announce)
-
-
-class PlainOption(Stored):
-    """The file of an option: values are appended to it."""
-
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: str) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self.kata_id, self._path, self._data, self._name = kata.kata_id, kata.path, data, name
-        self.mode = self.mode if kata.is_writable() else File.mode
-
-    def size(self) -> int:
-        return len(self._data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
-        return set_plain_option(self._path, self.kata_id, self._name, data, announce)
 
 
 def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
@@ -218,7 +225,7 @@ def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> 
     # what a daemon that died has made may be what was missing
     if not is_next and not attempt.has_made(new, is_directory=is_directory):
         raise refuse_write()
-    make_new(new, is_directory=is_directory, attempt=attempt)
+    make_new(new, is_directory, attempt)
 
 
 def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
@@ -245,15 +252,40 @@ class _LostFile(Stored):
 
     def __init__(self, ctx: Context, key: Key) -> None:
         super().__init__(key, Owner(0, 0), 0)
-        self.kata_id, self._home = key.kata, ctx.store.path(key.kata)
-        self.is_appended = ctx.store.is_git(key.kata) and key.a == STORED_EVENTS and key.kind == FIXED
+        self.kata_id, self._home, self._name = key.kata, ctx.store.path(key.kata), plain_path(key, 1)
+        self.takes_pieces = ctx.store.is_git(key.kata) and key.a == STORED_EVENTS and key.kind == FIXED
 
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
+    def parse(self, message: Message, offset: int) -> Job:
         if os.path.lexists(self._home / ".git"):
-            return write_plain(self._home, self.kata_id, plain_path(self.key, 1), offset, data, announce)
-        raise (refused_manifest(data) if self.key.a == STORED_MANIFEST else None) or StaleError("the file is not there")
+            return super().parse(message, offset)
+        refused = refused_manifest(message.data) if self.key.a == STORED_MANIFEST else None
+        raise refused or StaleError("the file is not there")
 
 
 def lost_file(ctx: Context, key: Key) -> Stored | None:
     """What can be written to a plain file that cannot be found any more; None for what never was one."""
     return _LostFile(ctx, key) if is_stored_key(key) else None
+
+
+class Overdue:
+    """Events whose rows did not come in a minute, those of daemons that died too. For one worker thread at a time."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._failed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(10_000, _FAILED_SECONDS)
+
+    def jobs(self) -> list[Job]:
+        """What records them, for each kata in which something waits."""
+        store = self._ctx.store
+        waiting = self._ctx.waiting.copy() | marked(store.root)
+        ids = sorted(waiting - set(self._failed))
+        return [plain_job(store.path(kata_id), kata_id, self._flush) for kata_id in ids]
+
+    def _flush(self, path: Path, kata_id: str, **_: object) -> None:
+        self._ctx.waiting.discard(kata_id)
+        try:
+            if flush_pending(path, kata_id, ROW_SECONDS):
+                self._ctx.waiting.add(kata_id)
+        except KataError:
+            self._failed[kata_id] = True
+            raise

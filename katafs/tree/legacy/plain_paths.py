@@ -11,11 +11,10 @@ from functools import partial
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git import GitRepo
-from katafs.kata.commit import Announce
 from katafs.kata.events import Row
 from katafs.kata.kata import Kata
 from katafs.kata.layouts import OPTION_DEFAULTS
-from katafs.kata.legacy.plain_create import DIRECTORY, write_plain
+from katafs.kata.legacy.plain_create import DIRECTORY
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.listing import Listing
@@ -60,10 +59,7 @@ class _StoredFile(PlainNode, Stored):
 
     def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
         super().__init__(ctx, kata_id, path)
-        self.kata_id = kata_id
-
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
-        return write_plain(self._root, self.kata_id, self._path, offset, data, announce)
+        self.kata_id, self._home, self._name = kata_id, self._root, path
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._path != DIRECTORY:
@@ -98,8 +94,8 @@ class _GoneFile(Stored):
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
         kata = ctx.store.kata(key.kata)
         super().__init__(key, ctx.owner(kata), mtime_ns)
-        self.kata_id, self._home, self._version = key.kata, kata.home, kata.plain_version() or 0
-        self.is_appended = key.kind == FIXED and key.a == STORED_EVENTS
+        self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, kata.plain_version() or 0)
+        self.takes_pieces = key.kind == FIXED and key.a == STORED_EVENTS
         if not is_written(key, b"", self._home):
             self.mode = File.mode
         self._size, self._node, self._partly_read = size, node, ctx.store.plain.partly_read
@@ -116,9 +112,6 @@ class _GoneFile(Stored):
         if self._node is None or (is_part and self._partly_read.has(self.key, state)):
             raise StaleError("the plain file was migrated")
         return self._made(self._node, offset, max(min(length, self._size - offset), 0))
-
-    def store(self, offset: int, data: bytes, announce: Announce) -> object:
-        return write_plain(self._home, self.kata_id, plain_path(self.key, self._version), offset, data, announce)
 
     def _made(self, node: Node, offset: int, length: int) -> bytes:
         if (make := node.to_make()) is not None:
@@ -279,4 +272,4 @@ def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     # a commit has whole seconds, and the kernel must see that something was appended
     mtime_ns = kata.option_times()[name] + len(values or ())
     data = plain_option(values) if values else b""
-    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name)
+    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name.encode())
