@@ -333,7 +333,7 @@ def test_a_signal_while_others_read(store: Path, mount: MakeMount, mode: str) ->
 
 def test_kill_and_mount_again(store: Path, mount: MakeMount, mode: str) -> None:
     path = make_kata(store, "AbCdEf")
-    for _ in range(3):
+    for _ in range(2):
         before = len(stored_rows(path)) - 1
         mounted = mount(store, mode)
         target = mounted.kata("AbCdEf") / "ran_tests"

@@ -112,7 +112,7 @@ def alarm(seconds: int) -> Iterator[None]:
         raise AssertionError(f"not within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    signal.alarm(int(patience(seconds)))
     try:
         yield
     finally:
@@ -229,10 +229,10 @@ def _impatience(
     waits: list[tuple[float, float]], spans: list[tuple[float, Case]], p99: float, most: float
 ) -> Iterator[str]:
     """Where the neighbour had to wait for long."""
-    if waits and (seconds := waits[len(waits) // 100][1]) > p99:
+    if waits and (seconds := waits[len(waits) // 100][1]) > patience(p99):
         yield f"the neighbour's p99 is {seconds:.3f} s"
     for begun, seconds in waits[:20]:
-        if seconds > most:
+        if seconds > patience(most):
             case = [case for start, case in spans if start <= begun + seconds][-1:]
             yield f"{case[0].name if case else ''}: the neighbour waited {seconds:.2f} s"
 

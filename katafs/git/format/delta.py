@@ -43,9 +43,9 @@ def delta_sizes(delta: bytes) -> tuple[int, int, int]:
     return numbers[0], numbers[1], at
 
 
-def apply_delta(base: bytes, delta: bytes) -> bytes:
-    """The result, of the size that the delta says (`delta_sizes`)."""
-    before, after, at = delta_sizes(delta)
+def apply_delta(base: bytes, delta: bytes, sizes: tuple[int, int, int] | None = None) -> bytes:
+    """The result, of the size that the delta says: ``sizes`` are its `delta_sizes`, where they are known."""
+    before, after, at = sizes or delta_sizes(delta)
     if before != len(base):
         raise ValueError("a delta from something else")
     pieces: list[bytes] = []

@@ -100,7 +100,7 @@ class PackReader:
     def read(self, offset: int, largest: float) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``. Raises `LargeObjectError` for what has more bytes, and for
         deltas that together have."""
-        deltas: dict[int, bytes] = {}
+        deltas: dict[int, tuple[bytes, tuple[int, int, int]]] = {}
         # of all deltas on the way together
         left = 4 * largest
         while (known := _bases.get((self._pack.key, offset))) is None:
@@ -111,10 +111,11 @@ class PackReader:
             if not entry.is_delta:
                 known = entry.kind, data
                 break
-            if (after := delta_sizes(data)[1]) > largest:
-                raise LargeObjectError(f"{after} bytes are too many")
-            self._budget.spend(DELTA + INSTRUCTION * len(data) + COPIED * after)
-            deltas[offset] = data
+            sizes = delta_sizes(data)
+            if sizes[1] > largest:
+                raise LargeObjectError(f"{sizes[1]} bytes are too many")
+            self._budget.spend(DELTA + INSTRUCTION * len(data) + COPIED * sizes[1])
+            deltas[offset] = data, sizes
             left -= len(data)
             offset = self._base(entry, deltas)
         kind, data = known
@@ -122,8 +123,8 @@ class PackReader:
             raise LargeObjectError(f"{len(data)} bytes are too many")
         if deltas:
             _bases.keep((self._pack.key, offset), known)
-        for at, delta in reversed(deltas.items()):
-            data = apply_delta(data, delta)
+        for at, (delta, sizes) in reversed(deltas.items()):
+            data = apply_delta(data, delta, sizes)
             _bases.keep((self._pack.key, at), (kind, data))
         return kind, data
 

@@ -22,7 +22,7 @@ class ObjectMaker:
         """The entries of a tree that is there."""
         raise NotImplementedError
 
-    def blob(self, data: bytes, path: bytes = b"") -> Oid:
+    def blob(self, data: bytes, *, path: bytes = b"") -> Oid:
         """Make a blob."""
         return self._made(BLOB, data, path)
 
@@ -31,6 +31,7 @@ class ObjectMaker:
         base: Oid | None,
         blobs: Mapping[bytes, Oid],
         subtrees: Mapping[bytes, Oid | None] | None = None,
+        *,
         path: bytes = b"/",
     ) -> Oid:
         """Make ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
@@ -43,14 +44,14 @@ class ObjectMaker:
                 entries.pop(name, None)
         return self._made(TREE, build_tree((mode, name, oid) for name, (mode, oid) in entries.items()), path)
 
-    def file_tree(self, files: Mapping[bytes, bytes], path: bytes = b"/") -> Oid | None:
+    def file_tree(self, files: Mapping[bytes, bytes], *, path: bytes = b"/") -> Oid | None:
         """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
         if not files:
             return None
         here, below = by_directory(files)
-        blobs = {name: self.blob(content, path + name) for name, content in here.items()}
-        subtrees = {name: self.file_tree(inside, path + name + b"/") for name, inside in below.items()}
-        return self.tree(None, blobs, subtrees, path)
+        blobs = {name: self.blob(content, path=path + name) for name, content in here.items()}
+        subtrees = {name: self.file_tree(inside, path=path + name + b"/") for name, inside in below.items()}
+        return self.tree(None, blobs, subtrees, path=path)
 
     def commit(self, tree: Oid, parents: Sequence[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Make a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""

@@ -77,9 +77,9 @@ class _Conversion:
         if self._rows.summary_size(self._rows.last) > MOST_ROWS:
             raise TooLargeError(f"the rows of all its events are larger than {MOST_ROWS >> 20} MiB")
         kept = {key: value for key, value in plain.manifest.items() if key != "visible_files"}
-        self._manifest = git.blob(pretty_bytes(kept), b"manifest.json")
+        self._manifest = git.blob(pretty_bytes(kept), path=b"manifest.json")
         self._config = {
-            name.encode(): git.blob(value.encode() + b"\n", b"config/" + name.encode())
+            name.encode(): git.blob(value.encode() + b"\n", path=b"config/" + name.encode())
             for name, value in plain.first_options().items()
         }
         self._seconds = max((time_ns({"time": plain.manifest.get("created")}) or 0) // _SECOND, 0)
@@ -99,7 +99,7 @@ class _Conversion:
                 self._seconds = when // _SECOND
             yield index, self._commit(_message(event), self._seconds)
             for change in changes.get(index, ()):
-                blob = self._git.blob(change.value.encode() + b"\n", b"config/" + change.name.encode())
+                blob = self._git.blob(change.value.encode() + b"\n", path=b"config/" + change.name.encode())
                 self._config[change.name.encode()] = blob
                 seconds = min(max(change.time_ns // _SECOND, 0), _LAST_SECOND)
                 yield None, self._commit(f"set option {change.name} to {change.value}", seconds)
@@ -115,7 +115,7 @@ class _Conversion:
 
     def _store(self, event: PlainEvent) -> None:
         files = {path: text.content for path, text in event.files.items()}
-        self._files = self._git.file_tree(files, b"files/")
+        self._files = self._git.file_tree(files, path=b"files/")
         said = {path.decode(): text.truncated for path, text in sorted(event.files.items())}
         outputs = {name: event.outputs.get(name, _EMPTY) for name in OUTPUT_NAMES}
         flags: dict[str, Any] = {"files": {name: flag for name, flag in said.items() if flag is not None}}
@@ -127,7 +127,7 @@ class _Conversion:
             b"status": (event.status or "0").encode("utf-8", "replace"),
             **{name.encode(): text.content for name, text in outputs.items()},
         }
-        self._blobs = {name: self._git.blob(data, name) for name, data in contents.items()}
+        self._blobs = {name: self._git.blob(data, path=name) for name, data in contents.items()}
         self._blobs[b"manifest.json"] = self._manifest
 
     def _commit(self, message: str, seconds: int) -> Oid:
