@@ -24,8 +24,9 @@ from katafs.errors import InvalidError
 from katafs.fuse import descriptors
 from katafs.fuse.fastopen import Asked
 
-# a thread comes to rest in its call within microseconds, or its processor is somebody else's at the moment
-_TRIES, _PATIENCE_SECONDS = 20, 0.5
+# A thread comes to rest in its call within microseconds, or its processor is somebody else's at the moment: with a
+# hundred others that wait for one, for longer than half a second.
+_TRIES, _PATIENCE_SECONDS = 20, 5.0
 # How long a message that was dropped is remembered: its writer may send the rest, unless he was told.
 _REMEMBERED_SECONDS = 120.0
 _MOST_HELD = 512  # open files
