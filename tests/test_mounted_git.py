@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import mmap
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -300,3 +302,30 @@ def test_what_nobody_has_open_is_let_go_of(served: Mount, kata: Served) -> None:
     git(kata.stored, "repack", "-a", "-d", "-q", "--threads=1")
     kept = len(os.listdir(kata.stored / PACKS)) + 2
     wait_until(lambda: descriptors(served.daemon, kata.stored / ".git") <= kept, "the end of what is gone", 30)
+
+
+def test_a_pack_or_its_replacement_is_listed(mount: MakeMount, store: Path, mode: str) -> None:
+    """Who misses an object lists the packs: in between one pack may have become another, which has the object, too."""
+    directory = make_kata(store, "AbCdEf") / ".git/objects/pack"
+    directory.joinpath("other").write_bytes(b"")
+    shown = mount(store, mode).kata("AbCdEf") / ".git/objects/pack"
+    is_over = threading.Event()
+
+    def replace() -> None:
+        old = directory / "other"
+        for number in itertools.count():
+            new = directory / f"other-{number}"
+            os.link(old, new)
+            old.unlink()
+            old = new
+            if is_over.wait(0.003):
+                return
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        listed = [os.listdir(shown) for _ in range(1_000)]
+    finally:
+        is_over.set()
+        replacing.join()
+    assert [] not in [[name for name in names if name.startswith("other")] for names in listed]

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import NamedTuple
 
-from katafs.errors import NotFoundError, unreadable
+from katafs.errors import DamagedError, NotFoundError, unreadable
 from katafs.git.files import open_beneath, real_path
 from katafs.kata import plain
 from katafs.kata.store import Store
@@ -26,7 +26,10 @@ DESCRIPTORS = 65536
 _MOST = 16384
 # how long a pack that is gone can still be opened by its name: by who has listed the directory a moment ago
 _LISTED_SECONDS = 10.0
-_PACKS = b".git/objects/pack/"
+# that are held before they are looked up: some milliseconds of work
+_MOST_LISTED = 200
+#: the directory of packs in a kata
+PACKS = b".git/objects/pack"
 
 
 class Held(NamedTuple):
@@ -88,9 +91,23 @@ class HeldFiles:
             known = self._held[number] = Held(key, fd, status)
         if known is not None:
             self._held.move_to_end(number)
-            if path.startswith(_PACKS):
+            if path.startswith(PACKS + b"/"):
                 self._packs[kata_id, path] = number, time.monotonic()
         return known
+
+    def hold_listed(self, kata_id: str, names: list[bytes]) -> bool:
+        """Hold packs that were listed. False where one is gone before that, as its replacement may not be listed: who
+        looks for an object is to find it in one of them."""
+        try:
+            for path in (PACKS + b"/" + name for name in names[:_MOST_LISTED]):
+                if self._listed(kata_id, path) is None:
+                    self.hold(kata_id, path)
+        except NotFoundError:
+            return False
+        except DamagedError:
+            # the same is heard by who opens it
+            pass
+        return True
 
     def _listed(self, kata_id: str, path: bytes) -> Held | None:
         number, when = self._packs.get((kata_id, path), (0, 0.0))

@@ -14,13 +14,15 @@ from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
-from katafs.tree.git_files import has_identity, identified
+from katafs.tree.git_files import PACKS, has_identity, identified
 from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
 from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key, Numbers
 
 # fixed entries of a kata
 GIT, STORED_MANIFEST, STORED_EVENTS, FIRST_STORED_OPTION = 10, 80, 81, 82
 _TICK_NS = 20_000_000  # and more, of any file system's clock
+# of packs, while others replace them
+_LISTINGS = 10
 # slots of an event: its file, and in version 0 the directory of that
 STORED_EVENT, PLAIN_DIRECTORY = 26, 25
 _FIXED = {
@@ -99,6 +101,12 @@ class PlainNode(Node):
         return plain.read(self._root, self._path, offset, length)
 
     def names(self) -> list[bytes]:
+        names, tries = self._names(), 1
+        while self._path == PACKS and not self._ctx.git_files.hold_listed(self._kata_id, names) and tries < _LISTINGS:
+            names, tries = self._names(), tries + 1
+        return names
+
+    def _names(self) -> list[bytes]:
         return plain.names(self._root, self._path, self._ctx.store.budget)
 
     def child(self, name: bytes) -> Entry:
@@ -157,7 +165,7 @@ def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> En
     if name in (b"", b".", b"..") or b"/" in name:
         raise NotFoundError(f"no {name!r}")
     path = directory + b"/" + name if directory else name
-    if directory == b".git/objects/pack" and (held := ctx.git_files.hold(kata_id, path)) is not None:
+    if directory == PACKS and (held := ctx.git_files.hold(kata_id, path)) is not None:
         # who has listed it opens it later
         return Entry(GitFile(ctx, held.key, held.status, held.fd), NEVER)
     if has_identity(path) and not plain.is_corrected(ctx.store.path(kata_id), path):
