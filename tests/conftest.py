@@ -40,6 +40,25 @@ PROGRAMS = (
 OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
                     "NO_COLOR", "PYTHON", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
+TESTS = Path(__file__).resolve().parent
+# files of few tests that take long: 10 to 30 s
+LONG = {
+    TESTS / name
+    for name in (
+        "budget/test_walk.py",
+        "clients/test_git_readers.py",
+        "deaths/test_sweep.py",
+        "odd/test_damaged.py",
+        "odd/test_valid.py",
+        "test_coherence.py",
+        "test_compact.py",
+        "test_mounted_git.py",
+        "test_pages.py",
+        "test_recorders.py",
+        "test_survival.py",
+        "test_writers.py",
+    )
+}
 
 
 # The quick suite tries the same examples every time; the long one looks for new ones.
@@ -91,6 +110,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # files that take long first, so that no process has one of them left when the others have nothing to do
     weights = Counter[Path]()
     for item in items:
+        weights[item.path] += 10_000 * (item.path in LONG)
         weights[item.path] += 0 if item.get_closest_marker("skip") else 5 if item.get_closest_marker("mount") else 1
     items.sort(key=lambda item: -weights[item.path])
 

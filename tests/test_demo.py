@@ -146,10 +146,11 @@ def test_one_kata_is_old(cli: CommandLine) -> None:
     before = cli.done("log", path)
     assert "nothing recorded" in before.splitlines()[7]
     assert re.search(r"11 +green", before.splitlines()[-1])
-    shown = [cli.done("show", path, index) for index in range(12)]
+    # the first and the last, and those around the index that was skipped
+    shown = {index: cli.done("show", path, index) for index in (0, 6, 7, 8, 11)}
     assert cli.done("migrate", "store") == "1 kata with 11 events migrated\n"
     assert cli.done("log", path) == before
-    for index, text in enumerate(shown):
+    for index, text in shown.items():
         # git knows the names of blobs
         now = re.sub(
             r"^(index|new file mode|deleted file mode) .*\n", "", cli.done("show", path, index), flags=re.MULTILINE
