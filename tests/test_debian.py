@@ -101,7 +101,7 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 _TRY = """
 kata=$(find /mnt/katafs -mindepth 3 -maxdepth 3 -type d | sort | sed -n 1p)
 cat "$kata/events.json" > /dev/null
-tar -C "$kata" -cf - files | tar -tf - | grep -q files/
+tar -C "$kata" -cf - files | tar -tf - | grep files/ > /dev/null
 grep -rq . "$kata/files"
 echo '{"summary": {"colour": "red"}}' > "$kata/ran_tests"
 grep -q '"ok": true' "$kata/ran_tests"

@@ -35,7 +35,7 @@ from tests.test_mount_services import (
 
 IDS = itertools.count(1)
 #: in a run of all tests only one of so many calls is died at
-SAMPLE = 293
+SAMPLE = 439
 
 
 class Service:

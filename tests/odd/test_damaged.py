@@ -243,7 +243,7 @@ def assert_none(found: list[str]) -> None:
 
 def test_read_in_process(pool: list[Odd], store: Path) -> None:
     found: list[str] = []
-    for number in numbers(50):
+    for number in numbers(35):
         case = make_case(pool, store, number)
         found += [f"{case.name}: {problem}" for problem in wrong_in_process(case)]
         shutil.rmtree(case.path, ignore_errors=True)
@@ -251,7 +251,7 @@ def test_read_in_process(pool: list[Odd], store: Path) -> None:
 
 
 def test_read_from_a_mount(pool: list[Odd], store: Path, tmp_path: Path, fuse: None) -> None:
-    assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(40, 1000), BESIDE_OTHERS))
+    assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(28, 1000), BESIDE_OTHERS))
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def compacted(odds: Odds, store: Path) -> None:
     read_in_process(odds)
 
 
-COUNT = 60
+COUNT = 42
 
 
 @pytest.fixture(scope="module")
