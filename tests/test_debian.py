@@ -22,12 +22,15 @@ _ENTER = """
     set -e
     root=$1
     shift
+    mount --bind "$root" "$root"
     for name in dev sys; do mount --rbind /$name "$root/$name"; done
     mount -t proc proc "$root/proc"
     for name in run tmp; do mount -t tmpfs tmpfs "$root/$name"; done
     for path in "$@"; do mount --bind -o ro "$path" "$root$path"; done
-    exec chroot "$root" env -i HOME=/root TERM=dumb KATAFS_CI=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
-        bash -euo pipefail
+    cd "$root"
+    pivot_root . mnt
+    umount -l /mnt
+    exec env -i HOME=/root TERM=dumb KATAFS_CI=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -euo pipefail
 """
 
 
