@@ -94,11 +94,11 @@ def test_wrong_command_lines(cli: CommandLine, katas: list[Written]) -> None:
 
 def test_progress_on_a_terminal(cli: CommandLine, katas: list[Written]) -> None:
     store = cli.directory / "store"
-    for number in range(40):
+    for number in range(99):
         shutil.copytree(katas[0].path, store / "Zz" / f"{number:02}" / "aa")
     output, seen = cli.on_terminal("migrate", "store")
-    assert output == "43 katas with 129 events migrated\n"
-    assert re.search(r"\r\x1b\[K[0-9]+ of 43 katas, [0-9]+ events, [0-9]+ events/s, 0:00:[0-9]{2} left", seen)
+    assert output == "102 katas with 306 events migrated\n"
+    assert re.search(r"\r\x1b\[K[0-9]+ of 102 katas, [0-9]+ events, [0-9]+ events/s, 0:00:[0-9]{2} left", seen)
     assert seen.endswith("\r\x1b[K")
 
 

@@ -145,14 +145,14 @@ def in_index_order(written: Written) -> list[list[tuple[str, Any]]]:
 
 
 def numbers(kata: Path) -> dict[str, int]:
-    """The inode number of everything but the download, whose members come and go; as listed, as a page of the history
-    is made for whoever asks for its size."""
+    """The inode number of everything but the download, whose members come and go, and the pages of the history, which
+    are made for whoever asks for their sizes. Not as listed: the kernel may have that from before."""
     found, directories = {}, [kata]
     while directories:
         with os.scandir(directories.pop()) as entries:
             for entry in entries:
-                if entry.name != "download":
-                    found[os.path.relpath(entry.path, kata)] = entry.inode()
+                if entry.name not in ("download", "html"):
+                    found[os.path.relpath(entry.path, kata)] = os.lstat(entry.path).st_ino
                     directories += [Path(entry.path)] * entry.is_dir(follow_symlinks=False)
     return found
 
