@@ -110,7 +110,9 @@ def refused(katas: Sequence[Served], heard: dict[str, str]) -> list[str]:
         texts = git_blobs(kata.stored, blobs.values())
         for row in rows:
             words = texts[blobs[row["index"]]].decode().split(" ")
-            assert set(words[:-1]) == {row["who"]}, f"{kata.stored}: event {row['index']} is mixed"
+            assert set(words[:-1]) == {row["who"]}, (
+                f"{kata.stored}: event {row['index']} of {row['who']}: {Counter(words)}"
+            )
             assert not words[-1]
             found[row["who"]] += 1
     assert [who for who, count in found.items() if count != 1] == []
