@@ -33,15 +33,11 @@ class Child:
     @classmethod
     def fork(cls, run: Callable[[Callable[[bytes], None]], int]) -> Child:
         """A copy of this process, which has one thread only: it calls ``run(tell)``, and ends with its result."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid:
-            os.close(writer)
-            os.set_blocking(reader, False)
-            return cls(pid, reader)
+        child, writer = cls._forked()
+        if child is not None:
+            return child
         status = 1
         try:
-            os.close(reader)
             os.set_blocking(writer, False)
 
             def tell(what: bytes) -> None:
@@ -56,18 +52,26 @@ class Child:
     @classmethod
     def katafs(cls, *arguments: str) -> Child:
         """Another interpreter that runs the command line; what it writes to standard error is heard."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid:
-            os.close(writer)
-            os.set_blocking(reader, False)
-            return cls(pid, reader)
+        child, writer = cls._forked()
+        if child is not None:
+            return child
         try:
             os.dup2(writer, 2)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             execute_katafs(*arguments)
         finally:
             os._exit(127)
+
+    @classmethod
+    def _forked(cls) -> tuple[Child | None, int]:
+        """The child, for the parent; None and where it is to write to, for the child."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        os.close(writer if pid else reader)
+        if not pid:
+            return None, writer
+        os.set_blocking(reader, False)
+        return cls(pid, reader), -1
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it lives."""
