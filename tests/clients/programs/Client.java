@@ -33,17 +33,15 @@ public class Client {
 
     static void asynchronous(Path path, byte[] data) throws IOException, InterruptedException, ExecutionException {
         try (AsynchronousFileChannel channel = AsynchronousFileChannel.open(path, StandardOpenOption.WRITE)) {
-            for (int at = 0; at < data.length; at += SIZE) {
-                ByteBuffer piece = ByteBuffer.wrap(data, at, Math.min(SIZE, data.length - at));
-                channel.write(piece, at).get();
-            }
+            for (int at = 0; at < data.length;)
+                at += channel.write(ByteBuffer.wrap(data, at, Math.min(SIZE, data.length - at)), at).get();
         }
     }
 
     static void channel(Path path, byte[] data) throws IOException {
         try (FileChannel channel = FileChannel.open(path, StandardOpenOption.WRITE, StandardOpenOption.APPEND)) {
-            for (int at = 0; at < data.length; at += SIZE)
-                channel.write(ByteBuffer.wrap(data, at, Math.min(SIZE, data.length - at)));
+            for (int at = 0; at < data.length;)
+                at += channel.write(ByteBuffer.wrap(data, at, Math.min(SIZE, data.length - at)));
         }
     }
 

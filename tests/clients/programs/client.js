@@ -12,7 +12,9 @@ function pieces(data) {
 const ways = {
   async promises(path, data) {
     const file = await fs.promises.open(path, 'w');
-    try { for (const piece of pieces(data)) await file.write(piece); } finally { await file.close(); }
+    try {
+      for (let at = 0; at < data.length;) at += (await file.write(data.subarray(at, at + SIZE))).bytesWritten;
+    } finally { await file.close(); }
   },
   async stream(path, data) { await pipeline(Readable.from(pieces(data)), fs.createWriteStream(path)); },
   async writeFile(path, data) { await fs.promises.writeFile(path, data); },
@@ -23,10 +25,9 @@ const ways = {
   callbacks(path, data) {
     return new Promise((resolve, reject) => fs.open(path, 'w', (error, fd) => {
       if (error) return reject(error);
-      const parts = pieces(data);
       const done = (error) => fs.close(fd, (other) => (error || other ? reject(error || other) : resolve()));
-      const next = (at) => (at === parts.length ? done(null)
-        : fs.write(fd, parts[at], (error) => (error ? done(error) : next(at + 1))));
+      const next = (at) => (at === data.length ? done(null)
+        : fs.write(fd, data.subarray(at, at + SIZE), (error, count) => (error ? done(error) : next(at + count))));
       next(0);
     }));
   },

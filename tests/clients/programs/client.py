@@ -12,16 +12,13 @@ from io import BytesIO
 SIZE = 3000
 
 
-def pieces(data: bytes) -> list[bytes]:
-    return [data[at : at + SIZE] for at in range(0, len(data), SIZE)]
-
-
 async def in_threads(path: str, data: bytes, flags: int = os.O_TRUNC) -> None:
     """Each piece by whichever thread of the loop's pool is free."""
     fd = os.open(path, os.O_WRONLY | flags)
     try:
-        for piece in pieces(data):
-            assert await asyncio.to_thread(os.write, fd, piece) == len(piece)
+        at = 0
+        while at < len(data):
+            at += await asyncio.to_thread(os.write, fd, data[at : at + SIZE])
     finally:
         os.close(fd)
 
@@ -34,8 +31,8 @@ async def at_positions(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
         at = 0
-        for piece in pieces(data):
-            at += await asyncio.to_thread(os.pwrite, fd, piece, at)
+        while at < len(data):
+            at += await asyncio.to_thread(os.pwrite, fd, data[at : at + SIZE], at)
     finally:
         os.close(fd)
 

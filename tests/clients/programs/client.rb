@@ -8,11 +8,16 @@ def pieces(data)
   data.scan(/.{1,#{SIZE}}/m)
 end
 
+# syswrite may take a part
+def write_all(file, data)
+  data = data.byteslice(file.syswrite(data)..) until data.empty?
+end
+
 WAYS = [
   ->(path, data) { File.open(path, 'w') { |f| f.sync = true; pieces(data).each { |piece| f.write(piece) } } },
   lambda do |path, data|
     # each piece by a thread of its own
-    File.open(path, 'w') { |f| pieces(data).each { |piece| Thread.new { f.syswrite(piece) }.value } }
+    File.open(path, 'w') { |f| pieces(data).each { |piece| Thread.new { write_all(f, piece) }.value } }
   end,
   ->(path, data) { File.open(path, 'a') { |f| f.sync = true; pieces(data).each { |piece| f << piece } } },
   ->(path, data) { File.open(path, 'w') { |f| pieces(data).each { |piece| f.print(piece) } } },
@@ -21,7 +26,7 @@ WAYS = [
   lambda do |path, data|
     File.open(path, 'w') do |f|
       pieces(data).each_slice(4) do |some|
-        Process.wait(fork { exit!(some.each { |piece| f.syswrite(piece) } && true) rescue exit!(false) })
+        Process.wait(fork { exit!(some.each { |piece| write_all(f, piece) } && true) rescue exit!(false) })
         raise Errno::EINVAL unless $?.success?
       end
     end
