@@ -28,8 +28,9 @@ from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata import diff
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.layouts import Layout, Root
+from katafs.kata.layouts import NATIVE
 from katafs.kata.listing import Listing
+from katafs.kata.root import Root
 from katafs.kata.snapshot import Snapshot
 from katafs.kata.spool import Spool
 from katafs.kata.store import Store
@@ -477,7 +478,7 @@ def test_what_was_read_is_bounded(cache: str, fill: Callable[[ReadCaches, int], 
 
 def _snapshot() -> Snapshot:
     commit = Commit(bytes(20), bytes(20), (), 0, b"1 ran tests")
-    return Snapshot(1, commit, Layout.NATIVE, Root(bytes(20), {}), 0, is_outage=False)
+    return Snapshot(1, commit, NATIVE, Root(bytes(20), {}), 0, is_outage=False)
 
 
 def _paths(count: int) -> Listing:

@@ -16,7 +16,7 @@ from katafs.kata.commit import record, set_option
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.message import parse_act
-from katafs.kata.writing import Head
+from katafs.kata.state import read_state
 from katafs.text import compact, is_portable, is_portable_json, parse_stored, pretty
 from tests.katas import GitCommit, GitFile, git, import_commits, message, row_time
 from tests.mounts import Mount, wait_until
@@ -132,7 +132,7 @@ def test_bytes_that_every_parser_takes_stay(store: Path) -> None:
     assert git(path, "show", "main:events.json").startswith(b"[\n  " + before[1:-1])
     tip = GitRepo(path).main()
     assert tip is not None
-    assert Head.read(GitRepo(path), tip).rows.is_portable
+    assert read_state(GitRepo(path), tip).rows.is_portable
 
 
 @pytest.mark.parametrize("name", ODD)

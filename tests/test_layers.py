@@ -102,6 +102,32 @@ def test_requests_do_not_ask_what_a_node_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_asks_which_layout_it_is(path: Path) -> None:
+    """What differs between layouts a layout says itself."""
+    if path.name != "layouts.py":
+        assert not list(layouts_compared(ast.parse(path.read_text())))
+
+
+def layouts_compared(tree: ast.AST) -> Iterator[str]:
+    """Comparisons of a layout, or of its name, with another; and questions for its class."""
+
+    def is_layout(node: ast.expr) -> bool:
+        if isinstance(node, ast.Attribute) and node.attr == "name":
+            return is_layout(node.value)
+        name = getattr(node, "attr", getattr(node, "id", ""))
+        return name.lower() in ("layout", "native", "saver")
+
+    for node in ast.walk(tree):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "type"):
+            asked = node.args[:1]
+        if any(map(is_layout, asked)):
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 320, f"{path} is too long"
@@ -117,6 +143,9 @@ def test_the_rules_can_fail() -> None:
     assert "pygit2" in set(imports(ROOT / "git" / "odb" / "objects.py"))
     assert layer("katafs.git.repo") == "git"
     assert layer("katafs.__version__") is None
+    asked = ("tip.layout is not NATIVE", "layout.name == 'saver'", "isinstance(tip.layout, Layout)", "name is SAVER")
+    assert all(list(layouts_compared(ast.parse(text))) for text in asked)
+    assert not list(layouts_compared(ast.parse("name not in tip.layout.shown_as_stored")))
     assert all(
         (ROOT.parent / f"{folder.replace('.', '/')}/{door}.py").is_file() for folder in DOORS for door in DOORS[folder]
     )

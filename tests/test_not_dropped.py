@@ -21,9 +21,10 @@ from katafs.git.refs.reading import MAIN, References
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
+from katafs.kata.act import Act
 from katafs.kata.commit import record
 from katafs.kata.kinds import Kind
-from katafs.kata.message import Act, parse_act
+from katafs.kata.message import parse_act
 from katafs.kata.recorded import find_recorded
 from tests.katas import assert_sound, git, make_kata, message
 from tests.mounts import wait_until

@@ -17,9 +17,10 @@ import pytest
 
 from katafs.errors import InvalidError, LateError
 from katafs.git import Oid
+from katafs.kata.act import Act
 from katafs.kata.commit import Announce, Committed, Job, Landed, record
 from katafs.kata.kinds import Kind
-from katafs.kata.message import Act, parse_act
+from katafs.kata.message import parse_act
 from katafs.kata.recorders import MOST, Recorders
 from katafs.owner import acting_as_owner
 from katafs.process import hiring, standing

@@ -39,7 +39,7 @@ def create(store: Path, layout: str) -> None:
      "visible_files": {"hiker.py": {"content": "…"}, "cyber-dojo.sh": {…}}}
     """
     from katafs.kata.create import create_kata, parse_manifest
-    from katafs.kata.layouts import Layout
+    from katafs.kata.layouts import LAYOUTS
 
     start_writing()
     path = real_store(store)
@@ -49,7 +49,7 @@ def create(store: Path, layout: str) -> None:
             fail("there is no manifest on standard input")
         if len(data) > _MAX_MANIFEST:
             fail(f"the manifest is larger than {_MAX_MANIFEST >> 20} MiB")
-        kata_id = create_kata(path, parse_manifest(data), layout=Layout[layout.upper()])
+        kata_id = create_kata(path, parse_manifest(data), layout=LAYOUTS[layout])
     except KataError as error:
         fail(str(error))
     except OSError as error:

@@ -24,12 +24,13 @@ from typing import Any, TypeVar
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
+from katafs.kata.act import Act
 from katafs.kata.kinds import Kind
 from katafs.kata.layouts import OPTION_VALUES, set_option_in
 from katafs.kata.listing import Listing
-from katafs.kata.message import Act
 from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
-from katafs.kata.writing import Head, KataWriter
+from katafs.kata.state import State, read_state
+from katafs.kata.writing import KataWriter, check_writable
 from katafs.owner import acting_as_owner
 
 log = logging.getLogger(__name__)
@@ -102,30 +103,31 @@ class _Attempt:
     def repo(self) -> GitRepo:
         return self.git.repo
 
-    def move(self, new: Head, old: Head) -> None:
+    def move(self, new: State, old: State) -> None:
         """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
         self.git.store()
         if self.announce is not None:
-            self.announce(new.commit)
+            self.announce(new.commit.oid)
         try:
-            self.git.refs.move_main(new.commit, old.commit)
+            self.git.refs.move_main(new.commit.oid, old.commit.oid)
         except StorageError as error:
             # after a failed sync nobody knows what is on the disk
-            if self.repo.main() != new.commit:
+            if self.repo.main() != new.commit.oid:
                 raise
             message = f"event {new.last} may be there, and may be lost by a power cut: {error}"
             raise StorageError(message, error.errno) from error
         if self.landed is not None:
-            self.landed(Committed(new.last, new.commit))
+            self.landed(Committed(new.last, new.commit.oid))
 
 
-def read_head(git: GitWriter) -> Head:
+def read_head(git: GitWriter) -> State:
     """The tip, read once; the tags that a crash left out are made."""
     repo = git.repo
     tip = repo.main()
     if tip is None:
         raise DamagedError(f"{repo.path} has no branch main")
-    head = Head.read(repo, tip)
+    head = read_state(repo, tip, with_text=True)
+    check_writable(repo, head)
     git.build_on(tip)
     first = head.last
     end = time.monotonic() + _TAG_SECONDS
@@ -233,7 +235,7 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
     """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
-    index = repetition(head.rows, act)
+    index = repetition(head.rows.stored, act)
     message = ""
     if index is None:
         index = place(head.last, act)
@@ -242,27 +244,27 @@ def _record(attempt: _Attempt, act: Act) -> Committed:
             attempt.move(new, head)
             # The event is recorded: from here on its writer must hear of success.
             _set_tags(attempt.git, tags)
-            return Committed(new.last, new.commit)
+            return Committed(new.last, new.commit.oid)
         index, message = head.last, _NO_EDIT
     # what is answered for must be durable, whoever recorded it
     attempt.git.sync_of_others()
     attempt.git.refs.sync_main()
-    commit = attempt.repo.commit_of_event(head.commit, index).oid
+    commit = attempt.repo.commit_of_event(head.commit.oid, index).oid
     return Committed(index, commit, is_new=False, message=message)
 
 
-def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, dict[int, Oid]]:
+def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State, dict[int, Oid]]:
     """Make the objects of an act: one commit, two where edits are recorded first, none for an edit that is none.
 
     Returns the new head and the tags of what was put on the old one.
     """
     if act.kind.file_names is not None:
-        check_files(act, Listing(writer.repo, head.files).file_paths())
+        check_files(act, Listing(writer.repo, head.files_tree).file_paths())
     files = writer.incoming(head, act)
     tags: dict[int, Oid] = {}
     new = head
     if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
-        before, after = Listing(writer.repo, head.files), Listing(writer.repo, files)
+        before, after = Listing(writer.repo, head.files_tree), Listing(writer.repo, files)
         if act.kind is Kind.FILE_EDIT:
             named = named_edit(act, before, after)
             if named is None:
@@ -270,18 +272,18 @@ def _write(writer: KataWriter, head: Head, act: Act, index: int) -> tuple[Head, 
             act = named
         elif (edited := edited_file(before, after)) is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
-            tags[index] = new.commit
+            tags[index] = new.commit.oid
             index += 1
     earlier = new.last
     new = writer.event(new, act, files, index)
-    return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit)
+    return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit.oid)
 
 
 def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> Committed | None:
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     earlier: dict[str, list[str]] = {}
-    for commit in attempt.repo.history(head.commit) if is_shown else ():
+    for commit in attempt.repo.history(head.commit.oid) if is_shown else ():
         set_option_in(commit, earlier)
     new = writer.option(head, name, value, in_any_case=is_shown and name not in earlier)
     if new is None:
@@ -289,7 +291,7 @@ def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> 
         attempt.git.refs.sync_main()
         return None
     attempt.move(new, head)
-    return Committed(new.last, new.commit)
+    return Committed(new.last, new.commit.oid)
 
 
 def _set_tags(writer: GitWriter, tags: dict[int, Oid]) -> None:

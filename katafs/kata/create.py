@@ -19,12 +19,12 @@ from typing import Any
 from katafs.errors import InvalidError, StorageError
 from katafs.git import GitWriter, init_repository
 from katafs.git.store.history import check_out
-from katafs.kata.events import Row, time_of
+from katafs.kata.events import time_of
 from katafs.kata.ids import is_kata_id, kata_path, random_id
-from katafs.kata.layouts import OPTION_DEFAULTS, Layout
-from katafs.kata.message import Text, parse_files
+from katafs.kata.layouts import NATIVE, Layout
+from katafs.kata.message import parse_files
 from katafs.owner import acting_as_owner
-from katafs.text import parse_strict, pretty, pretty_bytes
+from katafs.text import parse_strict, pretty_bytes
 
 _TRIES = 256
 
@@ -52,7 +52,7 @@ def create_kata(
     kata_id: str | None = None,
     now: datetime | None = None,
     history: Callable[[Path], None] | None = None,
-    layout: Layout = Layout.NATIVE,
+    layout: Layout = NATIVE,
 ) -> str:
     """Make a kata in ``store`` and return its id; it is whole and durable when it appears. ``layout`` is that of saver,
     if it is to go on with it.
@@ -159,47 +159,22 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     stored = {**kept, "version": 2, "created": time_of(moment), "id": kata_id}
     files = parse_files(manifest["visible_files"])
     email = f"{kata_id}@cyber-dojo.org"
-    row: Row = {"index": 0, "event": "created", "time": time_of(moment)}
-    blobs = (_native_blobs if layout is Layout.NATIVE else _saver_blobs)(stored, row, files)
+    row = layout.row({"index": 0, "event": "created", "time": time_of(moment)}, "created")
     with GitWriter(init_repository(work, kata_id, email)) as writer:
-        subtrees = {b"files": writer.file_tree({path: text.content for path, text in files.items()})}
-        if layout is Layout.NATIVE:
-            config = {name.encode(): writer.blob(value.encode() + b"\n") for name, value in OPTION_DEFAULTS.items()}
-            subtrees[b"config"] = writer.tree(None, config)
-        tree = writer.tree(None, {name: writer.blob(data) for name, data in blobs.items()}, subtrees)
+        blobs, subtrees = layout.first_entries(writer, stored, row, files)
+        subtrees[b"files"] = writer.file_tree({path: text.content for path, text in files.items()})
+        tree = writer.tree(None, blobs, subtrees)
         commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
         writer.store()
         writer.refs.move_main(commit, None)
         writer.refs.set_tags({0: commit})
-    if layout is Layout.NATIVE:
-        # Services take the version of a kata from its working tree (FORMAT: version detection).
-        (work / "manifest.json").write_bytes(blobs[b"manifest.json"])
-    else:
+    if layout.is_shared_with_saver:
         # which saver read, until 2026, and merged into
         check_out(work)
+    else:
+        # Services take the version of a kata from its working tree (FORMAT: version detection).
+        (work / "manifest.json").write_bytes(pretty_bytes(stored))
     _sync_all(work)
-
-
-def _native_blobs(manifest: Row, row: Row, files: Mapping[bytes, Text]) -> dict[bytes, bytes]:
-    row = {**row, "type": "created"}
-    flags = {"files": {path.decode(): text.truncated for path, text in sorted(files.items())}}
-    return {
-        b"manifest.json": pretty_bytes(manifest),
-        b"stdout": b"",
-        b"stderr": b"",
-        b"status": b"0",
-        b"truncations.json": pretty_bytes({**flags, "stdout": False, "stderr": False, "status": False}),
-        b"events_summary.json": pretty_bytes([row]),
-        b"event.json": pretty_bytes(row),
-    }
-
-
-def _saver_blobs(manifest: Row, row: Row, _files: Mapping[bytes, Text]) -> dict[bytes, bytes]:
-    what = [str(manifest[key]) for key in ("exercise", "display_name") if manifest.get(key)]
-    readme = f"https://cyber-dojo.org/kata/edit/{manifest['id']}\n\n{', '.join(what)}".rstrip()
-    texts = {b"manifest.json": manifest, b"options.json": OPTION_DEFAULTS, b"events.json": [row]}
-    blobs = {name: pretty(value, ruby=True).encode() for name, value in texts.items()}
-    return {**blobs, b"README.md": readme.encode("utf-8", "replace")}
 
 
 def _sync(path: Path) -> None:

@@ -20,7 +20,7 @@ from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryE
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.image import DIRECTORY, FILE, Image, Tip, write_image
+from katafs.kata.image import DIRECTORY, FILE, Image, Source, write_image
 from katafs.kata.spool import Spool, SpoolFile
 
 # what is read in the daemon itself: bytes of one object, whose unfolding holds Python's lock, and of all together
@@ -60,8 +60,8 @@ class Download:
     read, one at a time. What the operating system refuses is a `StorageError`.
     """
 
-    def __init__(self, tip: Tip, image: Image, file: SpoolFile) -> None:
-        self.name, self.tip = tip.name, tip.oid
+    def __init__(self, source: Source, image: Image, file: SpoolFile) -> None:
+        self.name, self.tip = source.name, source.oid
         # by path below NAME/, which is b"" itself; a directory before what is in it
         self.members = image.members
         self._files, self._tgz, self._file = image.files, image.tgz, file
@@ -110,7 +110,7 @@ class Download:
             raise error(f"{path!r} in {self.name} is of another kind")
 
 
-def make_download(path: Path, tip: Tip, spool: Spool) -> Download | Callable[[], Download]:
+def make_download(path: Path, source: Source, spool: Spool) -> Download | Callable[[], Download]:
     """The image of a commit of the repository ``path/.git``. 30 ms for 100 events, so call it in a thread.
 
     A large repository is not read here: then the result is a function, which has it read in a process of its own.
@@ -119,25 +119,25 @@ def make_download(path: Path, tip: Tip, spool: Spool) -> Download | Callable[[],
     """
     file = spool.file()
     try:
-        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), tip)
-        return Download(tip, image, file)
+        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), source)
+        return Download(source, image, file)
     except HeavyError:
         file.close()
-        return partial(_make_elsewhere, path, tip, spool)
+        return partial(_make_elsewhere, path, source, spool)
     except BaseException:
         file.close()
         raise
 
 
-def _make_elsewhere(path: Path, tip: Tip, spool: Spool) -> Download:
+def _make_elsewhere(path: Path, source: Source, spool: Spool) -> Download:
     file = spool.file()
     try:
-        return Download(tip, cast(Image, file.run(_LIMITS, _write_elsewhere, path, tip)), file)
+        return Download(source, cast(Image, file.run(_LIMITS, _write_elsewhere, path, source)), file)
     except BaseException:
         file.close()
         raise
 
 
-def _write_elsewhere(file: BufferedRandom, path: Path, tip: Tip) -> Image:
+def _write_elsewhere(file: BufferedRandom, path: Path, source: Source) -> Image:
     # how large the file may be is a limit of this process
-    return write_image(SpoolFile(Spool(limit=sys.maxsize), file), GitRepo(path, largest=LARGEST), tip)
+    return write_image(SpoolFile(Spool(limit=sys.maxsize), file), GitRepo(path, largest=LARGEST), source)

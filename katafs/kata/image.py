@@ -71,7 +71,7 @@ class Image(NamedTuple):
     tgz: Extent
 
 
-class Tip(NamedTuple):
+class Source(NamedTuple):
     """What a download is made of: a commit, what the tags of its events refer to (None: there is none), NAME, and the
     time of every member (seconds since the epoch)."""
 
@@ -81,35 +81,35 @@ class Tip(NamedTuple):
     mtime: int
 
 
-def write_image(file: SpoolFile, repo: GitRepo, tip: Tip) -> Image:
+def write_image(file: SpoolFile, repo: GitRepo, source: Source) -> Image:
     """Write the image of a commit to an empty file.
 
     Raises `DamagedError`, `StorageError`, `TooLargeError`, and `HeavyError` when the budget of ``repo`` is used up.
     """
     with storage_errors():
-        files = _add_repository(file, repo, tip)
-        files |= _add_work_tree(file, repo, repo.commit(tip.oid).tree, tip.mtime)
-        members = _members(files, tip.mtime)
-        return Image(members, files, file.add(_gzip(_tar(tip.name, members, files, file))))
+        files = _add_repository(file, repo, source)
+        files |= _add_work_tree(file, repo, repo.commit(source.oid).tree, source.mtime)
+        members = _members(files, source.mtime)
+        return Image(members, files, file.add(_gzip(_tar(source.name, members, files, file))))
 
 
-def _add_repository(file: SpoolFile, repo: GitRepo, tip: Tip) -> dict[bytes, Extent]:
+def _add_repository(file: SpoolFile, repo: GitRepo, source: Source) -> dict[bytes, Extent]:
     """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file.
 
     The tags are those of commits that the tip reaches: a pack that is taken as it is may have others.
     """
-    found = whole_pack(repo, tip.oid)
+    found = whole_pack(repo, source.oid)
     if found is not None:
         pack, data = found
         file.add([data])
     else:
-        pack = write_pack(repo, tip.oid, file.file)
+        pack = write_pack(repo, source.oid, file.file)
         file.grow(pack.size)
     pack_path = f".git/objects/pack/pack-{pack.name}".encode()
-    refs = {MAIN.encode(): PackedRef(tip.oid)}
-    for index, tag in tip.tags.items():
+    refs = {MAIN.encode(): PackedRef(source.oid)}
+    for index, tag in source.tags.items():
         # a tag of its own, or none
-        oid = tag if tag in pack.commits else repo.commit_of_event(tip.oid, index).oid
+        oid = tag if tag in pack.commits else repo.commit_of_event(source.oid, index).oid
         if oid in pack.commits:
             refs[b"refs/tags/%d" % index] = PackedRef(oid)
     small = {

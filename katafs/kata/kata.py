@@ -15,27 +15,15 @@ from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Rows, time_ns
-from katafs.kata.layouts import (
-    Layout,
-    Root,
-    check_format,
-    check_version,
-    detect,
-    options_key,
-    read_object,
-    read_options,
-    rows_of,
-    set_option_in,
-)
+from katafs.kata.layouts import Layout, check_format, check_version, set_option_in
 from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
-from katafs.kata.recent import rows_in
-from katafs.kata.snapshot import Content, Snapshot, shown_json
-from katafs.kata.tip import Tip, tip_time
+from katafs.kata.root import Root
+from katafs.kata.snapshot import Content, Snapshot, read_snapshot, shown_json
+from katafs.kata.state import State, read_state
 from katafs.kata.walk import Walk, join_first, join_lists
 
-__all__ = ["Kata", "ReadCaches", "Tip"]
+__all__ = ["Kata", "ReadCaches"]
 
 _SECOND = 1_000_000_000
 # commits that were added at once, so that a history is taken for the one that is known
@@ -64,11 +52,10 @@ class Kata:
         self.history = next(caches.histories)
         #: another object whenever something about the kata as a whole is another; None where nobody sees to that
         self.era: object | None = None
-        self._tip: Tip | None = None
+        self._tip: State | None = None
         # the one before
-        self._earlier: Tip | None = None
+        self._earlier: State | None = None
         self._looked = 0
-        self._rows: tuple[Oid, Rows] | None = None
         self._option_times: Walk[dict[str, int]] = Walk(dict, self._look_for_times, join_first)
         self._set_options: Walk[dict[str, list[str]]] = Walk(dict, set_option_in, join_lists)
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
@@ -76,7 +63,7 @@ class Kata:
 
     # -- the tip
 
-    def tip(self) -> Tip:
+    def tip(self) -> State:
         """The tip as it is on disk at this moment (`ReadCaches.moment`): a commit by anybody shows at once.
 
         Raises `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata
@@ -90,10 +77,11 @@ class Kata:
             raise self.repo.missing("branch main")
         if self._tip is None or self._tip.commit.oid != oid:
             self._earlier, self._tip = self._tip, self._read_tip(oid)
+            self._hold()
         self._looked = moment
         return self._tip
 
-    def _read_tip(self, oid: Oid) -> Tip:
+    def _read_tip(self, oid: Oid) -> State:
         known = self._tip.commit.oid if self._tip is not None else None
         if known is not None and all(commit.oid != known for commit in islice(self.repo.history(oid), _FEW_COMMITS)):
             self.repo = GitRepo(self.path, budget=self._caches.budget)
@@ -103,30 +91,17 @@ class Kata:
             raise DamagedError(f"{self.path}: its objects are named by {named[:20]}, which katafs does not read")
         return self.tip_at(oid)
 
-    def tip_at(self, oid: Oid) -> Tip:
+    def tip_at(self, oid: Oid) -> State:
         """The state when a commit of this history was the tip."""
         for known in (self._tip, self._earlier):
             if known is not None and known.commit.oid == oid:
                 return known
-        commit = self.repo.commit(oid)
-        root = Root.read(self.repo, commit.tree)
-        layout = detect(root)
-        earlier = self._tip.rows if self._tip is not None else None
-        rows = self._rows_in(rows_of(self.repo, root, layout), earlier)
-        return Tip(commit, root, layout, rows, tip_time(commit, rows))
-
-    def _rows_in(self, oid: Oid, earlier: Rows | None) -> Rows:
-        """The rows in a blob, which many tips may share."""
-        if self._rows is not None and self._rows[0] == oid:
-            return self._rows[1]
-        rows = Rows(rows_in(self.repo, oid), earlier, self.repo.budget)
-        self._rows = (oid, rows)
-        self._hold()
-        return rows
+        return read_state(self.repo, oid, self._tip)
 
     def _hold(self) -> None:
         """Tell what this takes in memory."""
-        size = self.repo.blob_size(self._rows[0]) if self._rows is not None else 0
+        rows = self._tip.layout.rows_blob(self._tip.root) if self._tip is not None else None
+        size = self.repo.blob_size(rows) if rows is not None else 0
         size += _EACH * sum(map(len, self._set_options.so_far({}).values()))
         size += _EACH * (len(self._untagged[1]) if self._untagged is not None else 0)
         for tip in filter(None, (self._tip, self._earlier)):
@@ -136,7 +111,7 @@ class Kata:
     def let_go(self) -> None:
         """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
         self.history = next(self._caches.histories)
-        self._tip = self._earlier = self._rows = self._untagged = self._manifest = None
+        self._tip = self._earlier = self._untagged = self._manifest = None
         self._option_times.forget()
         self._set_options.forget()
 
@@ -150,12 +125,13 @@ class Kata:
 
     def manifest(self) -> dict[str, Any]:
         """The stored manifest at the tip; empty when there is none that can be read."""
-        oid = self.tip().root.blob(b"manifest.json")
+        tip = self.tip()
+        oid = tip.root.blob(b"manifest.json")
         if oid is None:
             return {}
         if self._manifest is not None and self._manifest[0] == oid:
             return self._manifest[1]
-        manifest = read_object(self.repo, oid)
+        manifest = tip.manifest(self.repo)
         if self.repo.blob_size(oid) <= _LARGE_MANIFEST:
             self._manifest = (oid, manifest)
         return manifest
@@ -199,12 +175,7 @@ class Kata:
         tip = self.tip()
         if not 0 <= index <= tip.last:
             raise NotFoundError(f"kata {self.kata_id} has no event {index}")
-        commit = self._commit_of_event(tip.commit.oid, index)
-        root = Root.read(self.repo, commit.tree)
-        is_outage = tip.rows.is_outage(index)
-        own = None if is_outage else time_ns(tip.rows.stored[index])
-        when = own if own is not None else commit.time * _SECOND
-        snapshot = Snapshot(index, commit, tip.layout, root, when, is_outage)
+        snapshot = read_snapshot(self.repo, tip, index, self._commit_of_event(tip.commit.oid, index))
         self._caches.snapshots.keep(key, snapshot)
         return snapshot
 
@@ -282,15 +253,15 @@ class Kata:
 
     # -- options
 
-    def options(self, at: Tip | Snapshot) -> dict[str, str]:
+    def options(self, at: State | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
         return self._options_at(at.root, at.layout)
 
     def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
-        key = (self.history, options_key(root, layout))
+        key = (self.history, layout.options_oid(root))
         options = self._caches.options.get(key)
         if options is None:
-            options = read_options(self.repo, root, layout)
+            options = layout.options(self.repo, root)
             self._caches.options.keep(key, options)
         return options
 
@@ -309,7 +280,7 @@ class Kata:
     def _look_for_times(self, commit: Commit, times: dict[str, int]) -> None:
         """Options are set by commits of their own, so only the trees of commits that are no event's, and of the first,
         are read."""
-        if commit.parents and commit.subject.split(b" ", 1)[0].isdigit():
+        if commit.parents and commit.event is not None:
             return
         before = self._options_in(commit.parents[0]) if commit.parents else {}
         for name, value in self._options_in(commit.oid).items():

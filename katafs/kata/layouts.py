@@ -1,4 +1,4 @@
-"""The stored layouts of a git kata, and how each is read. `katafs.kata.commit` writes them.
+"""The stored layouts of a git kata, and all that differs between them.
 
 ==========  ===================================================  =========
 layout      recognised by (in the tree of the tip)               written?
@@ -7,20 +7,22 @@ native      ``config/`` and ``events_summary.json``              yes
 saver       ``options.json`` and ``events.json``                 yes
 other       rows that can be read, the May 2021 shape included   no
 ==========  ===================================================  =========
+
+To add one, write a class here and put its instance into `LAYOUTS`. Nobody else asks which one it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from katafs.errors import NoEventsError, ReadOnlyError
-from katafs.git import Commit, GitRepo, Oid, TreeEntry, read_config
-from katafs.git.budget import JSON_BYTE
-from katafs.kata.events import StoredRows, parse_rows
-from katafs.text import decode, parse_stored
+from katafs.errors import ReadOnlyError, TooLargeError
+from katafs.git import Commit, GitRepo, Oid, read_config
+from katafs.git.store.making import ObjectMaker
+from katafs.kata.act import Act, Text
+from katafs.kata.events import MOST_ROWS, Row, Rows
+from katafs.kata.root import Root, read_object
+from katafs.text import decode, pretty, pretty_bytes
 
 # The six options in the order that saver stores them, with what holds until one is set.
 OPTION_DEFAULTS = {
@@ -33,9 +35,209 @@ OPTION_DEFAULTS = {
 }
 OPTION_VALUES = {name: ("dark", "light") if name == "theme" else ("on", "off") for name in OPTION_DEFAULTS}
 
-
 #: The newest version that a manifest can have and still be understood: a layout that means something else gets another.
 NEWEST_VERSION = 2
+
+#: contents by name; and what is put into the root of a tree, blobs and trees by name
+Blobs = dict[bytes, bytes]
+Entries = tuple[dict[bytes, Oid], dict[bytes, Oid | None]]
+
+
+class Layout:
+    """How a git kata is stored. This one is that of katas which are only read."""
+
+    name = "other"
+    is_writable = False
+    #: the file that holds all rows
+    rows_name = b"events.json"
+    #: the file that holds the newest row alone, if there is one
+    newest_row_name: bytes | None = None
+    #: names under which a reader sees what is stored under the same name, as long as every parser takes it
+    shown_as_stored: frozenset[bytes] = frozenset()
+    #: whether ``truncations.json`` has a flag for each file
+    has_file_flags = False
+    #: whether saver writes it, too: its work tree is that of the first commit, and what saver cannot do is told
+    is_shared_with_saver = False
+
+    # -- reading
+
+    def fits(self, root: Root) -> bool:
+        """Whether the tree of a tip is one of this layout."""
+        return True
+
+    def rows_blob(self, root: Root) -> Oid | None:
+        """The blob with all rows up to this tree."""
+        return root.blob(b"events.json") or root.blob(b"events_summary.json")
+
+    def options_oid(self, root: Root) -> Oid | None:
+        """The id of an object that is another one whenever an option is."""
+        return root.blob(b"options.json")
+
+    def _stored_options(self, repo: GitRepo, root: Root) -> Mapping[str, Any]:
+        return read_object(repo, root.blob(b"options.json"))
+
+    def options(self, repo: GitRepo, root: Root) -> dict[str, str]:
+        """The six options, in saver's order; what is not stored, or not text, has its default."""
+        stored = self._stored_options(repo, root)
+        return {
+            name: value if isinstance(value := stored.get(name), str) else default
+            for name, default in OPTION_DEFAULTS.items()
+        }
+
+    # -- writing
+
+    def row(self, row: Row, kind: str) -> Row:
+        """A new row, with the ``type`` of its event if that is stored."""
+        return row
+
+    def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
+        """What an event writes beside ``files/``, by name: ``added`` follow the ``rows``, which are stored as ``text``.
+
+        ``flags`` say of each file whether it was cut short; None: nothing is known. Raises `TooLargeError` for more
+        rows than are read.
+        """
+        raise ReadOnlyError("this layout is only read")
+
+    def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
+        """What setting an option writes."""
+        raise ReadOnlyError("this layout is only read")
+
+    def first_entries(
+        self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
+    ) -> Entries:
+        """What a new kata has beside ``files/``."""
+        raise ReadOnlyError("this layout is only read")
+
+
+class _Native(Layout):
+    """What katafs creates: everything at an event stands in its tree as it is shown."""
+
+    name = "native"
+    is_writable = True
+    rows_name = b"events_summary.json"
+    newest_row_name = b"event.json"
+    shown_as_stored = frozenset((b"events_summary.json", b"truncations.json"))
+    has_file_flags = True
+
+    def fits(self, root: Root) -> bool:
+        return root.subtree(b"config") is not None and root.blob(self.rows_name) is not None
+
+    def rows_blob(self, root: Root) -> Oid | None:
+        return root.blob(self.rows_name)
+
+    def options_oid(self, root: Root) -> Oid | None:
+        return root.subtree(b"config")
+
+    def _stored_options(self, repo: GitRepo, root: Root) -> Mapping[str, Any]:
+        config = root.subtree(b"config")
+        return {
+            decode(entry.name): decode(repo.blob(entry.oid)).strip()
+            for entry in (repo.tree(config) if config is not None else [])
+            if not entry.is_tree and not entry.is_submodule
+        }
+
+    def row(self, row: Row, kind: str) -> Row:
+        return {**row, "type": kind}
+
+    def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
+        said = {name: flags[name] for name in sorted(flags, key=str.encode) if flags[name] is not None}
+        return {
+            **_outputs(act),
+            b"truncations.json": pretty_bytes({"files": said, **_cut(act), "status": False}),
+            self.rows_name: _with_rows(rows, text, added, ruby=False) + b"\n",
+            b"event.json": pretty_bytes(added[-1]),
+        }
+
+    def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
+        blob = git.blob(value.encode() + b"\n")
+        return {}, {b"config": git.tree(root.subtree(b"config"), {name.encode(): blob})}
+
+    def first_entries(
+        self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
+    ) -> Entries:
+        flags = {path.decode(): text.truncated for path, text in sorted(files.items())}
+        blobs = {
+            b"manifest.json": pretty_bytes(manifest),
+            b"stdout": b"",
+            b"stderr": b"",
+            b"status": b"0",
+            b"truncations.json": pretty_bytes({"files": flags, "stdout": False, "stderr": False, "status": False}),
+            self.rows_name: pretty_bytes([row]),
+            b"event.json": pretty_bytes(row),
+        }
+        config = {name.encode(): value.encode() + b"\n" for name, value in OPTION_DEFAULTS.items()}
+        return _stored(git, blobs), {b"config": git.tree(None, _stored(git, config))}
+
+
+class _Saver(Layout):
+    """What the saver service has written since 2021, and goes on with."""
+
+    name = "saver"
+    is_writable = True
+    shown_as_stored = frozenset((b"README.md", b"events.json", b"options.json"))
+    is_shared_with_saver = True
+
+    def fits(self, root: Root) -> bool:
+        return root.blob(b"options.json") is not None and root.blob(self.rows_name) is not None
+
+    def rows_blob(self, root: Root) -> Oid | None:
+        return root.blob(self.rows_name)
+
+    def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
+        return {
+            **_outputs(act),
+            b"truncations.json": pretty(_cut(act), ruby=True).encode(),
+            self.rows_name: _with_rows(rows, text, added, ruby=True),
+        }
+
+    def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
+        options = {**self._stored_options(repo, root), name: value}
+        return {b"options.json": git.blob(pretty(options, ruby=True).encode())}, {}
+
+    def first_entries(
+        self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
+    ) -> Entries:
+        what = [str(manifest[key]) for key in ("exercise", "display_name") if manifest.get(key)]
+        readme = f"https://cyber-dojo.org/kata/edit/{manifest['id']}\n\n{', '.join(what)}".rstrip()
+        texts = {b"manifest.json": manifest, b"options.json": OPTION_DEFAULTS, self.rows_name: [row]}
+        blobs = {name: pretty(value, ruby=True).encode() for name, value in texts.items()}
+        return _stored(git, {**blobs, b"README.md": readme.encode("utf-8", "replace")}), {}
+
+
+NATIVE, SAVER, OTHER = _Native(), _Saver(), Layout()
+#: by name, in the order in which they are tried
+LAYOUTS = {layout.name: layout for layout in (NATIVE, SAVER, OTHER)}
+
+
+def detect(root: Root) -> Layout:
+    """The layout of a tip tree."""
+    return next(layout for layout in LAYOUTS.values() if layout.fits(root))
+
+
+def _stored(git: ObjectMaker, blobs: Mapping[bytes, bytes]) -> dict[bytes, Oid]:
+    return {name: git.blob(data) for name, data in blobs.items()}
+
+
+def _outputs(act: Act) -> Blobs:
+    return {b"stdout": act.stdout.content, b"stderr": act.stderr.content, b"status": act.status.encode()}
+
+
+def _cut(act: Act) -> dict[str, Any]:
+    return {"stdout": act.stdout.truncated, "stderr": act.stderr.truncated}
+
+
+def _with_rows(rows: Rows, text: bytes, added: Sequence[Row], *, ruby: bool) -> bytes:
+    """The text of rows with others at the end. Those that are there keep their very bytes, whoever wrote them, unless
+    some parser would not take them. Raises `TooLargeError` for more than are read."""
+    text = text.rstrip()
+    if rows.is_portable and text.startswith(b"[\n") and text.endswith(b"\n]"):
+        more = [b",\n  " + pretty(row, ruby=ruby, indent="  ").encode() for row in added]
+        text = text[:-2] + b"".join(more) + b"\n]"
+    else:
+        text = pretty([*rows.stored, *added], ruby=ruby).encode()
+    if len(text) > MOST_ROWS:
+        raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB, and could not be read")
+    return text
 
 
 def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
@@ -53,120 +255,6 @@ def check_format(repo: GitRepo) -> None:
     found = read_config(repo.git_dir)
     if not found.may_be_written:
         raise ReadOnlyError(f"{repo.path}: {found.why_not}: it is only read")
-
-
-class Layout(Enum):
-    """How a git kata is stored."""
-
-    NATIVE = "native"
-    SAVER = "saver"
-    OTHER = "other"
-
-    @property
-    def is_writable(self) -> bool:
-        return self is not Layout.OTHER
-
-    @property
-    def rows_name(self) -> bytes:
-        """The file that holds all rows."""
-        return b"events_summary.json" if self is Layout.NATIVE else b"events.json"
-
-
-@dataclass(frozen=True)
-class Root:
-    """The entries of a commit's root tree by name."""
-
-    tree: Oid
-    entries: Mapping[bytes, TreeEntry]
-
-    @classmethod
-    def read(cls, repo: GitRepo, tree: Oid) -> Root:
-        return cls(tree, {entry.name: entry for entry in repo.tree(tree)})
-
-    def blob(self, name: bytes) -> Oid | None:
-        """The blob of that name; None if there is none."""
-        entry = self.entries.get(name)
-        return entry.oid if entry is not None and not entry.is_tree and not entry.is_submodule else None
-
-    def subtree(self, name: bytes) -> Oid | None:
-        """The tree of that name; None if there is none."""
-        entry = self.entries.get(name)
-        return entry.oid if entry is not None and entry.is_tree else None
-
-
-def detect(root: Root) -> Layout:
-    """The layout of a tip tree."""
-    if root.subtree(b"config") is not None and root.blob(b"events_summary.json") is not None:
-        return Layout.NATIVE
-    if root.blob(b"options.json") is not None and root.blob(b"events.json") is not None:
-        return Layout.SAVER
-    return Layout.OTHER
-
-
-def rows_blob(root: Root, layout: Layout) -> Oid | None:
-    """The blob with all rows up to this tree."""
-    if layout is Layout.OTHER:
-        return root.blob(b"events.json") or root.blob(b"events_summary.json")
-    return root.blob(layout.rows_name)
-
-
-def read_rows(repo: GitRepo, root: Root, layout: Layout) -> StoredRows:
-    """The stored rows. Raises `DamagedError` when there are none that can be read."""
-    return parse_rows(repo.blob(rows_of(repo, root, layout)))
-
-
-def rows_of(repo: GitRepo, root: Root, layout: Layout) -> Oid:
-    """The blob of the rows. Raises `NoEventsError` when there is none."""
-    oid = rows_blob(root, layout)
-    if oid is None:
-        raise NoEventsError(f"{repo.git_dir}: the tip has no events")
-    return oid
-
-
-def options_key(root: Root, layout: Layout) -> Oid | None:
-    """An object id that changes whenever an option does."""
-    return root.subtree(b"config") if layout is Layout.NATIVE else root.blob(b"options.json")
-
-
-def read_options(repo: GitRepo, root: Root, layout: Layout) -> dict[str, str]:
-    """The six options, in saver's order; what is not stored, or not text, has its default."""
-    stored: dict[str, Any] = {}
-    if layout is Layout.NATIVE:
-        config = root.subtree(b"config")
-        for entry in repo.tree(config) if config is not None else []:
-            if not entry.is_tree and not entry.is_submodule:
-                stored[entry.name.decode("utf-8", "replace")] = repo.blob(entry.oid).decode("utf-8", "replace").strip()
-    else:
-        stored = read_object(repo, root.blob(b"options.json"))
-    return {
-        name: value if isinstance(value := stored.get(name), str) else default
-        for name, default in OPTION_DEFAULTS.items()
-    }
-
-
-def read_truncations(repo: GitRepo, root: Root) -> dict[str, Any]:
-    """``truncations.json`` in native shape; flags that are not stored are false."""
-    stored = read_object(repo, root.blob(b"truncations.json"))
-    files = stored.get("files")
-    shown: dict[str, Any] = {
-        "files": {name: flag is True for name, flag in files.items()} if isinstance(files, dict) else {}
-    }
-    for name in ("stdout", "stderr", "status"):
-        shown[name] = stored.get(name) is True
-    return shown
-
-
-def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
-    """The JSON object in a blob; empty where there is no blob, or something else in it."""
-    if oid is None:
-        return {}
-    try:
-        data = repo.blob(oid)
-        repo.budget.spend(len(data) * JSON_BYTE)
-        value: Any = parse_stored(decode(data))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def set_option_in(commit: Commit, values: dict[str, list[str]]) -> None:

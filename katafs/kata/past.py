@@ -10,10 +10,9 @@ from typing import Any
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.kata.diff import line_counts
-from katafs.kata.events import Rows, time_ns
 from katafs.kata.history import Step, history
-from katafs.kata.layouts import Root, detect, read_object, read_rows
-from katafs.kata.snapshot import BlobId, Snapshot
+from katafs.kata.snapshot import BlobId, Snapshot, read_snapshot
+from katafs.kata.state import read_state
 from katafs.text import decode
 
 
@@ -32,17 +31,15 @@ class Past:
     def __init__(self, path: Path, kata_id: str, tip: Oid) -> None:
         self.kata_id = kata_id
         self.repo = GitRepo(path)
-        self._tip = tip
-        self._root = Root.read(self.repo, self.repo.commit(tip).tree)
-        self._layout = detect(self._root)
-        self.rows = Rows(read_rows(self.repo, self._root, self._layout))
+        self._state = read_state(self.repo, tip)
+        self.rows = self._state.rows
         self._snapshots: dict[int, Snapshot] = {}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The stored manifest; empty when there is none that can be read."""
         try:
-            return read_object(self.repo, self._root.blob(b"manifest.json"))
+            return self._state.manifest(self.repo)
         except DamagedError:
             return {}
 
@@ -57,11 +54,8 @@ class Past:
         if snapshot is None:
             if not 0 <= index <= self.rows.last:
                 raise NotFoundError(f"kata {self.kata_id} has no event {index}")
-            commit = self.repo.commit_of_event(self._tip, index)
-            root = Root.read(self.repo, commit.tree)
-            own = time_ns(self.rows.stored[index])
-            when = own if own is not None else commit.time * 1_000_000_000
-            snapshot = Snapshot(index, commit, self._layout, root, when, self.rows.is_outage(index))
+            commit = self.repo.commit_of_event(self._state.commit.oid, index)
+            snapshot = read_snapshot(self.repo, self._state, index, commit)
             self._snapshots[index] = snapshot
         return snapshot
 

@@ -12,7 +12,7 @@ from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.new_pack import remove_left_behind
 from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
-from katafs.kata.writing import Head
+from katafs.kata.state import read_state
 from katafs.owner import acting_as_owner
 
 _SHORT_PATIENCE_SECONDS = 2.0
@@ -49,7 +49,7 @@ def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:
         tip = repo.main()
         if tip is None or all(known.oid != commit for known in repo.history(tip)):
             return None
-        last = Head.read(repo, commit).last
+        last = read_state(repo, commit).last
         for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
             git.refs.locks.unlock_dead(f"refs/tags/{index}", event)
         read_head(git)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
-from katafs.kata.events import Rows
-from katafs.kata.layouts import Layout, Root, read_truncations
+from katafs.kata.events import Rows, time_ns
+from katafs.kata.layouts import Layout
 from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
+from katafs.kata.root import Root, read_truncations
+from katafs.kata.state import State
 from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 
 
@@ -23,6 +25,8 @@ class BlobId:
 
 # The content of a file: bytes made here, or a blob
 Content = bytes | BlobId
+
+_SECOND = 1_000_000_000
 
 OUTPUTS = {b"stdout": b"", b"stderr": b"", b"status": b"0"}
 
@@ -73,10 +77,7 @@ class Snapshot:
 
     def truncations(self, repo: GitRepo) -> Content:
         """``truncations.json`` in native shape."""
-        oid = self.root.blob(b"truncations.json")
-        if oid is not None and self.layout is Layout.NATIVE and not self.is_outage:
-            return BlobId(oid)
-        return pretty_bytes(self.truncation_flags(repo))
+        return self._as_stored(b"truncations.json") or pretty_bytes(self.truncation_flags(repo))
 
     def truncation_flags(self, repo: GitRepo) -> Mapping[str, Any]:
         """The flags of `truncations`; of an outage all are false."""
@@ -86,15 +87,25 @@ class Snapshot:
 
     def stored_summary(self) -> BlobId | None:
         """``events_summary.json`` where the layout stores it for this very event."""
-        if self.layout is not Layout.NATIVE or self.is_outage:
-            return None
-        oid = self.root.blob(b"events_summary.json")
+        return self._as_stored(b"events_summary.json")
+
+    def _as_stored(self, name: bytes) -> BlobId | None:
+        """What is stored under a name, where that is what is shown: an outage shares the commit of a later event."""
+        oid = self.root.blob(name) if name in self.layout.shown_as_stored and not self.is_outage else None
         return BlobId(oid) if oid is not None else None
 
     def stored_events(self) -> BlobId | None:
         """``events.json`` with the bytes that saver wrote."""
         oid = self.root.blob(b"events.json")
         return BlobId(oid) if oid is not None else None
+
+
+def read_snapshot(repo: GitRepo, state: State, index: int, commit: Commit) -> Snapshot:
+    """The snapshot of an event of a kata, which has that commit. Raises `DamagedError`."""
+    is_outage = state.rows.is_outage(index)
+    own = None if is_outage else time_ns(state.rows.stored[index])
+    when = own if own is not None else commit.time * _SECOND
+    return Snapshot(index, commit, state.layout, Root.read(repo, commit.tree), when, is_outage)
 
 
 def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listing) -> bytes:

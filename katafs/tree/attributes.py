@@ -41,7 +41,7 @@ def kata_attributes(kata: Kata) -> dict[str, str]:
         "id": kata.kata_id,
         "events": tip.last + 1,
         "version": _version(kata),
-        "layout": "plain" if kata.is_stored_plain else tip.layout.value,
+        "layout": "plain" if kata.is_stored_plain else tip.layout.name,
         "commit": tip.commit.oid.hex(),
         **{key: manifest[key] for key in ("display_name", "exercise") if isinstance(manifest.get(key), str)},
     }

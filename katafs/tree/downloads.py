@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from katafs.errors import NotFoundError, StaleError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.kata.download import Download, download_name, make_download
-from katafs.kata.image import Tip
+from katafs.kata.image import Source
 from katafs.kata.kata import Kata
 from katafs.kata.spool import Spool
 from katafs.tree.context import Context
@@ -33,7 +33,7 @@ def name_of(kata: Kata) -> str:
 def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) -> Download | Later:
     repo = GitRepo(path)
     tags = {index: repo.tag(index) for index in range(last + 1)}
-    made = make_download(path, Tip(tip, tags, name, mtime), spool)
+    made = make_download(path, Source(tip, tags, name, mtime), spool)
     return made if isinstance(made, Download) else Later(made)
 
 

@@ -15,13 +15,13 @@ from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, No
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import Layout
 from katafs.kata.legacy.pending import pending_names
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
 from katafs.kata.legacy.plain_store import Conversion
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
+from katafs.kata.state import State
 from katafs.tree import downloads, events, pages, slots
 from katafs.tree.attributes import kata_attributes
 from katafs.tree.context import Context
@@ -173,7 +173,7 @@ class KataDir(Directory):
             return plain_entry(self._ctx, self._kata_id, b"", name)
         tip = kata.tip()
         if name not in _BY_NAME:
-            node, _ = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip.layout))
+            node, _ = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip))
             # not to be told of what it names next: see `katafs.tree.tree.Tree.stale_after`
             return Entry(node, NEVER)
         which = _BY_NAME[name]
@@ -199,10 +199,10 @@ def _last_change(path: Path) -> float:
 
 def _names(kata: Kata) -> list[bytes]:
     names = [*_BY_NAME, *slots.EVENT_FILES, b"events.json"]
-    if kata.tip().layout is not Layout.SAVER:
-        names = [name for name in names if name not in (b"README.md", b"options.json")]
-    elif kata.tip().root.blob(b"README.md") is None:
-        names.remove(b"README.md")
+    tip = kata.tip()
+    for name in (b"README.md", b"options.json"):
+        if name not in tip.layout.shown_as_stored or tip.root.blob(name) is None:
+            names.remove(name)
     if not kata.is_writable():
         names = [name for name in names if name not in (b"control", b"ran_tests")]
     if _shows_git(kata):
@@ -219,9 +219,9 @@ def _shows_git(kata: Kata) -> bool:
         return True
 
 
-def _slot(name: bytes, layout: Layout) -> int:
+def _slot(name: bytes, tip: State) -> int:
     """Which slot of the newest event is shown under a name. ``events.json`` has saver's bytes where they are stored."""
-    if name == b"events.json" and layout is Layout.SAVER:
+    if name == b"events.json" and name in tip.layout.shown_as_stored:
         return slots.STORED_EVENTS
     return slots.NAMED_SLOTS[b"events_summary.json" if name == b"events.json" else name]
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from katafs.caching import Kept, Newest
 from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
-from katafs.kata.kata import Kata, Tip
+from katafs.kata.kata import Kata
 from katafs.kata.listing import Listing
+from katafs.kata.state import State
 from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG
@@ -133,7 +134,7 @@ class Tree:
         assert key.kind == DOWNLOAD
         return Member(ctx, kata, key)
 
-    def tip(self, kata_id: str) -> Tip:
+    def tip(self, kata_id: str) -> State:
         """The tip of a kata as it is now."""
         return self.ctx.store.kata(kata_id).tip()
 
@@ -147,7 +148,7 @@ class Tree:
             # It was made of plain files that were not all there: with its generation the kernel forgets all below it.
             return Stale(list(_changing(kata_id, is_event=True)), [])
 
-    def stale_after(self, kata_id: str, before: Tip, after: Tip) -> Stale:
+    def stale_after(self, kata_id: str, before: State, after: State) -> Stale:
         """What changed in the mount when a kata's tip moved.
 
         The files that are written to are not in it, nor names beside them. The kernel asks for their attributes each
@@ -167,7 +168,7 @@ class Tree:
                 entries += entries_below
         return Stale(list(dict.fromkeys(inodes)), list(dict.fromkeys(entries)))
 
-    def _tip_files(self, kata: Kata, tip: Tip) -> tuple[list[int], list[tuple[int, bytes]]]:
+    def _tip_files(self, kata: Kata, tip: State) -> tuple[list[int], list[tuple[int, bytes]]]:
         """The directories of the newest files, and the names in them: of a tip once, though it is first after a commit
         and then before the next."""
         tree = kata.snapshot(tip.last).files_tree

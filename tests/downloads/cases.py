@@ -12,7 +12,7 @@ from typing import Any
 
 from katafs.git import GitRepo
 from katafs.kata.download import Download, make_download
-from katafs.kata.image import FILE, Member, Tip
+from katafs.kata.image import FILE, Member, Source
 from katafs.kata.spool import Spool
 from tests.katas import git, tags_of
 
@@ -62,7 +62,7 @@ def make(path: Path, spool: Path | None = None, **changed: Any) -> Download:
     tip = repo.main()
     assert tip is not None
     values: dict[str, Any] = {"oid": tip, "tags": tags_of(repo.path), "name": NAME, "mtime": MTIME, **changed}
-    made = make_download(path, Tip(**values), Spool(spool))
+    made = make_download(path, Source(**values), Spool(spool))
     return made if isinstance(made, Download) else made()
 
 

@@ -17,7 +17,7 @@ from katafs.errors import DamagedError, StorageError
 from katafs.git.format import index
 from katafs.git.store import pack_writer
 from katafs.kata.download import make_download
-from katafs.kata.image import Tip
+from katafs.kata.image import Source
 from katafs.kata.spool import Spool
 from tests.downloads.cases import MTIME, NAME, Tree, make, put, put_commit, unpack_tgz, unpacked
 from tests.katas import git
@@ -122,7 +122,7 @@ class TestFailures:
 
     def test_no_repository(self, tmp_path: Path) -> None:
         with pytest.raises(DamagedError):
-            make_download(tmp_path, Tip(bytes(20), {}, NAME, MTIME), Spool())
+            make_download(tmp_path, Source(bytes(20), {}, NAME, MTIME), Spool())
 
     @pytest.mark.parametrize("limit", [10, 5_000, 60_000, 130_000])
     def test_a_full_disk(self, limit: int, repo: Path, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from itertools import pairwise
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
 from katafs.kata.events import parse_rows
-from katafs.kata.fsck.exam import Examination, Step, Tip
+from katafs.kata.fsck.exam import Examination, Step
 from katafs.kata.fsck.findings import Problem, events, printable
-from katafs.kata.layouts import Layout, Root, rows_blob
 from katafs.kata.listing import Listing
+from katafs.kata.root import Root
+from katafs.kata.state import State
 
 _BACKUP = "take what is missing from a backup"
 _ALONE = (
@@ -33,20 +34,20 @@ def rows(exam: Examination) -> Iterator[Problem]:
     tip = exam.tip
     if tip is None:
         return
-    wrong = [at for at, row in enumerate(tip.rows) if type(row.get("index")) is not int or row["index"] != at]
+    wrong = [at for at, row in enumerate(tip.rows.stored) if type(row.get("index")) is not int or row["index"] != at]
     if wrong:
         at = wrong[0]
-        message = f"row {at} of its events says index {printable(repr(tip.rows[at].get('index')), 40)}"
+        message = f"row {at} of its events says index {printable(repr(tip.rows.stored[at].get('index')), 40)}"
         if len(wrong) > 1:
             message += f", and {len(wrong) - 1} more are not at their places"
         yield Problem("row-misplaced", message, advice="katafs counts the rows; correct the index by a commit on main")
-    if tip.layout is Layout.NATIVE:
-        blob = tip.root.blob(b"event.json")
+    if tip.layout.newest_row_name is not None:
+        blob = tip.root.blob(tip.layout.newest_row_name)
         try:
             newest = json.loads(exam.repo.blob(blob)) if blob is not None else None
         except (KataError, ValueError, RecursionError):
             newest = None
-        if newest != tip.rows[-1]:
+        if newest != tip.rows.stored[-1]:
             message = f"event.json is not the row of the last event, {tip.last}"
             yield Problem("event-json-wrong", message, advice="katafs shows the row; the next event corrects it")
 
@@ -89,7 +90,7 @@ def _number(step: Step) -> int:
 
 def own_rows(exam: Examination) -> Iterator[Problem]:
     """The rows at the commit of event n are those up to n, and the same as at the tip."""
-    if exam.is_quick or exam.tip is None or exam.tip.layout is Layout.OTHER:
+    if exam.is_quick or exam.tip is None or not exam.tip.layout.is_writable:
         return
     wrong = set()
     ends = _row_ends(exam.tip)
@@ -107,7 +108,7 @@ def own_rows(exam: Examination) -> Iterator[Problem]:
         yield Problem("rows-differ", message, advice="katafs shows the rows of the tip; look at git log -p main")
 
 
-def _row_ends(tip: Tip) -> list[int]:
+def _row_ends(tip: State) -> list[int]:
     """Where each row ends in the bytes of the tip's rows; none when they are no array in UTF-8."""
     decoder = json.JSONDecoder()
     ends: list[int] = []
@@ -115,7 +116,7 @@ def _row_ends(tip: Tip) -> list[int]:
         text = tip.text.decode()
         at = text.index("[") + 1
         size = 0
-        for _ in tip.rows:
+        for _ in tip.rows.stored:
             start = at
             while text[at] in " \t\r\n,":
                 at += 1
@@ -127,8 +128,8 @@ def _row_ends(tip: Tip) -> list[int]:
     return ends
 
 
-def _agrees(repo: GitRepo, tree: Oid, tip: Tip, index: int, ends: list[int]) -> bool:
-    blob = rows_blob(Root.read(repo, tree), tip.layout)
+def _agrees(repo: GitRepo, tree: Oid, tip: State, index: int, ends: list[int]) -> bool:
+    blob = tip.layout.rows_blob(Root.read(repo, tree))
     if blob is None:
         return False
     text = repo.blob(blob)
@@ -136,12 +137,12 @@ def _agrees(repo: GitRepo, tree: Oid, tip: Tip, index: int, ends: list[int]) -> 
     stem = text.rstrip().removesuffix(b"]").rstrip()
     if ends and len(stem) == ends[index] and tip.text.startswith(stem):
         return True
-    return parse_rows(text) == tip.rows[: index + 1]
+    return parse_rows(text) == tip.rows.stored[: index + 1]
 
 
 def historic(exam: Examination) -> Iterator[Problem]:
     """What some versions of saver lost or cannot do (FORMAT hazards 1, 8, 9): told, as there is no mending it."""
-    if exam.is_quick or exam.tip is None or exam.tip.layout is not Layout.SAVER:
+    if exam.is_quick or exam.tip is None or not exam.tip.layout.is_shared_with_saver:
         return
     ignoring, empty = set(), set()
     for step in exam.chain.steps:
@@ -169,7 +170,7 @@ def _not_text(exam: Examination) -> Iterator[Problem]:
         return
     odd = []
     try:
-        listing = Listing(exam.repo, exam.tip.root.subtree(b"files"))
+        listing = Listing(exam.repo, exam.tip.files_tree)
         for position in listing.files():
             try:
                 exam.repo.blob(listing.entries[position].oid).decode()

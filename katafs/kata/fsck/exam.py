@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from katafs.errors import DamagedError, KataError, why
+from katafs.errors import KataError, why
 from katafs.git import GitRepo, Oid, Reference, references
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.verify import is_there
-from katafs.kata.events import Row, event_type, parse_rows
 from katafs.kata.fsck.findings import printable
 from katafs.kata.fsck.keeping import keep
 from katafs.kata.fsck.scan import Scan, scan
-from katafs.kata.layouts import Layout, Root, detect, rows_blob
+from katafs.kata.state import State, read_state
 
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"
@@ -47,24 +46,6 @@ class Chain:
     @cached_property
     def commits(self) -> frozenset[Oid]:
         return frozenset(step.oid for step in self.steps)
-
-
-@dataclass(frozen=True)
-class Tip:
-    """What the tip of ``main`` says."""
-
-    root: Root
-    layout: Layout
-    text: bytes
-    rows: list[Row]
-
-    @property
-    def last(self) -> int:
-        return len(self.rows) - 1
-
-    def is_outage(self, index: int) -> bool:
-        """Whether an index was only skipped, by a row that is at its place."""
-        return self.rows[index].get("index") == index and event_type(self.rows[index], index) == "outage"
 
 
 class Examination:
@@ -108,18 +89,18 @@ class Examination:
         return walk(self.repo, self.main) if self.main is not None else Chain([])
 
     @cached_property
-    def tip_or_why(self) -> Tip | str:
+    def tip_or_why(self) -> State | str:
         """What the tip says, or why it says nothing that can be understood."""
         if self.main is None:
             return "there is no branch main"
         try:
-            return read_tip(self.repo, self.main)
+            return read_state(self.repo, self.main, with_text=True)
         except KataError as error:
             return reason(error)
 
     @property
-    def tip(self) -> Tip | None:
-        return self.tip_or_why if isinstance(self.tip_or_why, Tip) else None
+    def tip(self) -> State | None:
+        return self.tip_or_why if isinstance(self.tip_or_why, State) else None
 
     @cached_property
     def expected(self) -> dict[int, Oid]:
@@ -130,7 +111,9 @@ class Examination:
                 found.setdefault(step.number, step.oid)
         later: Oid | None = None
         for index in reversed(range(self.tip.last + 1)) if self.tip is not None else ():
-            if self.tip is not None and self.tip.is_outage(index):
+            row = self.tip.rows.stored[index] if self.tip is not None else {}
+            # only skipped, if the row is at its place
+            if self.tip is not None and row.get("index") == index and self.tip.rows.is_outage(index):
                 found.pop(index, None)
                 if later is not None:
                     found[index] = later
@@ -204,21 +187,10 @@ def whole(repo: GitRepo, oid: Oid) -> Chain | None:
     """The history of a commit that has all its commits, and events that can be read; else None."""
     chain = walk(repo, oid)
     try:
-        read_tip(repo, oid)
+        read_state(repo, oid)
     except KataError:
         return None
     return None if chain.problem else chain
-
-
-def read_tip(repo: GitRepo, oid: Oid) -> Tip:
-    """What a commit says of its kata. Raises `DamagedError`."""
-    root = Root.read(repo, repo.commit(oid).tree)
-    layout = detect(root)
-    blob = rows_blob(root, layout)
-    if blob is None:
-        raise DamagedError("it has no events.json or events_summary.json")
-    text = repo.blob(blob)
-    return Tip(root, layout, text, parse_rows(text))
 
 
 def is_index(text: str) -> bool:

@@ -12,7 +12,7 @@ from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
-from katafs.kata.layouts import check_version, read_object
+from katafs.kata.layouts import check_version
 from katafs.kata.legacy.migrate import needs_migration
 
 
@@ -51,8 +51,7 @@ def check(exam: Examination) -> Iterator[Problem]:
 def later_version(exam: Examination) -> str | None:
     """A sentence about a kata that a newer katafs has made; None for others. What is wrong in it nobody here knows."""
     try:
-        blob = exam.tip.root.blob(b"manifest.json") if exam.tip is not None else None
-        check_version(read_object(exam.repo, blob), exam.kata_id)
+        check_version(exam.tip.manifest(exam.repo) if exam.tip is not None else {}, exam.kata_id)
     except ReadOnlyError as error:
         return str(error)
     except DamagedError:

@@ -19,10 +19,10 @@ from typing import Any
 from katafs.errors import TooLargeError
 from katafs.git import Oid
 from katafs.git.store.making import ObjectMaker
+from katafs.kata.act import Act
 from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
-from katafs.kata.message import Act
 from katafs.text import pretty_bytes
 
 ABSENT = "Plain-absent:"

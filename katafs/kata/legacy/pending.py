@@ -26,7 +26,6 @@ from katafs.kata.commit import Announce, Committed, record
 from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.layouts import rows_of
 from katafs.kata.legacy.plain_act import plain_act
 from katafs.kata.legacy.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent, parse_event
@@ -220,8 +219,9 @@ class Pending:
         if not is_portable(row):
             raise InvalidError("a row is nested too deeply, or has what not every parser of JSON takes")
         tip = self._kata.tip()
-        rows = self._kata.repo.blob_size(rows_of(self._kata.repo, tip.root, tip.layout))
-        if rows + len(pretty(row, indent="  ")) + _OWN_KEYS > MOST_ROWS:
+        rows = tip.layout.rows_blob(tip.root)
+        size = self._kata.repo.blob_size(rows) if rows is not None else 0
+        if size + len(pretty(row, indent="  ")) + _OWN_KEYS > MOST_ROWS:
             raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB")
 
     def _commit(self, event: PlainEvent, row: Row, announce: Announce | None = None) -> Committed:

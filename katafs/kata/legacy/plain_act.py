@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from katafs.errors import InvalidError
+from katafs.kata.act import Act, Text
 from katafs.kata.events import Row, event_type
 from katafs.kata.kinds import Kind
 from katafs.kata.legacy.converting import ABSENT
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent, PlainText
-from katafs.kata.message import Act, Text
 
 
 @dataclass(frozen=True)

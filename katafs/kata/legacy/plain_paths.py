@@ -12,10 +12,10 @@ from typing import Any
 
 from katafs.git import GitRepo
 from katafs.kata.events import Row, Rows
-from katafs.kata.layouts import read_object
 from katafs.kata.legacy.converting import absent_parts
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES
 from katafs.kata.listing import Listing
+from katafs.kata.root import read_object
 from katafs.kata.snapshot import BlobId, Snapshot
 from katafs.text import compact, decode
 

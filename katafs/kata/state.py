@@ -1,0 +1,77 @@
+"""A kata at one commit: the same `State` for those who read it, write on top of it, show its past, and check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from katafs.errors import NoEventsError
+from katafs.git import Commit, GitRepo, Oid
+from katafs.kata.events import Rows, time_ns
+from katafs.kata.layouts import Layout, detect
+from katafs.kata.recent import rows_in
+from katafs.kata.root import Root, read_object
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class State:
+    """A kata whose newest commit is ``commit``. It never changes, and holds what is needed of it again and again; what
+    is needed once, it reads when it is asked."""
+
+    commit: Commit
+    root: Root
+    layout: Layout
+    rows: Rows
+    #: the rows as they are stored, where `read_state` was to keep them
+    text: bytes = field(default=b"", repr=False)
+
+    @property
+    def last(self) -> int:
+        """The newest event."""
+        return self.rows.last
+
+    @property
+    def files_tree(self) -> Oid | None:
+        """The ``files`` tree; None when there are no files."""
+        return self.root.subtree(b"files")
+
+    @cached_property
+    def time_ns(self) -> int:
+        """The time of the commit in ns, different for every one, so that the kernel sees that a directory changed.
+
+        A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id,
+        as two events of one microsecond would leave the kernel with the listing that it has.
+        """
+        own = time_ns(self.rows.stored[self.last]) if self.commit.event == self.last else None
+        if own is not None:
+            return own + int.from_bytes(self.commit.oid[:4]) % 1000
+        return self.commit.time * _SECOND + int.from_bytes(self.commit.oid[:4]) % _SECOND
+
+    def manifest(self, repo: GitRepo) -> dict[str, Any]:
+        """The stored manifest; empty when there is none that is an object. Raises `DamagedError`."""
+        return read_object(repo, self.root.blob(b"manifest.json"))
+
+    def options(self, repo: GitRepo) -> dict[str, str]:
+        """The six options."""
+        return self.layout.options(repo, self.root)
+
+
+def read_state(repo: GitRepo, oid: Oid, earlier: State | None = None, *, with_text: bool = False) -> State:
+    """The state at a commit. What was made of the rows of an ``earlier`` one is used again, if they are the same.
+
+    Raises `DamagedError`, `NoEventsError` when it has no rows that can be read.
+    """
+    commit = repo.commit(oid)
+    root = Root.read(repo, commit.tree)
+    layout = detect(root)
+    blob = layout.rows_blob(root)
+    if blob is None:
+        raise NoEventsError(f"{repo.git_dir}: it has no events.json or events_summary.json")
+    if earlier is not None and blob == earlier.layout.rows_blob(earlier.root) and not with_text:
+        return State(commit, root, layout, earlier.rows)
+    text = repo.blob(blob) if with_text else None
+    rows = Rows(rows_in(repo, blob, text), earlier.rows if earlier is not None else None, repo.budget)
+    return State(commit, root, layout, rows, text or b"")
