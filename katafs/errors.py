@@ -6,6 +6,8 @@ Anything that is not a `KataError` is a bug and becomes EIO with a traceback in 
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 
@@ -110,6 +112,19 @@ class StorageError(KataError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
         return type(self), (str(self), self.errno)
+
+
+@contextmanager
+def storage_errors(what: str, missing: str = "") -> Iterator[None]:
+    """Turn what the operating system refuses into a `StorageError` that says what cannot be done, and why; with
+    ``missing``, a file that is not there into a `NotFoundError` that begins like this."""
+    try:
+        yield
+    except OSError as error:
+        if missing and isinstance(error, FileNotFoundError):
+            raise NotFoundError(f"{missing}: {error.filename} is not there") from error
+        # pygit2 raises bare OSError(message)
+        raise StorageError(f"{what}: {error.strerror or error}", error.errno or errno.EIO) from error
 
 
 class DiedError(KataError):

@@ -38,6 +38,7 @@ DOORS = {
         "plain_kata",
         "plain_rows",
         "plain_store",
+        "waiting",
     },
     "katafs.tree.legacy": {"migrating", "pending", "plain_paths"},
 }

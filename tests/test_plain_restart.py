@@ -19,8 +19,8 @@ import pytest
 import katafs
 from katafs.kata.exclusive import Attempt
 from katafs.kata.legacy.migrate import migrate_kata
-from katafs.kata.legacy.pending import PENDING, Pending
-from katafs.kata.legacy.waiting import MARKS, marked
+from katafs.kata.legacy.pending import Pending
+from katafs.kata.legacy.waiting import MARKS, PENDING, marked
 from tests.katas import assert_sound, git, serving, stored_rows
 from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata, parse_rows

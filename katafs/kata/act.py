@@ -12,10 +12,10 @@ from katafs.text import compact
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file or an output, as bytes, and whether the runner cut it short."""
+    """A file or an output, as bytes, and whether the runner cut it short; None where a plain event does not say."""
 
     content: bytes
-    truncated: bool = False
+    truncated: bool | None = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from katafs.git import GitRepo, Oid
@@ -48,12 +48,41 @@ class FileChange:
     @property
     def added(self) -> int:
         """How many lines were added."""
-        return sum(region.new_end - region.new_start for region in self.regions)
+        return lines_added(self.regions)
 
     @property
     def deleted(self) -> int:
         """How many lines were deleted."""
-        return sum(region.old_end - region.old_start for region in self.regions)
+        return lines_deleted(self.regions)
+
+
+def pairs(repo: GitRepo, deltas: list[Delta], now: Oid | None) -> Iterator[tuple[str, Side | None, Side | None]]:
+    """Kind and both sides of all files of two trees: of those that differ, then of the others in the tree ``now``."""
+    for old, new in deltas:
+        if old is None or new is None:
+            yield "created" if old is None else "deleted", old, new
+        else:
+            yield "renamed" if old.path != new.path else "changed", old, new
+    changed = {delta.new.path for delta in deltas if delta.new is not None}
+    for path, oid in Listing(repo, now).blobs():
+        if path not in changed:
+            side = Side(path, 0, oid)
+            yield "unchanged", side, side
+
+
+def submodule_text(side: Side) -> bytes:
+    """What git shows as the content of a submodule."""
+    return b"Subproject commit %s\n" % side.oid.hex().encode()
+
+
+def lines_added(regions: Sequence[Region]) -> int:
+    """How many lines of the new text are in regions."""
+    return sum(region.new_end - region.new_start for region in regions)
+
+
+def lines_deleted(regions: Sequence[Region]) -> int:
+    """How many lines of the old text are in regions."""
+    return sum(region.old_end - region.old_start for region in regions)
 
 
 def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[FileChange]:
@@ -61,37 +90,18 @@ def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[Fi
 
     Raises `DamagedError` when an object that is needed cannot be read.
     """
-    deltas = git_deltas(repo, was, now)
-    for delta in deltas:
-        yield _changed(repo, delta)
-    changed = {delta.new.path for delta in deltas if delta.new is not None}
-    listing = Listing(repo, now)
-    for position in listing.files():
-        path = listing.paths[position]
-        if path not in changed:
-            same = _content(repo, path, listing.entries[position].oid)
-            yield FileChange("unchanged", same, same, ())
+    for kind, *sides in pairs(repo, git_deltas(repo, was, now), now):
+        old, new = (_content(repo, side) if side is not None else None for side in sides)
+        before, after = (side.data if side is not None else b"" for side in (old, new))
+        regions: list[Region] = []
+        if before is not None and after is not None and before != after and not (is_binary(before) or is_binary(after)):
+            regions = list(changed_regions(before, after, ignore_trailing_space=False))
+        yield FileChange(kind, old, new, tuple(regions))
 
 
-def _changed(repo: GitRepo, delta: Delta) -> FileChange:
-    old, new = (_side(repo, side) if side is not None else None for side in delta)
-    if old is None or new is None:
-        kind = "created" if old is None else "deleted"
-    else:
-        kind = "renamed" if old.name != new.name else "changed"
-    before, after = (side.data if side is not None else b"" for side in (old, new))
-    if before is None or after is None or before == after or is_binary(before) or is_binary(after):
-        return FileChange(kind, old, new, ())
-    return FileChange(kind, old, new, tuple(changed_regions(before, after, ignore_trailing_space=False)))
-
-
-def _side(repo: GitRepo, side: Side) -> Content:
+def _content(repo: GitRepo, side: Side) -> Content:
     if side.is_submodule:
-        text = b"Subproject commit %s\n" % side.oid.hex().encode()
+        text = submodule_text(side)
         return Content(side.path, len(text), text)
-    return _content(repo, side.path, side.oid)
-
-
-def _content(repo: GitRepo, path: bytes, oid: Oid) -> Content:
-    size = repo.blob_size(oid)
-    return Content(path, size, repo.blob(oid) if size <= MAX_SHOWN else None)
+    size = repo.blob_size(side.oid)
+    return Content(side.path, size, repo.blob(side.oid) if size <= MAX_SHOWN else None)

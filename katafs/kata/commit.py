@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError
+from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
 from katafs.kata.act import Act
@@ -195,21 +195,13 @@ def set_option(
 def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
     """Try as the owner of the kata, until nobody is faster."""
     end = time.monotonic() + PATIENCE_SECONDS
-    try:
-        with acting_as_owner(path):
-            repo = GitRepo(path)
-            with (
-                repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone,
-                GitWriter(repo, is_alone=is_alone) as git,
-            ):
-                result = _again_and_again(git, kata_id, attempt, end)
-                if read_config(repo.git_dir).may_be_packed:
-                    git.merge()
-                return result
-    except OSError as error:
-        # pygit2 raises bare OSError(message)
-        reason = error.strerror or str(error)
-        raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
+    with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
+        repo = GitRepo(path)
+        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone, GitWriter(repo, is_alone=is_alone) as git:
+            result = _again_and_again(git, kata_id, attempt, end)
+            if read_config(repo.git_dir).may_be_packed:
+                git.merge()
+            return result
 
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from katafs import process
-from katafs.errors import DamagedError, NotFoundError, ReadOnlyError, StorageError
+from katafs.errors import DamagedError, NotFoundError, ReadOnlyError, StorageError, storage_errors
 from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
@@ -69,29 +69,24 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
     for one that git would not pack anew, `StorageError` when the disk is full, or somebody else holds a lock or packs
     it at this moment (EBUSY). After an error nothing is lost, and the kata can be read and written as before.
     """
-    try:
-        with acting_as_owner(path):
-            if not (path / ".git").is_dir():
-                raise NotFoundError(f"kata {kata_id} is not stored as git")
-            config = read_config(path / ".git")
-            if not config.may_be_packed:
-                raise ReadOnlyError(f"{config.why_not or 'extensions.preciousObjects is set'}: it is left as it is")
-            repo = GitRepo(path, largest=LARGEST)
-            found = parts(repo)
-            if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
-                return None
-            before = Usage.of(repo.git_dir)
-            with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
-                if is_alone and repo.objects.pack_directory.is_dir():
-                    remove_left_behind(repo.objects.pack_directory)
-            is_gain = _repack(path, is_again=False)
-            with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
-                is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
-            return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
-    except FileNotFoundError as error:
-        raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
-    except OSError as error:
-        raise StorageError(f"kata {kata_id} cannot be compacted: {error.strerror}", error.errno or errno.EIO) from error
+    with storage_errors(f"kata {kata_id} cannot be compacted", f"kata {kata_id}"), acting_as_owner(path):
+        if not (path / ".git").is_dir():
+            raise NotFoundError(f"kata {kata_id} is not stored as git")
+        config = read_config(path / ".git")
+        if not config.may_be_packed:
+            raise ReadOnlyError(f"{config.why_not or 'extensions.preciousObjects is set'}: it is left as it is")
+        repo = GitRepo(path, largest=LARGEST)
+        found = parts(repo)
+        if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
+            return None
+        before = Usage.of(repo.git_dir)
+        with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+            if is_alone and repo.objects.pack_directory.is_dir():
+                remove_left_behind(repo.objects.pack_directory)
+        is_gain = _repack(path, is_again=False)
+        with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+            is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
+        return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
 
 
 def _repack(path: Path, *, is_again: bool) -> bool:

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import InvalidError, StorageError
+from katafs.errors import InvalidError, StorageError, storage_errors
 from katafs.git import GitWriter, init_repository
 from katafs.git.store.history import check_out
+from katafs.git.store.storing import sync_directory, sync_path
 from katafs.kata.events import time_of
 from katafs.kata.ids import is_kata_id, kata_path, random_id
 from katafs.kata.layouts import NATIVE, Layout
@@ -98,11 +99,8 @@ def place_kata(store: Path, kata_id: str, make: Callable[[Path], None]) -> None:
 @contextlib.contextmanager
 def _making(store: Path) -> Iterator[None]:
     """As the owner of the store; errors are `StorageError`."""
-    try:
-        with acting_as_owner(store):
-            yield
-    except OSError as error:
-        raise StorageError(f"cannot make a kata in {store}: {error.strerror}", error.errno or errno.EIO) from error
+    with storage_errors(f"cannot make a kata in {store}"), acting_as_owner(store):
+        yield
 
 
 def _free_id(store: Path) -> str:
@@ -128,7 +126,7 @@ def _create(store: Path, kata_id: str, make: Callable[[Path, str], None]) -> Non
         _claim(path, undo)
         made.rename(path)
         for directory in (path.parent, path.parent.parent, store):
-            _sync(directory)
+            sync_directory(directory)
         undo.pop_all()
 
 
@@ -177,17 +175,9 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     _sync_all(work)
 
 
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _sync_all(directory: Path) -> None:
     """Sync every file and directory of a new repository: libgit2 syncs objects and references only."""
     for parent, _, names in os.walk(directory):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+            sync_path(Path(parent, name))
+        sync_directory(parent)

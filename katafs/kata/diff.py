@@ -29,7 +29,7 @@ from katafs.git.budget import COMPARED
 from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.listing import Listing
+from katafs.kata.changes import lines_added, lines_deleted, pairs, submodule_text
 from katafs.text import decode
 
 # What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds Python's lock
@@ -95,13 +95,12 @@ def _line_counts_elsewhere(
 
 
 def _line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:
-    regions = [region for delta in tree_deltas(repo, was, now) for region in _saver_regions(*_contents(repo, delta))]
-    return _added(regions), _deleted(regions)
+    regions = [region for delta in tree_deltas(repo, was, now) for region in _saver_regions(*_contents(repo, *delta))]
+    return lines_added(regions), lines_deleted(regions)
 
 
-def _contents(repo: GitRepo, delta: Delta) -> tuple[bytes, bytes]:
+def _contents(repo: GitRepo, old: Side | None, new: Side | None) -> tuple[bytes, bytes]:
     """Both contents; two empty ones where they are the same, which then need not be read."""
-    old, new = delta.old, delta.new
     if old is not None and new is not None and old.oid == new.oid:
         return b"", b""
     return _content(repo, old), _content(repo, new)
@@ -111,12 +110,8 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
     if side is None:
         return b""
     if side.is_submodule:
-        return b"Subproject commit %s\n" % side.oid.hex().encode()
-    return _blob(repo, side.oid)
-
-
-def _blob(repo: GitRepo, oid: Oid) -> bytes:
-    data = repo.blob(oid)
+        return submodule_text(side)
+    data = repo.blob(side.oid)
     repo.budget.spend(len(data) * COMPARED)
     return data
 
@@ -126,7 +121,7 @@ def _blob(repo: GitRepo, oid: Oid) -> bytes:
 
 def _patch(repo: GitRepo, delta: Delta) -> Iterator[bytes]:
     """The patch of one file: what changed about it as a whole, then all of its lines as one hunk."""
-    before, after = _contents(repo, delta)
+    before, after = _contents(repo, *delta)
     yield from _whole_file(delta, before, after)
     old, new = delta.old or _NO_FILE, delta.new or _NO_FILE
     if old.oid == new.oid:
@@ -202,35 +197,19 @@ def _extent(lines: list[bytes]) -> bytes:
 
 
 def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
-    deltas = tree_deltas(repo, was, now)
-    for delta in deltas:
-        yield _changed_file(repo, delta, with_lines=with_lines)
-    changed = {delta.new.path for delta in deltas if delta.new is not None}
-    listing = Listing(repo, now)
-    for position in listing.files():
-        path = listing.paths[position]
-        if path not in changed:
-            lines = _ruby_lines(_blob(repo, listing.entries[position].oid))
-            yield _file_diff("unchanged", (path, path), (0, 0, len(lines)), _same(lines) if with_lines else None)
-
-
-def _changed_file(repo: GitRepo, delta: Delta, *, with_lines: bool) -> dict[str, Any]:
-    """One file that differs. A rename without a change of lines has all lines of the new content, as unchanged."""
-    old, new = delta.old, delta.new
-    names = old and old.path, new and new.path
-    before, after = _contents(repo, delta)
-    regions = _saver_regions(before, after)
-    if old is None or new is None:
-        kind = "created" if old is None else "deleted"
-    else:
-        kind = "renamed" if old.path != new.path else "changed"
-    if kind == "renamed" and not regions:
-        lines = _ruby_lines(_content(repo, new))
-        return _file_diff(kind, names, (0, 0, len(lines)), _same(lines) if with_lines else None)
-    old_lines, new_lines = _text_lines(before), _text_lines(after)
-    added = _added(regions)
-    counts = added, _deleted(regions), len(new_lines) - added if regions else 0
-    return _file_diff(kind, names, counts, _sections(old_lines, new_lines, regions) if with_lines else None)
+    for kind, old, new in pairs(repo, tree_deltas(repo, was, now), now):
+        names = old and old.path, new and new.path
+        before, after = _contents(repo, old, new)
+        regions = _saver_regions(before, after)
+        if kind == "unchanged" or (kind == "renamed" and not regions):
+            # a rename without a change of lines has all lines of the new content, too
+            lines = _ruby_lines(_content(repo, new))
+            yield _file_diff(kind, names, (0, 0, len(lines)), _same(lines) if with_lines else None)
+            continue
+        old_lines, new_lines = _text_lines(before), _text_lines(after)
+        added = lines_added(regions)
+        counts = added, lines_deleted(regions), len(new_lines) - added if regions else 0
+        yield _file_diff(kind, names, counts, _sections(old_lines, new_lines, regions) if with_lines else None)
 
 
 def _file_diff(
@@ -271,14 +250,6 @@ def _saver_regions(before: bytes, after: bytes) -> list[Region]:
     if before == after or is_binary(before) or is_binary(after):
         return []
     return changed_regions(before, after, ignore_trailing_space=True)
-
-
-def _added(regions: list[Region]) -> int:
-    return sum(region.new_end - region.new_start for region in regions)
-
-
-def _deleted(regions: list[Region]) -> int:
-    return sum(region.old_end - region.old_start for region in regions)
 
 
 def _text_lines(data: bytes) -> list[str]:

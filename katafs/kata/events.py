@@ -7,7 +7,7 @@ last key, ``type``. Times are ``[year, month, day, hour, minute, second, microse
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,6 +60,11 @@ def event_type(row: Row, index: int) -> str:
     if "revert" in row:
         return "reverted"
     return "checked_out" if "checkout" in row else "test"
+
+
+def without_contents(event: Mapping[str, Any]) -> Row:
+    """What of an event's document, or row, is not what it keeps its contents under, whatever a client called it."""
+    return {key: value for key, value in event.items() if key not in ("files", "stdout", "stderr", "status")}
 
 
 def shown_row(row: Row, index: int) -> Row:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from katafs.errors import TooLargeError
+from katafs.errors import TooLargeError, storage_errors
 from katafs.git import GitRepo, Oid
 from katafs.git.format import packed_refs
 from katafs.git.format.packed_refs import PackedRef
@@ -21,7 +21,7 @@ from katafs.git.store.pack_writer import write_pack
 from katafs.git.store.whole_pack import whole_pack
 from katafs.kata.listing import MAX_PATHS
 from katafs.kata.names import folded, is_dot_git
-from katafs.kata.spool import Extent, SpoolFile, storage_errors
+from katafs.kata.spool import NOT_KEPT, Extent, SpoolFile
 from katafs.text import decode
 
 DIRECTORY = 0o040755
@@ -86,7 +86,7 @@ def write_image(file: SpoolFile, repo: GitRepo, source: Source) -> Image:
 
     Raises `DamagedError`, `StorageError`, `TooLargeError`, and `HeavyError` when the budget of ``repo`` is used up.
     """
-    with storage_errors():
+    with storage_errors(NOT_KEPT):
         files = _add_repository(file, repo, source)
         files |= _add_work_tree(file, repo, repo.commit(source.oid).tree, source.mtime)
         members = _members(files, source.mtime)

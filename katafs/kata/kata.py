@@ -40,8 +40,14 @@ class Kata:
     stored plain (`katafs.kata.legacy.plain_store`)."""
 
     def __init__(
-        self, kata_id: str, path: Path, owner: tuple[int, int], caches: ReadCaches, home: Path | None = None
+        self,
+        kata_id: str,
+        path: Path,
+        owner: tuple[int, int] = (0, 0),
+        caches: ReadCaches | None = None,
+        home: Path | None = None,
     ) -> None:
+        caches = caches or ReadCaches()
         self.kata_id = kata_id
         self.path = path
         self.home = home if home is not None else path

@@ -106,6 +106,10 @@ class Listing:
         """The positions of all files."""
         return (position for position in range(1, len(self.paths)) if position not in self._children)
 
+    def blobs(self) -> Iterator[tuple[bytes, Oid]]:
+        """The paths of all files, each with its blob."""
+        return ((self.paths[position], self.entries[position].oid) for position in self.files())
+
     def file_paths(self) -> set[bytes]:
         """The paths of all files."""
         return {self.paths[position] for position in self.files()}

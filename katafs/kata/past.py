@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import line_counts
+from katafs.kata.diff import line_counts, raw_diff
+from katafs.kata.events import Row
 from katafs.kata.history import Step, history
-from katafs.kata.snapshot import BlobId, Snapshot, read_snapshot
+from katafs.kata.snapshot import OUTPUTS, BlobId, Snapshot, read_snapshot
 from katafs.kata.state import read_state
 from katafs.text import decode
 
@@ -26,13 +28,14 @@ def cut_short(flags: Any) -> list[str]:
 
 
 class Past:
-    """The events of the kata at ``path`` up to the commit ``tip``. Raises `DamagedError`."""
+    """The events of the kata at ``path`` up to the commit ``tip``. Raises `DamagedError`. Also what the command line
+    reads (`katafs.kata.reader`)."""
 
     def __init__(self, path: Path, kata_id: str, tip: Oid) -> None:
         self.kata_id = kata_id
         self.repo = GitRepo(path)
         self._state = read_state(self.repo, tip)
-        self.rows = self._state.rows
+        self._rows = self._state.rows
         self._snapshots: dict[int, Snapshot] = {}
 
     @cached_property
@@ -43,16 +46,20 @@ class Past:
         except DamagedError:
             return {}
 
+    def rows(self) -> list[Row]:
+        """The stored rows."""
+        return self._rows.stored
+
     @cached_property
     def steps(self) -> list[Step]:
         """All events."""
-        return history(self.rows.stored, self.kata_id)
+        return history(self._rows.stored, self.kata_id)
 
     def snapshot(self, index: int) -> Snapshot:
         """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
         snapshot = self._snapshots.get(index)
         if snapshot is None:
-            if not 0 <= index <= self.rows.last:
+            if not 0 <= index <= self._rows.last:
                 raise NotFoundError(f"kata {self.kata_id} has no event {index}")
             commit = self.repo.commit_of_event(self._state.commit.oid, index)
             snapshot = read_snapshot(self.repo, self._state, index, commit)
@@ -86,3 +93,12 @@ class Past:
         content = self.snapshot(index).output(name)
         data = self.repo.blob(content.oid) if isinstance(content, BlobId) else content
         return decode(data[:limit]), len(data)
+
+    def outputs(self, index: int) -> dict[str, str]:
+        """``stdout``, ``stderr`` and ``status`` of an event."""
+        return {name.decode(): self.output(index, name, sys.maxsize)[0] for name in OUTPUTS}
+
+    def diff(self, was: int, now: int) -> str:
+        """What changed from one event to another (`katafs.kata.diff.raw_diff`)."""
+        old, new = (self.snapshot(index).files_tree for index in (was, now))
+        return decode(raw_diff(self.repo, old, new))

@@ -48,13 +48,16 @@ def place(last: int, act: Act) -> int:
 
     Raises `LateError` (EEXIST) for one that is taken, `InvalidError` for one that would skip too many.
     """
-    if act.index is None:
-        return last + 1
-    if act.index <= last:
-        raise LateError(f"event {act.index} is there already; the last is {last}")
-    if act.index - last - 1 > MOST_SKIPPED:
-        raise InvalidError(f"index {act.index} skips more than {MOST_SKIPPED} events after the last, {last}")
-    return act.index
+    return last + 1 if act.index is None else check_index(last, act.index)
+
+
+def check_index(last: int, index: int) -> int:
+    """That index, if a new event after event ``last`` can have it. Raises as `place` does."""
+    if index <= last:
+        raise LateError(f"event {index} is there already; the last is {last}")
+    if index - last - 1 > MOST_SKIPPED:
+        raise InvalidError(f"index {index} skips more than {MOST_SKIPPED} events after the last, {last}")
+    return index
 
 
 def edited_file(before: Listing, after: Listing) -> bytes | None:

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata.diff import raw_diff
 from katafs.kata.events import Row, parse_rows
 from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.past import Past, cut_short
+from katafs.text import decode
 
 _LONGEST = 64 << 20  # bytes of a file that is read
 
@@ -42,7 +42,10 @@ def reader(path: Path) -> Reader:
     if os.path.islink(path / "events" / "latest"):
         return _Shown(path)
     if (path / ".git").is_dir():
-        return _Stored(path)
+        tip = GitRepo(path).main()
+        if tip is None:
+            raise DamagedError(f"{path}: the repository has no branch main")
+        return Past(path, "", tip)
     if (path / "manifest.json").is_file() and (path / "events.json").is_file():
         return _Plain(path)
     raise NotFoundError(f"{path}: there is no kata in this directory")
@@ -59,7 +62,7 @@ class _Shown:
 
     def outputs(self, index: int) -> dict[str, str]:
         names = ("stdout", "stderr", "status")
-        return {name: _text(_read(self._path / "events" / str(index) / name)) for name in names}
+        return {name: decode(_read(self._path / "events" / str(index) / name)) for name in names}
 
     def cut(self, index: int) -> list[str]:
         try:
@@ -68,30 +71,7 @@ class _Shown:
             return []
 
     def diff(self, was: int, now: int) -> str:
-        return _text(_read(self._path / "diff" / f"{was}..{now}"))
-
-
-class _Stored:
-    """A git repository."""
-
-    def __init__(self, path: Path) -> None:
-        tip = GitRepo(path).main()
-        if tip is None:
-            raise DamagedError(f"{path}: the repository has no branch main")
-        self._past = Past(path, "", tip)
-
-    def rows(self) -> list[Row]:
-        return self._past.rows.stored
-
-    def outputs(self, index: int) -> dict[str, str]:
-        return {name: self._past.output(index, name.encode(), _LONGEST)[0] for name in ("stdout", "stderr", "status")}
-
-    def cut(self, index: int) -> list[str]:
-        return self._past.cut(index)
-
-    def diff(self, was: int, now: int) -> str:
-        old, new = (self._past.snapshot(index).files_tree for index in (was, now))
-        return _text(raw_diff(self._past.repo, old, new))
+        return decode(_read(self._path / "diff" / f"{was}..{now}"))
 
 
 class _Plain:
@@ -106,7 +86,7 @@ class _Plain:
     def outputs(self, index: int) -> dict[str, str]:
         event = self._kata.event(index) if self._is_written(index) else None
         found = {
-            name: _text(event.outputs[name].content) if event is not None and name in event.outputs else ""
+            name: decode(event.outputs[name].content) if event is not None and name in event.outputs else ""
             for name in ("stdout", "stderr")
         }
         return {**found, "status": ((event.status if event is not None else None) or "0")[:20]}
@@ -115,7 +95,7 @@ class _Plain:
         if not self._is_written(index):
             return []
         event = self._kata.event(index)
-        files = {_text(name): file.truncated for name, file in event.files.items()}
+        files = {decode(name): file.truncated for name, file in event.files.items()}
         return cut_short({"files": files, **{name: text.truncated for name, text in event.outputs.items()}})
 
     def diff(self, was: int, now: int) -> str:
@@ -136,7 +116,7 @@ class _Plain:
     def _files(self, index: int) -> dict[str, str]:
         # an outage has the files of the event that came after it
         written = next(known for known in self._kata.indexes if known >= index)
-        return {_text(name): _text(file.content) for name, file in self._kata.event(written).files.items()}
+        return {decode(name): decode(file.content) for name, file in self._kata.event(written).files.items()}
 
 
 def _read(path: Path) -> bytes:
@@ -150,7 +130,3 @@ def _read(path: Path) -> bytes:
     if len(data) > _LONGEST:
         raise DamagedError(f"{path} is larger than {_LONGEST >> 20} MiB")
     return data
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from pathlib import Path
 
-from katafs.errors import StorageError
+from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
@@ -24,23 +24,19 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
 
     Raises `StorageError`, `DamagedError`.
     """
-    try:
-        with acting_as_owner(path):
-            repo = GitRepo(path)
-            try:
-                # whoever recorded it had this lock, and has not ended where he still has it
-                with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS) as is_alone:
-                    return _find(repo, commit, is_alone=is_alone)
-            except StorageError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-            # somebody else has it, who may be waiting for the one that the dead left
-            RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
-            with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone:
+    with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
+        repo = GitRepo(path)
+        try:
+            # whoever recorded it had this lock, and has not ended where he still has it
+            with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS) as is_alone:
                 return _find(repo, commit, is_alone=is_alone)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"kata {kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
+        except StorageError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        # somebody else has it, who may be waiting for the one that the dead left
+        RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
+        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone:
+            return _find(repo, commit, is_alone=is_alone)
 
 
 def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:

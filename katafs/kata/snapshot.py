@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
-from katafs.kata.events import Rows, time_ns
+from katafs.kata.events import Rows, time_ns, without_contents
 from katafs.kata.layouts import Layout
 from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
@@ -112,19 +112,14 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listi
     """``events/N.json``: files in git order, the row's keys, then the outputs."""
     flags = snapshot.truncation_flags(repo)
     files = {
-        decode(listing.paths[position]): {
-            "content": decode(repo.blob(listing.entries[position].oid)),
-            "truncated": flags["files"].get(decode(listing.paths[position]), False),
-        }
-        for position in listing.files()
+        decode(path): {"content": decode(repo.blob(oid)), "truncated": flags["files"].get(decode(path), False)}
+        for path, oid in listing.blobs()
     }
     row = rows.shown(snapshot.index)
     if snapshot.index == 0:
         row.setdefault("colour", "create")
         row["type"] = row.pop("type")
-    # whatever a client called the further keys of a row, these four are the event's own
-    own = ("files", "stdout", "stderr", "status")
-    document: dict[str, Any] = {"files": files, **{key: value for key, value in row.items() if key not in own}}
+    document: dict[str, Any] = {"files": files, **without_contents(row)}
 
     def text(name: bytes) -> str:
         content = snapshot.output(name)
@@ -141,9 +136,6 @@ def manifest_document(repo: GitRepo, listing: Listing, manifest: Mapping[str, An
     but for version 0, which never had them."""
     if plain_version(manifest) == 0:
         return pretty_bytes(dict(manifest))
-    files = {
-        decode(listing.paths[position]): {"content": decode(repo.blob(listing.entries[position].oid))}
-        for position in listing.files()
-    }
+    files = {decode(path): {"content": decode(repo.blob(oid))} for path, oid in listing.blobs()}
     kept = {key: value for key, value in manifest.items() if key != "visible_files"}
     return pretty_bytes({**kept, "visible_files": files})

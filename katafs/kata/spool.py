@@ -10,14 +10,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
 
 from katafs import process
-from katafs.errors import StorageError, TooLargeError
+from katafs.errors import StorageError, TooLargeError, storage_errors
 
+#: what is said of errors of the operating system
+NOT_KEPT = "a temporary file cannot be kept"
 #: bytes of all files together
 LIMIT = 4 << 30
 #: bytes of one
@@ -50,7 +52,7 @@ class Spool:
 
     def file(self) -> SpoolFile:
         """A new, empty file. Raises `StorageError`."""
-        with storage_errors():
+        with storage_errors(NOT_KEPT):
             file = SpoolFile(self)
         with self._lock:
             self._files.add(file)
@@ -113,7 +115,7 @@ class SpoolFile:
     def add(self, pieces: Iterable[bytes]) -> Extent:
         """Append something, which can be read at once. Raises `StorageError`."""
         start = self.size
-        with storage_errors():
+        with storage_errors(NOT_KEPT):
             for piece in pieces:
                 self.grow(self.size + len(piece))
                 self.file.write(piece)
@@ -151,7 +153,7 @@ class SpoolFile:
         """Up to ``size`` bytes of the file, or of a part of it; fewer only at its end. Raises `StorageError`."""
         start, whole = extent or (0, self.size)
         self.last_used = time.monotonic()
-        with storage_errors():
+        with storage_errors(NOT_KEPT):
             # by no position that threads would share
             return os.pread(self.file.fileno(), max(0, min(size, whole - offset)), start + offset)
 
@@ -166,12 +168,3 @@ class SpoolFile:
     def __del__(self) -> None:
         if hasattr(self, "file"):
             self.close()
-
-
-@contextlib.contextmanager
-def storage_errors() -> Iterator[None]:
-    """What the operating system refuses, as a `StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"a temporary file cannot be kept: {error}", error.errno or errno.EIO) from error

@@ -61,7 +61,9 @@ class KataWriter:
         rows = Rows(StoredRows([*head.rows.stored, *added], is_portable=True), budget=self.repo.budget)
         return replace(new, rows=rows, text=contents[head.layout.rows_name])
 
-    def _changed(self, act: Act, files: Oid | None, flags: dict[str, bool]) -> tuple[Oid | None, dict[str, bool]]:
+    def _changed(
+        self, act: Act, files: Oid | None, flags: dict[str, bool | None]
+    ) -> tuple[Oid | None, dict[str, bool | None]]:
         """The ``files/`` tree after the act, and which files were cut short."""
         if act.kind is Kind.FILE_CREATE:
             path = act.name("filename")
@@ -94,14 +96,13 @@ class KataWriter:
         entry = self.repo.entry(files, path) if files is not None else None
         return entry.oid if entry is not None and not entry.is_tree and not entry.is_submodule else None
 
-    def _flags(self, head: State, act: Act) -> dict[str, bool]:
+    def _flags(self, head: State, act: Act) -> dict[str, bool | None]:
         """Whether each file was cut short; files that stay as they are stay as short as they are."""
         if act.files is not None:
             return {path.decode(): text.truncated for path, text in act.files.items()}
         root, is_outage = self._source(head, act)
-        listing = Listing(self.repo, root.subtree(b"files"))
         known = read_truncations(self.repo, root)["files"] if not is_outage else {}
-        names = (decode(listing.paths[position]) for position in listing.files())
+        names = map(decode, Listing(self.repo, root.subtree(b"files")).file_paths())
         return {name: known.get(name, False) for name in names}
 
     def _source(self, head: State, act: Act) -> tuple[Root, bool]:

@@ -15,10 +15,10 @@ from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, No
 from katafs.git import GitRepo
 from katafs.kata import plain
 from katafs.kata.kata import Kata
-from katafs.kata.legacy.pending import pending_names
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
 from katafs.kata.legacy.plain_store import Conversion
+from katafs.kata.legacy.waiting import pending_names
 from katafs.kata.listing import Listing
 from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
 from katafs.kata.state import State

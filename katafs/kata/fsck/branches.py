@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from functools import partial
 from io import FileIO
@@ -18,7 +17,7 @@ from katafs.git.store.storing import make_parents
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import replace_file
+from katafs.kata.fsck.keeping import age, replace_file
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
@@ -171,7 +170,7 @@ def others(exam: Examination) -> Iterator[Problem]:
             if found.target is None:
                 yield _unreadable(exam, name, found.oid)
         elif _STRAY.fullmatch(name):
-            if _age(exam, name) > STALE_WORK:
+            if age(exam.git_dir / ("packed-refs" if found.is_packed_only else name)) > STALE_WORK:
                 yield _stray(exam, name, found.oid)
         elif not name.startswith(LOST):
             kept.append(name)
@@ -225,12 +224,3 @@ def _stray(exam: Examination, name: str, oid: Oid) -> Problem:
         exam.mender.replace(name, None, oid)
 
     return Problem("branch-stray", message, mend)
-
-
-def _age(exam: Examination, name: str) -> float:
-    """Seconds since a reference was written, at least."""
-    path = exam.git_dir / ("packed-refs" if exam.references[name].is_packed_only else name)
-    try:
-        return time.time() - path.lstat().st_mtime
-    except OSError:
-        return 0.0

@@ -170,12 +170,11 @@ def _not_text(exam: Examination) -> Iterator[Problem]:
         return
     odd = []
     try:
-        listing = Listing(exam.repo, exam.tip.files_tree)
-        for position in listing.files():
+        for path, oid in Listing(exam.repo, exam.tip.files_tree).blobs():
             try:
-                exam.repo.blob(listing.entries[position].oid).decode()
+                exam.repo.blob(oid).decode()
             except UnicodeDecodeError:
-                odd.append(listing.paths[position])
+                odd.append(path)
     except KataError:
         return
     if odd:

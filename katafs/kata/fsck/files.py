@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,7 @@ from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import newest_mtime, remove_tree
+from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.fsck.scan import mend_owners_and_modes
 
 # How old, in seconds, what a writer leaves behind must be. References are locked for some milliseconds; git's index
@@ -119,7 +120,7 @@ def _remove_worktree(exam: Examination, path: Path) -> None:
     head = read_reference(path, "HEAD")
     if head is not None and head.oid is not None:
         exam.keep_commit(head.oid, f"worktree-{path.name}")
-    remove_tree(path)
+    shutil.rmtree(path)
 
 
 def index_file(exam: Examination) -> Iterator[Problem]:

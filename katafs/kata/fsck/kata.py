@@ -9,7 +9,6 @@ nothing new is found: only what is gone then is called mended.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -18,9 +17,11 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.verify import Damage
-from katafs.kata.fsck import branches, events, files, manifest, objects, packs, plain, settings, tags
+from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Problem, State
+from katafs.kata.fsck.keeping import age
+from katafs.kata.store import is_git
 from katafs.owner import acting_as_owner
 
 Check = Callable[[Examination], Iterator[Problem]]
@@ -34,8 +35,8 @@ CHECKS: tuple[Check, ...] = (
     branches.head,
     settings.config,
     settings.hooks,
-    packs.indexes,
-    packs.beside,
+    objects.indexes,
+    objects.beside,
     branches.main,
     branches.others,
     branches.logs,
@@ -70,7 +71,7 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
     removed meanwhile has none.
     """
     try:
-        if _is_directory(path / ".git"):
+        if is_git(path):
             found = _KataCheck(path, kata_id, repair, is_quick).run()
         else:
             found = _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
@@ -231,27 +232,14 @@ class _KataCheck:
         return told
 
 
-def _is_directory(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return False
-
-
 def _is_being_made(exam: Examination) -> bool:
     """Whether it is a repository that somebody has only begun to make."""
     if exam.references:
         return False
-    newest = max(os.lstat(exam.path).st_mtime, os.lstat(exam.git_dir).st_mtime)
-    return 0 <= time.time() - newest < files.BEING_MADE
+    return 0 <= min(age(exam.path), age(exam.git_dir)) < files.BEING_MADE
 
 
 def _was_written(exam: Examination) -> bool:
     """Whether somebody wrote references a moment ago."""
-    for name in ("refs/heads", "refs/heads/main", "refs/tags", "packed-refs"):
-        try:
-            if time.time() - os.lstat(exam.git_dir / name).st_mtime < _RECENT:
-                return True
-        except OSError:
-            continue
-    return False
+    names = ("refs/heads", "refs/heads/main", "refs/tags", "packed-refs")
+    return any(age(exam.git_dir / name) < _RECENT for name in names if os.path.lexists(exam.git_dir / name))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
-import stat
+import time
 from pathlib import Path
 
 from katafs.git.store.storing import sync_directory
@@ -45,10 +44,12 @@ def newest_mtime(path: Path, most: int = 100_000) -> float:
     return newest
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory with all that is in it. Raises OSError."""
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
+def age(path: Path) -> float:
+    """Seconds since something was written to, links not followed; 0 for what is not there."""
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def replace_file(path: Path, data: bytes) -> None:

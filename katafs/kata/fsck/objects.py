@@ -1,4 +1,4 @@
-"""Checks of the objects: every one is read and compared with its id.
+"""Checks of the objects, and of the packs: every object is read and compared with its id.
 
 That takes long, and is done without keeping anybody from writing; what is found is looked at again later.
 """
@@ -15,10 +15,12 @@ from katafs.errors import DamagedError, KataError
 from katafs.git import Oid
 from katafs.git.files import open_plain
 from katafs.git.format.loose import BLOB, object_id
-from katafs.git.store.mending import put_object
+from katafs.git.store.mending import damaged_indexes, index_of, put_index, put_object, stale_files
 from katafs.git.store.verify import Damage, Whereabouts, is_there, verify
 from katafs.kata.fsck.exam import Examination, Step
+from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, events, printable
+from katafs.kata.fsck.keeping import age
 
 _MOST_FILES, _LARGEST_FILE = 10_000, 64 << 20
 
@@ -153,3 +155,36 @@ def _plain_file(path: Path, owner: int) -> bytes | None:
             return file.read(_LARGEST_FILE)
     except OSError:
         return None
+
+
+# -- packs, and what git keeps beside objects
+
+
+def indexes(exam: Examination) -> Iterator[Problem]:
+    """Without its index nobody finds what is in a pack; one that cannot be read is as bad."""
+    directory = exam.git_dir / "objects/pack"
+    if not directory.is_dir():
+        return
+    for path, why in damaged_indexes(exam.repo):
+        yield _index(
+            path, "pack-index-damaged", f"the index of {printable(path.name)} cannot be read: {printable(why)}"
+        )
+    names = set(os.listdir(directory))
+    for name in sorted(names):
+        stem, suffix = os.path.splitext(name)
+        if suffix == ".pack" and f"{stem}.idx" not in names and age(directory / name) > STALE_WORK:
+            message = f"{printable(name)} has no index, so that nobody finds the objects in it"
+            yield _index(directory / name, "pack-without-index", message)
+
+
+def _index(path: Path, code: str, message: str) -> Problem:
+    idx = index_of(path)
+    mend = partial(put_index, path, idx) if idx is not None else None
+    advice = f"as the owner: git index-pack .git/objects/pack/{printable(path.name)}"
+    return Problem(code, message, mend, "" if mend else advice)
+
+
+def beside(exam: Examination) -> Iterator[Problem]:
+    """What git would believe although it is not true any more, and what keeps packs from being packed."""
+    for what, remove in stale_files(exam.repo):
+        yield Problem("stale-file", printable(what, 300), remove, is_passing=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from katafs.git.files import open_plain
+from katafs.errors import DamagedError, NotFoundError
+from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime
-from katafs.kata.legacy.plain_files import event_indexes, plain_version
+from katafs.kata.legacy.plain_files import event_file, event_indexes, plain_version, read_file
+from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 
-_LARGEST = 64 << 20
 _BACKUP = "take it from a backup"
 
 
@@ -27,29 +26,32 @@ def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
         return
     if _is_being_made(path):
         return
-    manifest = _read(path / "manifest.json")
-    if not isinstance(manifest, dict):
-        message = f"its manifest.json {manifest or 'is not a JSON object'}"
-        yield Problem("manifest-lost", message, advice=_BACKUP)
+    try:
+        manifest = parse_object(read_file(path, b"manifest.json"), "its manifest.json")
+    except (DamagedError, NotFoundError) as error:
+        yield Problem("manifest-lost", reason(error), advice=_BACKUP)
         return
     version = plain_version(manifest or {"version": 0})
     if version is None:
         message = f"its manifest says version {printable(repr(manifest['version']), 40)}, but there is no .git"
         yield Problem("git-lost", message, advice=_BACKUP)
         return
-    rows = _rows(path / "events.json")
-    if isinstance(rows, str):
-        yield Problem("events-unreadable", f"its events.json {rows}", advice=_BACKUP)
+    try:
+        rows, wrong = parse_plain_rows(read_file(path, b"events.json"))
+    except (DamagedError, NotFoundError) as error:
+        rows, wrong = [], reason(error)
+    if wrong or not rows:
+        yield Problem("events-unreadable", wrong or "its events.json has no rows", advice=_BACKUP)
         return
     indexes = _indexes_0(path, len(rows)) if version == 0 else [row.get("index", at) for at, row in enumerate(rows)]
-    lacking, wrong = [], []
+    lacking, damaged = [], []
     for index in indexes:
-        file = path / f"{index}/event.json" if version == 0 else path / f"{index}.event.json"
-        if type(index) is not int or not file.is_file():
+        file = event_file(version, index) if type(index) is int else ""
+        if not file or not (path / file).is_file():
             lacking.append(index)
-        elif not is_quick and not isinstance(_read(file), dict):
-            wrong.append(index)
-    for code, which, what in (("event-missing", lacking, "is not there"), ("event-damaged", wrong, "is not JSON")):
+        elif not is_quick and not _is_object(path, file):
+            damaged.append(index)
+    for code, which, what in (("event-missing", lacking, "is not there"), ("event-damaged", damaged, "is not JSON")):
         known = [index for index in which if type(index) is int]
         if which:
             yield Problem(code, f"the file of event {ranges(known) or '?'} {what}", advice=_BACKUP)
@@ -72,39 +74,9 @@ def _indexes_0(path: Path, rows: int) -> list[int]:
     return sorted([*there, *missing[: max(0, rows - len(there))]])
 
 
-def _read(path: Path) -> Any:
-    """The JSON value in a file; a text that says why there is none."""
-    text = _text(path)
-    if text is None:
-        return "cannot be read"
+def _is_object(path: Path, file: str) -> bool:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return "is not JSON"
-
-
-def _rows(path: Path) -> list[dict[str, Any]] | str:
-    """Objects, one a line, or with commas between them, and no brackets; or why there are none."""
-    text = _text(path)
-    if text is None:
-        return "cannot be read"
-    decoder = json.JSONDecoder()
-    rows, at = [], 0
-    try:
-        while at < len(text):
-            if text[at] in " \t\r\n,":
-                at += 1
-                continue
-            row, at = decoder.raw_decode(text, at)
-            rows.append(row)
-    except (ValueError, RecursionError):
-        return "is not JSON"
-    return rows if rows and all(isinstance(row, dict) for row in rows) else "has no rows"
-
-
-def _text(path: Path) -> str | None:
-    try:
-        with open(path, "rb", opener=open_plain) as file:
-            return file.read(_LARGEST).decode("utf-8", "replace")
-    except OSError:
-        return None
+        parse_object(read_file(path, file.encode()), file)
+    except (DamagedError, NotFoundError):
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Finding, State, printable
 from katafs.kata.fsck.kata import check_kata
-from katafs.kata.fsck.keeping import newest_mtime, remove_tree
+from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.ids import is_id_part, kata_path
 from katafs.owner import acting_as_owner
 
@@ -104,7 +105,7 @@ def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[
             state = State.FOUND
             if repair:
                 with acting_as_owner(store):
-                    remove_tree(path)
+                    shutil.rmtree(path)
                 state = State.MENDED
             yield Finding(name, "new-left", "was left behind by a katafs create that was killed", state)
         except FileNotFoundError:

@@ -59,7 +59,7 @@ def _commit(exam: Examination, tag: Reference) -> Oid | None:
         return None
 
 
-def _replace(exam: Examination, index: int, tag: Reference, expected: Oid) -> None:
+def _replace(exam: Examination, index: int, tag: Reference, expected: Oid | None) -> None:
     if tag.oid is not None:
         exam.keep_commit(tag.oid, f"tag-{index}")
     exam.mender.replace(f"{_TAGS}{index}", expected, tag.oid)
@@ -74,17 +74,11 @@ def beyond(exam: Examination) -> Iterator[Problem]:
     ahead = {index: tag for index, tag in ahead.items() if tag.oid is None or exam.numbers.get(tag.oid) != index}
     if not ahead:
         return
-    steps = [partial(_set_free, exam, index, tag) for index, tag in sorted(ahead.items())]
+    steps = [partial(_replace, exam, index, tag, None) for index, tag in sorted(ahead.items())]
     message = f"there are tags of {events(ahead)}, the last event is {exam.tip.last}"
     if any(tag.oid is not None and tag.oid not in exam.chain.commits for tag in ahead.values()):
         message += f"; commits that main does not have are kept in {LOST}"
     yield Problem("tag-without-event", message, each([*steps]), is_passing=True)
-
-
-def _set_free(exam: Examination, index: int, tag: Reference) -> None:
-    if tag.oid is not None:
-        exam.keep_commit(tag.oid, f"tag-{index}")
-    exam.mender.replace(f"{_TAGS}{index}", None, tag.oid)
 
 
 def others(exam: Examination) -> Iterator[Problem]:

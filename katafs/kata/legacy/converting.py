@@ -12,17 +12,19 @@ which. Katas that services wrote have all, and no such line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from katafs.errors import TooLargeError
 from katafs.git import Oid
+from katafs.git.store.history import HistoryWriter
 from katafs.git.store.making import ObjectMaker
-from katafs.kata.act import Act
+from katafs.kata.act import Act, Text
 from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.kata.kinds import Kind
-from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata, PlainText
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.text import pretty_bytes
 
 ABSENT = "Plain-absent:"
@@ -31,7 +33,7 @@ _SECOND = 1_000_000_000
 _MOST_SUBJECT = 1_000
 # the last second that fits into what git and its fsck take for a date
 _LAST_SECOND = (1 << 31) - 1
-_EMPTY = PlainText(b"")
+EMPTY = Text(b"")
 _CONTROL = re.compile(r"[\0-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
@@ -56,12 +58,24 @@ def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
     return Converted(main, tags)
 
 
+def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], None] | None = None) -> Converted:
+    """Convert a kata into ``directory/.git``; each file is given to ``sync``, where the repository must last. Raises as
+    `convert` does, `StorageError` and OSError."""
+    git = HistoryWriter(directory / ".git")
+    try:
+        converted = convert(plain, git)
+        git.finish(converted.main, converted.tags, *_identity(plain.kata_id), sync or (lambda _fd: None))
+        return converted
+    finally:
+        git.close()
+
+
 def first_commit(plain: PlainKata) -> Oid:
     """The commit of event 0, without storing anything."""
     return next(_Conversion(plain, ObjectMaker()).commits())[1]
 
 
-def identity(kata_id: str) -> tuple[str, str]:
+def _identity(kata_id: str) -> tuple[str, str]:
     """Name and e-mail address of author and committer (FORMAT: git metadata)."""
     return kata_id, f"{kata_id}@cyber-dojo.org"
 
@@ -117,7 +131,7 @@ class _Conversion:
         files = {path: text.content for path, text in event.files.items()}
         self._files = self._git.file_tree(files, path=b"files/")
         said = {path.decode(): text.truncated for path, text in sorted(event.files.items())}
-        outputs = {name: event.outputs.get(name, _EMPTY) for name in OUTPUT_NAMES}
+        outputs = {name: event.outputs.get(name, EMPTY) for name in OUTPUT_NAMES}
         flags: dict[str, Any] = {"files": {name: flag for name, flag in said.items() if flag is not None}}
         flags |= {name: text.truncated is True for name, text in outputs.items()}
         contents = {
@@ -135,18 +149,22 @@ class _Conversion:
         if self._files is not None:
             subtrees[b"files"] = self._files
         tree = self._git.tree(None, self._blobs, subtrees)
-        name, email = identity(self._plain.kata_id)
+        name, email = _identity(self._plain.kata_id)
         parents = [self._parent] if self._parent is not None else []
         self._parent = self._git.commit(tree, parents, message, name, email, seconds)
         return self._parent
 
 
 def _message(event: PlainEvent) -> str:
-    absent = _absent(event)
-    return _subject(event.index, event.row) + (f"\n\n{ABSENT} {' '.join(absent)}" if absent else "")
+    return with_absent(_subject(event.index, event.row), what_is_absent(event))
 
 
-def _absent(event: PlainEvent) -> list[str]:
+def with_absent(subject: str, absent: Sequence[str]) -> str:
+    """The message of an event that lacks some parts."""
+    return f"{subject}\n\n{ABSENT} {' '.join(absent)}" if absent else subject
+
+
+def what_is_absent(event: PlainEvent) -> Sequence[str]:
     """What the event does not have although all but the first have it."""
     if event.index == 0:
         return []
@@ -166,16 +184,19 @@ def absent_parts(message: bytes) -> frozenset[str]:
     return frozenset(last.removeprefix(ABSENT).split()) if last.startswith(ABSENT) else frozenset()
 
 
+def plain_kind(row: Row, index: int) -> Kind:
+    """What a row of a plain kata says that was done."""
+    kinds = {"reverted": Kind.REVERTED, "checked_out": Kind.CHECKED_OUT}
+    ran = Kind.RAN_TESTS if row.get("predicted") in (None, "none") else Kind.PREDICTED_RIGHT
+    return kinds.get(event_type(row, index), ran)
+
+
 def _subject(index: int, row: Row) -> str:
     """The subject of an event's commit (FORMAT: commit subjects), one line whatever the row holds."""
     if index == 0:
         return "0 kata creation"
-    kind = event_type(row, index)
-    words = {"reverted": Kind.REVERTED, "checked_out": Kind.CHECKED_OUT}.get(kind, Kind.RAN_TESTS)
-    if words is Kind.RAN_TESTS and row.get("predicted") not in (None, "none"):
-        words = Kind.PREDICTED_RIGHT
     try:
-        subject = Act(words, row).subject(index)
+        subject = Act(plain_kind(row, index), row).subject(index)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         subject = f"{index} ran tests"
     return _CONTROL.sub("?", subject)[:_MOST_SUBJECT]

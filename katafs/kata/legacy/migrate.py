@@ -29,12 +29,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from katafs.errors import NotFoundError, ReadOnlyError, StorageError
+from katafs.errors import ReadOnlyError, StorageError, storage_errors
 from katafs.git import Oid, repository_lock
-from katafs.git.store.history import HistoryWriter
 from katafs.git.store.storing import sync_directory
-from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.legacy.converting import convert, identity
+from katafs.kata.kata import Kata
+from katafs.kata.legacy.converting import write_repository
 from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
 from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.legacy.verifying import differences
@@ -81,16 +80,11 @@ def migrate_kata(
     in it cannot be kept, `StorageError` when the disk is full, or somebody else goes on writing. After an error the
     kata is as it was.
     """
-    try:
-        # who only tries leaves no trace, not even in the time of the directory
-        lock = contextlib.nullcontext() if dry_run else repository_lock(path, _PATIENCE_SECONDS)
-        with acting_as_owner(path), lock:
-            migration = _Migration(path, kata_id, keep_originals=keep_originals, announce=announce)
-            return migration.try_out() if dry_run else migration.run()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"kata {kata_id}: {error.filename} is not there") from error
-    except OSError as error:
-        raise StorageError(f"kata {kata_id} cannot be migrated: {error.strerror}", error.errno or errno.EIO) from error
+    # who only tries leaves no trace, not even in the time of the directory
+    lock = contextlib.nullcontext() if dry_run else repository_lock(path, _PATIENCE_SECONDS)
+    with storage_errors(f"kata {kata_id} cannot be migrated", f"kata {kata_id}"), acting_as_owner(path), lock:
+        migration = _Migration(path, kata_id, keep_originals=keep_originals, announce=announce)
+        return migration.try_out() if dry_run else migration.run()
 
 
 class _Migration:
@@ -108,7 +102,7 @@ class _Migration:
         if self._git.is_dir():
             return None
         with tempfile.TemporaryDirectory(prefix="katafs-migrate-") as directory:
-            return self._build(Path(directory), _no_sync)[0]
+            return self._build(Path(directory), None)[0]
 
     def run(self) -> Migrated | None:
         if self._git.is_dir():
@@ -126,24 +120,18 @@ class _Migration:
                         return migrated
         raise StorageError(f"kata {self._kata_id} is being written to by others", errno.EBUSY)
 
-    def _build(self, directory: Path, sync: Callable[[int], None]) -> tuple[Migrated, Signature]:
+    def _build(self, directory: Path, sync: Callable[[int], None] | None) -> tuple[Migrated, Signature]:
         """Write the repository to ``directory/.git`` and compare. Returns the state of the plain files before."""
         before = signature(self._path)
         plain = PlainKata(self._kata_id, self._path)
-        git = HistoryWriter(directory / ".git")
-        try:
-            converted = convert(plain, git)
-            self._main = converted.main
-            problems = plain.problems
-            git.finish(converted.main, converted.tags, *identity(self._kata_id), sync)
-        finally:
-            git.close()
-        kata = Kata(self._kata_id, directory, (0, 0), ReadCaches())
+        self._main = write_repository(plain, directory, sync).main
+        kata = Kata(self._kata_id, directory)
         with open(directory / _MANIFEST, "xb") as file:
             file.write(pretty_bytes(kata.manifest()))
             file.flush()
-            sync(file.fileno())
-        problems = problems or differences(PlainKata(self._kata_id, self._path), kata)
+            if sync is not None:
+                sync(file.fileno())
+        problems = plain.problems or differences(PlainKata(self._kata_id, self._path), kata)
         if signature(self._path) != before:
             # somebody writes to it: what was seen may have been half of it
             return Migrated(0), ()
@@ -172,7 +160,7 @@ class _Migration:
     def _finish(self) -> Migrated:
         """Do what another left to be done for a kata whose repository is in its place."""
         with repository_lock(self._git, _PATIENCE_SECONDS):
-            kata = Kata(self._kata_id, self._path, (0, 0), ReadCaches())
+            kata = Kata(self._kata_id, self._path)
             rows = kata.tip().rows
             if self._new.is_dir():
                 # nobody can tell whether the second look was taken
@@ -194,7 +182,7 @@ class _Migration:
         stay."""
         # no original moves before the renames that say so are on disk, whoever did them
         sync_directory(self._path)
-        last = Kata(self._kata_id, self._path, (0, 0), ReadCaches()).tip().last
+        last = Kata(self._kata_id, self._path).tip().last
         for name, _ in list(plain_names(self._path)):
             index = event_of(name)
             if is_plain_name(name) and name != b"manifest.json" and (index is None or index <= last):
@@ -208,7 +196,3 @@ class _Migration:
         sync_directory(self._path)
         if old.name == _OLD:
             shutil.rmtree(old)
-
-
-def _no_sync(_fd: int) -> None:
-    """What is only tried out need not last."""

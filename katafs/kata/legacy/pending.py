@@ -19,25 +19,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from katafs.errors import DamagedError, InvalidError, LateError, NotFoundError, StorageError, TooLargeError
+from katafs.errors import (
+    DamagedError,
+    InvalidError,
+    LateError,
+    NotFoundError,
+    StorageError,
+    TooLargeError,
+    storage_errors,
+)
 from katafs.git import repository_lock
 from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, record
-from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of
+from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
 from katafs.kata.exclusive import UNNOTED, Attempt
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_act import plain_act
-from katafs.kata.legacy.plain_files import LARGEST, event_directories, event_indexes, plain_version, read_file
-from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent, parse_event
+from katafs.kata.legacy.plain_files import LARGEST, event_indexes, plain_version, read_file
+from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
 from katafs.kata.legacy.plain_paths import plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.legacy.verifying import has_event
-from katafs.kata.legacy.waiting import mark, unmark
-from katafs.kata.placing import MOST_SKIPPED
+from katafs.kata.legacy.waiting import PENDING, mark, pending_file, pending_indexes, unmark
+from katafs.kata.placing import check_index
 from katafs.owner import acting_as_owner
 from katafs.text import is_portable, pretty
 
-PENDING = ".katafs-pending"
 ROW_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0
 _TRIES = 20
@@ -51,7 +58,7 @@ class Pending:
     def __init__(self, path: Path, kata_id: str) -> None:
         self.path, self.kata_id = path, kata_id
         self.directory = path / PENDING
-        self._kata = Kata(kata_id, path, (0, 0), ReadCaches())
+        self._kata = Kata(kata_id, path)
         version = plain_version(self._kata.manifest())
         if version is None:
             raise NotFoundError(f"kata {kata_id} has no plain paths")
@@ -74,10 +81,7 @@ class Pending:
                 return
             self.flush(older_than=0 if self.version else ROW_SECONDS, but=index)
             last = len(self.rows) - 1
-            if index <= last:
-                raise LateError(f"event {index} is there already; the last is {last}")
-            if index - last - 1 > MOST_SKIPPED:
-                raise InvalidError(f"index {index} skips more than {MOST_SKIPPED} events after the last, {last}")
+            check_index(last, index)
             with contextlib.suppress(FileExistsError):
                 self.directory.mkdir()
             mark(self.path, self.kata_id)
@@ -195,8 +199,7 @@ class Pending:
         document = self._document(index)
         if document is None:
             return None
-        own = ("files", *OUTPUT_NAMES, "status")
-        row = {key: value for key, value in document.items() if key not in own} if self.version else {}
+        row = without_contents(document) if self.version else {}
         problems: list[str] = []
         event = parse_event(index, row, document, problems)
         try:
@@ -242,7 +245,7 @@ class Pending:
         raise StorageError(f"kata {self.kata_id}: others are always first", errno.EBUSY)
 
     def _read_rows(self) -> None:
-        self._kata = Kata(self.kata_id, self.path, (0, 0), ReadCaches())
+        self._kata = Kata(self.kata_id, self.path)
         self.rows = self._kata.tip().rows.stored
 
     def _remove_recorded(self) -> None:
@@ -263,17 +266,17 @@ class Pending:
 
     @contextlib.contextmanager
     def _locked(self, *, lock: bool = True) -> Iterator[None]:
-        try:
-            with acting_as_owner(self.path), contextlib.ExitStack() as stack:
-                if lock:
-                    # not the repository's lock, which `record` takes
-                    stack.enter_context(repository_lock(self.path, _PATIENCE_SECONDS))
-                    self._read_rows()
-                    self._remove_recorded()
-                yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StorageError(f"kata {self.kata_id} cannot be written: {reason}", error.errno or errno.EIO) from error
+        with (
+            storage_errors(f"kata {self.kata_id} cannot be written"),
+            acting_as_owner(self.path),
+            contextlib.ExitStack() as stack,
+        ):
+            if lock:
+                # not the repository's lock, which `record` takes
+                stack.enter_context(repository_lock(self.path, _PATIENCE_SECONDS))
+                self._read_rows()
+                self._remove_recorded()
+            yield
 
 
 def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
@@ -283,31 +286,11 @@ def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
     """
     if os.path.isdir(path / PENDING):
         return Pending(path, kata_id).expire(older_than)
-    try:
+    with storage_errors(f"kata {kata_id} cannot be written"):
         if not path.is_dir():
             unmark(path, kata_id)
         elif older_than:
             with repository_lock(path, _PATIENCE_SECONDS):
                 if not os.path.isdir(path / PENDING):
                     unmark(path, kata_id)
-    except OSError as error:
-        raise StorageError(f"kata {kata_id} cannot be written: {error.strerror}", error.errno or errno.EIO) from error
     return False
-
-
-def pending_indexes(path: Path, version: int) -> list[int]:
-    """The events that are being written to the kata in ``path``; those of version 0 may not have their files yet."""
-    with contextlib.suppress(NotFoundError):
-        directory = path / PENDING
-        return event_indexes(directory, version) if version else event_directories(directory)
-    return []
-
-
-def pending_names(path: Path, version: int) -> list[bytes]:
-    """Their names, as a plain kata has them."""
-    return [b"%d.event.json" % index if version else b"%d" % index for index in pending_indexes(path, version)]
-
-
-def pending_file(path: Path, version: int, index: int) -> Path:
-    """Where the file of an event is as long as it waits."""
-    return path / PENDING / (f"{index}.event.json" if version else f"{index}/event.json")

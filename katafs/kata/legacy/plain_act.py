@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from katafs.errors import InvalidError
-from katafs.kata.act import Act, Text
-from katafs.kata.events import Row, event_type
-from katafs.kata.kinds import Kind
-from katafs.kata.legacy.converting import ABSENT
-from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent, PlainText
+from katafs.kata.act import Act
+from katafs.kata.events import Row
+from katafs.kata.legacy.converting import EMPTY, plain_kind, what_is_absent, with_absent
+from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent
 
 
 @dataclass(frozen=True)
 class _PlainAct(Act):
     """An act that a plain event file tells of; ``absent`` is what that file does not have."""
 
-    absent: tuple[str, ...] = field(default=())
+    absent: Sequence[str] = ()
 
     def subject(self, index: int) -> str:
-        subject = super().subject(index) if "colour" in self.summary else f"{index} ran tests"
-        return f"{subject}\n\n{ABSENT} {' '.join(self.absent)}" if self.absent else subject
+        return with_absent(super().subject(index) if "colour" in self.summary else f"{index} ran tests", self.absent)
 
 
 def plain_act(event: PlainEvent, row: Row) -> Act:
     """The act that an event and its row tell of. Raises `InvalidError`."""
     if "colour" in row and not isinstance(row["colour"], str):
         raise InvalidError(f"the row of event {event.index} has no colour that is text")
-    kinds = {"reverted": Kind.REVERTED, "checked_out": Kind.CHECKED_OUT}
-    kind = kinds.get(event_type(row, event.index), Kind.RAN_TESTS)
-    if kind is Kind.RAN_TESTS and row.get("predicted") not in (None, "none"):
-        kind = Kind.PREDICTED_RIGHT
-    absent = ["status"] if event.status is None else []
-    for name in OUTPUT_NAMES:
-        if name not in event.outputs:
-            absent.append(name)
-        elif event.outputs[name].truncated is None:
-            absent.append(f"{name}.truncated")
-    texts = {name: event.outputs.get(name, PlainText(b"")) for name in OUTPUT_NAMES}
-    outputs = {name: Text(text.content, text.truncated is True) for name, text in texts.items()}
-    # a file of which nothing was said gets no flag
-    files = {path: Text(text.content, cast(bool, text.truncated)) for path, text in event.files.items()}
+    stdout, stderr = (event.outputs.get(name, EMPTY) for name in OUTPUT_NAMES)
     act = _PlainAct(
-        kind, row, files, outputs["stdout"], outputs["stderr"], event.status or "0", event.index, absent=tuple(absent)
+        plain_kind(row, event.index),
+        row,
+        event.files,
+        replace(stdout, truncated=stdout.truncated is True),
+        replace(stderr, truncated=stderr.truncated is True),
+        event.status or "0",
+        event.index,
+        absent=what_is_absent(event),
     )
     try:
         act.subject(event.index)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, StorageError, TooLargeError
+from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, TooLargeError, storage_errors
 from katafs.git.store.storing import sync_directory
 from katafs.kata.commit import Announce, Committed, set_option
+from katafs.kata.events import without_contents
 from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
 from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, plain_version, read_file
-from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, parse_event
+from katafs.kata.legacy.plain_kata import PlainKata, parse_event
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.owner import acting_as_owner
 
@@ -38,14 +38,9 @@ def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None
 
     Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
     """
-    try:
-        with acting_as_owner(path.parent):
-            attempt.make(path, is_directory=is_directory)
-            sync_directory(path.parent)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path.parent} is not there") from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be made: {error.strerror}", error.errno or errno.EIO) from error
+    with storage_errors(f"{path} cannot be made", path.parent.name), acting_as_owner(path.parent):
+        attempt.make(path, is_directory=is_directory)
+        sync_directory(path.parent)
 
 
 def write_plain(
@@ -135,7 +130,7 @@ def _problem(path: Path, name: bytes, text: bytes) -> str:
     files = parse_event(0, rows[0], event, problems).files
     if len(rows) > 1:
         problems.append("a new kata has one event")
-    own = {key: value for key, value in event.items() if key not in ("files", *OUTPUT_NAMES, "status")}
+    own = without_contents(event)
     if version and (own != rows[0] or own.get("index", 0) != 0):
         problems.append("event 0 is not what its row in events.json says")
     if version and "visible_files" in manifest:
@@ -186,16 +181,11 @@ def _is_whole(path: Path, kata_id: str) -> bool:
 
 
 def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
-    try:
-        with acting_as_owner(path):
-            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(os.path.join(os.fsencode(path), name), flags)
-            try:
-                os.pwrite(fd, data, offset)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-    except OSError as error:
-        raise StorageError(
-            f"{os.fsdecode(name)} cannot be written: {error.strerror}", error.errno or errno.EIO
-        ) from error
+    with storage_errors(f"{os.fsdecode(name)} cannot be written"), acting_as_owner(path):
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(os.path.join(os.fsencode(path), name), flags)
+        try:
+            os.pwrite(fd, data, offset)
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -61,6 +61,11 @@ def event_of(name: bytes) -> int | None:
     return int(name.partition(b".")[0]) if found else None
 
 
+def event_file(version: int, index: int) -> str:
+    """The path of the file of an event in the directory of a kata of that version."""
+    return f"{index}.event.json" if version else f"{index}/event.json"
+
+
 def event_indexes(path: Path, version: int) -> list[int]:
     """The indexes of the events that have a file, in any order. Raises `NotFoundError`."""
     if version:

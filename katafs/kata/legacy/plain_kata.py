@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError
-from katafs.kata.events import Row, time_of_ns
+from katafs.kata.act import Text
+from katafs.kata.events import Row, time_of_ns, without_contents
 from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.legacy.plain_files import event_indexes, mtime_ns, plain_version, read_file
+from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, plain_version, read_file
 from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
 from katafs.kata.listing import MAX_PATHS, directories_of
 from katafs.kata.message import check_path
@@ -24,22 +25,15 @@ _LARGEST_OPTION = 1 << 16
 OUTPUT_NAMES = ("stdout", "stderr")
 
 
-@dataclass(frozen=True, slots=True)
-class PlainText:
-    """A file or an output: its bytes, and what the event said of its being cut short; None if nothing."""
-
-    content: bytes
-    truncated: bool | None = None
-
-
 @dataclass(frozen=True)
 class PlainEvent:
-    """One event. Outputs and status that it does not have are None; event 0 has none of them."""
+    """One event; outputs and status are those that it has, event 0 has none. Texts are truncated None where it does not
+    say."""
 
     index: int
     row: Row
-    files: Mapping[bytes, PlainText]
-    outputs: Mapping[str, PlainText]
+    files: Mapping[bytes, Text]
+    outputs: Mapping[str, Text]
     status: str | None
 
 
@@ -85,7 +79,7 @@ class PlainKata:
             self.problems.append(f"event {index} was not finished: {error}")
             return
         if self.version:
-            row = {key: value for key, value in event.items() if key not in ("files", *OUTPUT_NAMES, "status")}
+            row = without_contents(event)
         else:
             row = {"time": time_of_ns(time_ns)}
             self.problems.append(f"nothing says what event {index} was: it has no row in events.json")
@@ -119,7 +113,7 @@ class PlainKata:
 
     def event_path(self, index: int) -> bytes:
         """The path of the file of an event in the kata's directory."""
-        return b"%d.event.json" % index if self.version else b"%d/event.json" % index
+        return event_file(self.version, index).encode()
 
     def document(self, index: int) -> dict[str, Any]:
         """The JSON object in the file of an event. Raises `DamagedError`."""
@@ -172,8 +166,8 @@ def parse_event(index: int, row: Row, document: Mapping[str, Any], problems: lis
     return PlainEvent(index, row, stored, outputs, None if status is None else str(status))
 
 
-def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mapping[bytes, PlainText]:
-    files: dict[bytes, PlainText] = {}
+def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mapping[bytes, Text]:
+    files: dict[bytes, Text] = {}
     for name, value in stored.items():
         try:
             files[check_path(name)] = _text(index, name, value, problems)
@@ -189,13 +183,13 @@ def _files(index: int, stored: Mapping[str, Any], problems: list[str]) -> Mappin
     return files
 
 
-def _text(index: int, name: str, value: Any, problems: list[str]) -> PlainText:
+def _text(index: int, name: str, value: Any, problems: list[str]) -> Text:
     content, truncated = (value.get("content"), value.get("truncated")) if isinstance(value, dict) else (None, None)
     try:
-        return PlainText(joined(content).encode(), truncated if isinstance(truncated, bool) else None)
+        return Text(joined(content).encode(), truncated if isinstance(truncated, bool) else None)
     except (TypeError, UnicodeEncodeError):
         problems.append(f"event {index}: the content of {name[:100]!r} is not text")
-        return PlainText(b"")
+        return Text(b"", None)
 
 
 def joined(content: Any) -> str:

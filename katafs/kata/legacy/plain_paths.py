@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katafs.git import GitRepo
-from katafs.kata.events import Row, Rows
+from katafs.kata.events import Row, Rows, without_contents
 from katafs.kata.legacy.converting import absent_parts
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES
 from katafs.kata.listing import Listing
@@ -49,16 +49,14 @@ def plain_event(repo: GitRepo, snapshot: Snapshot, row: Row, listing: Listing, v
     flags = stored.get("files")
     cut = flags if isinstance(flags, dict) else {}
     files = {}
-    for position in listing.files():
-        name = decode(listing.paths[position])
+    for path, oid in listing.blobs():
+        name = decode(path)
         said = {"truncated": cut[name] is True} if name in cut else {}
-        files[name] = _content(repo.blob(listing.entries[position].oid), version) | said
+        files[name] = _content(repo.blob(oid), version) | said
     document: dict[str, Any] = {"files": files}
     if snapshot.index > 0:
         document |= _outputs(repo, snapshot, stored, version)
-    own = ("files", *OUTPUT_NAMES, "status")
-    row = plain_row(row, version)
-    return document | ({key: value for key, value in row.items() if key not in own} if version else {})
+    return document | (without_contents(plain_row(row, version)) if version else {})
 
 
 def _outputs(repo: GitRepo, snapshot: Snapshot, flags: Mapping[str, Any], version: int) -> dict[str, Any]:

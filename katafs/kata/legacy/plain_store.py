@@ -7,7 +7,6 @@ after migration. It is made when it is first needed, and anew when the plain fil
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -21,12 +20,11 @@ from pathlib import Path
 
 import cachetools
 
-from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
+from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
 from katafs.git.budget import CONVERSION, STATUS
 from katafs.git.files import open_beneath, real_path
-from katafs.git.store.history import HistoryWriter
 from katafs.kata.kata import Kata, ReadCaches
-from katafs.kata.legacy.converting import convert, first_commit, identity
+from katafs.kata.legacy.converting import first_commit, write_repository
 from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
 from katafs.kata.legacy.plain_kata import PlainKata
 
@@ -174,23 +172,14 @@ class PlainStore:
             return Conversion(seen, None, error)
 
     def _convert(self, kata_id: str, path: Path) -> Path:
-        try:
+        with storage_errors(f"kata {kata_id} cannot be converted"):
             directory = Path(tempfile.mkdtemp(prefix=f"{kata_id}-", dir=self.directory()))
             try:
-                git = HistoryWriter(directory / ".git")
-                try:
-                    converted = convert(PlainKata(kata_id, path), git)
-                    git.finish(converted.main, converted.tags, *identity(kata_id), sync=_no_sync)
-                finally:
-                    git.close()
+                write_repository(PlainKata(kata_id, path), directory)
             except BaseException:
                 shutil.rmtree(directory, ignore_errors=True)
                 raise
-        except OSError as error:
-            raise StorageError(
-                f"kata {kata_id} cannot be converted: {error.strerror}", error.errno or errno.EIO
-            ) from error
-        return directory
+            return directory
 
     def keep(self, kata_id: str, path: Path, conversion: Conversion) -> None:
         """Keep a conversion of the kata in ``path`` instead of the one there is."""
@@ -269,7 +258,3 @@ def _lock(directory: Path) -> int | None:
         os.close(fd)
         return None
     return fd
-
-
-def _no_sync(_fd: int) -> None:
-    """What can be made again need not last."""

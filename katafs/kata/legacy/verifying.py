@@ -60,8 +60,7 @@ def _differences(plain: PlainKata, kata: Kata) -> Iterator[str]:
         shown = plain_row(rows.stored[index], plain.version)
         if not _is_same(list(plain.row(index).items()), list(shown.items())):
             yield f"event {index} has another row"
-        listing = Listing(kata.repo, snapshot.files_tree)
-        document = plain_event(kata.repo, snapshot, rows.stored[index], listing, plain.version)
+        document = plain_event(kata.repo, snapshot, rows.stored[index], _listing(kata, index), plain.version)
         if not _is_same(_event(plain.document(index)), _event(document)):
             yield f"event {index} is another"
     yield from _options(plain, kata)
@@ -83,11 +82,7 @@ def _listing(kata: Kata, index: int) -> Listing:
 
 
 def _contents(kata: Kata, index: int) -> dict[str, str]:
-    listing = _listing(kata, index)
-    return {
-        decode(listing.paths[position]): decode(kata.repo.blob(listing.entries[position].oid))
-        for position in listing.files()
-    }
+    return {decode(path): decode(kata.repo.blob(oid)) for path, oid in _listing(kata, index).blobs()}
 
 
 def _is_same(one: Any, other: Any) -> bool:

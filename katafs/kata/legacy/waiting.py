@@ -1,7 +1,8 @@
-"""Which katas of a store have events that wait for their rows: a file for each in the store's ``.katafs-pending``.
+"""Which events wait for their rows: they are in ``.katafs-pending`` in the kata's directory.
 
-So a daemon that has just started finds them without looking at every kata. The files are empty, named by the ids; one
-too many does no harm. They are changed by who has the lock of the kata's directory.
+So that a daemon that has just started finds them without looking at every kata, each such kata has a file in the
+store's ``.katafs-pending``. These are empty, named by the ids; one too many does no harm. They are changed by who has
+the lock of the kata's directory.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import logging
 import os
 from pathlib import Path
 
+from katafs.errors import NotFoundError
 from katafs.git.store.storing import sync_directory
 from katafs.kata.ids import is_kata_id
+from katafs.kata.legacy.plain_files import event_directories, event_file, event_indexes
 from katafs.owner import acting_as_owner
 
-MARKS = ".katafs-pending"
+PENDING = MARKS = ".katafs-pending"
 
 log = logging.getLogger(__name__)
 
@@ -56,3 +59,21 @@ def marked(store: Path) -> set[str]:
         return set(filter(is_kata_id, os.listdir(store / MARKS)))
     except OSError:
         return set()
+
+
+def pending_indexes(path: Path, version: int) -> list[int]:
+    """The events that are being written to the kata in ``path``; those of version 0 may not have their files yet."""
+    with contextlib.suppress(NotFoundError):
+        directory = path / PENDING
+        return event_indexes(directory, version) if version else event_directories(directory)
+    return []
+
+
+def pending_names(path: Path, version: int) -> list[bytes]:
+    """Their names, as a plain kata has them."""
+    return [event_file(version, index).partition("/")[0].encode() for index in pending_indexes(path, version)]
+
+
+def pending_file(path: Path, version: int, index: int) -> Path:
+    """Where the file of an event is as long as it waits."""
+    return path / PENDING / event_file(version, index)
