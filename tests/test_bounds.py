@@ -27,7 +27,8 @@ from katafs.fuse.memory import Memory
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata import diff
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.caches import ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.layouts import NATIVE
 from katafs.kata.listing import Listing
 from katafs.kata.root import Root

@@ -14,8 +14,8 @@ import pytest
 from katafs.git import GitRepo
 from katafs.kata.commit import record, set_option
 from katafs.kata.kinds import Kind
-from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.message import parse_act
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.kata.state import read_state
 from katafs.text import compact, is_portable, is_portable_json, parse_stored, pretty
 from tests.katas import GitCommit, GitFile, git, import_commits, message, row_time

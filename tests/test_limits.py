@@ -14,10 +14,11 @@ from katafs.errors import DamagedError, StorageError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.storing import make_parents
+from katafs.kata.caches import ReadCaches
 from katafs.kata.commit import record, set_option
 from katafs.kata.create import create_kata
 from katafs.kata.events import MOST_ROWS
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.kinds import Kind
 from katafs.kata.legacy.plain_create import write_plain
 from katafs.kata.listing import MAX_PATHS

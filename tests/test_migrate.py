@@ -14,7 +14,8 @@ import pytest
 
 from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.caches import ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_paths import plain_event, plain_events
 from katafs.kata.listing import Listing

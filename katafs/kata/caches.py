@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import cachetools
@@ -15,13 +15,17 @@ from katafs.kata.listing import Listing
 from katafs.kata.notes import Notes
 from katafs.kata.snapshot import Content, Snapshot
 
-if TYPE_CHECKING:
-    from katafs.kata.kata import Kata
-
 _DAMAGED_SECONDS = 1.0
 _DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids
 # bytes in memory of a path in a listing, a snapshot, a set of options, a size; of a byte of rows, with their texts
 _PATH, _SNAPSHOT, _OPTIONS, _SIZE, _ROWS = 350, 2_750, 480, 165, 4.4
+
+
+class Holder(Protocol):
+    """A kata, which has something in memory that it can read again."""
+
+    def let_go(self) -> None:
+        """Forget it."""
 
 
 class ReadCaches:
@@ -63,10 +67,10 @@ class ReadCaches:
         #: once. 0 where nobody counts them; then it is looked at each time.
         self.moment = 0
         # the katas whose rows are in memory, those read first in front, and the bytes of their rows as they are stored
-        self._held: WeakKeyDictionary[Kata, int] = WeakKeyDictionary()
+        self._held: WeakKeyDictionary[Holder, int] = WeakKeyDictionary()
         self._most_rows = rows_bytes
 
-    def hold(self, kata: Kata, size: int) -> None:
+    def hold(self, kata: Holder, size: int) -> None:
         """The rows of a kata are in memory now, ``size`` bytes as they are stored: others may have to go for them."""
         self._held.pop(kata, None)
         self._held[kata] = size

@@ -26,8 +26,8 @@ from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
 from katafs.kata.act import Act
 from katafs.kata.kinds import Kind
-from katafs.kata.layouts import OPTION_VALUES, set_option_in
 from katafs.kata.listing import Listing
+from katafs.kata.options import OPTION_VALUES, set_option_in
 from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
 from katafs.kata.state import State, read_state
 from katafs.kata.writing import KataWriter, check_writable

@@ -15,15 +15,14 @@ from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.caches import ReadCaches
-from katafs.kata.layouts import Layout, check_format, check_version, set_option_in
-from katafs.kata.legacy.plain_files import plain_version
+from katafs.kata.layouts import Layout
 from katafs.kata.listing import Listing
+from katafs.kata.options import set_option_in
 from katafs.kata.root import Root
 from katafs.kata.snapshot import Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.state import State, read_state
+from katafs.kata.versions import check_format, check_version, plain_version
 from katafs.kata.walk import Walk, join_first, join_lists
-
-__all__ = ["Kata", "ReadCaches"]
 
 _SECOND = 1_000_000_000
 # commits that were added at once, so that a history is taken for the one that is known

@@ -17,26 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katafs.errors import ReadOnlyError, TooLargeError
-from katafs.git import Commit, GitRepo, Oid, read_config
+from katafs.git import GitRepo, Oid
 from katafs.git.store.making import ObjectMaker
 from katafs.kata.act import Act, Text
 from katafs.kata.events import MOST_ROWS, Row, Rows
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.kata.root import Root, read_object
 from katafs.text import decode, pretty, pretty_bytes
-
-# The six options in the order that saver stores them, with what holds until one is set.
-OPTION_DEFAULTS = {
-    "theme": "light",
-    "colour": "on",
-    "predict": "off",
-    "revert_red": "off",
-    "revert_amber": "off",
-    "revert_green": "off",
-}
-OPTION_VALUES = {name: ("dark", "light") if name == "theme" else ("on", "off") for name in OPTION_DEFAULTS}
-
-#: The newest version that a manifest can have and still be understood: a layout that means something else gets another.
-NEWEST_VERSION = 2
 
 #: contents by name; and what is put into the root of a tree, blobs and trees by name
 Blobs = dict[bytes, bytes]
@@ -238,28 +225,3 @@ def _with_rows(rows: Rows, text: bytes, added: Sequence[Row], *, ruby: bool) -> 
     if len(text) > MOST_ROWS:
         raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB, and could not be read")
     return text
-
-
-def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
-    """Raises `ReadOnlyError` for a kata that a newer katafs, or saver, has made: it may mean something else by what
-    looks the same."""
-    version = manifest.get("version")
-    if type(version) is int and version > NEWEST_VERSION:
-        raise ReadOnlyError(
-            f"kata {kata_id} is of version {version}, and this katafs knows {NEWEST_VERSION}: it is only read"
-        )
-
-
-def check_format(repo: GitRepo) -> None:
-    """Raises `ReadOnlyError` for a repository that git would not write to."""
-    found = read_config(repo.git_dir)
-    if not found.may_be_written:
-        raise ReadOnlyError(f"{repo.path}: {found.why_not}: it is only read")
-
-
-def set_option_in(commit: Commit, values: dict[str, list[str]]) -> None:
-    """Add the value that an option was set to by a commit, as its subject says, to those of later ones."""
-    if commit.subject.startswith(b"set option "):
-        words = decode(commit.subject).split(" ")
-        if len(words) == 5 and words[3] == "to" and words[2] in OPTION_DEFAULTS:
-            values.setdefault(words[2], []).append(words[4])

@@ -9,10 +9,10 @@ from typing import Any
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.events import Rows, time_ns, without_contents
 from katafs.kata.layouts import Layout
-from katafs.kata.legacy.plain_files import plain_version
 from katafs.kata.listing import Listing
 from katafs.kata.root import Root, read_truncations
 from katafs.kata.state import State
+from katafs.kata.versions import plain_version
 from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 
 

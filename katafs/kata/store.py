@@ -14,8 +14,9 @@ from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases, kept_bases
 from katafs.git.odb.parts import clear_parts, kept_parts
+from katafs.kata.caches import ReadCaches
 from katafs.kata.ids import is_id_part, kata_path
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.plain import kept_corrected
 from katafs.kata.recent import forget_rows, kept_rows

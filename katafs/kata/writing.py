@@ -11,10 +11,11 @@ from katafs.kata.act import Act
 from katafs.kata.diff import line_counts
 from katafs.kata.events import Row, Rows, StoredRows, time_of
 from katafs.kata.kinds import Kind
-from katafs.kata.layouts import Entries, check_format, check_version
+from katafs.kata.layouts import Entries
 from katafs.kata.listing import Listing
 from katafs.kata.root import Root, read_truncations
 from katafs.kata.state import State
+from katafs.kata.versions import check_format, check_version
 from katafs.text import decode
 
 

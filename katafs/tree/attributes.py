@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from katafs.kata.history import step_of
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import NEWEST_VERSION
 from katafs.kata.snapshot import Snapshot
+from katafs.kata.versions import NEWEST_VERSION
 from katafs.text import visible
 
 PREFIX = b"user.katafs."

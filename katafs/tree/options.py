@@ -8,7 +8,7 @@ from katafs.errors import InvalidError
 from katafs.kata.commit import Job, set_option
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.text import decode
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from katafs.errors import NotFoundError, unreadable
 from katafs.kata import plain
-from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.git_files import PACKS, has_identity, identified

@@ -5,7 +5,7 @@ from __future__ import annotations
 from katafs.errors import NotFoundError
 from katafs.kata.events import Rows
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.kata.snapshot import OUTPUTS, Content, Snapshot
 from katafs.text import pretty
 

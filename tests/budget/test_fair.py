@@ -19,8 +19,9 @@ from katafs.fuse.fair import Places, User
 from katafs.fuse.making import Makers
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
+from katafs.kata.caches import ReadCaches
 from katafs.kata.events import Rows
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.store import Store
 from katafs.kata.walk import Walk, join_lists
 from katafs.tree.answers import Question, kata_key

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from katafs.kata.caches import ReadCaches
 from katafs.kata.fsck import State
 from katafs.kata.fsck.kata import check_kata
-from katafs.kata.kata import Kata, ReadCaches
+from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata
 from tests.fsck.cases import check, codes
 from tests.plain_katas import make_plain_kata

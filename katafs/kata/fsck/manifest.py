@@ -12,8 +12,8 @@ from katafs.git.files import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
-from katafs.kata.layouts import check_version
 from katafs.kata.legacy.migrate import needs_migration
+from katafs.kata.versions import check_version
 
 
 def check(exam: Examination) -> Iterator[Problem]:

@@ -11,8 +11,9 @@ from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime
-from katafs.kata.legacy.plain_files import event_file, event_indexes, plain_version, read_file
+from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
+from katafs.kata.versions import plain_version
 
 _BACKUP = "take it from a backup"
 

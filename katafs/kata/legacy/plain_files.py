@@ -6,14 +6,12 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.budget import STATUS, Budget
 from katafs.git.files import open_plain
-from katafs.kata.layouts import OPTION_DEFAULTS
+from katafs.kata.options import OPTION_DEFAULTS
 
 LARGEST = 16 << 20  # bytes of a plain file
 _EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")
@@ -21,14 +19,6 @@ _EVENT_DIRECTORY = re.compile(rb"0|[1-9][0-9]{0,8}")
 
 #: what `signature` returns: equal as long as no plain file was changed. Name, mtime in ns, size and inode of each
 Signature = tuple[tuple[bytes, int, int, int], ...]
-
-
-def plain_version(manifest: Mapping[str, Any]) -> int | None:
-    """0 or 1 where a manifest says, as a number or in digits, that plain-path services made the kata; without a version
-    it is 0. Else None."""
-    value = manifest.get("version")
-    text = "0" if value is None and manifest else str(value)
-    return int(text) if type(value) in (int, str, type(None)) and text in ("0", "1") else None
 
 
 def plain_names(path: Path, budget: Budget | None = None) -> list[tuple[bytes, os.stat_result]]:

@@ -14,12 +14,13 @@ from typing import Any
 from katafs.errors import DamagedError, InvalidError, NotFoundError
 from katafs.kata.act import Text
 from katafs.kata.events import Row, time_of_ns, without_contents
-from katafs.kata.layouts import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, plain_version, read_file
+from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, read_file
 from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
 from katafs.kata.listing import MAX_PATHS, directories_of
 from katafs.kata.message import check_path
+from katafs.kata.options import OPTION_DEFAULTS, OPTION_VALUES
 from katafs.kata.placing import MOST_SKIPPED
+from katafs.kata.versions import plain_version
 
 _LARGEST_OPTION = 1 << 16
 OUTPUT_NAMES = ("stdout", "stderr")

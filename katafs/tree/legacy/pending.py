@@ -17,7 +17,6 @@ from katafs.kata.commit import Committed, Job, plain_job
 from katafs.kata.exclusive import Attempt
 from katafs.kata.inbox import Message
 from katafs.kata.kata import Kata
-from katafs.kata.layouts import OPTION_DEFAULTS
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending
 from katafs.kata.legacy.plain_create import (
@@ -32,6 +31,7 @@ from katafs.kata.legacy.plain_create import (
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_rows import begins_row
 from katafs.kata.legacy.waiting import marked, pending_file
+from katafs.kata.options import OPTION_DEFAULTS
 from katafs.tree.context import Context
 from katafs.tree.nodes import IMMUTABLE, NEVER, BytesFile, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
