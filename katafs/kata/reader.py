@@ -14,6 +14,7 @@ from typing import Protocol
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.events import Row, parse_rows
+from katafs.kata.legacy.plain_files import read_file
 from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.past import Past, cut_short
 from katafs.text import decode
@@ -58,20 +59,23 @@ class _Shown:
         self._path = path
 
     def rows(self) -> list[Row]:
-        return parse_rows(_read(self._path / "events_summary.json"))
+        return parse_rows(self._read("events_summary.json"))
 
     def outputs(self, index: int) -> dict[str, str]:
         names = ("stdout", "stderr", "status")
-        return {name: decode(_read(self._path / "events" / str(index) / name)) for name in names}
+        return {name: decode(self._read(f"events/{index}/{name}")) for name in names}
 
     def cut(self, index: int) -> list[str]:
         try:
-            return cut_short(json.loads(_read(self._path / "events" / str(index) / "truncations.json")))
+            return cut_short(json.loads(self._read(f"events/{index}/truncations.json")))
         except (ValueError, RecursionError):
             return []
 
     def diff(self, was: int, now: int) -> str:
-        return decode(_read(self._path / "diff" / f"{was}..{now}"))
+        return decode(self._read(f"diff/{was}..{now}"))
+
+    def _read(self, name: str) -> bytes:
+        return read_file(self._path, name.encode(), _LONGEST)
 
 
 class _Plain:
@@ -117,16 +121,3 @@ class _Plain:
         # an outage has the files of the event that came after it
         written = next(known for known in self._kata.indexes if known >= index)
         return {decode(name): decode(file.content) for name, file in self._kata.event(written).files.items()}
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LONGEST + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: {error.strerror}") from error
-    except OSError as error:
-        raise DamagedError(f"{path}: {error.strerror}") from error
-    if len(data) > _LONGEST:
-        raise DamagedError(f"{path} is larger than {_LONGEST >> 20} MiB")
-    return data
