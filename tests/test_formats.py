@@ -12,7 +12,7 @@ import pytest
 from katafs.errors import ReadOnlyError
 from katafs.kata.commit import record, set_option
 from katafs.kata.compact import compact_kata
-from katafs.kata.fsck import State, check_ids
+from katafs.kata.fsck import Outcome, check_ids
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from katafs.kata.notes import Notes
@@ -53,8 +53,8 @@ def test_what_git_must_not_write_to(name: str, store: Path, mount: MakeMount) ->
     (path / ".git/refs/tags/1").unlink()
     del before[str(path / ".git/refs/tags/1")]
     found = [finding for _, result in check_ids(store, ["AbCdEf"], repair=True) for finding in result.findings]
-    assert [finding.code for finding in found if finding.state is State.LEFT] == ["config-refused"]
-    assert State.MENDED not in {finding.state for finding in found}
+    assert [finding.code for finding in found if finding.state is Outcome.LEFT] == ["config-refused"]
+    assert Outcome.MENDED not in {finding.state for finding in found}
     mounted = mount(store)
     kata = mounted.kata("AbCdEf")
     assert not {"ran_tests", "control"} & set(os.listdir(kata))
@@ -97,7 +97,7 @@ def test_objects_named_by_sha256(store: Path, mount: MakeMount) -> None:
     assert os.listdir(kata) == [".git"]
     assert mounted.log_text().count("kata AbCdEf: it is shown as its .git alone") == 1
     found = [finding for _, result in check_ids(store, ["AbCdEf"]) for finding in result.findings]
-    assert [finding.code for finding in found if finding.state is not State.NOTE] == ["config-refused"]
+    assert [finding.code for finding in found if finding.state is not Outcome.NOTE] == ["config-refused"]
 
 
 def test_what_git_obeys_and_katafs_does_not(store: Path, mount: MakeMount) -> None:

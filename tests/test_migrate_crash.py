@@ -17,7 +17,7 @@ import pytest
 
 from katafs.errors import KataError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata
 from katafs.kata.legacy import migrate
@@ -204,7 +204,7 @@ def test_fsck_leaves_alone_what_was_not_finished(store: Path, monkeypatch: pytes
         with pytest.raises(KeyboardInterrupt):
             migrate_kata(written.path, "AbCdEf", keep_originals=True)
     (finding,) = check_kata(written.path, "AbCdEf", repair=True)
-    assert (finding.code, finding.state) == ("migration-left", State.NOTE)
+    assert (finding.code, finding.state) == ("migration-left", Outcome.NOTE)
     assert migrate_kata(written.path, "AbCdEf") is not None
     assert (written.path / ".katafs-original" / "manifest.json").read_bytes() == manifest
     assert check_kata(written.path, "AbCdEf") == []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from katafs.html.code import Highlighter, Line, differing, line_html
-from katafs.kata.changes import Content, FileChange
+from katafs.kata.changes import FileChange, SideContent
 from katafs.text import decode, visible
 
 _CONTEXT = 3  # unchanged lines that are shown around a change
@@ -97,7 +97,7 @@ def _shown(change: FileChange, highlighter: Highlighter, *, highlight: bool, is_
     return file
 
 
-def _name(side: Content) -> str:
+def _name(side: SideContent) -> str:
     return visible(decode(side.name), kept="")
 
 

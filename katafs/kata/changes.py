@@ -14,7 +14,7 @@ MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read
 
 
 @dataclass(frozen=True)
-class Content:
+class SideContent:
     """One side of a file. ``data`` is None when it is too large, and ``is_binary`` is then not known."""
 
     name: bytes
@@ -35,15 +35,15 @@ class FileChange:
     """
 
     kind: str
-    old: Content | None
-    new: Content | None
+    old: SideContent | None
+    new: SideContent | None
     regions: tuple[Region, ...]
 
     @property
-    def shown(self) -> Content:
+    def shown(self) -> SideContent:
         """The newer side."""
         side = self.new or self.old
-        return side if side is not None else Content(b"", 0, b"")
+        return side if side is not None else SideContent(b"", 0, b"")
 
     @property
     def added(self) -> int:
@@ -99,9 +99,9 @@ def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[Fi
         yield FileChange(kind, old, new, tuple(regions))
 
 
-def _content(repo: GitRepo, side: Side) -> Content:
+def _content(repo: GitRepo, side: Side) -> SideContent:
     if side.is_submodule:
         text = submodule_text(side)
-        return Content(side.path, len(text), text)
+        return SideContent(side.path, len(text), text)
     size = repo.blob_size(side.oid)
-    return Content(side.path, size, repo.blob(side.oid) if size <= MAX_SHOWN else None)
+    return SideContent(side.path, size, repo.blob(side.oid) if size <= MAX_SHOWN else None)

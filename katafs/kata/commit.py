@@ -90,7 +90,7 @@ def plain_job(path: Path, kata_id: str, call: Callable[..., Committed | None], *
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class _Try:
     """One try to put something on the tip."""
 
     git: GitWriter
@@ -159,7 +159,7 @@ def record(
     """
 
     def attempt(git: GitWriter) -> Committed:
-        return _record(_Attempt(git, kata_id, now or datetime.now(UTC), announce, landed), act)
+        return _record(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), act)
 
     return _until_won(path, kata_id, attempt)
 
@@ -186,7 +186,7 @@ def set_option(
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
     def attempt(git: GitWriter) -> Committed | None:
-        made = _Attempt(git, kata_id, now or datetime.now(UTC), announce, landed)
+        made = _Try(git, kata_id, now or datetime.now(UTC), announce, landed)
         return _set_option(made, name, value, is_shown=is_shown)
 
     return _until_won(path, kata_id, attempt)
@@ -223,7 +223,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
         tries += 1
 
 
-def _record(attempt: _Attempt, act: Act) -> Committed:
+def _record(attempt: _Try, act: Act) -> Committed:
     """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
@@ -271,7 +271,7 @@ def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State
     return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit.oid)
 
 
-def _set_option(attempt: _Attempt, name: str, value: str, *, is_shown: bool) -> Committed | None:
+def _set_option(attempt: _Try, name: str, value: str, *, is_shown: bool) -> Committed | None:
     head = read_head(attempt.git)
     writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     earlier: dict[str, list[str]] = {}

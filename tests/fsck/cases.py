@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from katafs.kata.commit import set_option
-from katafs.kata.fsck import Finding, State, check_ids, check_store
+from katafs.kata.fsck import Finding, Outcome, check_ids, check_store
 from tests.katas import GitCommit, GitFile, add_event, git, import_commits, loosen, make_kata, row_time, stored_rows
 from tests.scratch import fast_directory
 
@@ -85,7 +85,7 @@ def left(path: Path, code: str) -> Finding:
     (found,) = [finding for finding in check(path) if finding.code == code]
     (again,) = [finding for finding in check(path, repair=True) if finding.code == code]
     assert found == again
-    assert found.state is State.LEFT
+    assert found.state is Outcome.LEFT
     assert found.advice
     assert references(path) == before
     return found
@@ -109,7 +109,7 @@ def check(path: Path, *, repair: bool = False, is_quick: bool = False, notes: bo
     kata_id = "".join(path.parts[-3:])
     ((_, result),) = check_ids(path.parents[2], [kata_id], repair=repair, is_quick=is_quick)
     assert result.failure == ""
-    return [finding for finding in result.findings if notes or finding.state is not State.NOTE]
+    return [finding for finding in result.findings if notes or finding.state is not Outcome.NOTE]
 
 
 def check_all(store: Path, *, repair: bool = False, is_quick: bool = False) -> list[Finding]:
@@ -119,7 +119,7 @@ def check_all(store: Path, *, repair: bool = False, is_quick: bool = False) -> l
     return [finding for result in results for finding in result.findings]
 
 
-def codes(findings: Iterable[Finding]) -> list[tuple[str, State]]:
+def codes(findings: Iterable[Finding]) -> list[tuple[str, Outcome]]:
     """Code and state of each finding, sorted."""
     return sorted(((finding.code, finding.state) for finding in findings), key=lambda pair: (pair[0], pair[1].value))
 
@@ -141,9 +141,9 @@ def assert_mended(path: Path, before: bytes, *expected: str, is_quick: bool = Fa
     """fsck finds just these, mends them, and all is as it was: the findings of the repair."""
     found = check(path, is_quick=is_quick)
     assert [code for code, _ in codes(found)] == sorted(expected), found
-    assert any(finding.state is State.FOUND for finding in found)
+    assert any(finding.state is Outcome.FOUND for finding in found)
     mended = check(path, repair=True, is_quick=is_quick)
-    assert {finding.state for finding in mended} == {State.MENDED}, mended
+    assert {finding.state for finding in mended} == {Outcome.MENDED}, mended
     assert {finding.code for finding in mended} >= set(expected)
     assert check(path) == []
     assert references(path) == before

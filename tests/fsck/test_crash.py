@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.fsck import Finding, State
+from katafs.kata.fsck import Finding, Outcome
 from tests.fsck.cases import LAST, assert_git_is_content, check, codes, copy_kata, make_old
 from tests.katas import add_event, git, make_kata, message, stored_rows
 from tests.test_crash import EDITED, SKIPPING, STEPS, crash, tags
@@ -35,7 +35,7 @@ def assert_whole(path: Path, events: int) -> None:
     assert not list(path.glob(".git/**/*.lock"))
 
 
-def marked(findings: list[Finding]) -> list[tuple[str, State]]:
+def marked(findings: list[Finding]) -> list[tuple[str, Outcome]]:
     """What was found, but for the mark that a dead writer left on his pack."""
     return [found for found in codes(findings) if found[0] != "stale-file"]
 
@@ -46,7 +46,7 @@ def test_two_events(store: Path, step: tuple[Any, ...]) -> None:
     crash(path, step, json.dumps(message(EDITED, laptop_id="0123456789abcdef" * 4, tab_seq=1)))
     make_old(path)
     _, _, _, events, with_tags = step
-    lacking = [("tag-missing", State.MENDED)] if with_tags < events else []
+    lacking = [("tag-missing", Outcome.MENDED)] if with_tags < events else []
     assert marked(check(path, repair=True)) == lacking
     assert_whole(path, events)
 
@@ -55,9 +55,9 @@ def test_two_events(store: Path, step: tuple[Any, ...]) -> None:
 def test_an_event_that_skips_others(store: Path, step: tuple[Any, ...]) -> None:
     path = make_kata(store, "AAAAAA")
     crash(path, step, json.dumps(message(EDITED, index=20)))
-    lacking = [("tag-missing", State.MENDED)] if step[4] == 0 else []
+    lacking = [("tag-missing", Outcome.MENDED)] if step[4] == 0 else []
     if (path / ".git" / "packed-refs.lock").exists():
-        lacking.insert(0, ("lock-stale", State.MENDED))
+        lacking.insert(0, ("lock-stale", Outcome.MENDED))
     make_old(path)
     assert marked(check(path, repair=True)) == lacking
     assert_whole(path, 20)
@@ -70,7 +70,7 @@ def test_a_lock_of_a_moment_before(kata: Path) -> None:
     lock = kata / ".git" / "refs" / "heads" / "main.lock"
     lock.touch()
     os.utime(lock, (time.time() - 9.5, time.time() - 9.5))
-    assert codes(check(kata, repair=True)) == [("lock-stale", State.MENDED)]
+    assert codes(check(kata, repair=True)) == [("lock-stale", Outcome.MENDED)]
     assert not lock.exists()
     assert check(kata) == []
 
@@ -81,7 +81,7 @@ def test_a_lock_from_the_future(kata: Path) -> None:
     lock.touch()
     os.utime(lock, (time.time() + 86_400, time.time() + 86_400))
     (finding,) = check(kata, repair=True)
-    assert (finding.code, finding.state) == ("lock-held", State.LEFT)
+    assert (finding.code, finding.state) == ("lock-held", Outcome.LEFT)
     assert "time in the future" in finding.message
     assert lock.exists()
 
@@ -98,11 +98,11 @@ def test_a_disk_that_cannot_be_written_to(store: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "fsync", refuse)
     found = {finding.code: finding for finding in check(kata, repair=True)}
-    assert found["lock-stale"].state is State.MENDED
-    assert found["tag-missing"].state is State.LEFT
+    assert found["lock-stale"].state is Outcome.MENDED
+    assert found["tag-missing"].state is Outcome.LEFT
     assert "Read-only file system" in found["tag-missing"].advice
     monkeypatch.undo()
-    assert codes(check(kata, repair=True)) == [("tag-missing", State.MENDED)]
+    assert codes(check(kata, repair=True)) == [("tag-missing", Outcome.MENDED)]
 
 
 @pytest.mark.parametrize("layout", ["native", "saver"])
@@ -111,7 +111,7 @@ def test_a_mended_kata_is_written_to(layout: str, store: Path) -> None:
     for name in ("HEAD", "config", "refs/heads/main", f"refs/tags/{LAST}"):
         (path / ".git" / name).unlink()
     make_old(path)
-    assert {finding.state for finding in check(path, repair=True)} == {State.MENDED}
+    assert {finding.state for finding in check(path, repair=True)} == {Outcome.MENDED}
     add_event(path, LAST + 1)
     assert check(path) == []
     assert git(path, "config", "user.email") == b"FsckMe@cyber-dojo.org\n"

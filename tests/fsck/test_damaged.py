@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from tests.fsck.cases import (
     LAST,
     assert_mended,
@@ -120,7 +120,7 @@ def test_a_damaged_pack(kata: Path) -> None:
     make_old(kata)
     found = check(kata, repair=True)
     assert {finding.code for finding in found} <= {"object-damaged", "object-missing", "history-broken"}
-    assert {finding.state for finding in found} == {State.LEFT}
+    assert {finding.state for finding in found} == {Outcome.LEFT}
     assert "object-damaged" in {finding.code for finding in found}
 
 
@@ -130,7 +130,7 @@ def test_a_pack_without_an_index(kata: Path) -> None:
     whole = index.read_bytes()
     index.unlink()
     make_old(kata)
-    assert ("pack-without-index", State.MENDED) in [(found.code, found.state) for found in check(kata, repair=True)]
+    assert ("pack-without-index", Outcome.MENDED) in [(found.code, found.state) for found in check(kata, repair=True)]
     assert index.read_bytes() == whole
     assert check(kata, repair=True) == []
 
@@ -152,5 +152,5 @@ def test_a_tip_that_a_pack_has(kata: Path) -> None:
     for name in ("main", "main^{tree}"):
         cut(loose(kata, name))
     make_old(kata)
-    assert {finding.state for finding in check(kata, repair=True)} == {State.MENDED}
+    assert {finding.state for finding in check(kata, repair=True)} == {Outcome.MENDED}
     assert check(kata) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from tests.fsck.cases import LAST, assert_git_is_content, check, codes, make_old
 from tests.katas import git
 from tests.mounts import OTHER
@@ -71,7 +71,7 @@ def test_directories_that_are_links(owned: Path, secret: Path) -> None:
         path.symlink_to(secret)
     (owned / ".git" / f"refs/tags/{LAST}").unlink()
     make_old(owned)
-    assert ("tag-missing", State.MENDED) in codes(check(owned, repair=True))
+    assert ("tag-missing", Outcome.MENDED) in codes(check(owned, repair=True))
     assert len(os.listdir(secret)) == 6
 
 
@@ -91,7 +91,7 @@ def test_a_kata_that_is_given_to_the_wrong_one(owned: Path) -> None:
     """If most is somebody else's, it is the directory that is wrong: the service's files are not taken from it."""
     os.chown(owned, 0, 0)
     (finding,) = check(owned, repair=True)
-    assert (finding.code, finding.state) == ("wrong-owner", State.LEFT)
+    assert (finding.code, finding.state) == ("wrong-owner", Outcome.LEFT)
     assert (owned / ".git" / "HEAD").stat().st_uid == OTHER
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from katafs.kata.fsck import Finding, State
+from katafs.kata.fsck import Finding, Outcome
 from tests.fsck.cases import (
     KATA_ID,
     LAST,
@@ -103,7 +103,7 @@ def test_a_copy_of_another_kata(kata: Path) -> None:
 def test_no_repository(kata: Path) -> None:
     shutil.rmtree(kata / ".git" / "objects")
     ((code, state),) = codes(check(kata, repair=True))
-    assert (code, state) == ("not-a-repository", State.LEFT)
+    assert (code, state) == ("not-a-repository", Outcome.LEFT)
 
 
 def test_a_repository_without_any_commit(store: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_repository_without_any_commit(store: Path) -> None:
 def left_empty(path: Path) -> Finding:
     """The finding about a repository in which git has no references to compare."""
     (finding,) = check(path, repair=True)
-    assert (finding.code, finding.state) == ("main-lost", State.LEFT)
+    assert (finding.code, finding.state) == ("main-lost", Outcome.LEFT)
     return finding
 
 
@@ -135,7 +135,7 @@ def test_what_is_no_plain_file(kata: Path) -> None:
 def notes(path: Path) -> list[tuple[str, str]]:
     """Code and sentence of what is told of a kata in which nothing is wrong."""
     found = check(path, repair=True, notes=True)
-    assert {finding.state for finding in found} <= {State.NOTE}
+    assert {finding.state for finding in found} <= {Outcome.NOTE}
     return [(finding.code, finding.message) for finding in found]
 
 
@@ -155,7 +155,7 @@ def test_what_somebody_made(kata: Path, tmp_path: Path) -> None:
     (kata / ".git" / "refs" / "tags" / str(LAST)).unlink()
     make_old(kata)
     found = check(kata, repair=True, notes=True)
-    assert [finding.code for finding in found if finding.state is State.MENDED] == ["tag-missing"]
+    assert [finding.code for finding in found if finding.state is Outcome.MENDED] == ["tag-missing"]
     told = {code for code, _ in notes(kata)}
     assert told == {"hook", "config-unusual", "other-reference", "tag-other", "not-obeyed"}
     assert not (tmp_path / "ran").exists()

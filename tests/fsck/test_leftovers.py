@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from tests.fsck.cases import (
     LAST,
     LONG_AGO,
@@ -76,7 +76,7 @@ def test_a_young_lock_of_index_is_somebodys(kata: Path) -> None:
     assert (kata / ".git/objects/ab/tmp_obj_young").exists()
     os.utime(kata / ".git/index.lock", (LONG_AGO, time.time() - 60))
     (finding,) = check(kata, repair=True)
-    assert (finding.code, finding.state) == ("lock-held", State.LEFT)
+    assert (finding.code, finding.state) == ("lock-held", Outcome.LEFT)
     assert (kata / ".git/index.lock").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from tests.fsck.cases import (
     LAST,
     assert_git_is_content,
@@ -219,7 +219,7 @@ def test_everything_at_once(kata: Path) -> None:
     for name in ("HEAD", "refs/heads/main", "packed-refs", f"refs/tags/{LAST}"):
         write(f".git/{name}.lock")(kata)
     make_old(kata)
-    assert {finding.state for finding in check(kata, repair=True)} == {State.MENDED}
+    assert {finding.state for finding in check(kata, repair=True)} == {Outcome.MENDED}
     assert check(kata) == []
     assert references(kata) == before
     assert_git_is_content(kata)
@@ -258,7 +258,7 @@ def test_files_that_are_replaced_are_kept(kata: Path) -> None:
         HARM[name][1](kata)
     make_old(kata)
     # what the manifest is can be known once there is a main
-    assert {finding.state for finding in check(kata, repair=True)} == {State.MENDED}
+    assert {finding.state for finding in check(kata, repair=True)} == {Outcome.MENDED}
     assert references(kata) == before
     aside = kata / ".git" / "katafs-lost-found"
     assert sorted(os.listdir(aside)) == ["index", "manifest.json", "packed-refs", "refs-heads-main"]
@@ -287,6 +287,6 @@ def test_main_is_not_guessed(kata: Path) -> None:
         (kata / ".git" / "refs" / name).unlink()
     make_old(kata)
     (finding,) = check(kata, repair=True)
-    assert (finding.code, finding.state) == ("main-lost", State.LEFT)
+    assert (finding.code, finding.state) == ("main-lost", Outcome.LEFT)
     assert commit in finding.advice
     assert main in finding.advice

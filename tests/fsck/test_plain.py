@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.caches import ReadCaches
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata
@@ -45,17 +45,17 @@ def test_plain_katas(store: Path, version: int) -> None:
         (path / name).write_text("{}")
     assert check(path) == []
     (path / names[1]).write_text("{")
-    assert codes(check(path, repair=True)) == [("event-damaged", State.LEFT)]
+    assert codes(check(path, repair=True)) == [("event-damaged", Outcome.LEFT)]
     assert check(path, is_quick=True) == []
     (path / names[1]).unlink()
-    assert codes(check(path, is_quick=True)) == [("event-missing", State.LEFT)]
+    assert codes(check(path, is_quick=True)) == [("event-missing", Outcome.LEFT)]
     (path / "events.json").write_text("[")
-    assert codes(check(path)) == [("events-unreadable", State.LEFT)]
+    assert codes(check(path)) == [("events-unreadable", Outcome.LEFT)]
     (path / "manifest.json").write_text('{"version": 2}')
-    assert codes(check(path)) == [("git-lost", State.LEFT)]
+    assert codes(check(path)) == [("git-lost", Outcome.LEFT)]
     (path / "manifest.json").unlink()
     grow_old(path)
-    assert codes(check(path)) == [("manifest-lost", State.LEFT)]
+    assert codes(check(path)) == [("manifest-lost", Outcome.LEFT)]
 
 
 def grow_old(path: Path) -> None:

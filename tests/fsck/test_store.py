@@ -17,7 +17,7 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata.fsck import State
+from katafs.kata.fsck import Outcome
 from katafs.kata.fsck import kata as fsck_kata
 from tests.fsck.cases import (
     KATA_ID,
@@ -72,8 +72,8 @@ def test_what_a_killed_create_left(store: Path) -> None:
     claimed.mkdir(parents=True)
     for path in (old, claimed):
         make_old(path)
-    assert codes(check_all(store)) == [("kata-empty", State.FOUND), ("new-left", State.FOUND)]
-    assert codes(check_all(store, repair=True)) == [("kata-empty", State.MENDED), ("new-left", State.MENDED)]
+    assert codes(check_all(store)) == [("kata-empty", Outcome.FOUND), ("new-left", Outcome.FOUND)]
+    assert codes(check_all(store, repair=True)) == [("kata-empty", Outcome.MENDED), ("new-left", Outcome.MENDED)]
     assert check_all(store) == []
     assert sorted(name for name in os.listdir(store) if name.startswith(".")) == [young.name, ".new-unrelated"]
     assert not claimed.exists()
@@ -83,7 +83,7 @@ def test_links_in_a_store_are_told(store: Path, tmp_path: Path) -> None:
     untag(copy_kata("native", tmp_path))
     (store / "Fs").symlink_to(tmp_path / "Fs")
     (finding,) = check_all(store, repair=True)
-    assert (finding.kata_id, finding.code, finding.state) == ("Fs", "not-shown", State.NOTE)
+    assert (finding.kata_id, finding.code, finding.state) == ("Fs", "not-shown", Outcome.NOTE)
 
 
 # -- owners and modes
@@ -96,8 +96,8 @@ def test_owners_and_modes(owned: Path) -> None:
     os.chown(owned / ".git" / "HEAD", 0, 0)
     objects.chmod(0o555)
     (owned / ".git" / "config").chmod(0o666)
-    assert codes(check(owned)) == [("wrong-mode", State.FOUND), ("wrong-owner", State.FOUND)]
-    assert codes(check(owned, repair=True)) == [("wrong-mode", State.MENDED), ("wrong-owner", State.MENDED)]
+    assert codes(check(owned)) == [("wrong-mode", Outcome.FOUND), ("wrong-owner", Outcome.FOUND)]
+    assert codes(check(owned, repair=True)) == [("wrong-mode", Outcome.MENDED), ("wrong-owner", Outcome.MENDED)]
     assert check(owned) == []
     assert (directory.stat().st_uid, directory.stat().st_gid) == (OTHER, OTHER)
     assert objects.stat().st_mode & 0o777 == 0o755
@@ -109,7 +109,7 @@ def test_what_is_mended_belongs_to_the_owner(owned: Path) -> None:
         (owned / ".git" / name).unlink()
     (owned / "manifest.json").write_text("rubbish")
     make_old(owned)
-    assert {finding.state for finding in check(owned, repair=True)} == {State.MENDED}
+    assert {finding.state for finding in check(owned, repair=True)} == {Outcome.MENDED}
     everything = [owned, *owned.rglob("*")]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in everything} == {(OTHER, OTHER)}
 
@@ -180,7 +180,7 @@ def test_a_tag_that_never_comes(store: Path) -> None:
     """Somebody wrote a moment ago, and is dead."""
     path = copy_kata("saver", store)
     (path / ".git" / "refs" / "tags" / str(LAST)).unlink()
-    assert codes(check(path, is_quick=True)) == [("tag-missing", State.FOUND)]
+    assert codes(check(path, is_quick=True)) == [("tag-missing", Outcome.FOUND)]
 
 
 def test_a_kata_that_another_holds(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_kata_that_another_holds(store: Path, monkeypatch: pytest.MonkeyPatch)
             fsck_kata.check_kata(path, KATA_ID, repair=True)
     finally:
         os.close(fd)
-    assert codes(check(path, repair=True)) == [("tag-missing", State.MENDED)]
+    assert codes(check(path, repair=True)) == [("tag-missing", Outcome.MENDED)]
 
 
 def test_a_kata_that_is_removed_meanwhile(store: Path) -> None:

@@ -8,7 +8,7 @@ To add a check, write a function from an `Examination` to the `Problem` values i
 `katafs.kata.fsck.kata.CHECKS`.
 """
 
-from katafs.kata.fsck.findings import Finding, State
+from katafs.kata.fsck.findings import Finding, Outcome
 from katafs.kata.fsck.store import Result, check_ids, check_store
 
-__all__ = ["Finding", "Result", "State", "check_ids", "check_store"]
+__all__ = ["Finding", "Outcome", "Result", "check_ids", "check_store"]

@@ -9,7 +9,7 @@ from itertools import pairwise
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
 from katafs.kata.events import parse_rows
-from katafs.kata.fsck.exam import Examination, Step
+from katafs.kata.fsck.exam import Examination, MainCommit
 from katafs.kata.fsck.findings import Problem, events, printable
 from katafs.kata.listing import Listing
 from katafs.kata.root import Root
@@ -84,7 +84,7 @@ def commits(exam: Examination) -> Iterator[Problem]:
         yield Problem("not-linear", "main has merges; katafs follows the first parents", is_note=True)
 
 
-def _number(step: Step) -> int:
+def _number(step: MainCommit) -> int:
     return -1 if step.number is None else step.number
 
 

@@ -24,7 +24,7 @@ _MOST_TRIED = 20
 
 
 @dataclass(frozen=True)
-class Step:
+class MainCommit:
     """One commit of ``main``: ``number`` is that of its subject, None for an option and the like."""
 
     oid: Oid
@@ -39,7 +39,7 @@ class Step:
 class Chain:
     """The commits of ``main`` by first parents, the newest first."""
 
-    steps: list[Step]
+    steps: list[MainCommit]
     #: why the walk ended early, if it did
     problem: str = ""
 
@@ -171,13 +171,13 @@ class Examination:
 
 def walk(repo: GitRepo, tip: Oid) -> Chain:
     """The history of a commit."""
-    steps: list[Step] = []
+    steps: list[MainCommit] = []
     try:
         for commit in repo.history(tip):
             word = commit.subject.split(b" ", 1)[0].decode("ascii", "replace")
             number = int(word) if is_index(word) else None
             ends = commit.message.endswith(b"\n")
-            steps.append(Step(commit.oid, commit.tree, number, commit.subject[:80], len(commit.parents), ends))
+            steps.append(MainCommit(commit.oid, commit.tree, number, commit.subject[:80], len(commit.parents), ends))
     except KataError as error:
         return Chain(steps, reason(error))
     return Chain(steps)

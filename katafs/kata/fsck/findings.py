@@ -11,7 +11,7 @@ from enum import Enum
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class State(Enum):
+class Outcome(Enum):
     """What became of a finding."""
 
     NOTE = "note"  # nothing is wrong, but an operator may want to know
@@ -46,7 +46,7 @@ class Finding:
     kata_id: str  # of something that is not a kata: its name in the store
     code: str
     message: str
-    state: State
+    state: Outcome
     advice: str = ""
 
 

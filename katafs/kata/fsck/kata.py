@@ -19,7 +19,7 @@ from katafs.git import read_config, repository_lock
 from katafs.git.store.verify import Damage
 from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
-from katafs.kata.fsck.findings import Finding, Problem, State
+from katafs.kata.fsck.findings import Finding, Outcome, Problem
 from katafs.kata.fsck.keeping import age
 from katafs.kata.store import is_git
 from katafs.owner import acting_as_owner
@@ -75,7 +75,7 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
             found = _KataCheck(path, kata_id, repair, is_quick).run()
         else:
             found = _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
-        return found if path.is_dir() or any(finding.state is State.MENDED for finding in found) else []
+        return found if path.is_dir() or any(finding.state is Outcome.MENDED for finding in found) else []
     except (KataError, OSError):
         if not path.is_dir():
             return []
@@ -85,14 +85,14 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
 def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> list[Finding]:
     found = []
     for problem in plain.check(path, is_quick=is_quick):
-        state, advice = State.FOUND if problem.mend else State.LEFT, problem.advice
+        state, advice = Outcome.FOUND if problem.mend else Outcome.LEFT, problem.advice
         if repair and problem.mend:
             try:
                 with acting_as_owner(path.parent):
                     problem.mend()
-                state = State.MENDED
+                state = Outcome.MENDED
             except Exception as error:  # noqa: BLE001 - the next one is tried
-                state, advice = State.LEFT, f"it could not be mended: {reason(error)}"
+                state, advice = Outcome.LEFT, f"it could not be mended: {reason(error)}"
         found.append(Finding(kata_id, problem.code, problem.message, state, advice))
     return found
 
@@ -116,7 +116,7 @@ class _KataCheck:
             exam.repo  # noqa: B018 - opened first, as nothing can be said without it
         except DamagedError as error:
             message = f"it is no repository: {reason(error)}"
-            return [Finding(self._id, "not-a-repository", message, State.LEFT, "take it from a backup")]
+            return [Finding(self._id, "not-a-repository", message, Outcome.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
         is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
@@ -213,21 +213,21 @@ class _KataCheck:
         """What is told: what was mended, and what is there at the end."""
         left = {(problem.code, problem.message) for problem in last}
         told = [
-            Finding(self._id, code, message, State.MENDED)
+            Finding(self._id, code, message, Outcome.MENDED)
             for code, message in self._mended
             if (code, message) not in left
         ]
         for problem in last:
             key = (problem.code, problem.message)
-            state, advice = State.LEFT, problem.advice
+            state, advice = Outcome.LEFT, problem.advice
             if problem.is_note:
-                state = State.NOTE
+                state = Outcome.NOTE
             elif key in self._failed:
                 advice = f"it could not be mended: {self._failed[key]}"
             elif key in self._mended:
                 advice = "it was mended, and is there again"
             elif problem.mend is not None:
-                state = State.FOUND
+                state = Outcome.FOUND
             told.append(Finding(self._id, problem.code, problem.message, state, advice))
         return told
 

@@ -17,7 +17,7 @@ from katafs.git.files import open_plain
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.store.mending import damaged_indexes, index_of, put_index, put_object, stale_files
 from katafs.git.store.verify import Damage, Whereabouts, is_there, verify
-from katafs.kata.fsck.exam import Examination, Step
+from katafs.kata.fsck.exam import Examination, MainCommit
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Problem, events, printable
 from katafs.kata.fsck.keeping import age
@@ -109,7 +109,7 @@ def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
     return {oid: _sentence(*found) for oid, found in places.items() if found[0] or found[1]}
 
 
-def _steps(exam: Examination, by_commit: dict[Oid, set[int]]) -> Iterator[Step]:
+def _steps(exam: Examination, by_commit: dict[Oid, set[int]]) -> Iterator[MainCommit]:
     """The commits of ``main``, and those that tags name where its history breaks off."""
     yield from exam.chain.steps
     for oid in by_commit:
@@ -117,9 +117,9 @@ def _steps(exam: Examination, by_commit: dict[Oid, set[int]]) -> Iterator[Step]:
             try:
                 commit = exam.repo.commit(oid)
             except KataError:
-                yield Step(oid, oid, None, b"", 0, ends_with_newline=False)
+                yield MainCommit(oid, oid, None, b"", 0, ends_with_newline=False)
             else:
-                yield Step(oid, commit.tree, None, b"", 0, ends_with_newline=False)
+                yield MainCommit(oid, commit.tree, None, b"", 0, ends_with_newline=False)
 
 
 def _sentence(indexes: set[int], paths: set[bytes]) -> str:

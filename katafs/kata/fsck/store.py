@@ -12,7 +12,7 @@ from pathlib import Path
 
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import STALE_WORK
-from katafs.kata.fsck.findings import Finding, State, printable
+from katafs.kata.fsck.findings import Finding, Outcome, printable
 from katafs.kata.fsck.kata import check_kata
 from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.ids import is_id_part, kata_path
@@ -90,7 +90,7 @@ def _names(directory: Path) -> list[str]:
 
 def _link(name: str) -> Finding:
     message = "is a symbolic link, which katafs does not follow: nothing below it is shown"
-    return Finding(name, "not-shown", message, State.NOTE)
+    return Finding(name, "not-shown", message, Outcome.NOTE)
 
 
 def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[Finding]:
@@ -102,14 +102,14 @@ def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[
         try:
             if time.time() - newest_mtime(path) < STALE_WORK:
                 continue
-            state = State.FOUND
+            state = Outcome.FOUND
             if repair:
                 with acting_as_owner(store):
                     shutil.rmtree(path)
-                state = State.MENDED
+                state = Outcome.MENDED
             yield Finding(name, "new-left", "was left behind by a katafs create that was killed", state)
         except FileNotFoundError:
             continue
         except OSError as error:
             advice = f"it could not be removed: {reason(error)}"
-            yield Finding(printable(name), "new-left", "was left behind by a katafs create", State.LEFT, advice)
+            yield Finding(printable(name), "new-left", "was left behind by a katafs create", Outcome.LEFT, advice)

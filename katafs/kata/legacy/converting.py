@@ -48,7 +48,7 @@ class Converted:
 def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
     """Store all objects of a kata. Raises `DamagedError` for an event that cannot be read, `TooLargeError`
     where all rows together could not be."""
-    conversion = _Conversion(plain, git)
+    conversion = _Converter(plain, git)
     main, tags = b"", dict[int, Oid]()
     for index, commit in conversion.commits():
         main = commit
@@ -72,7 +72,7 @@ def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], No
 
 def first_commit(plain: PlainKata) -> Oid:
     """The commit of event 0, without storing anything."""
-    return next(_Conversion(plain, ObjectMaker()).commits())[1]
+    return next(_Converter(plain, ObjectMaker()).commits())[1]
 
 
 def _identity(kata_id: str) -> tuple[str, str]:
@@ -80,7 +80,7 @@ def _identity(kata_id: str) -> tuple[str, str]:
     return kata_id, f"{kata_id}@cyber-dojo.org"
 
 
-class _Conversion:
+class _Converter:
     """One kata on its way into one repository."""
 
     def __init__(self, plain: PlainKata, git: ObjectMaker) -> None:
