@@ -77,8 +77,8 @@ def children(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> list[int]:
-    """Those that do the work of a process: the children of its nursery."""
-    return [worker for nursery in children(pid) for worker in children(nursery)]
+    """Those that do the work of a process: the children of its fork server."""
+    return [worker for fork_server in children(pid) for worker in children(fork_server)]
 
 
 @contextlib.contextmanager

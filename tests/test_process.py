@@ -1,4 +1,4 @@
-"""The nursery and its workers: what they hold, what they survive, and how they end."""
+"""The fork server and its workers: what they hold, what they survive, and how they end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 
 from katafs import process
 from katafs.errors import ExhaustedError, TooLargeError
-from katafs.process import hiring, wire
+from katafs.process import starting, wire
 from tests.katas import make_kata
 from tests.mounts import MakeMount, children, command_line, patience, wait_until
 from tests.test_bounds import big_event, letters, lines, workers
@@ -47,59 +47,59 @@ def _write(file: BufferedRandom) -> None:
     file.write(b"x")
 
 
-def own_nursery(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Iterator[hiring.Nursery]:
-    """One of our own, for the workers that a module hires."""
-    own = hiring.Nursery()
-    monkeypatch.setattr(where, "nursery", lambda: own)
+def own_fork_server(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Iterator[starting.ForkServer]:
+    """One of our own, for the workers that a module starts."""
+    own = starting.ForkServer()
+    monkeypatch.setattr(where, "fork_server", lambda: own)
     yield own
     own._let_go()
-    wait_until(lambda: has_rested(own), "the end of the nursery")
+    wait_until(lambda: is_reaped(own), "the end of the fork server")
 
 
 @pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
-    yield from own_nursery(monkeypatch, process)
+def fork_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[starting.ForkServer]:
+    yield from own_fork_server(monkeypatch, process)
 
 
 def run(work: process.Work) -> Any:
     return process.run(process.Limits(), None, work)
 
 
-def pid_of(nursery: hiring.Nursery) -> int:
-    assert nursery._process is not None
-    return nursery._process.pid
+def pid_of(fork_server: starting.ForkServer) -> int:
+    assert fork_server._process is not None
+    return fork_server._process.pid
 
 
 def wait_for_end(pid: int) -> None:
     wait_until(lambda: not _lives(pid), f"the end of process {pid}")
 
 
-def has_rested(nursery: hiring.Nursery) -> bool:
+def is_reaped(fork_server: starting.ForkServer) -> bool:
     """Whether none is left of those that were told to end."""
-    nursery.rest()
-    return not nursery._ended
+    fork_server.reap_idle()
+    return not fork_server._ended
 
 
-def test_a_worker_for_each_piece_of_work(nursery: hiring.Nursery) -> None:
+def test_a_worker_for_each_piece_of_work(fork_server: starting.ForkServer) -> None:
     found = [run(_pid) for _ in range(4)]
     assert len({worker for worker, _ in found}) == 4
-    assert {parent for _, parent in found} == {pid_of(nursery)}
+    assert {parent for _, parent in found} == {pid_of(fork_server)}
 
 
-def test_many_at_once(nursery: hiring.Nursery) -> None:
+def test_many_at_once(fork_server: starting.ForkServer) -> None:
     """Each gets the answer to its own question."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda number: process.run(process.Limits(), None, slice, number), range(200)))
     assert answers == [slice(None, number) for number in range(200)]
-    wait_until(lambda: not children(pid_of(nursery)), "the end of the workers")
+    wait_until(lambda: not children(pid_of(fork_server)), "the end of the workers")
 
 
-def test_nothing_is_inherited(nursery: hiring.Nursery, tmp_path: Path) -> None:
+def test_nothing_is_inherited(fork_server: starting.ForkServer, tmp_path: Path) -> None:
     """Descriptors of this process, not even those that are inheritable."""
     with open(tmp_path / "secret", "w+b") as secret, open(tmp_path / "out", "w+b") as out:
         os.set_inheritable(secret.fileno(), True)
         run(_pid)
-        assert not any("secret" in link for link in open_files(pid_of(nursery)))
+        assert not any("secret" in link for link in open_files(pid_of(fork_server)))
         found = process.run(process.Limits(), out, _descriptors)
     assert isinstance(found, list)
     kinds = sorted(link.partition(":")[0] for link in found)
@@ -149,22 +149,22 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_nursery_that_is_killed_is_replaced(nursery: hiring.Nursery) -> None:
+def test_a_nursery_that_is_killed_is_replaced(fork_server: starting.ForkServer) -> None:
     run(_pid)
-    first = pid_of(nursery)
+    first = pid_of(fork_server)
     os.kill(first, signal.SIGKILL)
     assert run(_pid)[1] != first
 
 
-def test_work_is_begun_again_when_its_nursery_dies(nursery: hiring.Nursery, tmp_path: Path) -> None:
+def test_work_is_begun_again_when_its_nursery_dies(fork_server: starting.ForkServer, tmp_path: Path) -> None:
     """And what its worker had written is gone; the worker too."""
     run(_pid)
     with open(tmp_path / "out", "w+b") as out, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(process.run, process.Limits(seconds=10), out, _once)
         wait_until(lambda: (tmp_path / "out").read_bytes() == b"begun", "the work")
-        (worker,) = children(pid_of(nursery))
+        (worker,) = children(pid_of(fork_server))
         (tmp_path / "out.again").touch()
-        os.kill(pid_of(nursery), signal.SIGKILL)
+        os.kill(pid_of(fork_server), signal.SIGKILL)
         waiting.result(patience(20))
         wait_for_end(worker)
     assert (tmp_path / "out").read_bytes() == b"x"
@@ -175,46 +175,46 @@ def _once(file: BufferedRandom) -> None:
     (_write if os.path.exists(name + ".again") else _mark_and_wait)(file)
 
 
-def test_who_gives_up_waiting_leaves_nobody(nursery: hiring.Nursery, tmp_path: Path) -> None:
+def test_who_gives_up_waiting_leaves_nobody(fork_server: starting.ForkServer, tmp_path: Path) -> None:
     with open(tmp_path / "out", "w+b") as out, pytest.raises(TooLargeError):
         process.run(process.Limits(seconds=0.3), out, _mark_and_wait)
-    wait_until(lambda: not children(pid_of(nursery)), "the end of the worker")
+    wait_until(lambda: not children(pid_of(fork_server)), "the end of the worker")
 
 
-def test_without_work_it_ends(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_work_it_ends(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     run(_pid)
-    first = pid_of(nursery)
-    nursery.rest()
+    first = pid_of(fork_server)
+    fork_server.reap_idle()
     assert _lives(first), "not at once"
-    monkeypatch.setattr(hiring, "IDLE_SECONDS", 0.0)
-    wait_until(lambda: has_rested(nursery) and not os.path.exists(f"/proc/{first}"), "the end of the nursery")
+    monkeypatch.setattr(starting, "IDLE_SECONDS", 0.0)
+    wait_until(lambda: is_reaped(fork_server) and not os.path.exists(f"/proc/{first}"), "the end of the fork server")
     assert run(_pid)
 
 
-def test_not_while_it_works(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiring, "IDLE_SECONDS", 0.0)
+def test_not_while_it_works(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "IDLE_SECONDS", 0.0)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(run, _doze)
-        wait_until(lambda: nursery._working, "the work")
-        nursery.rest()
+        wait_until(lambda: fork_server._working, "the work")
+        fork_server.reap_idle()
         assert answer.result(patience(20)) == "awake"
 
 
-def test_resting_waits_for_nobody(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop calls it: not even for a nursery that is being started."""
+def test_resting_waits_for_nobody(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop calls it: not even for a fork server that is being started."""
     begun, go_on = threading.Event(), threading.Event()
-    start = nursery._start
+    start = fork_server._start
 
     def slowly() -> socket.socket:
         begun.set()
         assert go_on.wait(patience(20))
         return start()
 
-    monkeypatch.setattr(nursery, "_start", slowly)
+    monkeypatch.setattr(fork_server, "_start", slowly)
     with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(run, _pid)
         assert begun.wait(patience(20))
-        resting = pool.submit(nursery.rest)
+        resting = pool.submit(fork_server.reap_idle)
         try:
             resting.result(patience(10))
         finally:
@@ -242,14 +242,14 @@ def test_it_ends_with_whoever_started_it(number: signal.Signals) -> None:
         assert started.stdout is not None
         found = [started.stdout.readline().split() for _ in range(2)]
         assert found[0][1] == found[1][1], "it outlives the thread that started it"
-        nursery = int(found[0][1])
-        assert _lives(nursery)
+        fork_server = int(found[0][1])
+        assert _lives(fork_server)
         started.send_signal(number)
         started.wait(patience(20))
-    wait_for_end(nursery)
+    wait_for_end(fork_server)
 
 
-def test_no_work_by_other_code(nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_work_by_other_code(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that an upgrade has passed by does not have its work done by the new code, nor by half of each."""
     monkeypatch.setattr(wire, "CODE", b"another")
     with pytest.raises(ExhaustedError, match="katafs reload"):
@@ -274,12 +274,12 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
         assert b"diff --new " in diff.read_bytes()
 
 
-def test_idle_memory(nursery: hiring.Nursery) -> None:
-    """What is stated of the nursery: with all modules that a daemon has work done by, some 40 MiB."""
+def test_idle_memory(fork_server: starting.ForkServer) -> None:
+    """What is stated of the fork server: with all modules that a daemon has work done by, some 40 MiB."""
     modules = "katafs.tree.made,katafs.tree.contents,katafs.kata.download,katafs.kata.diff,katafs.html.process"
-    with nursery.hire(modules, None):
+    with fork_server.start(modules, None):
         pass
-    pid = pid_of(nursery)
+    pid = pid_of(fork_server)
     wait_until(lambda: "S (sleeping)" in Path(f"/proc/{pid}/status").read_text(), "the preparations")
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert resident < 80 << 20
@@ -301,6 +301,6 @@ def test_pages_while_nurseries_are_killed(store: Path, mount: MakeMount) -> None
         with ThreadPoolExecutor(1) as pool:
             page = pool.submit((kata / f"html/{was}..4.html").read_bytes)
             _wait_for_worker(page, mounted.daemon)
-            for nursery in all_children(mounted.daemon):
-                os.kill(nursery, signal.SIGKILL)
+            for fork_server in all_children(mounted.daemon):
+                os.kill(fork_server, signal.SIGKILL)
             assert b"</html>" in page.result(patience(20))

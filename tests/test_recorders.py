@@ -17,30 +17,32 @@ import pytest
 
 from katafs.errors import InvalidError, LateError
 from katafs.git import Oid
+from katafs.kata import recorders as recorders_module
 from katafs.kata.act import Act
 from katafs.kata.commit import Announce, Committed, Job, Landed, record
 from katafs.kata.kinds import Kind
 from katafs.kata.message import parse_act
 from katafs.kata.recorders import MOST, Recorders
 from katafs.owner import acting_as_owner
-from katafs.process import hiring, standing
-from katafs.process.standing import Crew, LeftError, Say, Worker
+from katafs.process import pool as pool_module
+from katafs.process import starting
+from katafs.process.pool import LeftError, Pool, Say, Worker
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
-from tests.mounts import MakeMount, wait_until
+from tests.mounts import MakeMount, patience, wait_until
 from tests.test_bounds import workers
-from tests.test_process import own_nursery
+from tests.test_process import own_fork_server
 
 # -- workers that stay
 
 
 @pytest.fixture
-def nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[hiring.Nursery]:
-    yield from own_nursery(monkeypatch, standing)
+def fork_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[starting.ForkServer]:
+    yield from own_fork_server(monkeypatch, pool_module)
 
 
 @pytest.fixture
-def crew(nursery: hiring.Nursery) -> Crew:
-    return Crew(2, (__name__,))
+def pool(fork_server: starting.ForkServer) -> Pool:
+    return Pool(2, (__name__,))
 
 
 def _talk(say: Say, what: object) -> object:
@@ -58,15 +60,15 @@ def _talk(say: Say, what: object) -> object:
     return os.getpid(), what
 
 
-def hired(crew: Crew) -> Worker:
-    worker = crew.take(20)
+def started(pool: Pool) -> Worker:
+    worker = pool.take(20)
     assert worker is not None
     return worker
 
 
-def test_one_thing_after_the_other(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
-    assert crew.take() is None, "nobody waits until one is there"
-    worker = hired(crew)
+def test_one_thing_after_the_other(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    assert pool.take() is None, "nobody waits until one is there"
+    worker = started(pool)
     heard: list[object] = []
     pids = set()
     for what in ("first", ["one", b"two", 3], "log"):
@@ -78,12 +80,12 @@ def test_one_thing_after_the_other(crew: Crew, caplog: pytest.LogCaptureFixture)
     assert os.getpid() not in pids
     assert heard == ["one", b"two", 3]
     assert [(each.name, each.getMessage()) for each in caplog.records] == [("katafs.talking", "number 1")]
-    crew.give_back(worker)
-    assert crew.take() is worker
+    pool.give_back(worker)
+    assert pool.take() is worker
 
 
-def test_what_goes_wrong_is_heard_of(crew: Crew) -> None:
-    worker = hired(crew)
+def test_what_goes_wrong_is_heard_of(pool: Pool) -> None:
+    worker = started(pool)
     with pytest.raises(LateError, match="somebody was first"):
         worker.call(print, _talk, "late")
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
@@ -91,57 +93,57 @@ def test_what_goes_wrong_is_heard_of(crew: Crew) -> None:
     assert worker.call(print, _talk, "well")
     with pytest.raises(LeftError):
         worker.call(print, _talk, "die")
-    crew.give_back(worker)
-    another = hired(crew)
+    pool.give_back(worker)
+    another = started(pool)
     assert another is not worker
     assert another.call(print, _talk, "well")
 
 
-def test_killed_when_it_has_nothing_to_do(crew: Crew) -> None:
+def test_killed_when_it_has_nothing_to_do(pool: Pool) -> None:
     """Nobody is sent to it any more."""
-    worker = hired(crew)
+    worker = started(pool)
     answer = worker.call(print, _talk, "who")
     assert isinstance(answer, tuple)
-    crew.give_back(worker)
+    pool.give_back(worker)
     os.kill(answer[0], signal.SIGKILL)
     wait_until(worker.is_gone, "its end")
-    another = hired(crew)
+    another = started(pool)
     assert another is not worker
     assert another.call(print, _talk, "well")
-    crew.give_back(another)
-    assert crew.take() is another
+    pool.give_back(another)
+    assert pool.take() is another
 
 
-def test_who_cannot_be_told_does_not_go_on(crew: Crew) -> None:
+def test_who_cannot_be_told_does_not_go_on(pool: Pool) -> None:
     """What it says is refused here: it must not take that for an answer."""
 
     def refuse(_what: object) -> None:
         raise InvalidError("not this")
 
-    worker = hired(crew)
+    worker = started(pool)
     with pytest.raises(InvalidError, match="not this"):
         worker.call(refuse, _talk, ["one"])
     assert not worker.is_there
 
 
-def test_they_rest(crew: Crew, nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = hired(crew), hired(crew)
-    assert crew.take() is None, "there are no more than two"
-    crew.give_back(first)
-    crew.rest()
-    assert crew.take() is first, "not at once"
-    crew.give_back(first)
-    monkeypatch.setattr(standing, "_IDLE_SECONDS", 0.0)
-    crew.rest()
+def test_they_rest(pool: Pool, fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = started(pool), started(pool)
+    assert pool.take() is None, "there are no more than two"
+    pool.give_back(first)
+    pool.reap_idle()
+    assert pool.take() is first, "not at once"
+    pool.give_back(first)
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.0)
+    pool.reap_idle()
     assert [first.is_there, second.is_there] == [False, True], "one has work"
-    crew.give_back(second)
-    crew.rest()
-    assert nursery._process is not None
+    pool.give_back(second)
+    pool.reap_idle()
+    assert fork_server._process is not None
     wait_until(lambda: not workers(os.getpid()), "their end")
-    assert hired(crew).call(print, _talk, "well"), "others come"
+    assert started(pool).call(print, _talk, "well"), "others come"
 
 
-def test_where_none_can_be_hired(crew: Crew, nursery: hiring.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_none_can_be_hired(pool: Pool, fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for one does so no longer."""
     tries: list[str] = []
 
@@ -149,9 +151,9 @@ def test_where_none_can_be_hired(crew: Crew, nursery: hiring.Nursery, monkeypatc
         tries.append(modules)
         raise OSError("no more processes")
 
-    monkeypatch.setattr(nursery, "_send", fail)
+    monkeypatch.setattr(fork_server, "_send", fail)
     for _ in range(3):
-        assert crew.take(20) is None
+        assert pool.take(20) is None
     assert len(tries) == 1, "not again and again"
 
 
@@ -166,10 +168,10 @@ def _death_signals(_say: Say, path: Path) -> list[int]:
     return [*found, signal_number.value]
 
 
-def test_it_ends_with_its_parent_whoever_it_acts_as(crew: Crew, tmp_path: Path) -> None:
+def test_it_ends_with_its_parent_whoever_it_acts_as(pool: Pool, tmp_path: Path) -> None:
     """The kernel forgets that when a process changes its identity."""
     os.chown(tmp_path, 12345, 12345)
-    assert hired(crew).call(print, _death_signals, tmp_path) == [signal.SIGKILL] * 2
+    assert started(pool).call(print, _death_signals, tmp_path) == [signal.SIGKILL] * 2
 
 
 @pytest.mark.parametrize("is_crowded", [True, False])
@@ -195,11 +197,12 @@ def _record_and_fail(path: Path, kata_id: str, *, announce: Announce, landed: La
 
 
 @pytest.fixture
-def recorders(nursery: hiring.Nursery) -> Recorders:
-    """With a process that is ready."""
+def recorders(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> Recorders:
+    """With a process that is ready. On a machine with too much to do a crowd is one that takes longer."""
+    monkeypatch.setattr(recorders_module, "_SECOND", patience(1))
     made = Recorders()
-    worker = hired(made._crew)
-    made._crew.give_back(worker)
+    worker = started(made._pool)
+    made._pool.give_back(worker)
     return made
 
 

@@ -23,7 +23,7 @@ from katafs.fuse.attributes import attributes, describe, dots
 from katafs.fuse.fair import Places, User
 from katafs.fuse.making import Makers
 from katafs.git import Oid
-from katafs.process.standing import Crew, LeftError
+from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import Place, Question, Seen, answer, kata_key
 from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import Creator, Node
@@ -66,7 +66,7 @@ class Elsewhere:
         self._tree, self._makers = tree, makers
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid)
-        self._crew = Crew(_WORKERS, (answer.__module__,), _MEMORY)
+        self._pool = Pool(_WORKERS, (answer.__module__,), _MEMORY)
         self._places = Places(_WORKERS)
         self._asked: dict[Question, _Asked] = {}
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
@@ -77,9 +77,9 @@ class Elsewhere:
         )
         self.waiting = 0
 
-    def rest(self) -> None:
+    def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._crew.rest()
+        self._pool.reap_idle()
 
     # -- requests
 
@@ -243,7 +243,7 @@ class Elsewhere:
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
         for _ in range(_TRIES):
-            worker = self._crew.take(_START_SECONDS, question.kata_id)
+            worker = self._pool.take(_START_SECONDS, question.kata_id)
             if worker is None:
                 raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
             try:
@@ -259,7 +259,7 @@ class Elsewhere:
                 log.warning("%s, and is refused", error)
                 raise
             finally:
-                self._crew.give_back(worker)
+                self._pool.give_back(worker)
         raise _EndsError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
 
 

@@ -266,8 +266,8 @@ class Operations(pyfuse3.Operations):
 
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
-        self.writes.recorders.rest()
-        self.elsewhere.rest()
+        self.writes.recorders.reap_idle()
+        self.elsewhere.reap_idle()
         self._tree.ctx.store.rest()
 
     # -- the file system

@@ -18,13 +18,15 @@ from katafs.tree.writable import Writable
 
 _PAGE = 4096
 _REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0
+# times: beside many openers one is cut off again and again; what is meant to have zeros is no JSON, and is refused then
+_MOST_TRIES = 50
 
 
 class Torn:
-    """Who was told to try again: once, for he may have zeros in his message. Belongs to the event loop."""
+    """How often who was told to try again: not for ever, for he may mean his zeros. Belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._told: cachetools.TTLCache[tuple[int, int], bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
+        self._tries: cachetools.TTLCache[tuple[int, int], int] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
 
     def whole(self, node: Writable, asked: Asked, offset: int, data: bytes) -> bytes:
         """The part of a write that is whole. Raises EINTR where there is none."""
@@ -35,7 +37,8 @@ class Torn:
         page = (offset + at) // _PAGE * _PAGE
         if data[at:end].strip(b"\0") or not node.has_told(page, offset + at, is_exact=at > 0):
             return data
-        if at == 0 and (asked.thread, offset) not in self._told:
-            self._told[asked.thread, offset] = True
+        tries = self._tries.get((asked.thread, offset), 0)
+        if at == 0 and tries < _MOST_TRIES:
+            self._tries[asked.thread, offset] = tries + 1
             raise pyfuse3.FUSEError(errno.EINTR)
         return data[:at] if at > 0 else data

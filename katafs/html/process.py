@@ -47,8 +47,8 @@ def _render(page: Page, *, highlight: bool) -> bytes:
     return cast(bytes, process.attempt(limits, None, _make, page, highlight))
 
 
-def prepare_nursery() -> Iterator[None]:
-    """Have in memory what pages need, before workers are forked: one step after the other, in the nursery."""
+def preload() -> Iterator[None]:
+    """Have in memory what pages need, before workers are forked: one step after the other, in the fork server."""
     from katafs.html.serve import maker  # noqa: PLC0415 - as in `_make`
 
     yield from maker().prepare()

@@ -6,6 +6,7 @@ The kernel gives a message as one or many writes, and several clients may write 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from katafs.errors import InvalidError, KataError, TooLargeError
 MESSAGE_LIMIT = 16 << 20  # bytes
 TOTAL_LIMIT = 256 << 20  # bytes of all unfinished messages together
 UNFINISHED_SECONDS = 10.0
+# a sender who waits for a processor as long as that, among so many others, has not stopped
+_BUSY = 5.0  # processes that want to run, by processor
+_PROCESSORS = os.cpu_count() or 1
 
 _BLANK = b" \t\r\n"
 # the rest of a string: it ends at a quote, or the data ends first, perhaps within an escape
@@ -28,6 +32,11 @@ _STEP = {byte: 1 if byte in b"{[" else -1 for byte in b"{}[]"}
 
 # bytes: one to four milliseconds
 _SLICE = 64 << 10
+
+
+def unfinished_seconds() -> float:
+    """How long an unfinished message waits for its next piece: 10 s, and more where too many wait for a processor."""
+    return UNFINISHED_SECONDS * max(1.0, os.getloadavg()[0] / _PROCESSORS / _BUSY)
 
 
 class Scanned(NamedTuple):
@@ -197,7 +206,7 @@ class Inbox:
         known = self._unfinished.get(key)
         if known is None:
             return None
-        is_old = now - known.touched > UNFINISHED_SECONDS
+        is_old = now - known.touched > unfinished_seconds()
         if known.refusal is not None and known.refused_at == offset and not is_old and not _is_whole(data):
             known.touched = now
             raise known.refusal.with_traceback(None)
@@ -264,13 +273,10 @@ class Inbox:
         return sum(known.refusal is None for known in self._unfinished.values())
 
     def expire(self, now: float, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> list[Hashable]:
-        """Forget what has waited for more than 10 s, or has a writer who is gone; the control files whose messages were
+        """Forget what has waited for too long, or has a writer who is gone; the control files whose messages were
         dropped."""
-        old = [
-            key
-            for key, known in self._unfinished.items()
-            if now - known.touched > UNFINISHED_SECONDS or is_gone(key[1])
-        ]
+        most = unfinished_seconds()
+        old = [key for key, known in self._unfinished.items() if now - known.touched > most or is_gone(key[1])]
         return [key[0] for key in old if self.drop(*key)]
 
 

@@ -16,7 +16,7 @@ from typing import cast
 from katafs.git import Oid
 from katafs.kata.commit import Announce, Committed, Job, Landed
 from katafs.kata.recorded import find_recorded
-from katafs.process.standing import Crew, LeftError, Say, Worker
+from katafs.process.pool import LeftError, Pool, Say, Worker
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Recorders:
     """Does jobs, in this thread or in another process. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._crew = Crew(MOST, (__name__,))
+        self._pool = Pool(MOST, (__name__,))
         self._lock = threading.Lock()
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)
@@ -56,14 +56,14 @@ class Recorders:
     def _do(self, job: Job, announce: Announce, landed: Landed, moved: list[Committed]) -> Committed | None:
         if not self._is_crowded():
             return job(announce, landed)
-        worker = self._crew.take()
+        worker = self._pool.take()
         if worker is None and self._here.acquire(blocking=False):
             # one at a time, lest readers wait until there are processes
             try:
                 return job(announce, landed)
             finally:
                 self._here.release()
-        worker = worker or self._crew.take(_PATIENCE)
+        worker = worker or self._pool.take(_PATIENCE)
         if worker is None:
             return job(announce, landed)
         return self._send(worker, job, announce, landed, moved)
@@ -91,11 +91,11 @@ class Recorders:
             recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
             return recorded if recorded is not None else job(announce, landed)
         finally:
-            self._crew.give_back(worker)
+            self._pool.give_back(worker)
 
-    def rest(self) -> None:
+    def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._crew.rest()
+        self._pool.reap_idle()
 
     def _is_crowded(self) -> bool:
         now = time.monotonic()

@@ -286,8 +286,8 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
-        operations.writes.recorders.rest()
-        process.rest()
+        operations.writes.recorders.reap_idle()
+        process.reap_idle()
         await operations.memory.look()
         try:
             if not options.read_only:

@@ -1,7 +1,7 @@
 """Work that may take much memory or time, or holds Python's lock: in a process of its own, with limits.
 
-The process is a worker, forked for this one piece of work by a nursery (`katafs.process.nursery`) that has in memory
-what it needs: some milliseconds. The nursery is a new Python, never a fork of a daemon with threads, and is started
+The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
+what it needs: some milliseconds. The fork server is a new Python, never a fork of a daemon with threads, and is started
 when there is work. Nothing that this process has open is there but the file for the result. It ends with this process,
 or when there was no work for some time; when it is killed, the next one begins its work again.
 """
@@ -21,10 +21,10 @@ from io import BufferedRandom
 
 from katafs.errors import ExhaustedError, KataError, StorageError, TooLargeError
 from katafs.process import wire
-from katafs.process.hiring import Gone, nursery
 from katafs.process.limits import Limits
+from katafs.process.starting import Gone, fork_server
 
-__all__ = ["Limits", "Work", "attempt", "rest", "run"]
+__all__ = ["Limits", "Work", "attempt", "reap_idle", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments:
     output = None if file is None else file.fileno()
     for number in range(_TRIES):
         if number and output is not None:
-            # what a worker wrote that died with its nursery
+            # what a worker wrote that died with its fork server
             os.lseek(output, 0, os.SEEK_SET)
             os.ftruncate(output, 0)
         try:
@@ -71,9 +71,9 @@ def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments:
     raise ExhaustedError(f"{_name(work)}: whoever is to do it ends again and again", errno.EAGAIN)
 
 
-def rest() -> None:
-    """To be called from time to time: ends the nursery when there was no work for some minutes."""
-    nursery().rest()
+def reap_idle() -> None:
+    """To be called from time to time: ends the fork server when there was no work for some minutes."""
+    fork_server().reap_idle()
 
 
 class _KilledError(Exception):
@@ -86,7 +86,7 @@ class _KilledError(Exception):
 
 def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> bytes:
     """The answer of a worker, pickled. Raises TimeoutError, `_KilledError`, `Gone`."""
-    with nursery().hire(modules, output) as (end, ending):
+    with fork_server().start(modules, output) as (end, ending):
         deadline = time.monotonic() + limits.seconds
         try:
             end.settimeout(limits.seconds)
@@ -109,7 +109,7 @@ def _read(end: socket.socket, size: int, deadline: float) -> bytes:
 
 
 def _ended(ending: socket.socket) -> int:
-    """How a worker ended. Raises `Gone` when it died with its nursery, `ExhaustedError` when it was never there."""
+    """How a worker ended. Raises `Gone` when it died with its fork server, `ExhaustedError` when it was never there."""
     ending.settimeout(5)
     try:
         said = ending.recv(wire.ENDED.size)

@@ -1,10 +1,10 @@
-"""What a process and its nursery say to one another.
+"""What a process and its fork server say to one another.
 
-The nursery begins with the state of its code (`CODE`). For each piece of work it is sent the names of modules, and with
-them two or three descriptors:
+The fork server begins with the state of its code (`CODE`). For each piece of work it is sent the names of modules, and
+with them two or three descriptors:
 
 * the socket of the worker: the work comes in, the answer goes out, each as its length and a pickle;
-* a socket on which the nursery says, as `ENDED`, how the worker ended. When the other side closes it first, nobody
+* a socket on which the fork server says, as `ENDED`, how the worker ended. When the other side closes it first, nobody
   waits for the worker any more, and it is killed;
 * the file for the result, where there is one.
 """
@@ -20,7 +20,7 @@ LENGTH = struct.Struct(">Q")
 #: `EXITED` and the exit status (negative: the signal), or `NOT_STARTED` and the errno
 ENDED = struct.Struct(">ii")
 EXITED, NOT_STARTED = 0, 1
-#: bytes of a message to the nursery, or from it
+#: bytes of a message to the fork server, or from it
 MESSAGE = 4096
 
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ def work(task: int, output: int | None = None) -> None:
             with end.makefile("rb") as incoming:
                 limits, call, arguments = pickle.load(incoming)  # noqa: S301 - from our parent
             if limits is None:
-                # one that stays (`katafs.process.standing`)
+                # one that stays (`katafs.process.pool`)
                 call(end)
                 return
             result = _called(limits, output, call, arguments)

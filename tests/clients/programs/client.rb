@@ -8,9 +8,11 @@ def pieces(data)
   data.scan(/.{1,#{SIZE}}/m)
 end
 
-# syswrite may take a part
+# syswrite may take a part, or be interrupted before it has taken any
 def write_all(file, data)
   data = data.byteslice(file.syswrite(data)..) until data.empty?
+rescue Errno::EINTR
+  retry
 end
 
 WAYS = [

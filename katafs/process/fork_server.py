@@ -1,11 +1,11 @@
-"""The nursery: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
+"""The fork server: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
 
-``python -m katafs.process.nursery``, started by `katafs.process`, with a socket to that process as standard input. A
-fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some hundred. It never
-sees anything of a kata; a worker does one piece of work, under its limits, and ends.
+``python -m katafs.process.fork_server``, started by `katafs.process`, with a socket to that process as standard input.
+A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some hundred. It
+never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
-is the end of the thread that started it.) The workers get SIGKILL from the kernel when the nursery ends.
+is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PRCTL = ctypes.CDLL(None).prctl
 
 
-class _Nursery:
+class _ForkServer:
     def __init__(self, control: socket.socket) -> None:
         self._pid = os.getpid()
         self._control = control
@@ -98,13 +98,13 @@ class _Nursery:
         for name in new:
             # a worker will say what is wrong with it
             with contextlib.suppress(Exception):
-                prepare = getattr(importlib.import_module(name), "prepare_nursery", None)
+                prepare = getattr(importlib.import_module(name), "preload", None)
                 self._preparing += [prepare()] if prepare is not None else []
         _share()
         return True
 
     def _prepare(self) -> None:
-        """Go one step on with what makes later work quicker: a module's ``prepare_nursery()`` is an iterator of steps
+        """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps
         of some milliseconds."""
         try:
             next(self._preparing[0])
@@ -129,7 +129,7 @@ class _Nursery:
         waiting.close()
 
     def _be_worker(self, task: int, output: list[int]) -> Never:
-        """In the new process: nothing of the nursery's is left, then the work."""
+        """In the new process: nothing of the fork server's is left, then the work."""
         status = 1
         try:
             _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -167,7 +167,7 @@ def _main() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    _Nursery(control).run()
+    _ForkServer(control).run()
 
 
 if __name__ == "__main__":

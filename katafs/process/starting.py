@@ -1,4 +1,4 @@
-"""The side of the process that has work done: the nursery is started, sent work, and ended."""
+"""The side of the process that has work done: the fork server is started, sent work, and ended."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from functools import cache
 from katafs.errors import ExhaustedError
 from katafs.process import wire
 
-#: without work for so many seconds the nursery is ended; it has some 40 MiB
+#: without work for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
 _START_SECONDS = 30.0
 
 
-class Gone(Exception):  # noqa: N818 - what has become of the nursery
-    """The nursery has ended, and the worker with it."""
+class Gone(Exception):  # noqa: N818 - what has become of the fork server
+    """The fork server has ended, and the worker with it."""
 
 
-class Nursery:
-    """The nursery of this process. Any thread may call its methods."""
+class ForkServer:
+    """The fork server of this process. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Nursery:
         self._last_used = time.monotonic()
 
     @contextmanager
-    def hire(self, modules: str, output: int | None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    def start(self, modules: str, output: int | None) -> Iterator[tuple[socket.socket, socket.socket]]:
         """A worker: the socket to it, and the one that tells of its end. It is killed afterwards, if it is still there.
 
         ``output`` is the descriptor of the file for its result. Raises `ExhaustedError` when none can be started.
@@ -58,9 +58,9 @@ class Nursery:
                     self._working -= 1
                     self._last_used = time.monotonic()
 
-    def rest(self) -> None:
-        """End the nursery when it has had no work for some time, and bury those that have ended. Waits for nothing."""
-        # whoever has the lock may be starting a nursery, which takes its time
+    def reap_idle(self) -> None:
+        """End the fork server when it has had no work for some time; reap those that have ended. Waits for nothing."""
+        # whoever has the lock may be starting a fork server, which takes its time
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -91,7 +91,7 @@ class Nursery:
     def _start(self) -> socket.socket:
         control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -P: the directory that the daemon happens to be in holds no modules
-        command = [sys.executable, "-P", "-m", "katafs.process.nursery"]
+        command = [sys.executable, "-P", "-m", "katafs.process.fork_server"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             with its_control:
@@ -120,7 +120,7 @@ class Nursery:
         return control
 
     def _let_go(self) -> None:
-        """The nursery ends when it reads the end of its socket, and its workers with it."""
+        """The fork server ends when it reads the end of its socket, and its workers with it."""
         if self._control is not None:
             self._control.close()
         if self._process is not None:
@@ -133,6 +133,6 @@ def _cannot(error: OSError) -> ExhaustedError:
 
 
 @cache
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """The one of this process."""
-    return Nursery()
+    return ForkServer()

@@ -1,8 +1,8 @@
-"""Workers that stay: for work that comes again and again, takes a processor for a moment, and must not hold the lock of
-Python in the daemon meanwhile.
+"""Workers that stay: for work that comes again and again, takes a processor for a moment, and must not hold the GIL of
+the daemon meanwhile.
 
-Such a worker (`serve`) is hired as others are, with no limit but one of memory, and is told one thing after the other.
-In the course of its work it may say something, and may wait until that was heard.
+Such a worker (`serve`) is started as others are, with no limit but one of memory, and is given one piece of work after
+the other. In the course of its work it may say something, and may wait until that was heard.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.process.hiring import nursery
 from katafs.process.limits import limit_memory
+from katafs.process.starting import fork_server
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class LeftError(Exception):
     """The worker ended in the middle of its work, nobody knows where."""
 
 
-class Crew:
+class Pool:
     """Some workers that stay. Any thread may call its methods."""
 
     def __init__(self, most: int, modules: tuple[str, ...], memory: int | None = None) -> None:
@@ -57,13 +57,13 @@ class Crew:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
         that worked on that subject last, if that is idle: it has in memory what it read."""
         with self._changed:
-            self._bury()
+            self._reap()
             if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
-                    threading.Thread(target=self._hire, name="hiring", daemon=True).start()
+                    threading.Thread(target=self._start, name="starting", daemon=True).start()
                     self._count += 1
-            # none may come, if none can be hired
+            # none may come, if none can be started
             self._changed.wait_for(lambda: self._idle or not self._count, seconds)
             if not self._idle:
                 return None
@@ -72,7 +72,7 @@ class Crew:
             worker.subject = subject
             return worker
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Forget those that were killed when they had nothing to do."""
         gone = [worker for worker in self._idle if worker.is_gone()]
         for worker in gone:
@@ -89,7 +89,7 @@ class Crew:
                 self._count -= 1
             self._changed.notify_all()
 
-    def rest(self) -> None:
+    def reap_idle(self) -> None:
         """End those that have had no work for some time."""
         now = time.monotonic()
         with self._changed:
@@ -99,11 +99,11 @@ class Crew:
         for worker in old:
             worker.end()
 
-    def _hire(self) -> None:
+    def _start(self) -> None:
         try:
             worker = Worker(self._modules, self._memory)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
-            log.info("no worker can be hired: %s", error)
+            log.info("no worker can be started: %s", error)
             with self._changed:
                 self._count -= 1
                 # to find that out takes as long as some commits
@@ -117,15 +117,15 @@ class Worker:
     """One that stays, as this process sees it. Raises `ExhaustedError`, OSError or EOFError when it cannot be."""
 
     def __init__(self, modules: str, memory: int | None = None) -> None:
-        self._hired = contextlib.ExitStack()
+        self._open = contextlib.ExitStack()
         self.is_there = True
         self.subject: object = None
         self.last_used = time.monotonic()
         with contextlib.ExitStack() as failed:
-            failed.callback(self._hired.close)
-            end, _ = self._hired.enter_context(nursery().hire(modules, None))
+            failed.callback(self._open.close)
+            end, _ = self._open.enter_context(fork_server().start(modules, None))
             end.sendall(pickle.dumps((None, partial(serve, memory), ()), pickle.HIGHEST_PROTOCOL))
-            self._connection = self._hired.enter_context(Connection(end.detach()))
+            self._connection = self._open.enter_context(Connection(end.detach()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
@@ -184,7 +184,7 @@ class Worker:
     def end(self) -> None:
         """It ends as soon as it has nothing to do."""
         self.is_there = False
-        self._hired.close()
+        self._open.close()
 
 
 def serve(memory: int | None, end: socket.socket) -> None:
@@ -202,7 +202,7 @@ def serve(memory: int | None, end: socket.socket) -> None:
             if is_asked:
                 connection.recv()
         except (OSError, EOFError):
-            # Nobody hears: whoever hired us was killed, and so are we, in a moment. Nothing is to be put in order.
+            # Nobody hears: whoever started us was killed, and so are we, in a moment. Nothing is to be put in order.
             os._exit(1)
 
     connection.send(None)
@@ -221,7 +221,7 @@ def serve(memory: int | None, end: socket.socket) -> None:
 
 
 class _Forwarding(QueueHandler):
-    """Has the log of a worker written by who hired it."""
+    """Has the log of a worker written by who started it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)  # type: ignore[arg-type] # no queue, but the next method is all that wants one
