@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import StorageError
-from katafs.kata.commit import record
-from katafs.kata.create import create_kata, place_kata
-from katafs.kata.events import moment_of
-from katafs.kata.ids import kata_path
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.rows import moment_of
+from katafs.kata.record.commit import record
+from katafs.kata.record.create import create_kata, place_kata
+from katafs.kata.record.message import parse_act
 
 
 def make_demo(store: Path) -> Iterator[tuple[str, str]]:

@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from katafs.kata.commit import record
-from katafs.kata.create import create_kata
-from katafs.kata.ids import kata_path
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.create import create_kata
+from katafs.kata.record.message import parse_act
 from tests.mounts import Mount
 from tests.scratch import fast_directory
 

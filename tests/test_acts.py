@@ -13,10 +13,10 @@ import pytest
 
 from katafs.errors import InvalidError, LateError
 from katafs.git import GitRepo
-from katafs.kata.commit import Committed, record
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
-from katafs.kata.placing import MOST_SKIPPED
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import Committed, record
+from katafs.kata.record.message import parse_act
+from katafs.kata.record.placing import MOST_SKIPPED
 from tests.katas import assert_sound, git, git_blobs, git_files, make_kata, repository_state, stored_rows, unpack
 
 LAPTOP = "0123456789abcdef" * 4

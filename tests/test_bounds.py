@@ -26,15 +26,15 @@ from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.memory import Memory
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
-from katafs.kata import diff
-from katafs.kata.caches import ReadCaches
-from katafs.kata.kata import Kata
-from katafs.kata.layouts import NATIVE
-from katafs.kata.listing import Listing
-from katafs.kata.root import Root
-from katafs.kata.snapshot import Snapshot
-from katafs.kata.spool import Spool
+from katafs.kata.model.layouts import NATIVE
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.root import Root
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import Snapshot
 from katafs.kata.store import Store
+from katafs.kata.views import diff
+from katafs.kata.views.spool import Spool
 from katafs.tree.context import Context
 from katafs.tree.made import MadeCache
 from katafs.tree.tree import Tree

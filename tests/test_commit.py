@@ -15,11 +15,11 @@ import pytest
 
 from katafs.errors import DamagedError, InvalidError, KataError, LateError, ReadOnlyError, StorageError
 from katafs.git import GitRepo
-from katafs.kata import commit
-from katafs.kata.commit import Committed
-from katafs.kata.commit import record as record_act
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record import commit
+from katafs.kata.record.commit import Committed
+from katafs.kata.record.commit import record as record_act
+from katafs.kata.record.message import parse_act
 from tests.katas import (
     START,
     GitCommit,

@@ -20,7 +20,7 @@ from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compacting import Repack, parts
 from katafs.kata.compact import compact_kata
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.katas import (
     GitCommit,
     GitFile,

@@ -19,9 +19,9 @@ from tests.mounts import Mount
 RECORDER = """
 import json, os, sys
 from pathlib import Path
-import katafs.git.refs.writing, katafs.git.store.writer, katafs.kata.commit as commit
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+import katafs.git.refs.writing, katafs.git.store.writer, katafs.kata.record.commit as commit
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.message import parse_act
 
 path, message, where, calls, when = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
 owner, name = where.rsplit(".", 1)

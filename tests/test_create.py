@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from katafs.errors import InvalidError, KataError, StorageError
-from katafs.kata import create
-from katafs.kata.commit import record
-from katafs.kata.create import create_kata, parse_manifest
-from katafs.kata.events import moment_of
-from katafs.kata.ids import kata_path
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.rows import moment_of
+from katafs.kata.record import create
+from katafs.kata.record.commit import record
+from katafs.kata.record.create import create_kata, parse_manifest
+from katafs.kata.record.message import parse_act
 from tests.conftest import unavailable
 from tests.katas import git
 from tests.mounts import OTHER, CommandLine, command_line
@@ -51,7 +51,7 @@ MANIFEST: dict[str, Any] = {
 START = """
 import os, sys
 from pathlib import Path
-from katafs.kata import create
+from katafs.kata.record import create
 """
 
 

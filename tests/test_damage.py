@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from katafs.tree.numbers import FIXED, Key, Numbers
 from tests.katas import add_event, git, git_files, loose, loosen, make_kata
 from tests.mounts import MakeMount, Mount, wait_until

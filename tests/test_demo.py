@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.conftest import unavailable
 from tests.katas import add_event, git, make_kata
 from tests.mounts import OTHER, CommandLine, command_line, wait_until

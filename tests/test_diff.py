@@ -16,7 +16,7 @@ from pygit2.enums import DeltaStatus, DiffOption, ObjectType
 
 from katafs.errors import DamagedError, HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import diff_lines, diff_summary, line_counts, raw_diff
+from katafs.kata.views.diff import diff_lines, diff_summary, line_counts, raw_diff
 from tests.diff_cases import (
     COUNTS,
     EDITED,
@@ -246,7 +246,7 @@ def test_a_rename_of_much_text(repo: GitRepo) -> None:
     assert line_counts(repo, put(repo, {b"f": old}), put(repo, {b"f": b"first\n" + old + b"last\n"})) == (2, 0)
 
 
-# -- the differences from git that katafs.kata.diff lists
+# -- the differences from git that katafs.kata.views.diff lists
 
 
 def test_renames_where_git_has_a_choice(repo: GitRepo) -> None:

@@ -16,10 +16,10 @@ from katafs.git.store import compacting, durable
 from katafs.git.store.compacting import Repack
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_path
-from katafs.kata.act import Act
-from katafs.kata.commit import record
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.act import Act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git, make_kata
 
 

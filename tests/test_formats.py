@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import ReadOnlyError
-from katafs.kata.commit import record, set_option
 from katafs.kata.compact import compact_kata
 from katafs.kata.fsck import Outcome, check_ids
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
-from katafs.kata.notes import Notes
+from katafs.kata.model.kinds import Kind
+from katafs.kata.read.notes import Notes
+from katafs.kata.record.commit import record, set_option
+from katafs.kata.record.message import parse_act
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, message
 from tests.mounts import MakeMount, wait_until
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.commit import record
-from katafs.kata.history import Step, history, history_text
-from katafs.kata.kinds import Kind
 from katafs.kata.legacy.migrate import migrate_kata
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.steps import Step, history, history_text
 from katafs.kata.reader import reader
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
 from katafs.text import visible
 from tests.katas import START, add_event, git_event, long_store, make_kata, message, row_time, unpack
 from tests.mounts import MakeMount, katafs, patience, wait_until

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from katafs.errors import InvalidError, KataError, TooLargeError
-from katafs.kata.inbox import Inbox, ObjectScanner
+from katafs.kata.record.inbox import Inbox, ObjectScanner
 
 FILE, WRITER = "ran_tests", 4711
 TEXTS = st.text(alphabet='{}[]"\\ aé\U0001f600\n', max_size=10)

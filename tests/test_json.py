@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from katafs.git import GitRepo
-from katafs.kata.commit import record, set_option
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
-from katafs.kata.options import OPTION_DEFAULTS
-from katafs.kata.state import read_state
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.read.state import read_state
+from katafs.kata.record.commit import record, set_option
+from katafs.kata.record.message import parse_act
 from katafs.text import compact, is_portable, is_portable_json, parse_stored, pretty
 from tests.katas import GitCommit, GitFile, git, import_commits, message, row_time
 from tests.mounts import Mount, wait_until

@@ -14,16 +14,16 @@ from katafs.errors import DamagedError, StorageError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.storing import make_parents
-from katafs.kata.caches import ReadCaches
-from katafs.kata.commit import record, set_option
-from katafs.kata.create import create_kata
-from katafs.kata.events import MOST_ROWS
-from katafs.kata.kata import Kata
-from katafs.kata.kinds import Kind
 from katafs.kata.legacy.plain_create import write_plain
-from katafs.kata.listing import MAX_PATHS
-from katafs.kata.message import parse_act
-from katafs.kata.placing import check_files
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.listing import MAX_PATHS
+from katafs.kata.model.rows import MOST_ROWS
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import record, set_option
+from katafs.kata.record.create import create_kata
+from katafs.kata.record.message import parse_act
+from katafs.kata.record.placing import check_files
 from katafs.kata.store import Store
 from katafs.text import pretty
 from tests.katas import GitCommit, GitFile, add_event, assert_sound, git, import_commits, make_kata, message

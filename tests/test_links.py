@@ -14,7 +14,7 @@ from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.merging import MOST_SMALL, merge_packs
 from katafs.kata.compact import compact_kata
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.fsck.cases import check, make_old
 from tests.katas import add_event, git, make_kata
 

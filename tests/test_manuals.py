@@ -14,9 +14,9 @@ import pytest
 from katafs.cli import main
 from katafs.cli.helper import helper
 from katafs.cli.mounts import mount
-from katafs.kata.kinds import Kind
-from katafs.kata.message import _OWN_SUMMARY_KEYS
-from katafs.kata.options import OPTION_DEFAULTS, OPTION_VALUES
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.options import OPTION_DEFAULTS, OPTION_VALUES
+from katafs.kata.record.message import _OWN_SUMMARY_KEYS
 from tests.katas import add_event, make_kata
 from tests.mounts import MakeMount
 from tests.system import have

@@ -14,11 +14,11 @@ import pytest
 
 from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata.caches import ReadCaches
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_paths import plain_event, plain_events
-from katafs.kata.listing import Listing
+from katafs.kata.model.listing import Listing
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
 from tests.katas import assert_sound, git, git_blobs, git_files, stored_rows, time_ns, unpack
 from tests.plain_katas import Written, comparable, make_plain_kata, parse_rows
 from tests.scratch import fast_directory

@@ -18,12 +18,12 @@ import pytest
 from katafs.errors import KataError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
 from katafs.kata.fsck import Outcome
-from katafs.kata.fsck.kata import check_kata
-from katafs.kata.kata import Kata
+from katafs.kata.fsck.checking import check_kata
 from katafs.kata.legacy import migrate
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.legacy.verifying import differences
+from katafs.kata.read.kata import Kata
 from tests.katas import git
 from tests.mounts import katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.kinds import Kind
+from katafs.kata.model.kinds import Kind
 from tests.katas import Served, assert_sound, git, message, repository_state, serve_kata, stored_rows, unpack
 from tests.mounts import MakeMount, Mount, patience, wait_until
 

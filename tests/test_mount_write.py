@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.inbox import UNFINISHED_SECONDS
+from katafs.kata.record.inbox import UNFINISHED_SECONDS
 from tests.katas import Served, git, make_kata, message, repository_state, serve_kata
 from tests.mounts import MakeMount, Mount, patience, wait_until
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.conftest import MODES
 from tests.katas import Served, add_event, git, make_kata, make_odd_kata, message, serve_kata, unpack
 from tests.mounts import MakeMount, Mount, wait_until

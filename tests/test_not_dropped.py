@@ -21,11 +21,11 @@ from katafs.git.refs.reading import MAIN, References
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
-from katafs.kata.act import Act
-from katafs.kata.commit import record
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
-from katafs.kata.recorded import find_recorded
+from katafs.kata.model.act import Act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
+from katafs.kata.record.recorded import find_recorded
 from tests.katas import assert_sound, git, make_kata, message
 from tests.mounts import wait_until
 

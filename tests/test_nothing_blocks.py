@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import InvalidError, TooLargeError
-from katafs.kata.kinds import Kind
-from katafs.kata.message import MAX_ROW, parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.message import MAX_ROW, parse_act
 from katafs.mount.runtime import stat_fields
 from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, row_time, stored_rows
 from tests.mounts import MakeMount, patience, wait_until

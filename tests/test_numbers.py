@@ -15,7 +15,7 @@ import trio
 from katafs.errors import StaleError
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
-from katafs.kata.ids import ID_COUNT, kata_path, to_number
+from katafs.kata.model.ids import ID_COUNT, kata_path, to_number
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import (
     DIFF,

@@ -25,8 +25,8 @@ from katafs.git.store.merging import MOST_SMALL, merge_packs
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
 from katafs.git.store.old_packs import remove_midx
-from katafs.kata.commit import set_option
-from katafs.kata.fsck.kata import check_kata
+from katafs.kata.fsck.checking import check_kata
+from katafs.kata.record.commit import set_option
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows
 from tests.mounts import patience
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.kinds import Kind
+from katafs.kata.model.kinds import Kind
 from tests.katas import Served, serve_kata, stored_rows
 from tests.mounts import Mount, patience, wait_until
 

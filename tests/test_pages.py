@@ -21,10 +21,10 @@ import pytest
 from katafs.git import GitRepo
 from katafs.html import process, serve
 from katafs.html.process import Page, render
-from katafs.kata.commit import record
-from katafs.kata.history import LIGHTS
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.steps import LIGHTS
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
 from tests.katas import git as run_git
 from tests.mounts import MakeMount, Mount, katafs, patience, wait_until

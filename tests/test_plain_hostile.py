@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from katafs.errors import DamagedError, InvalidError, StorageError
-from katafs.kata.commit import record
-from katafs.kata.kinds import Kind
 from katafs.kata.legacy import pending as pending_module
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending, flush_pending
 from katafs.kata.legacy.plain_rows import begins_row, is_part_of_row, parse_plain_rows
 from katafs.kata.legacy.waiting import PENDING
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
 from tests.katas import assert_sound, make_kata, stored_rows
 from tests.mounts import MakeMount, patience
 from tests.plain_katas import make_plain_kata

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import pytest
 
 import katafs
-from katafs.kata.exclusive import Attempt
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
 from katafs.kata.legacy.waiting import MARKS, PENDING, marked
+from katafs.kata.record.exclusive import Attempt
 from tests.katas import assert_sound, git, serving, stored_rows
 from tests.mounts import DEADLINE, Mount, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata, parse_rows
@@ -32,7 +32,7 @@ from tests.test_mount_services import dir_make, event_of, file_append, file_crea
 PATIENT = """
 import os, time
 import katafs.mount.session
-from katafs.kata.exclusive import Attempt
+from katafs.kata.record.exclusive import Attempt
 make = Attempt.make
 def slow(*args, **others):
     make(*args, **others)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.conftest import unavailable
 from tests.katas import add_event, make_kata
 from tests.mounts import CommandLine, command_line, wait_until

@@ -266,7 +266,7 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
         big_event(path, text=lines(60_000))
         cli.mount("store", "mnt")
         diff = cli.directory / "mnt/Ab/Cd/Ef/diff/0..1"
-        module = package / "kata/diff.py"
+        module = package / "kata/views/diff.py"
         module.write_text(module.read_text().replace('b"diff --git ', 'b"diff --new '))
         with pytest.raises(BlockingIOError):
             diff.read_bytes()
@@ -276,7 +276,9 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
 
 def test_idle_memory(fork_server: starting.ForkServer) -> None:
     """What is stated of the fork server: with all modules that a daemon has work done by, some 40 MiB."""
-    modules = "katafs.tree.made,katafs.tree.contents,katafs.kata.download,katafs.kata.diff,katafs.html.process"
+    modules = (
+        "katafs.tree.made,katafs.tree.contents,katafs.kata.views.download,katafs.kata.views.diff,katafs.html.process"
+    )
     with fork_server.start(modules, None):
         pass
     pid = pid_of(fork_server)

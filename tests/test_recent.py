@@ -10,8 +10,8 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, GitWriter
-from katafs.kata import recent
-from katafs.kata.events import parse_rows
+from katafs.kata.model.rows import parse_rows
+from katafs.kata.read import recent
 from tests.katas import make_kata, pretty_json
 
 ROWS = [{"index": index, "text": f"{index}, ]\n\u2028 [", "nested": {"a": [index, {}]}} for index in range(30)]

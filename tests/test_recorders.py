@@ -17,12 +17,12 @@ import pytest
 
 from katafs.errors import InvalidError, LateError
 from katafs.git import Oid
-from katafs.kata import recorders as recorders_module
-from katafs.kata.act import Act
-from katafs.kata.commit import Announce, Committed, Job, Landed, record
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
-from katafs.kata.recorders import MOST, Recorders
+from katafs.kata.model.act import Act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record import recorders as recorders_module
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, record
+from katafs.kata.record.message import parse_act
+from katafs.kata.record.recorders import MOST, Recorders
 from katafs.owner import acting_as_owner
 from katafs.process import pool as pool_module
 from katafs.process import starting

@@ -107,7 +107,7 @@ def test_the_version_is_the_new_one(cli: CommandLine) -> None:
 def test_new_code_that_cannot_be_loaded_changes_nothing(cli: CommandLine) -> None:
     pid = cli.mount("--log-file=log", "store", "mnt")
     daemon = daemon_of(pid)
-    change(cli, "kata/kata.py", "class Kata:", "class Kata\n")
+    change(cli, "kata/read/kata.py", "class Kata:", "class Kata\n")
     said = cli.run("reload", "mnt")
     assert said.returncode == 1
     assert "SyntaxError" in said.stderr

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from katafs.kata.create import create_kata
-from katafs.kata.events import event_type, shown_row
-from katafs.kata.ids import kata_path
-from katafs.kata.snapshot import event_document
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.rows import event_type, shown_row
+from katafs.kata.read.snapshot import event_document
+from katafs.kata.record.create import create_kata
 from katafs.kata.store import Store
 from tests.katas import (
     START,

@@ -24,7 +24,7 @@ from katafs.errors import DamagedError, KataError, NotFoundError
 from katafs.fuse import invalidating
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
-from katafs.kata.commit import Committed
+from katafs.kata.record.commit import Committed
 from katafs.kata.store import Store
 from katafs.tree import control
 from katafs.tree.context import Context

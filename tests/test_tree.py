@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, NotFoundError, StaleError
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from katafs.errors import ReadOnlyError
-from katafs.kata.commit import record, set_option
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record, set_option
+from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git, git_commit, make_kata, repository_state
 from tests.mounts import MakeMount, katafs
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.commit import record
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.message import parse_act
 from tests.katas import START, add_event, git, git_commit, make_kata, pretty_json, stored_rows, unpack
 from tests.mounts import MakeMount
 from tests.test_stats import stats_of

@@ -124,7 +124,7 @@ def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool])
 
     A line says which directory cannot be read. Raises `KataError` when it is the store.
     """
-    from katafs.kata.ids import kata_path
+    from katafs.kata.model.ids import kata_path
     from katafs.kata.store import Store
 
     if ids:

@@ -37,7 +37,7 @@ def compact(store: Path, ids: Sequence[str], *, quiet: bool) -> None:
     may be mounted and written to meanwhile.
     """
     from katafs.kata.compact import compact_kata
-    from katafs.kata.ids import is_kata_id
+    from katafs.kata.model.ids import is_kata_id
     from katafs.kata.store import is_git
 
     start_writing()

@@ -83,7 +83,7 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
 
 def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
     """All katas that were asked for must be there."""
-    from katafs.kata.ids import is_kata_id, kata_path
+    from katafs.kata.model.ids import is_kata_id, kata_path
 
     for kata_id in ids:
         if not is_kata_id(kata_id):

@@ -14,7 +14,7 @@ from katafs.errors import KataError
 from katafs.text import visible, without_colours
 
 if TYPE_CHECKING:
-    from katafs.kata.history import Step
+    from katafs.kata.model.steps import Step
     from katafs.kata.reader import Reader
 
 _CONTEXT = 3  # unchanged lines around a change
@@ -37,7 +37,7 @@ def log(path: Path) -> None:
     PATH is a kata in a mount or in a store, the current directory unless given. In colour on a terminal, but not when
     NO_COLOR is set.
     """
-    from katafs.kata.history import aligned, history, table
+    from katafs.kata.model.steps import aligned, history, table
     from katafs.kata.reader import reader
 
     try:
@@ -64,7 +64,7 @@ def show(path: Path, event: int | None) -> None:
 
     PATH is a kata in a mount or in a store; N is the newest event unless given.
     """
-    from katafs.kata.history import history
+    from katafs.kata.model.steps import history
     from katafs.kata.reader import reader
 
     try:

@@ -47,8 +47,8 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     Exit status 1 when a kata could not be migrated, or it was interrupted; such katas stay as they are, and a line says
     why. Where the disk is full or read-only no others are tried.
     """
-    from katafs.kata.ids import is_kata_id
     from katafs.kata.legacy.migrate import migrate_kata, needs_migration
+    from katafs.kata.model.ids import is_kata_id
 
     start_writing()
     path = real_store(store)

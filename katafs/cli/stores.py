@@ -38,8 +38,8 @@ def create(store: Path, layout: str) -> None:
     {"display_name": "Python, unittest", "exercise": "Fizz Buzz",
      "visible_files": {"hiker.py": {"content": "…"}, "cyber-dojo.sh": {…}}}
     """
-    from katafs.kata.create import create_kata, parse_manifest
-    from katafs.kata.layouts import LAYOUTS
+    from katafs.kata.model.layouts import LAYOUTS
+    from katafs.kata.record.create import create_kata, parse_manifest
 
     start_writing()
     path = real_store(store)

@@ -4,8 +4,8 @@ A request that was taken and not answered is sent again to the next daemon, unde
 carried out already. So right before a branch is moved to a new commit, the commit is noted under the number of the
 request; if the next daemon finds that commit in the history, the request is answered and nothing is done again.
 
-The same goes for files and directories that are made where there must be none (`katafs.kata.exclusive`): that one is
-about to be made is noted instead of a commit.
+The same goes for files and directories that are made where there must be none (`katafs.kata.record.exclusive`): that
+one is about to be made is noted instead of a commit.
 
 And where a message comes in several writes, the parts that were acknowledged die with the daemon. So it is noted which
 file they are of, which process sent them, and where the next part is expected; the next daemon refuses that.
@@ -31,7 +31,7 @@ from katafs.errors import DiedError
 from katafs.fuse.descriptors import process_of
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
 from katafs.git import Oid
-from katafs.kata.inbox import unfinished_seconds
+from katafs.kata.record.inbox import unfinished_seconds
 
 log = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ class AmbiguousError(InvalidError):
 
 
 class Opening:
-    """An open file that a message is written to, as far as that is known. A writer, to `katafs.kata.inbox`."""
+    """An open file that a message is written to, as far as that is known. A writer, to `katafs.kata.record.inbox`."""
 
     def __init__(self, file: Hashable, inode: int, asked: Asked) -> None:
         """``file`` is what the inbox knows the file ``inode`` by."""

@@ -23,11 +23,11 @@ from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.journal import ANYWHERE, Journal, Request
 from katafs.fuse.openings import AmbiguousError, Opening, Openings
 from katafs.git import GitRepo, Oid
-from katafs.kata.commit import Announce, Committed, Job, plain_job
-from katafs.kata.exclusive import Attempt
-from katafs.kata.inbox import Message
-from katafs.kata.recorded import commits_before
-from katafs.kata.recorders import MOST, Recorders
+from katafs.kata.record.commit import Announce, Committed, Job, plain_job
+from katafs.kata.record.exclusive import Attempt
+from katafs.kata.record.inbox import Message
+from katafs.kata.record.recorded import commits_before
+from katafs.kata.record.recorders import MOST, Recorders
 from katafs.tree.nodes import Node
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable

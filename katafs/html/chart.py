@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from statistics import median
 
-from katafs.kata.history import Step
+from katafs.kata.model.steps import Step
 
 _LANES = {"green": 0, "amber": 1, "red": 2}
 _LANE_HEIGHT, _TOP, _LEFT, _RIGHT, _BOTTOM = 34, 26, 76, 28, 14

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from katafs.html.code import Highlighter, Line, differing, line_html
-from katafs.kata.changes import FileChange, SideContent
+from katafs.kata.views.changes import FileChange, SideContent
 from katafs.text import decode, visible
 
 _CONTEXT = 3  # unchanged lines that are shown around a change

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from katafs.html.chart import Chart
 from katafs.html.code import Highlighter
 from katafs.html.files import shown_files
-from katafs.kata.changes import file_changes
-from katafs.kata.history import LIGHTS, Step
-from katafs.kata.past import Past
+from katafs.kata.model.steps import LIGHTS, Step
+from katafs.kata.read.past import Past
+from katafs.kata.views.changes import file_changes
 from katafs.text import visible, without_colours
 
 _MAX_OUTPUT = 128 << 10  # bytes of an output that are shown

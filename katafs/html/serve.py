@@ -7,7 +7,7 @@ from functools import cache
 from katafs.errors import DamagedError, KataError
 from katafs.html.pages import Maker
 from katafs.html.process import Page
-from katafs.kata.past import Past
+from katafs.kata.read.past import Past
 
 
 @cache

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata.events import Row, parse_rows
 from katafs.kata.legacy.plain_files import read_file
 from katafs.kata.legacy.plain_kata import PlainKata
-from katafs.kata.past import Past, cut_short
+from katafs.kata.model.rows import Row, parse_rows
+from katafs.kata.read.past import Past, cut_short
 from katafs.text import decode
 
 _LONGEST = 64 << 20  # bytes of a file that is read

@@ -14,12 +14,12 @@ from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases, kept_bases
 from katafs.git.odb.parts import clear_parts, kept_parts
-from katafs.kata.caches import ReadCaches
-from katafs.kata.ids import is_id_part, kata_path
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_store import PlainStore
-from katafs.kata.plain import kept_corrected
-from katafs.kata.recent import forget_rows, kept_rows
+from katafs.kata.model.ids import is_id_part, kata_path
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.plain import kept_corrected
+from katafs.kata.read.recent import forget_rows, kept_rows
 
 _OPEN_KATAS = 128
 _KATA = 18_000  # bytes in memory, with some trees and commits
@@ -145,7 +145,7 @@ class Store:
         return None
 
     def note(self, kata_id: str, why: str) -> None:
-        """Have the log say something of a kata, once (`katafs.kata.notes`)."""
+        """Have the log say something of a kata, once (`katafs.kata.read.notes`)."""
         self._caches.notes.note(kata_id, why)
 
     def rest(self) -> None:

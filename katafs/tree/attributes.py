@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from katafs.kata.history import step_of
-from katafs.kata.kata import Kata
-from katafs.kata.snapshot import Snapshot
-from katafs.kata.versions import NEWEST_VERSION
+from katafs.kata.model.steps import step_of
+from katafs.kata.model.versions import NEWEST_VERSION
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import Snapshot
 from katafs.text import visible
 
 PREFIX = b"user.katafs."

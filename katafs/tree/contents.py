@@ -10,9 +10,9 @@ from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.format.loose import BLOB
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.kata import Kata
-from katafs.kata.snapshot import Content, Snapshot
-from katafs.kata.spool import Spool, SpoolFile
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import Content, Snapshot
+from katafs.kata.views.spool import Spool, SpoolFile
 from katafs.tree.context import Context
 from katafs.tree.made import make_elsewhere
 from katafs.tree.nodes import IMMUTABLE, File, Later, Maker

@@ -11,10 +11,10 @@ import cachetools
 
 from katafs.caching import CountedCache, Kept
 from katafs.git import Oid
-from katafs.kata.download import Download
-from katafs.kata.kata import Kata
-from katafs.kata.spool import Spool
+from katafs.kata.read.kata import Kata
 from katafs.kata.store import Store
+from katafs.kata.views.download import Download
+from katafs.kata.views.spool import Spool
 from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.kata.commit import Committed, Job, record
-from katafs.kata.inbox import Message
-from katafs.kata.kata import Kata
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import Committed, Job, record
+from katafs.kata.record.inbox import Message
+from katafs.kata.record.message import parse_act
 from katafs.text import visible
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from katafs.errors import NotFoundError
-from katafs.kata.kata import Kata
-from katafs.kata.kinds import Kind
+from katafs.kata.model.kinds import Kind
+from katafs.kata.read.kata import Kata
 from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
 from katafs.tree.control import ControlFile

@@ -9,8 +9,8 @@ from typing import Any
 
 from katafs.errors import HeavyError, NotFoundError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
-from katafs.kata.kata import Kata
+from katafs.kata.read.kata import Kata
+from katafs.kata.views.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.text import pretty_bytes
 from katafs.tree.context import Context
 from katafs.tree.events import parse_index

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError, StaleError, TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.kata.download import Download, download_name, make_download
-from katafs.kata.image import Source
-from katafs.kata.kata import Kata
-from katafs.kata.spool import Spool
+from katafs.kata.read.kata import Kata
+from katafs.kata.views.download import Download, download_name, make_download
+from katafs.kata.views.image import Source
+from katafs.kata.views.spool import Spool
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Later, Link, Maker, Node

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata.events import Rows
-from katafs.kata.kata import Kata
-from katafs.kata.listing import Listing
-from katafs.kata.snapshot import BlobId, Content, Snapshot, event_document
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.rows import Rows
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.attributes import event_attributes
 from katafs.tree.contents import ContentFile, SummaryFile
 from katafs.tree.context import Context

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError, NotFoundError, unreadable
 from katafs.git.files import open_beneath, real_path
-from katafs.kata import plain
+from katafs.kata.read import plain
 from katafs.kata.store import Store
 from katafs.tree.numbers import PLAIN, Key, Numbers
 

@@ -13,15 +13,15 @@ from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata import plain
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
 from katafs.kata.legacy.plain_store import Conversion
 from katafs.kata.legacy.waiting import pending_names
-from katafs.kata.listing import Listing
-from katafs.kata.snapshot import BlobId, Snapshot, manifest_document
-from katafs.kata.state import State
+from katafs.kata.model.listing import Listing
+from katafs.kata.read import plain
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
+from katafs.kata.read.state import State
 from katafs.tree import downloads, events, pages, slots
 from katafs.tree.attributes import kata_attributes
 from katafs.tree.context import Context

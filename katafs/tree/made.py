@@ -20,7 +20,7 @@ from katafs.errors import HeavyError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.spool import FILE_LIMIT, Spool, SpoolFile
+from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.nodes import NEVER, File, Later, Maker, Owner
 from katafs.tree.numbers import Key
 

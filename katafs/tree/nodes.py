@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
-from katafs.kata.exclusive import Attempt
+from katafs.kata.record.exclusive import Attempt
 from katafs.tree.numbers import Key, Numbers
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from katafs.errors import StaleError
-from katafs.kata.ids import BASE, ID_COUNT, from_number, to_number
+from katafs.kata.model.ids import BASE, ID_COUNT, from_number, to_number
 
 ROOT = 1
 

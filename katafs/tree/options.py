@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from katafs.errors import InvalidError
-from katafs.kata.commit import Job, set_option
-from katafs.kata.inbox import Message
-from katafs.kata.kata import Kata
-from katafs.kata.options import OPTION_DEFAULTS
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import Job, set_option
+from katafs.kata.record.inbox import Message
 from katafs.text import decode
 from katafs.tree.nodes import Owner
 from katafs.tree.numbers import FIXED, Key

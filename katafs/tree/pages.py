@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from katafs.errors import NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.html.process import Page, render
-from katafs.kata.events import Row
-from katafs.kata.history import history, history_text
-from katafs.kata.kata import Kata
+from katafs.kata.model.rows import Row
+from katafs.kata.model.steps import history, history_text
+from katafs.kata.read.kata import Kata
 from katafs.tree.context import Context
 from katafs.tree.events import parse_index
 from katafs.tree.made import MadeFile

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from katafs.errors import NotFoundError, unreadable
-from katafs.kata import plain
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
-from katafs.kata.options import OPTION_DEFAULTS
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.read import plain
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.git_files import PACKS, has_identity, identified

@@ -7,8 +7,8 @@ from functools import partial
 
 from katafs import __version__
 from katafs.errors import NotFoundError
-from katafs.kata.ids import is_id_part
 from katafs.kata.legacy.plain_create import make_new
+from katafs.kata.model.ids import is_id_part
 from katafs.tree.context import Context
 from katafs.tree.kata_dir import KataDir
 from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Creator, Directory, Entry, Node, refuse_write

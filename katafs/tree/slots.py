@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from katafs.errors import NotFoundError
-from katafs.kata.events import Rows
-from katafs.kata.kata import Kata
-from katafs.kata.options import OPTION_DEFAULTS
-from katafs.kata.snapshot import OUTPUTS, Content, Snapshot
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.model.rows import Rows
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import OUTPUTS, Content, Snapshot
 from katafs.text import pretty
 
 # The slots of an event: fixed entries first, then from FIRST_PATH on the paths of its files in git order.

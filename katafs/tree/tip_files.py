@@ -5,8 +5,8 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.kata.kata import Kata
-from katafs.kata.listing import Listing
+from katafs.kata.model.listing import Listing
+from katafs.kata.read.kata import Kata
 from katafs.tree.context import Context
 from katafs.tree.events import FilesDir
 from katafs.tree.fence import fence

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from katafs.caching import Kept, Newest
 from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
-from katafs.kata.kata import Kata
-from katafs.kata.listing import Listing
-from katafs.kata.state import State
+from katafs.kata.model.listing import Listing
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.state import State
 from katafs.tree import downloads, events, pages
 from katafs.tree.context import Context
 from katafs.tree.control_dirs import CONFIG

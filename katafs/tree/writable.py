@@ -14,11 +14,11 @@ import cachetools
 
 from katafs.errors import InvalidError, KataError
 from katafs.git import Oid
-from katafs.kata.commit import Committed, Job
-from katafs.kata.inbox import Inbox, Message
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_rows import RowPieces
-from katafs.kata.recorded import find_recorded
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import Committed, Job
+from katafs.kata.record.inbox import Inbox, Message
+from katafs.kata.record.recorded import find_recorded
 from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner, refuse_write
 from katafs.tree.numbers import FIXED, Key

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.mounts import katafs
 
 GIT = (

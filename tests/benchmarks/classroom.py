@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from katafs.kata.ids import from_number, kata_path
+from katafs.kata.model.ids import from_number, kata_path
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.data import compact, make_history
 from tests.benchmarks.figures import Bar, Figure

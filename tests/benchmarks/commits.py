@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import pygit2
 
 from katafs.kata.compact import compact_kata
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.katas import git, git_files, make_long_kata, message
 from tests.mounts import Mount
 from tests.scratch import fast_directory

@@ -9,12 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from katafs.kata.commit import record
 from katafs.kata.compact import compact_kata
-from katafs.kata.create import create_kata
-from katafs.kata.ids import kata_path
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record
+from katafs.kata.record.create import create_kata
+from katafs.kata.record.message import parse_act
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Bar, Figure
 from tests.katas import START, message, row_time

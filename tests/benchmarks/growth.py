@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from katafs.kata.ids import from_number, kata_path
+from katafs.kata.model.ids import from_number, kata_path
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.data import compact, make_history
 from tests.katas import message

@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from katafs.kata.ids import from_number, kata_path
+from katafs.kata.model.ids import from_number, kata_path
 from tests.benchmarks.bench import Bench, resident, stat_walk
 from tests.benchmarks.data import compact, make_history
 from tests.benchmarks.figures import Bar, Figure

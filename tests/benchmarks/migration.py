@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from katafs.kata.ids import from_number, kata_path
+from katafs.kata.model.ids import from_number, kata_path
 from tests.katas import stored_rows
 from tests.plain_katas import Written, make_plain_kata
 

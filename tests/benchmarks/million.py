@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from katafs.kata.ids import ID_COUNT, from_number, kata_path
+from katafs.kata.model.ids import ID_COUNT, from_number, kata_path
 from tests.benchmarks.bench import Bench, resident
 from tests.benchmarks.data import compact, make_history
 from tests.benchmarks.figures import Bar, Figure

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
 from tests.mounts import Mount, children, katafs, patience, wait_until
 

@@ -19,11 +19,11 @@ from katafs.fuse.fair import Places, User
 from katafs.fuse.making import Makers
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
-from katafs.kata.caches import ReadCaches
-from katafs.kata.events import Rows
-from katafs.kata.kata import Kata
+from katafs.kata.model.rows import Rows
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.walk import Walk, join_lists
 from katafs.kata.store import Store
-from katafs.kata.walk import Walk, join_lists
 from katafs.tree.answers import Question, kata_key
 from katafs.tree.context import Context
 from katafs.tree.numbers import META, ROOT, Key, Numbers

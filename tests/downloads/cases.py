@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from katafs.git import GitRepo
-from katafs.kata.download import Download, make_download
-from katafs.kata.image import FILE, Member, Source
-from katafs.kata.spool import Spool
+from katafs.kata.views.download import Download, make_download
+from katafs.kata.views.image import FILE, Member, Source
+from katafs.kata.views.spool import Spool
 from tests.katas import git, tags_of
 
 NAME = "cyber-dojo-2026-02-03-AbCdEf-Fizz-Buzz"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import TooLargeError
-from katafs.kata import image
+from katafs.kata.views import image
 from tests.downloads.cases import Tree, assert_clean, make, put, put_commit, put_tree, unpacked
 from tests.katas import git
 

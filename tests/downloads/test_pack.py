@@ -16,9 +16,9 @@ import pytest
 from katafs.errors import DamagedError, StorageError
 from katafs.git.format import index
 from katafs.git.store import pack_writer
-from katafs.kata.download import make_download
-from katafs.kata.image import Source
-from katafs.kata.spool import Spool
+from katafs.kata.views.download import make_download
+from katafs.kata.views.image import Source
+from katafs.kata.views.spool import Spool
 from tests.downloads.cases import MTIME, NAME, Tree, make, put, put_commit, unpack_tgz, unpacked
 from tests.katas import git
 

@@ -17,8 +17,8 @@ import pytest
 
 from katafs.errors import IsDirectoryError, NotDirectoryError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata.download import Download, download_name
-from katafs.kata.image import DIRECTORY, FILE, Member
+from katafs.kata.views.download import Download, download_name
+from katafs.kata.views.image import DIRECTORY, FILE, Member
 from tests.downloads.cases import (
     MTIME,
     NAME,

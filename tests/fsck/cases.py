@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from katafs.kata.commit import set_option
 from katafs.kata.fsck import Finding, Outcome, check_ids, check_store
+from katafs.kata.record.commit import set_option
 from tests.katas import GitCommit, GitFile, add_event, git, import_commits, loosen, make_kata, row_time, stored_rows
 from tests.scratch import fast_directory
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.caches import ReadCaches
 from katafs.kata.fsck import Outcome
-from katafs.kata.fsck.kata import check_kata
-from katafs.kata.kata import Kata
+from katafs.kata.fsck.checking import check_kata
 from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
 from tests.fsck.cases import check, codes
 from tests.plain_katas import make_plain_kata
 

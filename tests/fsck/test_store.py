@@ -18,7 +18,7 @@ import pytest
 from katafs.errors import StorageError
 from katafs.git.store.mutex import MUTEX
 from katafs.kata.fsck import Outcome
-from katafs.kata.fsck import kata as fsck_kata
+from katafs.kata.fsck import checking as fsck_kata
 from tests.fsck.cases import (
     KATA_ID,
     LAST,
@@ -207,7 +207,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from katafs.kata.fsck import check_ids
-from katafs.kata.fsck import kata
+from katafs.kata.fsck import checking as kata
 
 store, last = Path(sys.argv[1]), int(sys.argv[2])
 steps = 0

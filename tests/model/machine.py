@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from katafs.errors import KataError
-from katafs.kata.commit import record, set_option
-from katafs.kata.ids import kata_path
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.commit import record, set_option
+from katafs.kata.record.message import parse_act
 from tests.katas import START, git, make_kata
 from tests.model.algebra import Files, Json, Model, RefusedError
 from tests.model.stored import Stored, assert_clean, commit_as_another, new_saver_kata

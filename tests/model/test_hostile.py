@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import InvalidError, TooLargeError
-from katafs.kata.kinds import Kind
-from katafs.kata.message import parse_act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.record.message import parse_act
 from tests.katas import Served, repository_state, serve_kata, serving
 from tests.model.hostile import is_plausible, is_unfinished, messages
 from tests.model.stored import Stored, assert_clean

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.katas import git, make_kata
 from tests.odd.contents import make_history
 from tests.odd.settings import SEED, dice_of

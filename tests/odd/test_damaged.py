@@ -22,7 +22,7 @@ import pytest
 
 from katafs.errors import KataError
 from katafs.git import GitRepo
-from katafs.kata.ids import kata_path
+from katafs.kata.model.ids import kata_path
 from tests.katas import make_kata
 from tests.mounts import Mount, patience
 from tests.odd.damage import SIMPLE

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from katafs.kata.compact import compact_kata
-from katafs.kata.create import create_kata
-from katafs.kata.ids import kata_path
 from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.model.ids import kata_path
+from katafs.kata.record.create import create_kata
 from tests.fsck.cases import copy_kata
 from tests.katas import add_event, make_kata, message, pretty_json, row_time, stored_rows
 from tests.mounts import Mount

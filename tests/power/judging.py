@@ -16,12 +16,12 @@ from pathlib import Path
 
 from katafs.errors import KataError
 from katafs.kata.fsck import check_ids
-from katafs.kata.ids import kata_path
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.pending import flush_pending
 from katafs.kata.legacy.waiting import MARKS, PENDING, marked
-from katafs.kata.snapshot import BlobId, Content
+from katafs.kata.model.ids import kata_path
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import BlobId, Content
 from katafs.kata.store import Store
 from tests.fsck.cases import make_old
 from tests.power.disk import Disk, Left, Tree

@@ -34,8 +34,8 @@ from pathlib import Path
 
 import pytest
 
-from katafs.kata.ids import kata_path
 from katafs.kata.legacy.pending import flush_pending
+from katafs.kata.model.ids import kata_path
 from tests.power.client import SCENARIOS
 from tests.power.disk import Disk, read_tree
 from tests.power.judging import Judgement, facts

@@ -5,10 +5,10 @@ Nothing that was recorded is lost by a repair: commits that ``main`` does not ha
 files and worktrees of writers that died.
 
 To add a check, write a function from an `Examination` to the `Problem` values it finds, and put it into
-`katafs.kata.fsck.kata.CHECKS`.
+`katafs.kata.fsck.checking.CHECKS`.
 """
 
 from katafs.kata.fsck.findings import Finding, Outcome
-from katafs.kata.fsck.store import Result, check_ids, check_store
+from katafs.kata.fsck.sweep import Result, check_ids, check_store
 
 __all__ = ["Finding", "Outcome", "Result", "check_ids", "check_store"]

@@ -8,12 +8,12 @@ from itertools import pairwise
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
-from katafs.kata.events import parse_rows
 from katafs.kata.fsck.exam import Examination, MainCommit
 from katafs.kata.fsck.findings import Problem, events, printable
-from katafs.kata.listing import Listing
-from katafs.kata.root import Root
-from katafs.kata.state import State
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.root import Root
+from katafs.kata.model.rows import parse_rows
+from katafs.kata.read.state import State
 
 _BACKUP = "take what is missing from a backup"
 _ALONE = (

@@ -14,7 +14,7 @@ from katafs.git.store.verify import is_there
 from katafs.kata.fsck.findings import printable
 from katafs.kata.fsck.keeping import keep
 from katafs.kata.fsck.scan import Scan, scan
-from katafs.kata.state import State, read_state
+from katafs.kata.read.state import State, read_state
 
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"

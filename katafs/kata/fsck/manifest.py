@@ -13,7 +13,7 @@ from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
 from katafs.kata.legacy.migrate import needs_migration
-from katafs.kata.versions import check_version
+from katafs.kata.model.versions import check_version
 
 
 def check(exam: Examination) -> Iterator[Problem]:

@@ -21,10 +21,10 @@ from katafs.errors import TooLargeError
 from katafs.git import Oid
 from katafs.git.store.history import HistoryWriter
 from katafs.git.store.making import ObjectMaker
-from katafs.kata.act import Act, Text
-from katafs.kata.events import MOST_ROWS, Row, Rows, event_type, time_ns
-from katafs.kata.kinds import Kind
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
+from katafs.kata.model.act import Act, Text
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.rows import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.text import pretty_bytes
 
 ABSENT = "Plain-absent:"

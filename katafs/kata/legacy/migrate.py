@@ -32,11 +32,11 @@ from pathlib import Path
 from katafs.errors import ReadOnlyError, StorageError, storage_errors
 from katafs.git import Oid, repository_lock
 from katafs.git.store.storing import sync_directory
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.converting import write_repository
 from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
 from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.legacy.verifying import differences
+from katafs.kata.read.kata import Kata
 from katafs.owner import acting_as_owner
 from katafs.text import pretty_bytes
 

@@ -30,10 +30,6 @@ from katafs.errors import (
 )
 from katafs.git import repository_lock
 from katafs.git.store.storing import sync_directory
-from katafs.kata.commit import Announce, Committed, record
-from katafs.kata.events import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
-from katafs.kata.exclusive import UNNOTED, Attempt
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_act import plain_act
 from katafs.kata.legacy.plain_files import LARGEST, event_indexes, read_file
 from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
@@ -41,8 +37,12 @@ from katafs.kata.legacy.plain_paths import plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.legacy.verifying import has_event
 from katafs.kata.legacy.waiting import PENDING, mark, pending_file, pending_indexes, unmark
-from katafs.kata.placing import check_index
-from katafs.kata.versions import plain_version
+from katafs.kata.model.rows import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
+from katafs.kata.model.versions import plain_version
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import Announce, Committed, record
+from katafs.kata.record.exclusive import UNNOTED, Attempt
+from katafs.kata.record.placing import check_index
 from katafs.owner import acting_as_owner
 from katafs.text import is_portable, pretty
 

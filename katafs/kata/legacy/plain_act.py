@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from katafs.errors import InvalidError
-from katafs.kata.act import Act
-from katafs.kata.events import Row
 from katafs.kata.legacy.converting import EMPTY, plain_kind, what_is_absent, with_absent
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainEvent
+from katafs.kata.model.act import Act
+from katafs.kata.model.rows import Row
 
 
 @dataclass(frozen=True)

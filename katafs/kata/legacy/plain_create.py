@@ -9,16 +9,16 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, TooLargeError, storage_errors
 from katafs.git.store.storing import sync_directory
-from katafs.kata.commit import Announce, Committed, set_option
-from katafs.kata.events import without_contents
-from katafs.kata.exclusive import UNNOTED, Attempt
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
 from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file
 from katafs.kata.legacy.plain_kata import PlainKata, parse_event
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
-from katafs.kata.options import OPTION_DEFAULTS
-from katafs.kata.versions import plain_version
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.model.rows import without_contents
+from katafs.kata.model.versions import plain_version
+from katafs.kata.record.commit import Announce, Committed, set_option
+from katafs.kata.record.exclusive import UNNOTED, Attempt
 from katafs.owner import acting_as_owner
 
 # the files and the directory of which a new kata is made, in either version

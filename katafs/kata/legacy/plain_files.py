@@ -11,7 +11,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.budget import STATUS, Budget
 from katafs.git.files import open_plain
-from katafs.kata.options import OPTION_DEFAULTS
+from katafs.kata.model.options import OPTION_DEFAULTS
 
 LARGEST = 16 << 20  # bytes of a plain file
 _EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")

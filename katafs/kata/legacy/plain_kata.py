@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError
-from katafs.kata.act import Text
-from katafs.kata.events import Row, time_of_ns, without_contents
 from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, read_file
 from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
-from katafs.kata.listing import MAX_PATHS, directories_of
-from katafs.kata.message import check_path
-from katafs.kata.options import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.placing import MOST_SKIPPED
-from katafs.kata.versions import plain_version
+from katafs.kata.model.act import Text
+from katafs.kata.model.listing import MAX_PATHS, directories_of
+from katafs.kata.model.options import OPTION_DEFAULTS, OPTION_VALUES
+from katafs.kata.model.rows import Row, time_of_ns, without_contents
+from katafs.kata.model.versions import plain_version
+from katafs.kata.record.message import check_path
+from katafs.kata.record.placing import MOST_SKIPPED
 
 _LARGEST_OPTION = 1 << 16
 OUTPUT_NAMES = ("stdout", "stderr")

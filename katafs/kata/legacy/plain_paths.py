@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katafs.git import GitRepo
-from katafs.kata.events import Row, Rows, without_contents
 from katafs.kata.legacy.converting import absent_parts
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES
-from katafs.kata.listing import Listing
-from katafs.kata.root import read_object
-from katafs.kata.snapshot import BlobId, Snapshot
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.root import read_object
+from katafs.kata.model.rows import Row, Rows, without_contents
+from katafs.kata.read.snapshot import BlobId, Snapshot
 from katafs.text import compact, decode
 
 # keys that came with later services

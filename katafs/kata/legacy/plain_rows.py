@@ -16,7 +16,7 @@ from typing import Any, Never
 import cachetools
 
 from katafs.errors import DamagedError, InvalidError
-from katafs.kata.events import Row, time_ns
+from katafs.kata.model.rows import Row, time_ns
 
 _WORD = re.compile(r"[-+.\w]*")
 _BETWEEN = re.compile(r"[\s,\[\]]*")

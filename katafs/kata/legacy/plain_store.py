@@ -23,11 +23,11 @@ import cachetools
 from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
 from katafs.git.budget import CONVERSION, STATUS
 from katafs.git.files import open_beneath, real_path
-from katafs.kata.caches import ReadCaches
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.converting import first_commit, write_repository
 from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
 from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.kata import Kata
 
 _KEPT = 128
 _GENERATIONS = 10_000

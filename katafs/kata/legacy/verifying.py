@@ -12,10 +12,10 @@ from itertools import islice
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, joined
 from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_row
-from katafs.kata.listing import Listing
+from katafs.kata.model.listing import Listing
+from katafs.kata.read.kata import Kata
 from katafs.text import decode
 
 _MOST_DIFFERENCES = 5

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from katafs.errors import NotFoundError
 from katafs.git.store.storing import sync_directory
-from katafs.kata.ids import is_kata_id
 from katafs.kata.legacy.plain_files import event_directories, event_file, event_indexes
+from katafs.kata.model.ids import is_kata_id
 from katafs.owner import acting_as_owner
 
 PENDING = MARKS = ".katafs-pending"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from katafs.kata.commit import Announce, Committed, Job, Landed
-from katafs.kata.inbox import Message
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import flush_pending
+from katafs.kata.record.commit import Announce, Committed, Job, Landed
+from katafs.kata.record.inbox import Message
 from katafs.tree.control import ControlFile
 from katafs.tree.options import OptionFile
 from katafs.tree.writable import MessageFile

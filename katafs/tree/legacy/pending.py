@@ -12,11 +12,6 @@ import cachetools
 
 from katafs.errors import KataError, LateError, NotFoundError, StaleError
 from katafs.git import Oid
-from katafs.kata import plain
-from katafs.kata.commit import Committed, Job, plain_job
-from katafs.kata.exclusive import Attempt
-from katafs.kata.inbox import Message
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending
 from katafs.kata.legacy.plain_create import (
@@ -31,7 +26,12 @@ from katafs.kata.legacy.plain_create import (
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_rows import begins_row
 from katafs.kata.legacy.waiting import marked, pending_file
-from katafs.kata.options import OPTION_DEFAULTS
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.read import plain
+from katafs.kata.read.kata import Kata
+from katafs.kata.record.commit import Committed, Job, plain_job
+from katafs.kata.record.exclusive import Attempt
+from katafs.kata.record.inbox import Message
 from katafs.tree.context import Context
 from katafs.tree.nodes import IMMUTABLE, NEVER, BytesFile, Creator, Directory, Entry, File, Node, Owner, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key

@@ -11,14 +11,14 @@ from functools import partial
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git import GitRepo
-from katafs.kata.events import Row
-from katafs.kata.kata import Kata
 from katafs.kata.legacy.plain_create import DIRECTORY
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
-from katafs.kata.listing import Listing
-from katafs.kata.options import OPTION_DEFAULTS
-from katafs.kata.snapshot import Snapshot
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.model.rows import Row
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import Snapshot
 from katafs.text import compact
 from katafs.tree.context import Context
 from katafs.tree.legacy.pending import AppendedEvents, PlainOption, Stored, to_create_new

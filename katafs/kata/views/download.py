@@ -20,8 +20,8 @@ from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryE
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.image import DIRECTORY, FILE, Image, Source, write_image
-from katafs.kata.spool import Spool, SpoolFile
+from katafs.kata.views.image import DIRECTORY, FILE, Image, Source, write_image
+from katafs.kata.views.spool import Spool, SpoolFile
 
 # what is read in the daemon itself: bytes of one object, whose unfolding holds Python's lock, and of all together
 _LARGEST_HERE = 1 << 20

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from katafs.errors import InvalidError, LateError, TooLargeError
-from katafs.kata.act import Act, Text
-from katafs.kata.events import Row
-from katafs.kata.kinds import Kind
-from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, Listing, count_paths, directories_of
+from katafs.kata.model.act import Act, Text
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, Listing, count_paths, directories_of
+from katafs.kata.model.rows import Row
 
 MOST_SKIPPED = 1_000
 

@@ -6,8 +6,8 @@ that reads right at once, and is mended by the next write: objects that nothing 
 tags (`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
 
 Writers are told apart by the compare-and-swap, whoever they are: he who loses looks at the new tip and asks the three
-questions of `katafs.kata.placing` again. Katafs' own writers also wait for one another (`repository_lock`), lest they
-work in vain.
+questions of `katafs.kata.record.placing` again. Katafs' own writers also wait for one another (`repository_lock`), lest
+they work in vain.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any, TypeVar
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
-from katafs.kata.act import Act
-from katafs.kata.kinds import Kind
-from katafs.kata.listing import Listing
-from katafs.kata.options import OPTION_VALUES, set_option_in
-from katafs.kata.placing import check_files, edited_file, file_edit, named_edit, place, repetition
-from katafs.kata.state import State, read_state
-from katafs.kata.writing import KataWriter, check_writable
+from katafs.kata.model.act import Act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.options import OPTION_VALUES, set_option_in
+from katafs.kata.read.state import State, read_state
+from katafs.kata.record.kata_writer import KataWriter, check_writable
+from katafs.kata.record.placing import check_files, edited_file, file_edit, named_edit, place, repetition
 from katafs.owner import acting_as_owner
 
 log = logging.getLogger(__name__)

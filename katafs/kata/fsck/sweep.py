@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from katafs.kata.fsck.checking import check_kata
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.files import STALE_WORK
 from katafs.kata.fsck.findings import Finding, Outcome, printable
-from katafs.kata.fsck.kata import check_kata
 from katafs.kata.fsck.keeping import newest_mtime
-from katafs.kata.ids import is_id_part, kata_path
+from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.owner import acting_as_owner
 
 _NEW = re.compile(r"\.new-[0-9A-Za-z]{6}-[0-9a-f]{8}")

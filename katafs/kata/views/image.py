@@ -19,9 +19,9 @@ from katafs.git.format.work_tree import index_file
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
 from katafs.git.store.pack_writer import write_pack
 from katafs.git.store.whole_pack import whole_pack
-from katafs.kata.listing import MAX_PATHS
-from katafs.kata.names import folded, is_dot_git
-from katafs.kata.spool import NOT_KEPT, Extent, SpoolFile
+from katafs.kata.model.listing import MAX_PATHS
+from katafs.kata.model.names import folded, is_dot_git
+from katafs.kata.views.spool import NOT_KEPT, Extent, SpoolFile
 from katafs.text import decode
 
 DIRECTORY = 0o040755

@@ -17,7 +17,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.verify import Damage
-from katafs.kata.fsck import branches, events, files, manifest, objects, plain, settings, tags
+from katafs.kata.fsck import branches, events, files, manifest, objects, plain_katas, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Outcome, Problem
 from katafs.kata.fsck.keeping import age
@@ -84,7 +84,7 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
 
 def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> list[Finding]:
     found = []
-    for problem in plain.check(path, is_quick=is_quick):
+    for problem in plain_katas.check(path, is_quick=is_quick):
         state, advice = Outcome.FOUND if problem.mend else Outcome.LEFT, problem.advice
         if repair and problem.mend:
             try:

@@ -19,10 +19,10 @@ from typing import Any
 from katafs.errors import ReadOnlyError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.store.making import ObjectMaker
-from katafs.kata.act import Act, Text
-from katafs.kata.events import MOST_ROWS, Row, Rows
-from katafs.kata.options import OPTION_DEFAULTS
-from katafs.kata.root import Root, read_object
+from katafs.kata.model.act import Act, Text
+from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.kata.model.root import Root, read_object
+from katafs.kata.model.rows import MOST_ROWS, Row, Rows
 from katafs.text import decode, pretty, pretty_bytes
 
 #: contents by name; and what is put into the root of a tree, blobs and trees by name

@@ -8,10 +8,10 @@ from typing import Any
 
 from katafs.errors import NoEventsError
 from katafs.git import Commit, GitRepo, Oid
-from katafs.kata.events import Rows, time_ns
-from katafs.kata.layouts import Layout, detect
-from katafs.kata.recent import rows_in
-from katafs.kata.root import Root, read_object
+from katafs.kata.model.layouts import Layout, detect
+from katafs.kata.model.root import Root, read_object
+from katafs.kata.model.rows import Rows, time_ns
+from katafs.kata.read.recent import rows_in
 
 _SECOND = 1_000_000_000
 

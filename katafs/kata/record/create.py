@@ -20,10 +20,10 @@ from katafs.errors import InvalidError, StorageError, storage_errors
 from katafs.git import GitWriter, init_repository
 from katafs.git.store.history import check_out
 from katafs.git.store.storing import sync_directory, sync_path
-from katafs.kata.events import time_of
-from katafs.kata.ids import is_kata_id, kata_path, random_id
-from katafs.kata.layouts import NATIVE, Layout
-from katafs.kata.message import parse_files
+from katafs.kata.model.ids import is_kata_id, kata_path, random_id
+from katafs.kata.model.layouts import NATIVE, Layout
+from katafs.kata.model.rows import time_of
+from katafs.kata.record.message import parse_files
 from katafs.owner import acting_as_owner
 from katafs.text import parse_strict, pretty_bytes
 

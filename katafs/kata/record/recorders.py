@@ -14,8 +14,8 @@ from collections import deque
 from typing import cast
 
 from katafs.git import Oid
-from katafs.kata.commit import Announce, Committed, Job, Landed
-from katafs.kata.recorded import find_recorded
+from katafs.kata.record.commit import Announce, Committed, Job, Landed
+from katafs.kata.record.recorded import find_recorded
 from katafs.process.pool import LeftError, Pool, Say, Worker
 
 log = logging.getLogger(__name__)

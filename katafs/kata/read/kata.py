@@ -14,15 +14,15 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import JSON_BYTE
-from katafs.kata.caches import ReadCaches
-from katafs.kata.layouts import Layout
-from katafs.kata.listing import Listing
-from katafs.kata.options import set_option_in
-from katafs.kata.root import Root
-from katafs.kata.snapshot import Content, Snapshot, read_snapshot, shown_json
-from katafs.kata.state import State, read_state
-from katafs.kata.versions import check_format, check_version, plain_version
-from katafs.kata.walk import Walk, join_first, join_lists
+from katafs.kata.model.layouts import Layout
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.options import set_option_in
+from katafs.kata.model.root import Root
+from katafs.kata.model.versions import check_format, check_version, plain_version
+from katafs.kata.read.caches import ReadCaches
+from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json
+from katafs.kata.read.state import State, read_state
+from katafs.kata.read.walk import Walk, join_first, join_lists
 
 _SECOND = 1_000_000_000
 # commits that were added at once, so that a history is taken for the one that is known
@@ -228,7 +228,7 @@ class Kata:
         return size
 
     def shown_json(self, content: Content) -> Content:
-        """What is shown of a stored JSON object (`katafs.kata.snapshot.shown_json`)."""
+        """What is shown of a stored JSON object (`katafs.kata.read.snapshot.shown_json`)."""
         if isinstance(content, bytes):
             return content
         key = (self.history, content.oid)

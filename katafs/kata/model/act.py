@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from katafs.kata.kinds import Kind
+from katafs.kata.model.kinds import Kind
 from katafs.text import compact
 
 

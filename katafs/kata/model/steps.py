@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from katafs.kata.events import Row, event_type, time_ns
+from katafs.kata.model.rows import Row, event_type, time_ns
 from katafs.text import visible
 
 # The traffic lights. A name ending in "_special" is that of a run that wrote a file ``outcome.special``.
@@ -24,7 +24,7 @@ class Step:
     """One event. All texts are safe to show (`katafs.text.visible`), but for HTML."""
 
     index: int
-    type: str  # see `katafs.kata.events.event_type`
+    type: str  # see `katafs.kata.model.rows.event_type`
     light: str  # one of `LIGHTS`, another word that the row has, or "" where no tests ran
     time: datetime | None
     duration: float | None  # seconds that the run took

@@ -11,8 +11,8 @@ from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.new_pack import remove_left_behind
-from katafs.kata.commit import PATIENCE_SECONDS, Committed, read_head
-from katafs.kata.state import read_state
+from katafs.kata.read.state import read_state
+from katafs.kata.record.commit import PATIENCE_SECONDS, Committed, read_head
 from katafs.owner import acting_as_owner
 
 _SHORT_PATIENCE_SECONDS = 2.0

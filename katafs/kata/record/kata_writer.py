@@ -1,4 +1,4 @@
-"""What an event, or an option, is in the tree of a commit: the files of `katafs.kata.layouts`, and those of the act."""
+"""What an event, or an option, is in a commit: the files of `katafs.kata.model.layouts`, and those of the act."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from datetime import datetime
 
 from katafs.errors import InvalidError, ReadOnlyError
 from katafs.git import GitRepo, GitWriter, Oid
-from katafs.kata.act import Act
-from katafs.kata.diff import line_counts
-from katafs.kata.events import Row, Rows, StoredRows, time_of
-from katafs.kata.kinds import Kind
-from katafs.kata.layouts import Entries
-from katafs.kata.listing import Listing
-from katafs.kata.root import Root, read_truncations
-from katafs.kata.state import State
-from katafs.kata.versions import check_format, check_version
+from katafs.kata.model.act import Act
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.layouts import Entries
+from katafs.kata.model.listing import Listing
+from katafs.kata.model.root import Root, read_truncations
+from katafs.kata.model.rows import Row, Rows, StoredRows, time_of
+from katafs.kata.model.versions import check_format, check_version
+from katafs.kata.read.state import State
+from katafs.kata.views.diff import line_counts
 from katafs.text import decode
 
 

@@ -9,11 +9,11 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import InvalidError, TooLargeError
 from katafs.git import is_component
-from katafs.kata.act import Act, Text
-from katafs.kata.ids import is_kata_id
-from katafs.kata.kinds import Kind
-from katafs.kata.listing import MAX_DEPTH, MAX_PATHS, directories_of
-from katafs.kata.names import is_git_name
+from katafs.kata.model.act import Act, Text
+from katafs.kata.model.ids import is_kata_id
+from katafs.kata.model.kinds import Kind
+from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, directories_of
+from katafs.kata.model.names import is_git_name
 from katafs.text import compact, parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")

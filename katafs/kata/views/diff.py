@@ -29,7 +29,7 @@ from katafs.git.budget import COMPARED
 from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.changes import lines_added, lines_deleted, pairs, submodule_text
+from katafs.kata.views.changes import lines_added, lines_deleted, pairs, submodule_text
 from katafs.text import decode
 
 # What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds Python's lock

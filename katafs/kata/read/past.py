@@ -10,11 +10,11 @@ from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid
-from katafs.kata.diff import line_counts, raw_diff
-from katafs.kata.events import Row
-from katafs.kata.history import Step, history
-from katafs.kata.snapshot import OUTPUTS, BlobId, Snapshot, read_snapshot
-from katafs.kata.state import read_state
+from katafs.kata.model.rows import Row
+from katafs.kata.model.steps import Step, history
+from katafs.kata.read.snapshot import OUTPUTS, BlobId, Snapshot, read_snapshot
+from katafs.kata.read.state import read_state
+from katafs.kata.views.diff import line_counts, raw_diff
 from katafs.text import decode
 
 
@@ -99,6 +99,6 @@ class Past:
         return {name.decode(): self.output(index, name, sys.maxsize)[0] for name in OUTPUTS}
 
     def diff(self, was: int, now: int) -> str:
-        """What changed from one event to another (`katafs.kata.diff.raw_diff`)."""
+        """What changed from one event to another (`katafs.kata.views.diff.raw_diff`)."""
         old, new = (self.snapshot(index).files_tree for index in (was, now))
         return decode(raw_diff(self.repo, old, new))

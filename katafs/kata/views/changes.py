@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from katafs.git import GitRepo, Oid
 from katafs.git.diff.patch import Delta, Region, Side, changed_regions, is_binary
 from katafs.git.diff.renames import git_deltas
-from katafs.kata.listing import Listing
+from katafs.kata.model.listing import Listing
 
 MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read
 

@@ -13,7 +13,7 @@ from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
-from katafs.kata.versions import plain_version
+from katafs.kata.model.versions import plain_version
 
 _BACKUP = "take it from a backup"
 

@@ -13,7 +13,7 @@ from katafs.caching import Kept
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, Oid
 from katafs.git.budget import JSON_BYTE
-from katafs.kata.events import StoredRows, parse_rows
+from katafs.kata.model.rows import StoredRows, parse_rows
 
 # bytes as stored, of all together and of one kata's; in memory rows take so many times as many
 _MOST, _LARGEST = 1 << 20, 1 << 19

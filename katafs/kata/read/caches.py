@@ -11,9 +11,9 @@ import cachetools
 from katafs.caching import CountedCache, Kept, Newest
 from katafs.git import Oid
 from katafs.git.budget import Budget
-from katafs.kata.listing import Listing
-from katafs.kata.notes import Notes
-from katafs.kata.snapshot import Content, Snapshot
+from katafs.kata.model.listing import Listing
+from katafs.kata.read.notes import Notes
+from katafs.kata.read.snapshot import Content, Snapshot
 
 _DAMAGED_SECONDS = 1.0
 _DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids

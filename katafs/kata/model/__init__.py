@@ -1,0 +1,1 @@
+"""What a kata is: ids, kinds of events, rows, layouts, options, the paths of a tree."""

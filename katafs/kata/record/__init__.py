@@ -1,0 +1,1 @@
+"""Recording: from the message that a client sends to the commit."""
