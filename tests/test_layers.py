@@ -16,6 +16,8 @@ ROOT = Path(katafs.__file__).parent
 # A module may import from its own layer and from those before it.
 _LAYERS = "errors text caching owner background process git kata html tree fuse mount demo cli __main__"
 LAYERS = tuple(_LAYERS.split())
+# Within the room of katas, likewise: its folders, and what stands beside them.
+KATA_LAYERS = ("model", "views", "read", "record", "legacy", "compact", "store", "reader", "fsck")
 # The only packages (or modules) that may import a foreign library
 OWNERS = {
     "pyfuse3": {"fuse", "mount"},
@@ -72,6 +74,14 @@ def test_imports_go_down(path: Path) -> None:
         other = layer(name)
         if other is not None:
             assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kata").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_within_katas(path: Path) -> None:
+    own = path.relative_to(ROOT / "kata").parts[0].removesuffix(".py")
+    for name in imports(path):
+        if own != "__init__" and name.startswith("katafs.kata."):
+            assert KATA_LAYERS.index(name.split(".")[2]) <= KATA_LAYERS.index(own), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
