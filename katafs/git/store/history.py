@@ -39,6 +39,11 @@ _CONFIG = """\
 """
 
 
+def new_config(name: str, email: str) -> bytes:
+    """The configuration of a new repository."""
+    return _CONFIG.format(name=name, email=email).encode()
+
+
 def init_repository(path: Path, name: str, email: str) -> GitRepo:
     """Make an empty, non-bare repository in ``path``: branch ``main``, that identity. Raises `StorageError`."""
     with storing("a new repository", path):
@@ -53,7 +58,7 @@ def _make_directories(git_dir: Path) -> None:
 
 
 def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], None]) -> None:
-    _write(git_dir / "config", _CONFIG.format(name=name, email=email).encode(), sync)
+    _write(git_dir / "config", new_config(name, email), sync)
     _write(git_dir / "HEAD", HEAD_OF_MAIN, sync)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -59,7 +59,10 @@ def printable(text: str | bytes, limit: int = 120) -> str:
 
 def ranges(indexes: Iterable[int]) -> str:
     """Indexes for a person: ``3, 5-9``; no more than ten ranges."""
-    spans = list(_spans(sorted(set(indexes))))
+    spans: list[tuple[int, int]] = []
+    for index in sorted(set(indexes)):
+        follows = bool(spans) and spans[-1][1] == index - 1
+        spans.append((spans.pop()[0] if follows else index, index))
     shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in spans[:10])
     return shown + (", …" if len(spans) > 10 else "")
 
@@ -68,16 +71,3 @@ def events(indexes: Iterable[int]) -> str:
     """``event 3`` or ``events 3, 5-9``."""
     known = set(indexes)
     return f"event{'s' if len(known) != 1 else ''} {ranges(known)}"
-
-
-def _spans(indexes: list[int]) -> Iterator[tuple[int, int]]:
-    first = last = None
-    for index in indexes:
-        if first is None or last is None:
-            first = index
-        elif index != last + 1:
-            yield first, last
-            first = index
-        last = index
-    if first is not None and last is not None:
-        yield first, last

@@ -10,17 +10,17 @@ from functools import partial
 
 from katafs.git import read_config
 from katafs.git.files import open_plain
+from katafs.git.store.history import new_config
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
+from katafs.kata.model.ids import identity
 
 # what git and libgit2 write when they make a repository; anything else was put there
 _USUAL_SETTINGS = re.compile(
     r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks)|"
     r"user\.(name|email)|gc\.auto|extensions\.preciousobjects|init\.defaultbranch|safe\.directory"
 )
-_CONFIG = "[core]\n\tbare = false\n\trepositoryformatversion = 0\n\tfilemode = true\n\tlogallrefupdates = true\n"
-_CONFIG_USER = "[user]\n\tname = {0}\n\temail = {0}@cyber-dojo.org\n"
 _END_OF_KEY = re.compile(r"[=\s]")
 _MOST_CONFIG = 1 << 16
 
@@ -50,8 +50,7 @@ def config(exam: Examination) -> Iterator[Problem]:
         with open(path, "rb", opener=open_plain) as file:
             text = file.read(_MOST_CONFIG)
     except FileNotFoundError:
-        plain = _CONFIG + _CONFIG_USER.format(exam.kata_id)
-        mend = partial(replace_file, path, plain.encode())
+        mend = partial(replace_file, path, new_config(*identity(exam.kata_id)))
         yield Problem("config-missing", "there is no .git/config, so that nobody can write to the kata", mend)
         return
     except OSError as error:

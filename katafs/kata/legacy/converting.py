@@ -23,6 +23,7 @@ from katafs.git.store.history import HistoryWriter
 from katafs.git.store.making import ObjectMaker
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.kata.model.act import Act, Text
+from katafs.kata.model.ids import identity
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.rows import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.text import pretty_bytes
@@ -64,7 +65,7 @@ def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], No
     git = HistoryWriter(directory / ".git")
     try:
         converted = convert(plain, git)
-        git.finish(converted.main, converted.tags, *_identity(plain.kata_id), sync or (lambda _fd: None))
+        git.finish(converted.main, converted.tags, *identity(plain.kata_id), sync or (lambda _fd: None))
         return converted
     finally:
         git.close()
@@ -73,11 +74,6 @@ def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], No
 def first_commit(plain: PlainKata) -> Oid:
     """The commit of event 0, without storing anything."""
     return next(_Converter(plain, ObjectMaker()).commits())[1]
-
-
-def _identity(kata_id: str) -> tuple[str, str]:
-    """Name and e-mail address of author and committer (FORMAT: git metadata)."""
-    return kata_id, f"{kata_id}@cyber-dojo.org"
 
 
 class _Converter:
@@ -149,7 +145,7 @@ class _Converter:
         if self._files is not None:
             subtrees[b"files"] = self._files
         tree = self._git.tree(None, self._blobs, subtrees)
-        name, email = _identity(self._plain.kata_id)
+        name, email = identity(self._plain.kata_id)
         parents = [self._parent] if self._parent is not None else []
         self._parent = self._git.commit(tree, parents, message, name, email, seconds)
         return self._parent

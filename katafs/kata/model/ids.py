@@ -53,6 +53,11 @@ def from_number(number: int, length: int = ID_LENGTH) -> str:
     return "".join(reversed(characters))
 
 
+def identity(kata_id: str) -> tuple[str, str]:
+    """Name and e-mail address of author and committer (FORMAT: git metadata)."""
+    return kata_id, f"{kata_id}@cyber-dojo.org"
+
+
 def kata_path(store: Path, kata_id: str) -> Path:
     """The directory of a kata: ``store/Ab/Cd/Ef``."""
     return store / kata_id[:2] / kata_id[2:4] / kata_id[4:]

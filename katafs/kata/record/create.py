@@ -20,7 +20,7 @@ from katafs.errors import InvalidError, StorageError, storage_errors
 from katafs.git import GitWriter, init_repository
 from katafs.git.store.history import check_out
 from katafs.git.store.storing import sync_directory, sync_path
-from katafs.kata.model.ids import is_kata_id, kata_path, random_id
+from katafs.kata.model.ids import identity, is_kata_id, kata_path, random_id
 from katafs.kata.model.layouts import NATIVE, Layout
 from katafs.kata.model.rows import time_of
 from katafs.kata.record.message import parse_files
@@ -156,13 +156,12 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     kept = {key: value for key, value in manifest.items() if key not in ("visible_files", "version", "created", "id")}
     stored = {**kept, "version": 2, "created": time_of(moment), "id": kata_id}
     files = parse_files(manifest["visible_files"])
-    email = f"{kata_id}@cyber-dojo.org"
     row = layout.row({"index": 0, "event": "created", "time": time_of(moment)}, "created")
-    with GitWriter(init_repository(work, kata_id, email)) as writer:
+    with GitWriter(init_repository(work, *identity(kata_id))) as writer:
         blobs, subtrees = layout.first_entries(writer, stored, row, files)
         subtrees[b"files"] = writer.file_tree({path: text.content for path, text in files.items()})
         tree = writer.tree(None, blobs, subtrees)
-        commit = writer.commit(tree, [], "0 kata creation", kata_id, email, int(moment.timestamp()))
+        commit = writer.commit(tree, [], "0 kata creation", *identity(kata_id), int(moment.timestamp()))
         writer.store()
         writer.refs.move_main(commit, None)
         writer.refs.set_tags({0: commit})

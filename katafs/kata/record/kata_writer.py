@@ -8,6 +8,7 @@ from datetime import datetime
 from katafs.errors import InvalidError, ReadOnlyError
 from katafs.git import GitRepo, GitWriter, Oid
 from katafs.kata.model.act import Act
+from katafs.kata.model.ids import identity
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.layouts import Entries
 from katafs.kata.model.listing import Listing
@@ -141,6 +142,5 @@ class KataWriter:
         tree = self.git.tree(head.root.tree, *entries)
         # git has no time before 1970
         seconds = max(int(self._moment.timestamp()), 0)
-        email = f"{self._kata_id}@cyber-dojo.org"
-        commit = self.git.commit(tree, [head.commit.oid], subject, self._kata_id, email, seconds)
+        commit = self.git.commit(tree, [head.commit.oid], subject, *identity(self._kata_id), seconds)
         return replace(head, commit=self.repo.commit(commit), root=Root.read(self.repo, tree))
