@@ -18,7 +18,7 @@ import pytest
 from katafs.errors import StorageError
 from katafs.git.store.mutex import MUTEX
 from katafs.kata.fsck import Outcome
-from katafs.kata.fsck import checking as fsck_kata
+from katafs.kata.fsck import checking
 from tests.fsck.cases import (
     KATA_ID,
     LAST,
@@ -186,12 +186,12 @@ def test_a_tag_that_never_comes(store: Path) -> None:
 def test_a_kata_that_another_holds(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copy_kata("native", store)
     untag(path)
-    monkeypatch.setattr(fsck_kata, "_PATIENCE", 0.1)
+    monkeypatch.setattr(checking, "_PATIENCE", 0.1)
     fd = os.open(path / ".git" / MUTEX, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         with pytest.raises(StorageError, match="locked by another writer"):
-            fsck_kata.check_kata(path, KATA_ID, repair=True)
+            checking.check_kata(path, KATA_ID, repair=True)
     finally:
         os.close(fd)
     assert codes(check(path, repair=True)) == [("tag-missing", Outcome.MENDED)]
@@ -200,14 +200,14 @@ def test_a_kata_that_another_holds(store: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_kata_that_is_removed_meanwhile(store: Path) -> None:
     path = copy_kata("native", store)
     shutil.rmtree(path)
-    assert fsck_kata.check_kata(path, KATA_ID) == []
+    assert checking.check_kata(path, KATA_ID) == []
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from katafs.kata.fsck import check_ids
-from katafs.kata.fsck import checking as kata
+from katafs.kata.fsck import checking
 
 store, last = Path(sys.argv[1]), int(sys.argv[2])
 steps = 0

@@ -131,7 +131,7 @@ class KataWriter:
 
     def option(self, head: State, name: str, value: str, *, in_any_case: bool = False) -> State | None:
         """Put the change of an option on a head; None when it has that value already, but for ``in_any_case``."""
-        if not in_any_case and head.layout.options(self.repo, head.root)[name] == value:
+        if not in_any_case and head.options(self.repo)[name] == value:
             return None
         entries = head.layout.option_entries(self.git, self.repo, head.root, name, value)
         return self._commit(head, entries, f"set option {name} to {value}")
