@@ -17,8 +17,7 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git.store.mutex import MUTEX
-from katafs.kata.fsck import Outcome
-from katafs.kata.fsck import checking
+from katafs.kata.fsck import Outcome, checking
 from tests.fsck.cases import (
     KATA_ID,
     LAST,
