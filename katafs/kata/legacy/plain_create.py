@@ -39,7 +39,7 @@ def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None
 
     Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
     """
-    with storage_errors(f"{path} cannot be made", path.parent.name), acting_as_owner(path.parent):
+    with storage_errors(f"{path} cannot be made", str(path)), acting_as_owner(path.parent):
         attempt.make(path, is_directory=is_directory)
         sync_directory(path.parent)
 
