@@ -123,10 +123,10 @@ def layouts_compared(tree: ast.AST) -> Iterator[str]:
     """Comparisons of a layout, or of its name, with another; and questions for its class."""
 
     def is_layout(node: ast.expr) -> bool:
-        if isinstance(node, ast.Attribute) and node.attr == "name":
-            return is_layout(node.value)
-        name = getattr(node, "attr", getattr(node, "id", ""))
-        return name.lower() in ("layout", "native", "saver")
+        if isinstance(node, ast.Attribute):
+            is_one_of_them = ast.unparse(node.value) in ("Layout", "layouts")
+            return node.attr == "layout" or is_one_of_them or (node.attr == "name" and is_layout(node.value))
+        return isinstance(node, ast.Name) and node.id in ("layout", "Layout", "NATIVE", "SAVER", "OTHER")
 
     for node in ast.walk(tree):
         asked: list[ast.expr] = []
@@ -154,7 +154,12 @@ def test_the_rules_can_fail() -> None:
     assert "pygit2" in set(imports(ROOT / "git" / "odb" / "objects.py"))
     assert layer("katafs.git.repo") == "git"
     assert layer("katafs.__version__") is None
-    asked = ("tip.layout is not NATIVE", "layout.name == 'saver'", "isinstance(tip.layout, Layout)", "name is SAVER")
+    asked = (
+        "tip.layout is not NATIVE",
+        "layout.name == 'saver'",
+        "isinstance(tip.layout, Layout)",
+        "x is layouts.SAVER",
+    )
     assert all(list(layouts_compared(ast.parse(text))) for text in asked)
     assert not list(layouts_compared(ast.parse("name not in tip.layout.shown_as_stored")))
     assert all(
