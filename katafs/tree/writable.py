@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from abc import abstractmethod
@@ -22,6 +23,8 @@ from katafs.kata.record.recorded import find_recorded
 from katafs.text import pretty_bytes
 from katafs.tree.nodes import NEVER, File, Owner, refuse_write
 from katafs.tree.numbers import FIXED, Key
+
+log = logging.getLogger(__name__)
 
 # the fixed entries of a kata among which all are that have outcomes
 _WRITABLE = range(16, 40)
@@ -74,6 +77,7 @@ class Controls:
 
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
+        log.info("kata %s: a message was not finished, and was dropped", key.kata)
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
 
     def told_size(self, key: Key, size: int) -> None:

@@ -19,7 +19,7 @@ MESSAGE_LIMIT = 16 << 20  # bytes
 TOTAL_LIMIT = 256 << 20  # bytes of all unfinished messages together
 UNFINISHED_SECONDS = 10.0
 # a sender who waits for a processor as long as that, among so many others, has not stopped
-_BUSY = 5.0  # processes that want to run, by processor
+_BUSY = 2.0  # processes that want to run, by processor
 _PROCESSORS = os.cpu_count() or 1
 
 _BLANK = b" \t\r\n"
