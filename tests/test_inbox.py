@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from katafs.errors import InvalidError, KataError, TooLargeError
 from katafs.kata.record.inbox import Inbox, ObjectScanner
 
 FILE, WRITER = "ran_tests", 4711
+LOADS = {"quiet": 1.0, "busy": 1_000.0}
 TEXTS = st.text(alphabet='{}[]"\\ aé\U0001f600\n', max_size=10)
 VALUES = st.recursive(
     st.none() | st.integers(-9, 10**9) | TEXTS,
@@ -23,6 +25,12 @@ VALUES = st.recursive(
 )
 OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=4)
 BLANKS = st.text(alphabet=" \t\r\n", max_size=5).map(str.encode)
+
+
+@pytest.fixture(autouse=True, params=["quiet"])
+def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many processes want to run: an unfinished message waits the longer for it."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (LOADS[request.param],) * 3)
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
@@ -293,3 +301,11 @@ def test_a_late_piece_does_not_complete_a_message() -> None:
     inbox.feed(FILE, WRITER, 0, b'{"a":', now=0.0)
     with pytest.raises(KataError, match="starts with"):
         inbox.feed(FILE, WRITER, 5, b"1}", now=10.1)
+
+
+@pytest.mark.parametrize("load", ["busy"], indirect=True)
+def test_who_waits_for_a_processor_has_not_stopped() -> None:
+    inbox = Inbox()
+    inbox.feed(FILE, WRITER, 0, b'{"a":', now=0.0)
+    assert inbox.expire(now=30.0) == []
+    assert inbox.feed(FILE, WRITER, 5, b"1}", now=30.0) is not None
