@@ -27,9 +27,9 @@ from katafs.fuse.operations import Operations
 from katafs.kata.record.commit import Committed
 from katafs.kata.store import Store
 from katafs.tree import control
+from katafs.tree.catalogue import row_at
 from katafs.tree.context import Context
-from katafs.tree.control import RAN_TESTS
-from katafs.tree.numbers import FIXED, Key, Numbers
+from katafs.tree.numbers import Numbers
 from katafs.tree.tree import Stale, Tree
 from tests.conftest import MODES
 from tests.katas import Served, assert_sound, make_kata, message, serve_kata, serving, stored_rows
@@ -128,7 +128,7 @@ def handlers(store: Path) -> Iterator[tuple[Operations, Tree, int]]:
     """The handlers of a mount without a kernel, and the number of a control file."""
     make_kata(store, "AbCdEf")
     tree = Tree(Context(Store(store)))
-    yield Operations(tree, FastOpen(None)), tree, Numbers.number(Key(FIXED, "AbCdEf", RAN_TESTS))
+    yield Operations(tree, FastOpen(None)), tree, Numbers.number(row_at("ran_tests").key("AbCdEf"))
 
 
 def test_a_failure_of_katafs_itself_in_a_write(

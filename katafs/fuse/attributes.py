@@ -7,7 +7,8 @@ import stat
 
 import pyfuse3
 
-from katafs.tree.nodes import NEVER, Listed, Node
+from katafs.tree.nodes import Listed, Node
+from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Stale
 
 

@@ -24,8 +24,9 @@ from katafs.fuse.fair import Places, User
 from katafs.fuse.making import Makers
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
-from katafs.tree.answers import Place, Question, Seen, answer, kata_key
+from katafs.tree.answers import Place, Question, Seen, answer
 from katafs.tree.attributes import PREFIX
+from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Node
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.tree import Stale, Tree

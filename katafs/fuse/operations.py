@@ -33,8 +33,9 @@ from katafs.fuse.pages import Torn
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
-from katafs.tree.nodes import IMMUTABLE, NEVER, Listed, Node
+from katafs.tree.nodes import Listed, Node
 from katafs.tree.numbers import Numbers
+from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
 
 # entries of all listings that are being read, and bytes in memory of each

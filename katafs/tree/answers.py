@@ -20,8 +20,9 @@ from katafs.git import Oid
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.nodes import NEVER, Creator, Later, Node
-from katafs.tree.numbers import FIXED, PREFIX, Key
+from katafs.tree.nodes import Creator, Later, Node
+from katafs.tree.numbers import PREFIX, Key
+from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
 
@@ -68,14 +69,13 @@ class Seen(Node):
         self._size = node.size()
         #: of a content that is made: by what name its size is remembered
         self.identity: Hashable = getattr(node, "identity", None)
-        self._known_timeout = type(node).attr_timeout
 
     def size(self) -> int | None:
         return self._size
 
     def has_size(self, size: int) -> None:
         """It was made before, and has that size."""
-        self._size, self.attr_timeout = size, self._known_timeout
+        self._size = size
 
 
 # -- in the worker
@@ -214,8 +214,3 @@ _ANSWERS: dict[str, Callable[..., object]] = {
     "tip": _tip,
     "stale": _stale,
 }
-
-
-def kata_key(kata_id: str) -> Key:
-    """The key of a kata as a whole."""
-    return Key(FIXED, kata_id, 0)

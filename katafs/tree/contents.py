@@ -1,47 +1,90 @@
-"""Files that are a blob, or bytes made from one."""
+"""Files whose content is a blob, bytes made from one, or computed; and what is in the files of an event."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 
-from katafs.errors import TooLargeError
+from katafs.errors import NotFoundError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.format.loose import BLOB
 from katafs.git.odb.loose_files import LARGEST
+from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Content, Snapshot
 from katafs.kata.views.spool import Spool, SpoolFile
+from katafs.text import pretty
+from katafs.tree.catalogue import Shown, row_at, row_of, standing_in
 from katafs.tree.context import Context
-from katafs.tree.made import make_elsewhere
-from katafs.tree.nodes import IMMUTABLE, File, Later, Maker
-from katafs.tree.numbers import Key
+from katafs.tree.made import Make, make_elsewhere, make_here
+from katafs.tree.makers import makes
+from katafs.tree.nodes import Later, Maker, Node
+from katafs.tree.numbers import EVENT, Key
+from katafs.tree.timeouts import IMMUTABLE
 
 # A larger one is unfolded once, into a temporary file: in a worker thread, or, as libgit2 holds Python's lock while it
 # unfolds a packed one, in a process of its own.
 LARGE_BLOB = 1 << 20
 # bytes in memory, of a node that is kept
 _SMALL = 512
+# What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
+TEXT_BUDGET = 30_000.0
 
 
-class ContentFile(File):
-    """A file that is a blob, or bytes made from one."""
+class _KeptFile(Node):
+    """A file whose content has to be made, and is kept for a while under its ``identity``."""
+
+    def __init__(self, key: Key, ctx: Context, kata: Kata, mtime_ns: int, identity: Hashable) -> None:
+        super().__init__(key, ctx.owner(kata), mtime_ns)
+        self._cache, self._kata = ctx.made, kata
+        #: what names the content, whoever makes it
+        self.identity = identity
+        self._made: bytes | SpoolFile | None = None
+
+    def to_make(self) -> Maker | None:
+        if self._made is None or (isinstance(self._made, SpoolFile) and self._made.closed):
+            self._made = self._cache.get(self.identity)
+        if self._made is not None:
+            return None
+        self._cache.check(self.identity)
+        return self._maker()
+
+    def _maker(self) -> Maker:
+        raise NotImplementedError
+
+    def made(self, result: object) -> None:
+        assert isinstance(result, (bytes, SpoolFile))
+        self._made = result
+        self._cache.put(self.identity, result)
+
+    def too_large(self, error: TooLargeError) -> None:
+        self._cache.refuse(self.identity, error)
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert self._made is not None, "to_make was not called"
+        if isinstance(self._made, SpoolFile):
+            return self._made.read(offset, length)
+        return self._made[offset : offset + length]
+
+
+class ContentFile(_KeptFile):
+    """A file that is a blob, or bytes made from one. What is read of it is read from the kata, if it is not large."""
 
     slowness = "blob"
 
     def __init__(self, key: Key, ctx: Context, mtime_ns: int, kata: Kata, content: Content) -> None:
-        super().__init__(key, ctx.owner(kata), mtime_ns)
-        self._cache = ctx.made
-        self._kata, self._era = kata, kata.era
-        self._content = content
-        self._is_small = not isinstance(content, bytes) or len(content) < _SMALL
+        # not for all katas: one that lacks the object must not show it
+        identity = None if isinstance(content, bytes) else (kata.kata_id, content.oid)
+        super().__init__(key, ctx, kata, mtime_ns, identity)
+        self._era, self._content = kata.era, content
         self._size: int | None = None
-        self._unfolded: SpoolFile | None = None
 
     def holds(self) -> bool:
         is_same = self._era is self._kata.era is not None
-        return is_same and self.attr_timeout == IMMUTABLE and self._is_small
+        is_small = not isinstance(self._content, bytes) or len(self._content) < _SMALL
+        return is_same and self.attr_timeout == IMMUTABLE and is_small
 
     def size(self) -> int:
         if self._size is None:
@@ -49,36 +92,19 @@ class ContentFile(File):
         return self._size
 
     def to_make(self) -> Maker | None:
-        content = self._content
-        if isinstance(content, bytes) or self.size() <= LARGE_BLOB:
-            return None
-        if self._unfolded is not None and not self._unfolded.closed:
-            return None
-        # not for all katas: one that lacks the object must not show it
-        known = self._cache.get((self._kata.kata_id, content.oid))
-        if isinstance(known, SpoolFile):
-            self._unfolded = known
-            return None
-        self._cache.check((self._kata.kata_id, content.oid))
-        return partial(_unfold_here, self._cache.spool, self._kata.path, content.oid)
+        return super().to_make() if not isinstance(self._content, bytes) and self.size() > LARGE_BLOB else None
 
-    def made(self, result: object) -> None:
-        assert isinstance(result, SpoolFile)
+    def _maker(self) -> Maker:
         assert not isinstance(self._content, bytes)
-        self._unfolded = result
-        self._cache.put((self._kata.kata_id, self._content.oid), result)
-
-    def too_large(self, error: TooLargeError) -> None:
-        assert not isinstance(self._content, bytes)
-        self._cache.refuse((self._kata.kata_id, self._content.oid), error)
+        return partial(_unfold_here, self._cache.spool, self._kata.path, self._content.oid)
 
     def read(self, offset: int, length: int) -> bytes:
-        if self._unfolded is not None:
-            return self._unfolded.read(offset, length)
+        if self._made is not None:
+            return super().read(offset, length)
         return self._kata.read(self._content, offset, length)
 
 
-class SummaryFile(File):
+class SummaryFile(Node):
     """``events_summary.json`` of an event, joined from the texts of its rows."""
 
     def __init__(self, key: Key, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
@@ -91,6 +117,27 @@ class SummaryFile(File):
 
     def read(self, offset: int, length: int) -> bytes:
         return self._rows.summary_part(self._index, offset, length)
+
+
+class MadeFile(_KeptFile):
+    """A file whose content ``make`` computes in a worker thread, or in a process of its own when that costs more than
+    ``budget`` microseconds.
+
+    A size need not be known at LOOKUP: the kernel is then told 0 with no timeout, and asks again before it reads. But
+    once it knows a size it must not be told 0 again, or it would drop the pages under a reader.
+    """
+
+    budget = TEXT_BUDGET
+
+    def __init__(self, key: Key, ctx: Context, kata: Kata, mtime_ns: int, identity: Hashable, make: Make) -> None:
+        super().__init__(key, ctx, kata, mtime_ns, identity)
+        self._make = make
+
+    def size(self) -> int | None:
+        return self._cache.size(self.identity)
+
+    def _maker(self) -> Maker:
+        return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)
 
 
 def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
@@ -107,3 +154,79 @@ def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
 
 def _unfold_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
     file.write(GitRepo(path, largest=LARGEST).blob(oid))
+
+
+# -- the files of an event
+
+#: Says what is in a file of an event, by its name; the rows, where their text is to be joined. Raises `NotFoundError`.
+_Says = Callable[[Kata, Snapshot, bytes], Content | Rows]
+_contents: dict[int, _Says] = {}
+
+
+def has_content(*paths: str, shown: Shown | None = None) -> Callable[[_Says], _Says]:
+    """Bind what says what is in the files of an event at these paths."""
+
+    def bind(maker: _Says) -> _Says:
+        for path in paths:
+            _contents[row_at(path, shown).number] = maker
+        makes(*paths, shown=shown)(_file)
+        return maker
+
+    return bind
+
+
+def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
+    """What is in a file of an event. Raises `NotFoundError`, also for what is no such file."""
+    row = row_of(Key(EVENT, kata.kata_id, snapshot.index, slot))
+    if slot not in _contents:
+        raise NotFoundError(f"nothing says what is in {row.path}")
+    return _contents[slot](kata, snapshot, row.name)
+
+
+def _file(ctx: Context, kata: Kata, key: Key) -> Node:
+    snapshot = kata.snapshot(key.a)
+    content = content_of(kata, snapshot, key.b)
+    if isinstance(content, Rows):
+        return SummaryFile(key, ctx, kata, snapshot)
+    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
+
+
+@has_content("events/N/stdout", "events/N/stderr", "events/N/status")
+def _output(_kata: Kata, snapshot: Snapshot, name: bytes) -> Content:
+    return snapshot.output(name)
+
+
+@has_content(*(row.path for row in standing_in("events/N/config")))
+def _option(kata: Kata, snapshot: Snapshot, name: bytes) -> Content:
+    return kata.options(snapshot)[name.decode()].encode() + b"\n"
+
+
+@has_content("events/N/manifest.json")
+def _manifest(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
+    return kata.shown_json(snapshot.manifest())
+
+
+@has_content("events/N/truncations.json")
+def _truncations(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
+    return kata.shown_json(snapshot.truncations(kata.repo))
+
+
+@has_content("events/N/event.json")
+def _row(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
+    return kata.tip().rows.text(snapshot.index)
+
+
+@has_content("events/N/events_summary.json")
+def _summary(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
+    rows = kata.tip().rows
+    return (snapshot.stored_summary() if rows.is_portable else None) or rows
+
+
+@has_content("events.json", shown=Shown.AS_STORED)
+def _stored_events(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
+    """Of the saver layout, with the bytes that saver wrote."""
+    rows = kata.tip().rows
+    content = snapshot.stored_events() if rows.is_portable else pretty(rows.stored, ruby=True).encode()
+    if content is None:
+        raise NotFoundError(f"event {snapshot.index} of kata {kata.kata_id} has no events.json")
+    return content

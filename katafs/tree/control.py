@@ -1,4 +1,4 @@
-"""Control files: a message is written, an event is committed, and the outcome can be read back."""
+"""``control/`` and the files in it: a message is written, an event is committed, and the outcome can be read back."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-from katafs.errors import KataError
+from katafs.errors import KataError, NotFoundError
 from katafs.kata.model.kinds import Kind
 from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import Committed, Job, record
 from katafs.kata.record.inbox import Message
 from katafs.kata.record.message import parse_act
 from katafs.text import visible
-from katafs.tree.nodes import Owner
-from katafs.tree.numbers import FIXED, Key
+from katafs.tree.catalogue import row_of, standing_in
+from katafs.tree.context import Context
+from katafs.tree.makers import FixedDir, makes
+from katafs.tree.nodes import Node, Owner
+from katafs.tree.numbers import Key
 from katafs.tree.writable import Controls, MessageFile
-
-RAN_TESTS = 16  # the fixed entry of ``ran_tests``; those of the other kinds follow
-CONTROL_FILES = {RAN_TESTS + position: kind for position, kind in enumerate(Kind)}
 
 _EXPLANATION = """\
 Write one JSON object to this file to record {what}.
@@ -57,17 +57,32 @@ _KINDS = {
 }
 
 
+@makes("control")
+class ControlDir(FixedDir):
+    """``control/``: the control files."""
+
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        super().__init__(ctx, kata, key)
+        self.mtime_ns = kata.snapshot(0).time_ns
+
+
+@makes(*(row.path for row in standing_in("control")))
+def _control(ctx: Context, kata: Kata, key: Key) -> Node:
+    if not kata.is_writable():
+        raise NotFoundError(f"kata {kata.kata_id} is stored in a layout that is read-only")
+    return ControlFile(key, ctx.controls, kata, ctx.owner(kata))
+
+
 class ControlFile(MessageFile):
     """``ran_tests`` or one of its kind."""
 
     takes_pieces = True
 
-    def __init__(self, kind: Kind, controls: Controls, kata: Kata, owner: Owner) -> None:
-        key = Key(FIXED, kata.kata_id, next(number for number, known in CONTROL_FILES.items() if known is kind))
+    def __init__(self, key: Key, controls: Controls, kata: Kata, owner: Owner) -> None:
         tip = kata.tip()
         self._text, when = controls.outcome(key)
         super().__init__(key, owner, when or tip.time_ns, controls, kata)
-        self._kind, self._kata, self._tip = kind, kata, tip
+        self._kind, self._kata, self._tip = Kind(row_of(key).name.decode()), kata, tip
         self._identity: dict[str, Any] = {}
 
     def content(self) -> bytes:
@@ -107,7 +122,7 @@ class ControlFile(MessageFile):
     def is_unfinished(self, writer: Hashable | None) -> bool:
         return self._controls.inbox.is_unfinished(self.key, writer)
 
-    def parse(self, message: Message, offset: int) -> Job:
+    def job(self, message: Message) -> Job:
         act = parse_act(self._kind, message.data)
         self._identity = {"laptop_id": act.laptop_id, "tab_seq": act.tab_seq.get("tab_seq")}
         return Job(self._path, self.kata_id, record, (act,))

@@ -12,14 +12,14 @@ from katafs.git import GitRepo, Oid
 from katafs.kata.read.kata import Kata
 from katafs.kata.views.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.text import pretty_bytes
+from katafs.tree.catalogue import row_at
+from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
-from katafs.tree.events import parse_index
-from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, Link, Maker, entry_or_damaged
-from katafs.tree.numbers import DIFF, FIXED, Key
+from katafs.tree.events import parse_steps
+from katafs.tree.makers import FixedDir, makes
+from katafs.tree.nodes import Entry, Link, Maker
+from katafs.tree.numbers import DIFF, Key
 
-# fixed entries of a kata
-DIFFS, DIFF_LATEST = 4, 5
 # What is compared in the event loop: microseconds (`katafs.git.budget`), files and directories that differ, files that
 # came or went, for renames take longest. It takes a third of a millisecond, and some milliseconds at the worst that was
 # found (random lines of one letter).
@@ -34,66 +34,46 @@ def _summary_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
     return pretty_bytes(diff_summary(repo, was, now))
 
 
-_View = Callable[[GitRepo, Oid | None, Oid | None], bytes]
+_View = Callable[..., bytes]
 
-# By view: the end of the name, and what makes the content
-_VIEWS: list[tuple[bytes, _View]] = [
-    (b"", raw_diff),
-    (b".json", _lines_json),
-    (b".summary.json", _summary_json),
-]
+# By the end of the name: what makes the content
+_VIEWS: dict[str, _View] = {"": raw_diff, ".json": _lines_json, ".summary.json": _summary_json}
+_ROWS = {ending: row_at(f"diff/W..N{ending}") for ending in _VIEWS}
+_BY_VIEW = {row.number: _VIEWS[ending] for ending, row in _ROWS.items()}
 
 
-class DiffsDir(Directory):
+@makes("diff")
+class DiffsDir(FixedDir):
     """``diff/``: lists the neighbours ``0..1 1..2 …`` and ``latest``; every other pair, and JSON, opens by name."""
 
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        kata_id = kata.kata_id
-        self._tip = kata.tip()
-        super().__init__(Key(FIXED, kata_id, DIFFS), ctx.owner(kata), self._tip.time_ns, Key(FIXED, kata_id, 0))
-        self._ctx, self._kata = ctx, kata
-
     def names(self) -> list[bytes]:
-        last = self._tip.last
-        return [*([b"latest"] if last else []), *(b"%d..%d" % (index, index + 1) for index in range(last))]
+        return [*super().names(), *(b"%d..%d" % (index, index + 1) for index in range(self._tip.last))]
 
     def child(self, name: bytes) -> Entry:
-        if name == b"latest" and self._tip.last:
-            return Entry(latest_diff(self._ctx, self._kata), MUTABLE)
-        for view in (2, 1, 0):
-            ending = _VIEWS[view][0]
-            was, dots, now = name.removesuffix(ending).partition(b"..")
-            indexes = parse_index(was), parse_index(now)
-            if name.endswith(ending) and dots and indexes[0] is not None and indexes[1] is not None:
-                return self._entry(indexes[0], indexes[1], view)
-        raise NotFoundError(f"no diff {name!r}")
-
-    def _entry(self, was: int, now: int, view: int) -> Entry:
-        make = functools.partial(diff_file, self._ctx, self._kata, was, now, view)
-        return entry_or_damaged(make, IMMUTABLE, Key(DIFF, self._kata.kata_id, was, now * 4 + view), self)
+        for ending, row in _ROWS.items():
+            steps = parse_steps(name, ending.encode())
+            if steps is not None:
+                return self._entry(row, Key(DIFF, self._kata.kata_id, steps[0], steps[1] * 4 + row.number))
+        return super().child(name)
 
 
-def latest_diff(ctx: Context, kata: Kata) -> Link:
-    """``diff/latest``. Raises `NotFoundError` while there is only event 0."""
+@makes("diff/latest")
+def _latest(ctx: Context, kata: Kata, key: Key) -> Link:
     tip = kata.tip()
     if not tip.last:
         raise NotFoundError("there is only event 0")
-    return Link(Key(FIXED, kata.kata_id, DIFF_LATEST), ctx.owner(kata), tip.time_ns, f"{tip.last - 1}..{tip.last}")
+    return Link(key, ctx.owner(kata), tip.time_ns, f"{tip.last - 1}..{tip.last}")
 
 
-def diff_file(ctx: Context, kata: Kata, was: int, now: int, view: int) -> MadeFile:
-    """One diff, dated as the newer of its events. Raises `NotFoundError`."""
-    if not 0 <= view < len(_VIEWS):
-        raise NotFoundError(f"no view {view} of a diff")
-    old, new = kata.snapshot(was), kata.snapshot(now)
-    key = Key(DIFF, kata.kata_id, was, now * 4 + view)
-    make = functools.partial(_make, _VIEWS[view][1], old.files_tree, new.files_tree)
+@makes(*(row.path for row in _ROWS.values()))
+def _diff(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+    """One diff, dated as the newer of its events."""
+    old, new, view = kata.snapshot(key.a), kata.snapshot(key.b >> 2), key.b & 3
+    trees = old.files_tree, new.files_tree
+    make = functools.partial(_BY_VIEW[view], was=old.files_tree, now=new.files_tree)
     # Equal trees have equal diffs, whatever the events are called.
-    identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
-    rest = (key, ctx.owner(kata), max(old.time_ns, new.time_ns), ctx.made, identity, kata.path, make)
-    return _DiffFile(*rest) if view else _RawDiffFile(kata, (old.files_tree, new.files_tree), *rest)
+    rest = (key, ctx, kata, max(old.time_ns, new.time_ns), (DIFF, kata.kata_id, view, *trees), make)
+    return _DiffFile(*rest) if view else _RawDiffFile(trees, *rest)
 
 
 class _DiffFile(MadeFile):
@@ -104,9 +84,9 @@ class _DiffFile(MadeFile):
 class _RawDiffFile(_DiffFile):
     """A diff as git says it. A small one is made at once: that takes less time than to hand it to a thread."""
 
-    def __init__(self, kata: Kata, trees: tuple[Oid | None, Oid | None], *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._kata, self._trees = kata, trees
+    def __init__(self, trees: tuple[Oid | None, Oid | None], *rest: Any) -> None:
+        super().__init__(*rest)
+        self._trees = trees
 
     def to_make(self) -> Maker | None:
         maker = super().to_make()
@@ -117,7 +97,3 @@ class _RawDiffFile(_DiffFile):
             self.made(raw_diff(repo, *self._trees, most=_FEW, most_moved=_FEW_MOVED))
             return None
         return maker
-
-
-def _make(view: _View, was: Oid | None, now: Oid | None, repo: GitRepo) -> bytes:
-    return view(repo, was, now)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import stat
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from katafs.errors import NotFoundError, StaleError, TooLargeError
 from katafs.git import GitRepo, Oid
@@ -13,16 +12,15 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.views.download import Download, download_name, make_download
 from katafs.kata.views.image import Source
 from katafs.kata.views.spool import Spool
+from katafs.tree.catalogue import DIR, FILE, key_above, row_at
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
-from katafs.tree.nodes import MUTABLE, NEVER, Directory, Entry, File, Later, Link, Maker, Node
+from katafs.tree.makers import FixedDir, makes
+from katafs.tree.nodes import Entry, Later, Link, Maker, Node
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
+from katafs.tree.timeouts import NEVER
 
-# fixed entries of a kata
-DOWNLOADS, DOWNLOAD_ROOT, DOWNLOAD_TGZ, DOWNLOAD_LINK = 6, 7, 8, 9
-
-# of the images that are kept; their members never change
-_HASHED: WeakKeyDictionary[Download, HashedPaths] = WeakKeyDictionary()
+_ROOT, _TGZ = row_at("download/NAME"), row_at("download/NAME.tgz")
 
 
 def name_of(kata: Kata) -> str:
@@ -40,13 +38,13 @@ def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) 
 class _FromImage(Node):
     """Part of a download. Its image may have to be made first; then ``_image`` is there."""
 
-    attr_timeout = NEVER
     slowness = "download"
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self._tip = kata.tip()
         super().__init__(key, ctx.owner(kata), self._tip.time_ns)
         self._ctx, self._kata = ctx, kata
+        self._name = (DOWNLOAD, kata.kata_id, self._tip.commit.oid)
         self._image = ctx.downloads.newest(kata.kata_id, self._tip.commit.oid)
         if self._image is not None:
             self._resolve(self._image)
@@ -55,7 +53,7 @@ class _FromImage(Node):
         if self._image is not None:
             return None
         tip = self._tip
-        self._ctx.made.check((DOWNLOAD, self._kata.kata_id, tip.commit.oid))
+        self._ctx.made.check(self._name)
         mtime = tip.time_ns // 1_000_000_000
         return functools.partial(
             _make, self._kata.path, tip.commit.oid, tip.last, name_of(self._kata), mtime, self._ctx.spool
@@ -67,7 +65,7 @@ class _FromImage(Node):
         self._resolve(self._image)
 
     def too_large(self, error: TooLargeError) -> None:
-        self._ctx.made.refuse((DOWNLOAD, self._kata.kata_id, self._tip.commit.oid), error)
+        self._ctx.made.refuse(self._name, error)
 
     def image(self) -> Download:
         assert self._image is not None, "to_make was not called"
@@ -77,32 +75,30 @@ class _FromImage(Node):
         """Called once the image is at hand."""
 
 
-class TgzFile(_FromImage, File):
+@makes(_TGZ.path)
+class TgzFile(_FromImage):
     """``download/NAME.tgz``."""
 
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        super().__init__(ctx, kata, Key(FIXED, kata.kata_id, DOWNLOAD_TGZ))
-        self.identity = (DOWNLOAD, kata.kata_id, self._tip.commit.oid)
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        super().__init__(ctx, kata, key)
+        #: what names the content, whoever makes it
+        self.identity = self._name
 
     def size(self) -> int | None:
-        if self._image is None:
-            return self._ctx.made.size(self.identity)
-        return self._image.tgz_size
-
-    def _resolve(self, image: Download) -> None:
-        self._ctx.made.remember_size((DOWNLOAD, self._kata.kata_id, image.tip), image.tgz_size)
+        if self._image is not None:
+            self._ctx.made.remember_size(self.identity, self._image.tgz_size)
+        return self._ctx.made.size(self.identity)
 
     def read(self, offset: int, length: int) -> bytes:
         return self.image().read_tgz(offset, length)
 
 
+@makes(_ROOT.path, "download/NAME/…")
 class Member(_FromImage):
     """A file or directory of ``download/NAME/``, by its path. Raises `StaleError` where the path is not."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self._path: bytes | None = b"" if key.kind == FIXED else None
-        if key.kind == FIXED:
-            self.mode = stat.S_IFDIR | 0o555
         super().__init__(ctx, kata, key)
 
     def _resolve(self, image: Download) -> None:
@@ -111,7 +107,7 @@ class Member(_FromImage):
         if self._path is None:
             raise StaleError("no such file in the download now")
         member = image.members[self._path]
-        self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(member.mode) else stat.S_IFREG | 0o444
+        self.mode = DIR if stat.S_ISDIR(member.mode) else FILE
         self.mtime_ns = member.mtime * 1_000_000_000 if self._path else self._tip.time_ns
 
     def size(self) -> int | None:
@@ -139,47 +135,36 @@ class Member(_FromImage):
 
     def parent(self) -> Key:
         if not self._path:
-            return Key(FIXED, self._kata.kata_id, DOWNLOADS)
+            return key_above(self.key)
         return member_key(self._kata, self.image(), self._path.rpartition(b"/")[0])
 
 
 def member_key(kata: Kata, image: Download, path: bytes) -> Key:
     """The key of a path in ``download/NAME/``: a hash of it, where no other path has the same."""
     if not path:
-        return Key(FIXED, kata.kata_id, DOWNLOAD_ROOT)
+        return _ROOT.key(kata.kata_id)
     return _hashed(image).key(DOWNLOAD, kata.kata_id, path)
 
 
 def _hashed(image: Download) -> HashedPaths:
-    hashed = _HASHED.get(image)
-    if hashed is None:
-        hashed = _HASHED[image] = HashedPaths(path for path in image.members if path)
-    return hashed
+    return HashedPaths.of(image, lambda: filter(None, image.members))
 
 
-class DownloadsDir(Directory):
+@makes("download")
+class DownloadsDir(FixedDir):
     """``download/``: NAME and NAME.tgz. Listing it makes nothing."""
 
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        kata_id = kata.kata_id
-        super().__init__(Key(FIXED, kata_id, DOWNLOADS), ctx.owner(kata), kata.tip().time_ns, Key(FIXED, kata_id, 0))
-        self._ctx, self._kata = ctx, kata
-        self._name = name_of(kata).encode()
-
     def names(self) -> list[bytes]:
-        return [self._name, self._name + b".tgz"]
+        name = name_of(self._kata).encode()
+        return [name, name + b".tgz", *super().names()]
 
     def child(self, name: bytes) -> Entry:
-        if name == self._name:
-            return Entry(Member(self._ctx, self._kata, Key(FIXED, self._kata.kata_id, DOWNLOAD_ROOT)), MUTABLE)
-        if name == self._name + b".tgz":
-            return Entry(TgzFile(self._ctx, self._kata), MUTABLE)
-        raise NotFoundError(f"no {name!r} in download")
+        own = name_of(self._kata).encode()
+        if name in (own, own + b".tgz"):
+            return self._entry(_ROOT if name == own else _TGZ)
+        return super().child(name)
 
 
-def download_link(ctx: Context, kata: Kata) -> Link:
-    """``download.tgz``."""
-    target = f"download/{name_of(kata)}.tgz"
-    return Link(Key(FIXED, kata.kata_id, DOWNLOAD_LINK), ctx.owner(kata), kata.tip().time_ns, target)
+@makes("download.tgz")
+def _link(ctx: Context, kata: Kata, key: Key) -> Link:
+    return Link(key, ctx.owner(kata), kata.tip().time_ns, f"download/{name_of(kata)}.tgz")

@@ -13,40 +13,21 @@ from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.attributes import event_attributes
-from katafs.tree.contents import ContentFile, SummaryFile
+from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, row_at, row_of
+from katafs.tree.contents import ContentFile, MadeFile, content_of
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
-from katafs.tree.made import MadeFile
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, Directory, Entry, File, Link, Listed, Node, damaged_entry
-from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, Key, Numbers
-from katafs.tree.slots import (
-    CONFIG,
-    DOCUMENT,
-    EVENT_SLOTS,
-    FILES,
-    FIRST_PATH,
-    OPTION_SLOTS,
-    SELF,
-    content_of,
-)
-
-
-class PathFile(ContentFile):
-    """A file of ``files/``."""
-
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
-        key = _path_key(kata.kata_id, snapshot.index, listing, position)
-        content = BlobId(listing.entries[position].oid)
-        super().__init__(key, ctx, snapshot.time_ns, kata, content)
-        if key.path:
-            self.attr_timeout = MUTABLE
+from katafs.tree.makers import FixedDir, entry, find, listed, makes
+from katafs.tree.nodes import Damaged, Directory, Entry, Link, Listed, Node
+from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
+from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 
 
 class _EventDirectory(Directory):
     """A directory of one event."""
 
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, key: Key, parent: Key) -> None:
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, parent)
+    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> None:
+        super().__init__(key, ctx.owner(kata), snapshot.time_ns)
         self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
         self._era = kata.era
 
@@ -56,6 +37,13 @@ class _EventDirectory(Directory):
     def _slots(self) -> list[tuple[bytes, int]]:
         """The names that are listed, with the slots of what they name."""
         raise NotImplementedError
+
+    def _content(self, slot: int) -> Content | Rows | None:
+        """What is in a file; None for a directory."""
+        raise NotImplementedError
+
+    def names(self) -> list[bytes]:
+        return [name for name, _ in self._slots()]
 
     def listed(self) -> list[Listed] | None:
         if self.attr_timeout != IMMUTABLE:
@@ -85,14 +73,10 @@ class _EventDirectory(Directory):
     def _mode_and_size(self, slot: int) -> tuple[int, int]:
         content = self._content(slot)
         if content is None:
-            return Directory.mode, 0
+            return DIR, 0
         if isinstance(content, Rows):
-            return File.mode, content.summary_size(self._snapshot.index)
-        return File.mode, self._kata.size(content)
-
-    def _content(self, slot: int) -> Content | Rows | None:
-        """What is in a file; None for a directory."""
-        return None if slot in (FILES, CONFIG) else content_of(self._kata, self._snapshot, slot)
+            return FILE, content.summary_size(self._snapshot.index)
+        return FILE, self._kata.size(content)
 
 
 # of paths that a node may have with it that is kept
@@ -102,23 +86,29 @@ _FEW_PATHS = 16
 class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
+    #: for how many seconds
+    names_hold = IMMUTABLE
+
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
         if position in listing.damaged:
             raise listing.damaged[position]
-        kata_id, index = kata.kata_id, snapshot.index
-        above = listing.position(listing.paths[position].rpartition(b"/")[0]) or 0
-        key = _path_key(kata_id, index, listing, position)
-        parent = _path_key(kata_id, index, listing, above) if position else Key(EVENT, kata_id, index, SELF)
-        super().__init__(ctx, kata, snapshot, key, parent)
+        self._listing, self._position = listing, position
+        super().__init__(ctx, kata, snapshot, self._key(kata.kata_id, snapshot.index, position))
+        self.mode = DIR
         if listing.damaged:
             self.attr_timeout = MUTABLE
-        self._listing, self._position = listing, position
+
+    def _key(self, kata_id: str, index: int, position: int) -> Key:
+        return _path_key(kata_id, index, self._listing, position)
 
     def holds(self) -> bool:
         return len(self._listing) <= _FEW_PATHS and super().holds()
 
-    def names(self) -> list[bytes]:
-        return [self._listing.entries[position].name for position in self._listing.children(self._position)]
+    def parent(self) -> Key:
+        if not self._position:
+            return super().parent()
+        above = self._listing.position(self._listing.paths[self._position].rpartition(b"/")[0]) or 0
+        return self._key(self._kata.kata_id, self._snapshot.index, above)
 
     def _slots(self) -> list[tuple[bytes, int]]:
         entries = self._listing.entries
@@ -132,107 +122,84 @@ class FilesDir(_EventDirectory):
         if name == b".git":
             return fence(self)
         position = self._listing.child(self._position, name)
-        return self._entry(position, IMMUTABLE)
-
-    def _entry(self, position: int, timeout: float) -> Entry:
-        listing = self._listing
-        if not listing.is_settled(position):
-            timeout = min(timeout, MUTABLE)
         try:
-            node = path_node(self._ctx, self._kata, self._snapshot, listing, position)
+            node = self._node(position)
             node.size()
         except DamagedError as error:
-            return self._damaged_entry(position, error)
-        return Entry(node, timeout)
+            key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
+            damaged = Damaged(key, self, error)
+            damaged.mode = DIR if self._listing.is_directory(position) else FILE
+            return Entry(damaged, NEVER)
+        return Entry(node, self.names_hold if self._listing.is_settled(position) else MUTABLE)
 
-    def _damaged_entry(self, position: int, error: DamagedError) -> Entry:
-        key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
-        mode = Directory.mode if self._listing.is_directory(position) else File.mode
-        return damaged_entry(key, self, mode, error)
+    def _node(self, position: int) -> Node:
+        return path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
 
 
-class ConfigDir(_EventDirectory):
-    """``events/N/config/``: one file for each of the six options."""
+@makes("events/N/config")
+class FixedEventDir(_EventDirectory):
+    """A directory that every event has: it has what the catalogue says."""
 
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        kata_id, index = kata.kata_id, snapshot.index
-        parent = Key(EVENT, kata_id, index, SELF)
-        super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, index, CONFIG), parent)
-
-    def names(self) -> list[bytes]:
-        return list(OPTION_SLOTS)
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        super().__init__(ctx, kata, kata.snapshot(key.a), key)
+        self._path = row_of(key).path
 
     def _slots(self) -> list[tuple[bytes, int]]:
-        return list(OPTION_SLOTS.items())
+        return [(row.name, row.number) for row in listed(self._kata, self._path)]
+
+    def listed(self) -> list[Listed] | None:
+        # raises where the kata is gone
+        self._kata.tip()
+        try:
+            return super().listed()
+        except NotFoundError:
+            # this event lacks one of them
+            return None
+
+    def _content(self, slot: int) -> Content | Rows | None:
+        return None if slot in (FILES, CONFIG) else content_of(self._kata, self._snapshot, slot)
 
     def child(self, name: bytes) -> Entry:
-        slot = OPTION_SLOTS.get(name)
-        if slot is None:
-            raise NotFoundError(f"no option {name!r}")
-        return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot)
+        row = find(self._kata, self._path, name)
+        return entry(self, self._ctx, self._kata, row, row.key(self._kata.kata_id, self._snapshot.index))
 
 
-class EventDir(_EventDirectory):
+@makes("events/N")
+class EventDir(FixedEventDir):
     """``events/N/``: everything at event N."""
 
     has_attributes = True
 
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        kata_id = kata.kata_id
-        parent = Key(FIXED, kata_id, EVENTS)
-        super().__init__(ctx, kata, snapshot, Key(EVENT, kata_id, snapshot.index, SELF), parent)
-
     def attributes(self) -> dict[str, str]:
         return event_attributes(self._kata, self._snapshot)
 
-    def names(self) -> list[bytes]:
-        return list(EVENT_SLOTS)
 
-    def _slots(self) -> list[tuple[bytes, int]]:
-        return list(EVENT_SLOTS.items())
-
-    def child(self, name: bytes) -> Entry:
-        slot = EVENT_SLOTS.get(name)
-        if slot is None:
-            raise NotFoundError(f"no {name!r} in an event")
-        mode = Directory.mode if slot in (FILES, CONFIG) else File.mode
-        return event_entry(self, self._ctx, self._kata, self._snapshot.index, slot, mode)
+_EVENT, _DOCUMENT = row_at("events/N"), row_at("events/N.json")
 
 
-# fixed entries of a kata that this module makes (`katafs.tree.kata_dir` has the others)
-EVENTS, EVENTS_LATEST = 2, 3
-
-
-class EventsDir(Directory):
+@makes("events")
+class EventsDir(FixedDir):
     """``events/``: ``0 1 2 …`` and ``latest``; ``N.json`` opens by name."""
-
-    attr_timeout = MUTABLE
-
-    def __init__(self, ctx: Context, kata: Kata) -> None:
-        kata_id = kata.kata_id
-        self._tip = kata.tip()
-        super().__init__(Key(FIXED, kata_id, EVENTS), ctx.owner(kata), self._tip.time_ns, Key(FIXED, kata_id, 0))
-        self._ctx, self._kata = ctx, kata
 
     def names(self) -> list[bytes]:
         # `latest` stands first, so that an event that comes during a listing moves nothing
-        return [b"latest", *(b"%d" % index for index in range(self._tip.last + 1))]
+        return [*super().names(), *(b"%d" % index for index in range(self._tip.last + 1))]
 
     def child(self, name: bytes) -> Entry:
-        if name == b"latest":
-            return Entry(latest_event(self._ctx, self._kata), IMMUTABLE)
         digits = name.removesuffix(b".json")
         index = parse_index(digits)
-        if index is None or index > self._tip.last:
+        if index is None:
+            return super().child(name)
+        if index > self._tip.last:
             raise NotFoundError(f"no event {name!r}")
-        slot = SELF if digits == name else DOCUMENT
-        return event_entry(self, self._ctx, self._kata, index, slot, File.mode if slot else Directory.mode)
+        row = _EVENT if digits == name else _DOCUMENT
+        return self._entry(row, row.key(self._kata.kata_id, index))
 
 
-def latest_event(ctx: Context, kata: Kata) -> Link:
-    """``events/latest``."""
+@makes("events/latest")
+def _latest(ctx: Context, kata: Kata, key: Key) -> Link:
     tip = kata.tip()
-    return Link(Key(FIXED, kata.kata_id, EVENTS_LATEST), ctx.owner(kata), tip.time_ns, str(tip.last))
+    return Link(key, ctx.owner(kata), tip.time_ns, str(tip.last))
 
 
 def parse_index(digits: bytes) -> int | None:
@@ -242,21 +209,24 @@ def parse_index(digits: bytes) -> int | None:
     return int(digits)
 
 
-def event_entry(directory: Directory, ctx: Context, kata: Kata, index: int, slot: int, mode: int = File.mode) -> Entry:
-    """The entry of a slot of an event."""
-    try:
-        node = event_node(ctx, kata, index, slot)
-        node.size()
-    except DamagedError as error:
-        return damaged_entry(Key(EVENT, kata.kata_id, index, slot), directory, mode, error)
-    return Entry(node, IMMUTABLE)
+def parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
+    """The two event numbers of ``W..N`` before an ending; None for anything else."""
+    was, dots, now = name.removesuffix(ending).partition(b"..")
+    indexes = parse_index(was), parse_index(now)
+    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
+        return None
+    return indexes[0], indexes[1]
 
 
 def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:
     """The node of a path below ``events/N/files``."""
     if listing.is_directory(position):
         return FilesDir(ctx, kata, snapshot, listing, position)
-    return PathFile(ctx, kata, snapshot, listing, position)
+    key = _path_key(kata.kata_id, snapshot.index, listing, position)
+    file = ContentFile(key, ctx, snapshot.time_ns, kata, BlobId(listing.entries[position].oid))
+    if key.path:
+        file.attr_timeout = MUTABLE
+    return file
 
 
 def _path_key(kata_id: str, index: int, listing: Listing, position: int) -> Key:
@@ -268,35 +238,21 @@ def _path_key(kata_id: str, index: int, listing: Listing, position: int) -> Key:
     return Key(EVENT, kata_id, index, FIRST_PATH, listing.paths[position])
 
 
-def event_node(ctx: Context, kata: Kata, index: int, slot: int, path: bytes = b"") -> Node:
-    """The node of a slot of an event, or of a path. Raises `NotFoundError`."""
-    snapshot = kata.snapshot(index)
-    if slot >= FIRST_PATH or slot == FILES:
-        listing = kata.listing(snapshot.files_tree)
-        position = max(slot - FIRST_PATH, 0) if slot != FILES else 0
-        if path:
-            position = listing.position(path) or 0
-        if position >= len(listing) or listing.is_settled(position) == bool(path):
-            raise NotFoundError(f"event {index} has no path {position} {path!r} now")
-        return path_node(ctx, kata, snapshot, listing, position)
-    if slot == SELF:
-        return EventDir(ctx, kata, snapshot)
-    if slot == CONFIG:
-        return ConfigDir(ctx, kata, snapshot)
-    if slot == DOCUMENT:
-        return _document(ctx, kata, snapshot)
-    key = Key(EVENT, kata.kata_id, index, slot)
-    content = content_of(kata, snapshot, slot)
-    if isinstance(content, Rows):
-        return SummaryFile(key, ctx, kata, snapshot)
-    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
+@makes("events/N/files", "events/N/files/…")
+def _path(ctx: Context, kata: Kata, key: Key) -> Node:
+    snapshot = kata.snapshot(key.a)
+    listing = kata.listing(snapshot.files_tree)
+    position = listing.position(key.path) or 0 if key.path else max(key.b - FIRST_PATH, 0)
+    if position >= len(listing) or listing.is_settled(position) == bool(key.path):
+        raise NotFoundError(f"event {key.a} has no path {position} {key.path!r} now")
+    return path_node(ctx, kata, snapshot, listing, position)
 
 
-def _document(ctx: Context, kata: Kata, snapshot: Snapshot) -> MadeFile:
-    """``events/N.json``."""
-    key = Key(EVENT, kata.kata_id, snapshot.index, DOCUMENT)
+@makes("events/N.json")
+def _document(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+    snapshot = kata.snapshot(key.a)
     make = functools.partial(_make_document, snapshot, kata.tip().rows)
-    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
+    return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make)
 
 
 def _make_document(snapshot: Snapshot, rows: Rows, repo: GitRepo) -> bytes:

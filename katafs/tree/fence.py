@@ -7,17 +7,15 @@ nowhere, and they stop, with its text in a sentence: "fatal: not a git repositor
 from __future__ import annotations
 
 from katafs.errors import NotFoundError
-from katafs.tree.nodes import NEVER, BytesFile, Entry, Node
+from katafs.tree.nodes import BytesFile, Entry, Node
 from katafs.tree.numbers import FENCE, Key
+from katafs.tree.timeouts import NEVER
 
 _TEXT = b"gitdir: what a kata holds is no repository\n"
 
 
 class Fence(BytesFile):
     """``.git`` in a directory: opens by name, is not listed."""
-
-    # what is in a directory may change
-    attr_timeout = NEVER
 
     def __init__(self, directory: Node) -> None:
         key = Key(FENCE, directory.key.kata, directory.number)
@@ -30,4 +28,5 @@ def fence(directory: Node) -> Entry:
     names = set(directory.names())
     if b"HEAD" not in names or not ({b"objects", b"refs"} <= names or b"commondir" in names):
         raise NotFoundError("no b'.git' here")
+    # what is in a directory may change
     return Entry(Fence(directory), NEVER)

@@ -6,12 +6,11 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, NotFoundError
+from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
@@ -21,61 +20,32 @@ from katafs.kata.model.listing import Listing
 from katafs.kata.read import plain
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
-from katafs.kata.read.state import State
-from katafs.tree import downloads, events, pages, slots
 from katafs.tree.attributes import kata_attributes
+from katafs.tree.catalogue import OUTER_DIR, kata_key, row_of
+from katafs.tree.contents import ContentFile, MadeFile
 from katafs.tree.context import Context
-from katafs.tree.control import CONTROL_FILES, RAN_TESTS
-from katafs.tree.control_dirs import CONFIG, CONTROL, ConfigDir, ControlDir, TipBlob, control, option
-from katafs.tree.diffs import DIFF_LATEST, DIFFS, DiffsDir, latest_diff
 from katafs.tree.fence import fence
 from katafs.tree.legacy.pending import pending_entry, to_create_in_kata, to_create_new
-from katafs.tree.legacy.plain_paths import (
-    is_plain_path,
-    is_plain_path_name,
-    plain_path_entry,
-    plain_path_names,
-    plain_path_node,
-)
-from katafs.tree.made import MadeFile
-from katafs.tree.nodes import (
-    IMMUTABLE,
-    MUTABLE,
-    NEVER,
-    Creator,
-    Directory,
-    Entry,
-    File,
-    Link,
-    Maker,
-    Node,
-    entry_or_damaged,
-)
-from katafs.tree.numbers import FIXED, PREFIX, Key
-from katafs.tree.options import FIRST_OPTION, OPTIONS
-from katafs.tree.plain import GIT, PlainNode, plain_entry
-from katafs.tree.tip_files import TIP_FILES, TipFilesDir
-
-# fixed entries of a kata; others stand where their nodes are made
-KATA, MANIFEST, README, OPTIONS_JSON = 0, 12, 14, 15
+from katafs.tree.legacy.plain_paths import is_plain_path_name, plain_path_entry, plain_path_names
+from katafs.tree.makers import entry, find, listed, makes, makes_from_store, rows_in
+from katafs.tree.nodes import Creator, Directory, Entry, Maker, Node
+from katafs.tree.numbers import PREFIX, Key
+from katafs.tree.plain import plain_entry
 
 _MAKING_SECONDS = 60.0
-_Maker = Callable[[Context, Kata], Node]
 
 
 class KataDir(Directory):
     """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
-    mode = stat.S_IFDIR | 0o755
-    attr_timeout = MUTABLE
     has_attributes = True
 
     def __init__(self, ctx: Context, kata_id: str) -> None:
         status = ctx.store.refresh(kata_id)
         owner = ctx.owner_of(status.st_uid, status.st_gid)
-        super().__init__(Key(FIXED, kata_id, KATA), owner, status.st_mtime_ns, Key(PREFIX, kata_id[:4]))
+        super().__init__(kata_key(kata_id), owner, status.st_mtime_ns)
         # what the store denies to group and others is denied here, and with it all that is below
-        self.mode = KataDir.mode & (status.st_mode | stat.S_IFMT(KataDir.mode) | stat.S_IRWXU)
+        self.mode = OUTER_DIR & (status.st_mode | stat.S_IFMT(OUTER_DIR) | stat.S_IRWXU)
         self._ctx, self._kata_id = ctx, kata_id
         self._kata: Kata | None = None
         self._is_git = ctx.store.is_git(kata_id)
@@ -106,6 +76,9 @@ class KataDir(Directory):
         self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
         self._find_plain()
 
+    def parent(self) -> Key:
+        return Key(PREFIX, self._kata_id[:4])
+
     def attributes(self) -> dict[str, str]:
         return kata_attributes(self._kata) if self._kata is not None else {}
 
@@ -132,7 +105,8 @@ class KataDir(Directory):
         kata = self._kata
         if self._is_git and kata is None:
             self._say(f"its .git alone: {self._ctx.store.why_no_events(self._kata_id)}")
-        names = _names(kata) if kata is not None else [b".git"] if self._is_git else []
+        names = [b".git"] if self._is_git and kata is None else []
+        names += [row.name for row in listed(kata, "")] if kata is not None else []
         if self._is_plain:
             # what begins with a dot is of a migration
             found = plain.names(self._ctx.store.path(self._kata_id), b"", self._ctx.store.budget)
@@ -145,7 +119,7 @@ class KataDir(Directory):
 
     def child(self, name: bytes) -> Entry:
         kata = self._kata
-        is_own = name in _BY_NAME or name in slots.NAMED_SLOTS
+        is_own = name != b".git" and name in rows_in("")
         # what is no kata's among plain files stands behind what a kata shows
         # before there is a manifest a new kata has no more than what a service makes first
         is_shown = self._is_plain or (not self._is_git and name in (DIRECTORY, b"manifest.json"))
@@ -158,29 +132,22 @@ class KataDir(Directory):
                     return KataDir(self._ctx, self._kata_id).child(name)
         elif kata is not None and is_plain_path_name(self._ctx, kata, name):
             return plain_path_entry(self, self._ctx, kata, name)
-        elif kata is not None and (waiting := pending_entry(self._ctx, kata, name)) is not None:
+        elif kata is not None and (waiting := pending_entry(self, self._ctx, kata, name)) is not None:
             return waiting
         if name == b".git" and not self._is_git:
             return fence(self)
-        if kata is None and self._is_git and (is_own or name == b"events.json"):
+        if kata is None and self._is_git and is_own:
             why = self._ctx.store.why_no_events(self._kata_id)
             if why is not None and not isinstance(why, (NotFoundError, NoEventsError)):
                 # what cannot be read may be there
                 raise why
-        if name not in (_names(kata) if kata is not None else [b".git"] if self._is_git else []):
+        if kata is not None:
+            row = find(kata, "", name)
+            if name != b".git":
+                return entry(self, self._ctx, kata, row, row.key(self._kata_id, kata.tip().last))
+        elif name != b".git" or not self._is_git:
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
-        if kata is None or name == b".git":
-            return plain_entry(self._ctx, self._kata_id, b"", name)
-        tip = kata.tip()
-        if name not in _BY_NAME:
-            node, _ = events.event_entry(self, self._ctx, kata, tip.last, _slot(name, tip))
-            # not to be told of what it names next: see `katafs.tree.tree.Tree.stale_after`
-            return Entry(node, NEVER)
-        which = _BY_NAME[name]
-        key = Key(FIXED, kata.kata_id, which)
-        return entry_or_damaged(
-            partial(_FIXED[which], self._ctx, kata), IMMUTABLE, key, self, _MODES.get(which, File.mode)
-        )
+        return plain_entry(self._ctx, self._kata_id, b"", name)
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._kata is None or (not self._is_git and name in FILES):
@@ -197,105 +164,27 @@ def _last_change(path: Path) -> float:
     return max(times)
 
 
-def _names(kata: Kata) -> list[bytes]:
-    names = [*_BY_NAME, *slots.EVENT_FILES, b"events.json"]
-    tip = kata.tip()
-    for name in (b"README.md", b"options.json"):
-        if name not in tip.layout.shown_as_stored or tip.root.blob(name) is None:
-            names.remove(name)
-    if not kata.is_writable():
-        names = [name for name in names if name not in (b"control", b"ran_tests")]
-    if _shows_git(kata):
-        names.append(b".git")
-    return sorted(set(names))
+@makes_from_store("")
+def _kata_dir(ctx: Context, key: Key) -> KataDir:
+    return KataDir(ctx, key.kata)
 
 
-def _shows_git(kata: Kata) -> bool:
-    try:
-        version = kata.manifest().get("version")
-        return isinstance(version, (int, float)) and version >= 2
-    except DamagedError:
-        # nobody can tell, and the repository is what is left to be looked at
-        return True
-
-
-def _slot(name: bytes, tip: State) -> int:
-    """Which slot of the newest event is shown under a name. ``events.json`` has saver's bytes where they are stored."""
-    if name == b"events.json" and name in tip.layout.shown_as_stored:
-        return slots.STORED_EVENTS
-    return slots.NAMED_SLOTS[b"events_summary.json" if name == b"events.json" else name]
-
-
-def _manifest(ctx: Context, kata: Kata) -> Node:
-    key = Key(FIXED, kata.kata_id, MANIFEST)
+@makes("manifest.json")
+def _manifest(ctx: Context, kata: Kata, key: Key) -> Node:
     first = kata.snapshot(0)
     make = partial(_make_manifest, first, dict(kata.manifest()))
-    return MadeFile(key, ctx.owner(kata), first.time_ns, ctx.made, (key, first.commit.oid), kata.path, make)
+    return MadeFile(key, ctx, kata, first.time_ns, (key, first.commit.oid), make)
 
 
 def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> bytes:
     return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
-def _tip_blob(which: int, name: bytes, ctx: Context, kata: Kata) -> Node:
+@makes("README.md", "options.json")
+def _tip_blob(ctx: Context, kata: Kata, key: Key) -> Node:
+    name = row_of(key).name
     oid = kata.tip().root.blob(name)
     if oid is None:
         raise NotFoundError(f"kata {kata.kata_id} has no {name!r}")
-    content = BlobId(oid) if which == README else kata.shown_json(BlobId(oid))
-    return TipBlob(Key(FIXED, kata.kata_id, which), ctx, kata.tip().time_ns, kata, content)
-
-
-_BY_NAME = {
-    b"README.md": README,
-    b"config": CONFIG,
-    b"control": CONTROL,
-    b"diff": DIFFS,
-    b"download": downloads.DOWNLOADS,
-    b"download.tgz": downloads.DOWNLOAD_LINK,
-    b"events": events.EVENTS,
-    b"files": TIP_FILES,
-    b"history": pages.HISTORY,
-    b"html": pages.HTML,
-    b"manifest.json": MANIFEST,
-    b"options.json": OPTIONS_JSON,
-    b"ran_tests": RAN_TESTS,
-}
-_DIRECTORIES = (CONFIG, CONTROL, DIFFS, downloads.DOWNLOADS, events.EVENTS, TIP_FILES, pages.HTML)
-_MODES = {**dict.fromkeys(_DIRECTORIES, Directory.mode), downloads.DOWNLOAD_LINK: Link.mode}
-_FIXED: dict[int, _Maker] = {
-    TIP_FILES: TipFilesDir,
-    events.EVENTS: events.EventsDir,
-    events.EVENTS_LATEST: events.latest_event,
-    DIFFS: DiffsDir,
-    DIFF_LATEST: latest_diff,
-    downloads.DOWNLOADS: downloads.DownloadsDir,
-    downloads.DOWNLOAD_TGZ: downloads.TgzFile,
-    downloads.DOWNLOAD_LINK: downloads.download_link,
-    pages.HTML: pages.HtmlDir,
-    pages.HTML_INDEX: pages.index_page,
-    pages.HISTORY: pages.history_file,
-    CONTROL: ControlDir,
-    MANIFEST: _manifest,
-    CONFIG: ConfigDir,
-    README: partial(_tip_blob, README, b"README.md"),
-    OPTIONS_JSON: partial(_tip_blob, OPTIONS_JSON, b"options.json"),
-    **{number: partial(control, kind) for number, kind in CONTROL_FILES.items()},
-    **{FIRST_OPTION + number: partial(option, number) for number in range(len(OPTIONS))},
-}
-
-
-def fixed_node(ctx: Context, key: Key) -> Node:
-    """The node of a `FIXED` key. Raises `NotFoundError`."""
-    if key.a == KATA:
-        return KataDir(ctx, key.kata)
-    if key.a == GIT:
-        return PlainNode(ctx, key.kata, b".git")
-    if is_plain_path(key):
-        return plain_path_node(ctx, key)
-    kata = ctx.store.kata(key.kata)
-    if key.a == downloads.DOWNLOAD_ROOT:
-        return downloads.Member(ctx, kata, key)
-    maker = _FIXED.get(key.a)
-    if maker is None:
-        raise NotFoundError(f"a kata has no entry {key.a}")
-    return maker(ctx, kata)
+    content = kata.shown_json(BlobId(oid)) if name.endswith(b".json") else BlobId(oid)
+    return ContentFile(key, ctx, kata.tip().time_ns, kata, content)

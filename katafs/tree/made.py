@@ -1,8 +1,4 @@
-"""Files whose content is computed, or large: kept for a while, their sizes for longer.
-
-A size need not be known at LOOKUP: the kernel is then told 0 with no timeout, and asks again before it reads. But once
-it knows a size it must not be told 0 again, or it would drop the pages under a reader.
-"""
+"""Contents that are computed, or large: kept for a while, their sizes for longer."""
 
 from __future__ import annotations
 
@@ -21,15 +17,12 @@ from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
-from katafs.tree.nodes import NEVER, File, Later, Maker, Owner
-from katafs.tree.numbers import Key
+from katafs.tree.nodes import Later
 
 #: Makes a content from a repository. It is handed to another process: a function of a module, or a partial of one.
 Make = Callable[[GitRepo], bytes]
 
-# What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
-TEXT_BUDGET = 30_000.0
-# and in a process of its own, where somebody waits for it
+# what a content may cost in a process of its own, where somebody waits for it, in microseconds (`katafs.git.budget`)
 _MOST = 12e6
 
 _LIMITS = process.Limits(file=FILE_LIMIT)
@@ -104,52 +97,8 @@ class MadeCache:
         self._contents.keep(key, content)
 
 
-class MadeFile(File):
-    """A file whose content ``make`` computes in a worker thread, or in a process of its own when that costs more than
-    ``budget`` microseconds, from the repository at ``path``. ``identity`` names the content for the cache."""
-
-    budget = TEXT_BUDGET
-
-    def __init__(
-        self, key: Key, owner: Owner, mtime_ns: int, cache: MadeCache, identity: Hashable, path: Path, make: Make
-    ) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self._cache = cache
-        #: what names the content, whoever makes it
-        self.identity = identity
-        self._path, self._make = path, make
-        self._content = cache.get(identity)
-        self._size = cache.size(identity)
-        if self._size is None:
-            self.attr_timeout = NEVER
-
-    def size(self) -> int | None:
-        return self._size
-
-    def to_make(self) -> Maker | None:
-        if self._content is not None:
-            return None
-        self._cache.check(self.identity)
-        return partial(_make_here, self._cache.spool, self._path, self._make, self.budget)
-
-    def made(self, result: object) -> None:
-        assert isinstance(result, (bytes, SpoolFile))
-        self._content = result
-        self._cache.put(self.identity, result)
-        self._size = self._cache.size(self.identity)
-        self.attr_timeout = type(self).attr_timeout
-
-    def too_large(self, error: TooLargeError) -> None:
-        self._cache.refuse(self.identity, error)
-
-    def read(self, offset: int, length: int) -> bytes:
-        assert self._content is not None
-        if isinstance(self._content, SpoolFile):
-            return self._content.read(offset, length)
-        return self._content[offset : offset + length]
-
-
-def _make_here(spool: Spool, path: Path, make: Make, budget: float) -> bytes | Later:
+def make_here(spool: Spool, path: Path, make: Make, budget: float) -> bytes | Later:
+    """The content that ``make`` computes; in a process of its own when it costs more than ``budget`` microseconds."""
     try:
         return make(GitRepo(path, budget=Budget(budget)))
     except HeavyError:

@@ -1,27 +1,23 @@
 """The contract between the tree and the adapter: what a node must answer.
 
 A node is made for a request from a `Key`, and then dropped, or kept for the next if it never changes; nothing depends
-on that. `Directory.names` and `Directory.child`
-are all that a directory says about its entries: a listing is the names, each looked up.
+on that. `Node.names` and `Node.child` are all that a directory says about its entries: a listing is the names, each
+looked up.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Never
 
 from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
 from katafs.kata.record.exclusive import Attempt
+from katafs.tree.catalogue import key_above, row_of
 from katafs.tree.numbers import Key, Numbers
+from katafs.tree.timeouts import NEVER
 
 if TYPE_CHECKING:
     from katafs.tree.writable import Writable
-
-# How long, in seconds, the kernel may keep what it was told.
-IMMUTABLE = 30 * 86400.0
-MUTABLE = 0.5  # a commit by somebody else shows within one second
-NEVER = 0.0
 
 Maker = Callable[[], object]
 #: What makes a new entry in a directory, in a worker thread; where it comes from another process, a partial.
@@ -54,10 +50,9 @@ _LEFT_BEHIND = frozenset(("_ctx", "_controls", "_kata", "_tip", "_data", "_text"
 
 
 class Node:
-    """Anything in the tree. ``attr_timeout`` says how long its attributes hold."""
+    """Anything in the tree. Its mode, and for how many seconds its attributes hold, are those of its row in the
+    catalogue, unless it says otherwise."""
 
-    mode = stat.S_IFREG | 0o444
-    attr_timeout = IMMUTABLE
     #: what kind of work `to_make` is: one does not wait for another
     slowness = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
@@ -71,6 +66,8 @@ class Node:
         self.number = Numbers.number(key)
         self.owner = owner
         self.mtime_ns = mtime_ns
+        row = row_of(key)
+        self.mode, self.attr_timeout = row.mode, row.attr_timeout
 
     def __getstate__(self) -> dict[str, object]:
         """As it comes from another process: whole for who writes, without what readers and the daemon alone need."""
@@ -152,26 +149,13 @@ class Entry(NamedTuple):
 
 
 class Directory(Node):
-    """A directory. Whether its entries ever change decides how long the kernel may keep its attributes."""
-
-    mode = stat.S_IFDIR | 0o555
-
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, parent: Key) -> None:
-        super().__init__(key, owner, mtime_ns)
-        self._parent = parent
+    """A directory."""
 
     def parent(self) -> Key:
-        return self._parent
+        return key_above(self.key)
 
 
-class File(Node):
-    """A file whose bytes are at hand."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        raise NotImplementedError
-
-
-class BytesFile(File):
+class BytesFile(Node):
     """A file with bytes that are in memory."""
 
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, data: bytes) -> None:
@@ -188,9 +172,6 @@ class BytesFile(File):
 class Link(Node):
     """A symbolic link."""
 
-    mode = stat.S_IFLNK | 0o777
-    attr_timeout = MUTABLE
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, target: str) -> None:
         super().__init__(key, owner, mtime_ns)
         self._target = target.encode()
@@ -205,11 +186,9 @@ class Link(Node):
 class Damaged(Node):
     """What stands for a node that cannot be made: it is listed, and every question about it fails (EIO)."""
 
-    attr_timeout = NEVER
-
-    def __init__(self, key: Key, directory: Node, mode: int, error: DamagedError) -> None:
+    def __init__(self, key: Key, directory: Node, error: DamagedError) -> None:
         super().__init__(key, directory.owner, directory.mtime_ns)
-        self.mode = mode
+        self.attr_timeout = NEVER
         self._error = error
 
     def size(self) -> int | None:
@@ -220,26 +199,6 @@ class Damaged(Node):
 
     def _fail(self) -> Never:
         raise self._error
-
-
-def entry_or_damaged(
-    make: Callable[[], Node], timeout: float, key: Key, directory: Node, mode: int = File.mode
-) -> Entry:
-    """The entry of the node that ``make`` returns; a `Damaged` one when it, or its size, cannot be read.
-
-    So the directory can be listed, whatever is wrong with one of its entries.
-    """
-    try:
-        node = make()
-        node.size()
-    except DamagedError as error:
-        return damaged_entry(key, directory, mode, error)
-    return Entry(node, timeout)
-
-
-def damaged_entry(key: Key, directory: Node, mode: int, error: DamagedError) -> Entry:
-    """The entry of what cannot be read."""
-    return Entry(Damaged(key, directory, mode, error), NEVER)
 
 
 def refuse_write() -> ReadOnlyError:

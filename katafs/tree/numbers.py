@@ -28,17 +28,18 @@ Things of a mutable directory are never numbered by position: a file at the tip 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 from katafs.errors import StaleError
 from katafs.kata.model.ids import BASE, ID_COUNT, from_number, to_number
 
 ROOT = 1
 
-# kinds of keys
-META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE = range(9)
+# kinds of keys: they go into the numbers in the table, and never change
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 _PART_1 = 1 << 16
 _PART_2 = 1 << 24
@@ -91,6 +92,15 @@ class HashedPaths:
 
     Where two paths have the same hash, neither is numbered by it: their keys hold the path, and go into the table.
     """
+
+    _known: ClassVar[WeakKeyDictionary[object, HashedPaths]] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, tree: object, paths: Callable[[], Iterable[bytes]]) -> HashedPaths:
+        """Those of a tree that never changes, and may be kept elsewhere."""
+        if tree not in cls._known:
+            cls._known[tree] = cls(paths())
+        return cls._known[tree]
 
     def __init__(self, paths: Iterable[bytes]) -> None:
         self._paths: dict[int, list[bytes]] = {}

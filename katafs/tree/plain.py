@@ -10,38 +10,41 @@ from pathlib import Path
 from katafs.errors import NotFoundError, unreadable
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
-from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.read import plain
+from katafs.tree.catalogue import (
+    DIR,
+    FILE,
+    GIT,
+    KATA,
+    PLAIN_DIRECTORY,
+    STORED_EVENT,
+    TABLE,
+    WRITABLE_FILE,
+    Shown,
+    row_of,
+)
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.git_files import PACKS, has_identity, identified
-from katafs.tree.nodes import MUTABLE, NEVER, Entry, Node
+from katafs.tree.makers import makes_from_store
+from katafs.tree.nodes import Entry, Node
 from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key, Numbers
+from katafs.tree.timeouts import MUTABLE, NEVER
 
-# fixed entries of a kata
-GIT, STORED_MANIFEST, STORED_EVENTS, FIRST_STORED_OPTION = 10, 80, 81, 82
 _TICK_NS = 20_000_000  # and more, of any file system's clock
 # of packs, while others replace them
 _LISTINGS = 10
-# slots of an event: its file, and in version 0 the directory of that
-STORED_EVENT, PLAIN_DIRECTORY = 26, 25
-_FIXED = {
-    b"": 0,
-    b".git": GIT,
-    b"manifest.json": STORED_MANIFEST,
-    b"events.json": STORED_EVENTS,
-    **{name.encode(): FIRST_STORED_OPTION + number for number, name in enumerate(OPTION_DEFAULTS)},
-}
-_FIXED_PATHS = {number: path for path, number in _FIXED.items()}
+# what every kata has, by path
+_FIXED = {row.name: row.number for row in TABLE if row.kind == FIXED and row.shown is Shown.STORED}
+_FIXED |= {b"": KATA, b".git": GIT}
 
 
 class GitFile(Node):
     """A file of ``.git/``: the very one that was looked up, whatever is at its path by now."""
 
-    attr_timeout = MUTABLE
-
     def __init__(self, ctx: Context, key: Key, status: os.stat_result, fd: int | None) -> None:
         super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
+        self.attr_timeout = MUTABLE
         self._ctx, self._size, self._fd = ctx, status.st_size, fd
 
     def size(self) -> int:
@@ -83,7 +86,7 @@ class PlainNode(Node):
         status = plain.status(self._root, path)
         super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
-        self.mode = stat.S_IFDIR | 0o555 if stat.S_ISDIR(status.st_mode) else stat.S_IFREG | 0o444
+        self.mode = DIR if stat.S_ISDIR(status.st_mode) else FILE
         if is_written(self.key, path, self._root):
             self.mode |= 0o200
         self.attr_timeout = NEVER
@@ -119,6 +122,13 @@ class PlainNode(Node):
         return plain_key(self._kata_id, self._path.rpartition(b"/")[0])
 
 
+@makes_from_store(".git", ".git/…")
+def _node(ctx: Context, key: Key) -> Node:
+    if key.kind == PLAIN and key.a:
+        return git_file(ctx, key)
+    return PlainNode(ctx, key.kata, key.path or b".git")
+
+
 def plain_key(kata_id: str, path: bytes) -> Key:
     """The key of a path in the kata's directory; ``b""`` is the kata itself.
 
@@ -137,22 +147,19 @@ def plain_key(kata_id: str, path: bytes) -> Key:
 
 def is_written(key: Key, path: bytes, root: Path) -> bool:
     """Whether services write to a plain file: rows and options to the files that are there, anything of a new kata."""
-    if key.kind == FIXED and key.a >= STORED_EVENTS:
-        return True
-    return (is_stored_key(key) or path == DIRECTORY) and is_begun(root)
+    is_appended = key.kind == FIXED and row_of(key).mode == WRITABLE_FILE
+    return is_appended or ((is_stored_key(key) or path == DIRECTORY) and is_begun(root))
 
 
 def is_stored_key(key: Key) -> bool:
     """Whether a key is that of a plain file in the store that has a number of its own."""
-    if key.kind == EVENT:
-        return key.b == STORED_EVENT
-    return key.kind == FIXED and key.a in _FIXED_PATHS and key.a >= STORED_MANIFEST
+    return row_of(key).shown is Shown.STORED
 
 
 def plain_path(key: Key, version: int) -> bytes:
     """The inverse of `plain_key` for what has a number of its own. Raises `NotFoundError`."""
-    if key.kind == FIXED and key.a in _FIXED_PATHS:
-        return _FIXED_PATHS[key.a]
+    if key.kind == FIXED:
+        return row_of(key).name
     if key.kind == EVENT and key.b == STORED_EVENT:
         return b"%d.event.json" % key.a if version else b"%d/event.json" % key.a
     if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:

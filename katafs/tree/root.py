@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import stat
-from functools import partial
+import string
+from functools import cache, partial
+from importlib import resources
 
 from katafs import __version__
 from katafs.errors import NotFoundError
 from katafs.kata.legacy.plain_create import make_new
 from katafs.kata.model.ids import is_id_part
+from katafs.tree.catalogue import row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.kata_dir import KataDir
-from katafs.tree.nodes import IMMUTABLE, MUTABLE, NEVER, BytesFile, Creator, Directory, Entry, Node, refuse_write
-from katafs.tree.numbers import META, PREFIX, ROOT, Key
-from katafs.tree.readme import readme
+from katafs.tree.makers import makes_from_store, rows_in
+from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
+from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.stats import StatsFile
+from katafs.tree.timeouts import MUTABLE
 
-_KATAFS, _FIRST_FILE = 2, 3
-_FILES = [b"README.md", b"version", b"stats"]
-_ROOT_KEY = Key(META, "", ROOT)
+_WRITING = """\
+    ran_tests                write a JSON object here to record a test run; read it for an example
+    control/                 the same for predictions, reverts, and files made, removed, renamed or edited
+"""
+_TRY_WRITING = "    cat ran_tests"
+_TRY_XATTR = "    getfattr -d events/latest"
+_ROOT, _KATAFS = row_at("/"), row_at("/.katafs")
 
 
 class PrefixDir(Directory):
     """The root, ``Ab/`` or ``Ab/Cd/``: what of the store is named like a part of a kata id."""
 
-    mode = stat.S_IFDIR | 0o755
-    attr_timeout = MUTABLE
-
     def __init__(self, ctx: Context, parts: str) -> None:
         status = ctx.store.status(parts)
-        key = Key(PREFIX, parts) if parts else _ROOT_KEY
-        parent = Key(PREFIX, parts[:-2]) if len(parts) > 2 else _ROOT_KEY
-        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns, parent)
+        super().__init__(_prefix_key(parts), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         self._ctx, self._parts = ctx, parts
+
+    def parent(self) -> Key:
+        return _prefix_key(self._parts[:-2])
 
     def names(self) -> list[bytes]:
         names = [name.encode() for name in self._ctx.store.names(self._parts)]
@@ -40,7 +45,7 @@ class PrefixDir(Directory):
 
     def child(self, name: bytes) -> Entry:
         if not self._parts and name == b".katafs":
-            return Entry(MetaDir(self._ctx), IMMUTABLE)
+            return Entry(MetaDir(self._ctx, _KATAFS.key("")), _KATAFS.entry_timeout)
         text = name.decode("ascii", "replace")
         if not is_id_part(text):
             raise NotFoundError(f"no {name!r} here")
@@ -56,45 +61,63 @@ class PrefixDir(Directory):
         return partial(make_new, path, True)
 
 
-class AboutFile(BytesFile):
-    """``version``, ``README.md``: the next daemon may have others."""
-
-    attr_timeout = MUTABLE
+def _prefix_key(parts: str) -> Key:
+    return Key(PREFIX, parts) if parts else _ROOT.key("")
 
 
+@makes_from_store("/", "/Ab")
+def _prefix(ctx: Context, key: Key) -> PrefixDir:
+    return PrefixDir(ctx, key.kata)
+
+
+@makes_from_store("/.katafs")
 class MetaDir(Directory):
     """``.katafs/``: about the file system itself."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, key: Key) -> None:
         status = ctx.store.status("")
-        owner = ctx.owner_of(status.st_uid, status.st_gid)
-        super().__init__(Key(META, "", _KATAFS), owner, status.st_ctime_ns, _ROOT_KEY)
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_ctime_ns)
         self._ctx = ctx
 
     def names(self) -> list[bytes]:
-        return _FILES.copy()
+        return list(rows_in(_KATAFS.path))
 
     def child(self, name: bytes) -> Entry:
-        if name not in _FILES:
-            raise NotFoundError(f"no {name!r} in .katafs")
-        return Entry(self.file(name, fresh=True), NEVER)
+        for row in rows_in(_KATAFS.path).get(name, ()):
+            return Entry(self.file(row.key(""), fresh=True), row.entry_timeout)
+        raise NotFoundError(f"no {name!r} in .katafs")
 
-    def file(self, name: bytes, *, fresh: bool) -> Node:
+    def file(self, key: Key, *, fresh: bool) -> Node:
         """One of the files; ``fresh`` if it is about to be opened."""
-        key = Key(META, "", _FIRST_FILE + _FILES.index(name))
+        name = row_of(key).name
         if name == b"stats":
             return StatsFile(key, self.owner, self._ctx.stats, fresh=fresh)
-        text = f"{__version__}\n" if name == b"version" else readme(self._ctx)
-        return AboutFile(key, self.owner, self._ctx.about.began_ns, text.encode())
+        # the next daemon may have others
+        text = f"{__version__}\n" if name == b"version" else _readme(self._ctx)
+        return BytesFile(key, self.owner, self._ctx.about.began_ns, text.encode())
 
 
-def meta_node(ctx: Context, key: Key) -> Node:
-    """The node of a `META` key. Raises `NotFoundError`."""
-    if key.a == ROOT:
-        return PrefixDir(ctx, "")
-    about = MetaDir(ctx)
-    if key.a == _KATAFS:
-        return about
-    if not 0 <= key.a - _FIRST_FILE < len(_FILES):
-        raise NotFoundError(f"no entry {key.a}")
-    return about.file(_FILES[key.a - _FIRST_FILE], fresh=False)
+@makes_from_store("/.katafs/README.md", "/.katafs/version", "/.katafs/stats")
+def _about(ctx: Context, key: Key) -> Node:
+    return MetaDir(ctx, _KATAFS.key("")).file(key, fresh=False)
+
+
+@cache
+def _text() -> string.Template:
+    return string.Template(resources.files("katafs.tree").joinpath("help.md").read_text(encoding="utf-8"))
+
+
+def _readme(ctx: Context) -> str:
+    """What a person finds who has just run ``ls``. It says of a mount only what is true of it."""
+    about = ctx.about
+    tries = [] if about.read_only else [_TRY_WRITING]
+    tries += [_TRY_XATTR] if about.xattr else []
+    mode = "read-only" if about.read_only else "for reading and writing"
+    return _text().substitute(
+        options="" if about.read_only else "; write a value to change one",
+        writing="" if about.read_only else _WRITING,
+        **{"try": "\n".join(tries)},
+        version=__version__,
+        mode=f"{mode}, in the {'fast' if about.is_fast() else 'slower'} mode",
+        store=str(ctx.store.root).encode("utf-8", "replace").decode(),
+    )

@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily as Counter
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from katafs import __version__
 from katafs.tree.counters import BOUNDS, HELD, Latency
-from katafs.tree.nodes import NEVER, BytesFile, Owner
+from katafs.tree.nodes import BytesFile, Owner
 from katafs.tree.numbers import Key
 
 if TYPE_CHECKING:
@@ -57,8 +59,6 @@ class Stats:
 class StatsFile(BytesFile):
     """``stats``. The kernel sees by the time that there is another text."""
 
-    attr_timeout = NEVER
-
     def __init__(self, key: Key, owner: Owner, stats: Stats, *, fresh: bool) -> None:
         text, made_ns = stats.text(fresh=fresh)
         super().__init__(key, owner, made_ns, text)
@@ -78,18 +78,16 @@ class _Collector(Collector):
         yield from self._held()
 
     def _about(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("katafs_build_info", "The code that runs.", labels=("version", "python"))
+        build = Gauge("katafs_build_info", "The code that runs.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         about = self._ctx.about
-        mount = GaugeMetricFamily("katafs_mount_info", "What is mounted.", labels=("store", "mode", "read_only"))
+        mount = Gauge("katafs_mount_info", "What is mounted.", labels=("store", "mode", "read_only"))
         mode = "fast" if about.is_fast() else "slower"
         store = str(self._ctx.store.root).encode("utf-8", "replace").decode()
         mount.add_metric((store, mode, str(about.read_only).lower()), 1)
         yield from (build, mount)
-        yield GaugeMetricFamily("katafs_daemon_pid", "The number of the process that answers.", os.getpid())
-        yield CounterMetricFamily(
-            "katafs_daemon_deaths", "Daemons of this mount that have died and were replaced.", about.deaths()
-        )
+        yield Gauge("katafs_daemon_pid", "The number of the process that answers.", os.getpid())
+        yield Counter("katafs_daemon_deaths", "Daemons of this mount that have died and were replaced.", about.deaths())
 
     def _requests(self) -> Iterator[Metric]:
         counters = self._ctx.counters
@@ -102,7 +100,7 @@ class _Collector(Collector):
         for operation, latency in sorted(counters.latencies.items()):
             if any(latency.counts):
                 durations.add_metric((operation,), _buckets(latency), latency.sum)
-        errors = CounterMetricFamily(
+        errors = Counter(
             "katafs_request_errors",
             "Requests that were answered with an errno. ENOENT of lookup is what every search for a name gets.",
             labels=("operation", "errno"),
@@ -110,44 +108,36 @@ class _Collector(Collector):
         for names, count in sorted(counters.errors.items()):
             errors.add_metric(names, count)
         yield from (durations, errors)
-        yield GaugeMetricFamily(
+        yield Gauge(
             "katafs_requests_waiting",
             "Requests that wait for something slow to be made, or for their commit.",
             counters.waiting(),
         )
-        yield GaugeMetricFamily(
+        yield Gauge(
             "katafs_loop_held_seconds_max", "The longest time for which nobody was answered.", counters.held_most
         )
-        yield CounterMetricFamily(
-            "katafs_holds", f"Times when nobody was answered for more than {HELD:g} s.", counters.held_often
-        )
-        yield CounterMetricFamily(
-            "katafs_elsewhere", "Questions that took too long for the daemon itself.", counters.elsewhere
-        )
+        yield Counter("katafs_holds", f"Times when nobody was answered for more than {HELD:g} s.", counters.held_often)
+        yield Counter("katafs_elsewhere", "Questions that took too long for the daemon itself.", counters.elsewhere)
 
     def _recorded(self) -> Iterator[Metric]:
         counters = self._ctx.counters
-        commits = CounterMetricFamily(
-            "katafs_commits", "Commits of this mount, by what was written to.", labels=("written",)
-        )
+        commits = Counter("katafs_commits", "Commits of this mount, by what was written to.", labels=("written",))
         for written in ("control", "option", "plain"):
             commits.add_metric((written,), counters.commits[written])
         yield commits
-        yield CounterMetricFamily(
+        yield Counter(
             "katafs_conflicts", "Writes that were refused because somebody else was first (EEXIST).", counters.conflicts
         )
-        yield CounterMetricFamily("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
-        yield CounterMetricFamily(
-            "katafs_read_ahead", "Files that the kernel was sent before it asked.", counters.read_ahead
-        )
-        yield CounterMetricFamily("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
+        yield Counter("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
+        yield Counter("katafs_read_ahead", "Files that the kernel was sent before it asked.", counters.read_ahead)
+        yield Counter("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
 
     def _caches(self) -> Iterator[Metric]:
-        entries = GaugeMetricFamily("katafs_cache_entries", "Entries of a cache.", labels=("cache",))
-        sizes = GaugeMetricFamily("katafs_cache_bytes", "Bytes in memory of a cache, about.", labels=("cache",))
-        most = GaugeMetricFamily("katafs_cache_bytes_max", "Bytes that it may have, about.", labels=("cache",))
-        hits = CounterMetricFamily("katafs_cache_hits", "Questions that a cache answered.", labels=("cache",))
-        misses = CounterMetricFamily("katafs_cache_misses", "Questions that it did not answer.", labels=("cache",))
+        entries = Gauge("katafs_cache_entries", "Entries of a cache.", labels=("cache",))
+        sizes = Gauge("katafs_cache_bytes", "Bytes in memory of a cache, about.", labels=("cache",))
+        most = Gauge("katafs_cache_bytes_max", "Bytes that it may have, about.", labels=("cache",))
+        hits = Counter("katafs_cache_hits", "Questions that a cache answered.", labels=("cache",))
+        misses = Counter("katafs_cache_misses", "Questions that it did not answer.", labels=("cache",))
         ctx = self._ctx
         for name, cache in {**ctx.store.caches(), **ctx.made.caches(), "downloads": ctx.downloads}.items():
             hits.add_metric((name,), cache.hits)
@@ -160,15 +150,11 @@ class _Collector(Collector):
 
     def _held(self) -> Iterator[Metric]:
         ctx = self._ctx
-        yield GaugeMetricFamily(
-            "katafs_open_repositories", "Repositories that are open.", ctx.store.open_repositories()
-        )
-        yield GaugeMetricFamily(
+        yield Gauge("katafs_open_repositories", "Repositories that are open.", ctx.store.open_repositories())
+        yield Gauge(
             "katafs_temporary_bytes", "Bytes in temporary files: large contents and downloads.", ctx.spool.taken
         )
-        yield GaugeMetricFamily(
-            "katafs_unfinished_messages", "Messages that were begun and not finished.", len(ctx.controls.inbox)
-        )
+        yield Gauge("katafs_unfinished_messages", "Messages that were begun and not finished.", len(ctx.controls.inbox))
 
 
 def _buckets(latency: Latency) -> list[tuple[str, float]]:

@@ -12,23 +12,19 @@ from katafs.git import Oid
 from katafs.kata.model.listing import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
-from katafs.tree import downloads, events, pages
+from katafs.tree import control, diffs, downloads, options, pages, root
+from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.control_dirs import CONFIG
-from katafs.tree.diffs import DIFF_LATEST, DIFFS, diff_file
-from katafs.tree.downloads import Member
-from katafs.tree.events import event_node
 from katafs.tree.fence import fence
-from katafs.tree.kata_dir import KATA, OPTIONS_JSON, fixed_node
-from katafs.tree.legacy.pending import Overdue, begun_in, is_pending, lost_file, pending_node
-from katafs.tree.legacy.plain_paths import is_plain_path, plain_path_node
+from katafs.tree.legacy.pending import Overdue, begun_in, lost_file
+from katafs.tree.makers import make
 from katafs.tree.nodes import Node
-from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key, Numbers
-from katafs.tree.plain import PlainNode, git_file
-from katafs.tree.root import PrefixDir, meta_node
-from katafs.tree.tip_files import TIP_FILES, tip_directory, tip_directory_key
+from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
+from katafs.tree.tip_files import tip_directory_key
 from katafs.tree.writable import Writable
 
+# These bind what makes the nodes of the catalogue, and so do the modules that they import.
+_MAKERS = (control, diffs, downloads, options, pages, root)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
@@ -107,32 +103,7 @@ class Tree:
 
     def node_of(self, key: Key) -> Node:
         """The node of a key. Raises `NotFoundError`."""
-        ctx = self.ctx
-        if key.kind == META:
-            return meta_node(ctx, key)
-        if key.kind == PREFIX:
-            return PrefixDir(ctx, key.kata)
-        if key.kind == FIXED:
-            return fixed_node(ctx, key)
-        if key.kind == PLAIN:
-            return git_file(ctx, key) if key.a else PlainNode(ctx, key.kata, key.path)
-        if key.kind == FENCE:
-            return fence(self.node(key.a)).node
-        if is_plain_path(key):
-            return plain_path_node(ctx, key)
-        if is_pending(key):
-            return pending_node(ctx, key)
-        kata = ctx.store.kata(key.kata)
-        if key.kind == EVENT:
-            return event_node(ctx, kata, key.a, key.b, key.path)
-        if key.kind == DIFF and key.b & 3 == pages.PAGE_VIEW:
-            return pages.step_page(ctx, kata, key.a, key.b >> 2)
-        if key.kind == DIFF:
-            return diff_file(ctx, kata, key.a, key.b >> 2, key.b & 3)
-        if key.kind == TIP_DIRECTORY:
-            return tip_directory(ctx, kata, key)
-        assert key.kind == DOWNLOAD
-        return Member(ctx, kata, key)
+        return fence(self.node(key.a)).node if key.kind == FENCE else make(self.ctx, key)
 
     def tip(self, kata_id: str) -> State:
         """The tip of a kata as it is now."""
@@ -161,7 +132,7 @@ class Tree:
         entries: list[tuple[int, bytes]] = []
         if is_event:
             steps = pages.changing_pages(before.last)
-            inodes += [Numbers.number(Key(DIFF, kata_id, was, now * 4 + pages.PAGE_VIEW)) for was, now in steps]
+            inodes += [Numbers.number(pages.step_key(kata_id, was, now)) for was, now in steps]
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 inodes += inodes_below
@@ -185,11 +156,9 @@ class Tree:
 @lru_cache(maxsize=_KATAS)
 def _changing(kata_id: str, is_event: bool) -> tuple[int, ...]:
     """The numbers of what every commit changes; more of it where it is an event."""
-    fixed = [KATA, CONFIG, OPTIONS_JSON, pages.HTML, pages.HTML_INDEX, pages.HISTORY]
-    fixed += (downloads.DOWNLOADS, downloads.DOWNLOAD_ROOT, downloads.DOWNLOAD_TGZ, downloads.DOWNLOAD_LINK)
-    if is_event:
-        fixed += (TIP_FILES, events.EVENTS, events.EVENTS_LATEST, DIFFS, DIFF_LATEST)
-    return tuple(Numbers.number(Key(FIXED, kata_id, which)) for which in fixed)
+    stale = (Changes.COMMIT, Changes.EVENT) if is_event else (Changes.COMMIT,)
+    rows = (row for row in TABLE if row.kind == FIXED and row.changes in stale)
+    return tuple(Numbers.number(row.key(kata_id)) for row in rows)
 
 
 def _names_below(kata_id: str, listing: Listing) -> tuple[list[int], list[tuple[int, bytes]]]:

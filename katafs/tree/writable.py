@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import stat
 import time
 from abc import abstractmethod
 from collections import deque
@@ -21,13 +20,15 @@ from katafs.kata.record.commit import Committed, Job
 from katafs.kata.record.inbox import Inbox, Message
 from katafs.kata.record.recorded import find_recorded
 from katafs.text import pretty_bytes
-from katafs.tree.nodes import NEVER, File, Owner, refuse_write
-from katafs.tree.numbers import FIXED, Key
+from katafs.tree.catalogue import standing_in
+from katafs.tree.legacy.migrating import migrating
+from katafs.tree.nodes import Node, Owner, refuse_write
+from katafs.tree.numbers import Key
 
 log = logging.getLogger(__name__)
 
-# the fixed entries of a kata among which all are that have outcomes
-_WRITABLE = range(16, 40)
+# what has outcomes
+_ROWS = (*standing_in("control"), *standing_in("config"))
 
 _SIZES = 16
 # of what was taken: others may be, before a tool cuts the file to the length of what it has copied
@@ -50,7 +51,7 @@ class Controls:
 
     def outcomes(self, kata_id: str) -> dict[Key, tuple[bytes | None, int]]:
         """Those of all files of a kata."""
-        keys = (Key(FIXED, kata_id, number) for number in _WRITABLE)
+        keys = (row.key(kata_id) for row in _ROWS)
         return {key: self._outcomes[key] for key in keys if key in self._outcomes}
 
     def take(self, outcomes: Mapping[Key, tuple[bytes | None, int]]) -> None:
@@ -101,14 +102,12 @@ class Controls:
         return length in self._taken.get(key, ())
 
 
-class Writable(File):
+class Writable(Node):
     """A file that can be written to. What it is handed are bytes; when they are complete it says what is to be done.
 
     A writer is any hashable value: an open file, or a process, or None for one that the kernel cannot name.
     """
 
-    mode = stat.S_IFREG | 0o644
-    attr_timeout = NEVER
     kata_id: str
     #: whether what is written may come in more than one write; and whether the pieces of two writers are told apart by
     #: the processes that send them, instead of by the open files that they are written to
@@ -178,12 +177,20 @@ class MessageFile(Writable):
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, controls: Controls, kata: Kata) -> None:
         super().__init__(key, owner, mtime_ns)
         self.kata_id = kata.kata_id
-        self._path = kata.home
+        self._path, self._is_legacy = kata.home, kata.plain_version() is not None
         self._controls = controls
 
     @abstractmethod
     def content(self) -> bytes:
         """What can be read."""
+
+    @abstractmethod
+    def job(self, message: Message) -> Job:
+        """What a message says is to be done. Raises `InvalidError`."""
+
+    def parse(self, message: Message, offset: int) -> Job:
+        job = self.job(message)
+        return migrating(job) if self._is_legacy else job
 
     def size(self) -> int:
         size = len(self.content())

@@ -24,7 +24,8 @@ from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.walk import Walk, join_lists
 from katafs.kata.store import Store
-from katafs.tree.answers import Question, kata_key
+from katafs.tree.answers import Question
+from katafs.tree.catalogue import kata_key
 from katafs.tree.context import Context
 from katafs.tree.numbers import META, ROOT, Key, Numbers
 from katafs.tree.tree import Tree

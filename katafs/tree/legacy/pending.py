@@ -32,16 +32,17 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import Committed, Job, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
+from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.nodes import IMMUTABLE, NEVER, BytesFile, Creator, Directory, Entry, File, Node, Owner, refuse_write
-from katafs.tree.numbers import EVENT, FIXED, Key
-from katafs.tree.plain import STORED_EVENTS, STORED_MANIFEST, is_stored_key, plain_path
+from katafs.tree.makers import entry, makes
+from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, refuse_write
+from katafs.tree.numbers import Key
+from katafs.tree.plain import is_stored_key, plain_path
+from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.writable import Writable
 
 # how long a kata is left alone in which something waits that cannot be recorded
 _FAILED_SECONDS = 600
-# slots of an event
-PENDING_EVENT, PENDING_DIRECTORY = 27, 28
 
 
 class Stored(Writable):
@@ -74,18 +75,19 @@ class Stored(Writable):
         return committed
 
 
+@makes("N.event.json", shown=Shown.WAITING)
 class _PendingFile(Stored):
     """The file of an event that has no row yet."""
 
-    def __init__(self, ctx: Context, kata: Kata, version: int, index: int) -> None:
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self.kata_id = kata.kata_id
-        self._path, self._index = kata.path, index
-        self._file = pending_file(kata.path, version, index)
+        self._path, self._index = kata.path, key.a
+        self._file = pending_file(kata.path, kata.plain_version() or 0, key.a)
         status = _status(kata.path, self._file)
         if not stat.S_ISREG(status.st_mode):
             raise NotFoundError(f"{self._file} is no file")
         ctx.waiting.add(kata.kata_id)
-        super().__init__(Key(EVENT, kata.kata_id, index, PENDING_EVENT), ctx.owner(kata), status.st_mtime_ns)
+        super().__init__(key, ctx.owner(kata), status.st_mtime_ns)
         self._size = status.st_size
 
     def size(self) -> int:
@@ -105,27 +107,39 @@ class _PendingFile(Stored):
         Pending(path, kata_id).write(self._index, offset, data)
 
 
-class _PendingDirectory(Directory):
-    """``N/`` of version 0, of an event that has no row yet."""
+class PlainEventDir(Directory):
+    """``N/`` of version 0, with ``event.json``."""
 
-    mode = stat.S_IFDIR | 0o755
-    attr_timeout = NEVER
+    shown = Shown.PLAIN
 
-    def __init__(self, ctx: Context, kata: Kata, index: int) -> None:
-        status = _status(kata.path, pending_file(kata.path, 0, index).parent)
-        if not stat.S_ISDIR(status.st_mode):
-            raise NotFoundError(f"{index} is no directory")
-        key = Key(EVENT, kata.kata_id, index, PENDING_DIRECTORY)
-        super().__init__(key, ctx.owner(kata), status.st_mtime_ns, Key(FIXED, kata.kata_id, 0))
-        self._ctx, self._kata, self._index = ctx, kata, index
+    def __init__(self, ctx: Context, kata: Kata, key: Key, mtime_ns: int) -> None:
+        super().__init__(key, ctx.owner(kata), mtime_ns)
+        self._ctx, self._kata, self._index = ctx, kata, key.a
 
     def names(self) -> list[bytes]:
-        return [b"event.json"] if pending_file(self._kata.path, 0, self._index).exists() else []
+        return [b"event.json"]
 
     def child(self, name: bytes) -> Entry:
         if name != b"event.json":
             raise NotFoundError(f"no {name!r} here")
-        return Entry(_PendingFile(self._ctx, self._kata, 0, self._index), NEVER)
+        row = row_at("N/event.json", self.shown)
+        return entry(self, self._ctx, self._kata, row, row.key(self._kata.kata_id, self._index))
+
+
+@makes("N", shown=Shown.WAITING)
+class _PendingDirectory(PlainEventDir):
+    """The directory of an event that has no row yet."""
+
+    shown = Shown.WAITING
+
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        status = _status(kata.path, pending_file(kata.path, 0, key.a).parent)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotFoundError(f"{key.a} is no directory")
+        super().__init__(ctx, kata, key, status.st_mtime_ns)
+
+    def names(self) -> list[bytes]:
+        return super().names() if pending_file(self._kata.path, 0, self._index).exists() else []
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if is_directory or name != b"event.json":
@@ -139,7 +153,7 @@ class PlainOption(Stored, BytesFile):
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: bytes) -> None:
         super().__init__(key, owner, mtime_ns, data)
         self.kata_id, self._home, self._name = kata.kata_id, kata.home, name
-        self.mode = self.mode if kata.is_writable() else File.mode
+        self.mode = self.mode if kata.is_writable() else FILE
 
 
 class AppendedEvents(PlainOption):
@@ -158,30 +172,16 @@ class AppendedEvents(PlainOption):
         self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
 
 
-def pending_entry(ctx: Context, kata: Kata, name: bytes) -> Entry | None:
+def pending_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry | None:
     """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
-    index = event_of(name)
-    version = kata.plain_version()
+    index, version = event_of(name), kata.plain_version()
     if index is None or version is None or name.endswith(b"n") != bool(version):
         return None
+    row = row_at("N.event.json" if version else "N", Shown.WAITING)
     try:
-        node = _PendingFile(ctx, kata, 1, index) if version else _PendingDirectory(ctx, kata, index)
+        return entry(directory, ctx, kata, row, row.key(kata.kata_id, index))
     except NotFoundError:
         return None
-    return Entry(node, NEVER)
-
-
-def is_pending(key: Key) -> bool:
-    """Whether a key is that of an event that is being written."""
-    return key.kind == EVENT and key.b in (PENDING_EVENT, PENDING_DIRECTORY)
-
-
-def pending_node(ctx: Context, key: Key) -> Node:
-    """The node of such a key. Raises `NotFoundError`."""
-    kata = ctx.store.kata(key.kata)
-    if key.b == PENDING_DIRECTORY:
-        return _PendingDirectory(ctx, kata, key.a)
-    return _PendingFile(ctx, kata, kata.plain_version() or 0, key.a)
 
 
 def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bool) -> Creator:
@@ -253,12 +253,12 @@ class _LostFile(Stored):
     def __init__(self, ctx: Context, key: Key) -> None:
         super().__init__(key, Owner(0, 0), 0)
         self.kata_id, self._home, self._name = key.kata, ctx.store.path(key.kata), plain_path(key, 1)
-        self.takes_pieces = ctx.store.is_git(key.kata) and key.a == STORED_EVENTS and key.kind == FIXED
+        self.takes_pieces = ctx.store.is_git(key.kata) and row_of(key).path == "events.json"
 
     def parse(self, message: Message, offset: int) -> Job:
         if os.path.lexists(self._home / ".git"):
             return super().parse(message, offset)
-        refused = refused_manifest(message.data) if self.key.a == STORED_MANIFEST else None
+        refused = refused_manifest(message.data) if row_of(self.key).path == "manifest.json" else None
         raise refused or StaleError("the file is not there")
 
 

@@ -7,6 +7,7 @@ numbers differ: what a reader has open must not turn into something else.
 from __future__ import annotations
 
 import contextlib
+import re
 from functools import partial
 
 from katafs.errors import KataError, NotFoundError, StaleError
@@ -15,43 +16,20 @@ from katafs.kata.legacy.plain_create import DIRECTORY
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.rows import Row
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Snapshot
 from katafs.text import compact
+from katafs.tree.catalogue import FILE, WRITABLE_FILE, Shown, row_at, row_of, standing_in
+from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
-from katafs.tree.legacy.pending import AppendedEvents, PlainOption, Stored, to_create_new
-from katafs.tree.made import MadeFile
-from katafs.tree.nodes import (
-    IMMUTABLE,
-    NEVER,
-    Creator,
-    Directory,
-    Entry,
-    File,
-    Later,
-    Node,
-    entry_or_damaged,
-    refuse_write,
-)
+from katafs.tree.legacy.pending import AppendedEvents, PlainEventDir, PlainOption, Stored, to_create_new
+from katafs.tree.makers import entry, make, makes, makes_from_store
+from katafs.tree.nodes import Creator, Directory, Entry, Later, Node, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
-from katafs.tree.plain import (
-    FIRST_STORED_OPTION,
-    PLAIN_DIRECTORY,
-    STORED_EVENT,
-    STORED_EVENTS,
-    STORED_MANIFEST,
-    PlainNode,
-    is_stored_key,
-    is_written,
-    plain_path,
-)
+from katafs.tree.plain import PlainNode, is_stored_key, is_written, plain_path
 
-# a fixed entry of a kata, and slots of an event: its file, and ``events.json`` as it was when that was the last event
-FIRST_PLAIN_OPTION = 65
-PLAIN_EVENT, PLAIN_ROWS = 24, 29
-_OPTIONS = [name.encode() for name in OPTION_DEFAULTS]
+_OPTIONS = [row.name.decode() for row in standing_in("config")]
 
 
 class _StoredFile(PlainNode, Stored):
@@ -96,9 +74,8 @@ class _GoneFile(Stored):
         super().__init__(key, ctx.owner(kata), mtime_ns)
         self._version = kata.plain_version() or 0
         self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, self._version)
-        self.takes_pieces = key.kind == FIXED and key.a == STORED_EVENTS
-        if not is_written(key, b"", self._home):
-            self.mode = File.mode
+        self.takes_pieces = row_of(key).path == "events.json"
+        self.mode = WRITABLE_FILE if is_written(key, b"", self._home) else FILE
         self._size, self._node, self._partly_read = size, node, ctx.store.plain.partly_read
 
     def size(self) -> int:
@@ -123,28 +100,10 @@ class _GoneFile(Stored):
             rows = node.read(0, self._size + 2)
             end = rows.rfind(b",\n") if self._version else rows.rfind(b"\n", 0, self._size) + 1
             return rows[: max(end, 0)][offset : offset + length].ljust(length, b"\n")
-        is_option = self.key.kind == FIXED and self.key.a >= FIRST_STORED_OPTION
+        is_option = row_of(self.key).path in _OPTIONS
         if made > self._size or (is_option and made < self._size):
             raise StaleError("the plain file was migrated")
         return node.read(offset, length).ljust(length, b"\n")
-
-
-class _EventDirectory(Directory):
-    """``N/`` of version 0."""
-
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        key = Key(EVENT, kata.kata_id, snapshot.index, PLAIN_DIRECTORY)
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns, Key(FIXED, kata.kata_id, 0))
-        self._ctx, self._kata, self._index = ctx, kata, snapshot.index
-
-    def names(self) -> list[bytes]:
-        return [b"event.json"]
-
-    def child(self, name: bytes) -> Entry:
-        if name != b"event.json":
-            raise NotFoundError(f"no {name!r} here")
-        key = Key(EVENT, self._kata.kata_id, self._index, PLAIN_EVENT)
-        return entry_or_damaged(partial(_event_file, self._ctx, self._kata, self._index), IMMUTABLE, key, self)
 
 
 def plain_path_names(kata: Kata) -> list[bytes]:
@@ -173,51 +132,40 @@ def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
 def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
     """The entry of one of `plain_path_names`."""
     index = event_of(name)
-    if index is not None:
-        key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT if name.endswith(b"n") else PLAIN_DIRECTORY)
-    elif name == b"events.json":
-        key = Key(EVENT, kata.kata_id, kata.tip().last, PLAIN_ROWS)
-    else:
-        key = Key(FIXED, kata.kata_id, FIRST_PLAIN_OPTION + _OPTIONS.index(name))
-    mode = Directory.mode if key.kind == EVENT and key.b == PLAIN_DIRECTORY else PlainNode.mode
+    row = row_at(re.sub(r"^\d+", "N", name.decode()), Shown.PLAIN)
     # events.json is another file after each event
-    timeout = IMMUTABLE if index is not None else NEVER
-    return entry_or_damaged(partial(_made_node, ctx, key), timeout, key, directory, mode)
+    return entry(directory, ctx, kata, row, row.key(kata.kata_id, kata.tip().last if index is None else index))
 
 
-def is_plain_path(key: Key) -> bool:
-    """Whether a key is that of a plain path."""
-    if key.kind == EVENT:
-        return key.b in (PLAIN_EVENT, PLAIN_ROWS, PLAIN_DIRECTORY, STORED_EVENT)
-    is_made = key.kind == FIXED and FIRST_PLAIN_OPTION <= key.a < FIRST_PLAIN_OPTION + len(_OPTIONS)
-    return is_made or is_stored_key(key)
+@makes_from_store("N", shown=Shown.PLAIN)
+def _directory(ctx: Context, key: Key) -> Node:
+    if not ctx.store.is_git(key.kata):
+        return _stored(ctx, key)
+    kata = ctx.store.kata(key.kata)
+    if _version(kata):
+        raise NotFoundError(f"kata {key.kata} has no such plain path")
+    return PlainEventDir(ctx, kata, key, kata.snapshot(key.a).time_ns)
 
 
-def plain_path_node(ctx: Context, key: Key) -> Node:
-    """The node of a plain path, however its kata is stored. Raises `NotFoundError`."""
-    is_git = ctx.store.is_git(key.kata)
-    if not is_stored_key(key) and (is_git or key.b != PLAIN_DIRECTORY):
-        return _made_node(ctx, key)
-    if is_git:
-        return _gone_file(ctx, key)
+@makes_from_store("manifest.json", "events.json", "N.event.json", "N/event.json", *_OPTIONS, shown=Shown.STORED)
+def _stored(ctx: Context, key: Key) -> Node:
+    """A plain file, also where its kata was migrated by now."""
+    if ctx.store.is_git(key.kata):
+        return _gone_file(ctx, key) if is_stored_key(key) else _directory(ctx, key)
     # whether the kata can be converted is not asked, nor which version it is: their paths differ
     for version in (1, 0):
         with contextlib.suppress(NotFoundError):
             return _StoredFile(ctx, key.kata, plain_path(key, version))
     if ctx.store.is_git(key.kata):
-        return plain_path_node(ctx, key)
+        return _stored(ctx, key)
     raise NotFoundError(f"kata {key.kata} has no such plain file")
 
 
 def _gone_file(ctx: Context, key: Key) -> Node:
-    if key.kind == EVENT:
-        node = _made_node(ctx, key._replace(b=PLAIN_EVENT))
-    elif key.a == STORED_MANIFEST:
-        node = None
-    elif key.a == STORED_EVENTS:
-        node = _made_node(ctx, Key(EVENT, key.kata, ctx.store.kata(key.kata).tip().last, PLAIN_ROWS))
-    else:
-        node = _made_node(ctx, key._replace(a=key.a - FIRST_STORED_OPTION + FIRST_PLAIN_OPTION))
+    path, node = row_of(key).path, None
+    if path != "manifest.json":
+        index = key.a if key.kind == EVENT else ctx.store.kata(key.kata).tip().last
+        node = make(ctx, row_at(path, Shown.PLAIN).key(key.kata, index))
     told = ctx.store.plain.told.get(key)
     if told is None:
         # it was told by a daemon that died: the kernel, which has it for no time, asks this one
@@ -228,32 +176,22 @@ def _gone_file(ctx: Context, key: Key) -> Node:
     return _GoneFile(ctx, key, *told, node)
 
 
-def _made_node(ctx: Context, key: Key) -> Node:
-    """The node of a plain path that is made from git."""
-    kata = ctx.store.kata(key.kata)
+def _version(kata: Kata) -> int:
+    """The version, of a kata that has plain paths that are made from git. Raises `NotFoundError`."""
     version = kata.plain_version()
     if version is None or kata.is_stored_plain:
-        raise NotFoundError(f"kata {key.kata} has no such plain path")
-    if key.kind == EVENT and key.b == PLAIN_DIRECTORY and not version:
-        return _EventDirectory(ctx, kata, kata.snapshot(key.a))
-    if key.kind == EVENT and key.b == PLAIN_EVENT:
-        return _event_file(ctx, kata, key.a)
-    if key.kind == EVENT and key.b == PLAIN_ROWS:
-        return _events_file(ctx, kata, key.a, version)
-    if key.kind == FIXED:
-        return _option_file(ctx, kata, key)
-    raise NotFoundError(f"kata {key.kata} has no such plain path")
+        raise NotFoundError(f"kata {kata.kata_id} has no such plain path")
+    return version
 
 
-def _event_file(ctx: Context, kata: Kata, index: int) -> Node:
-    rows = kata.tip().rows
-    if not has_plain_paths(rows, index):
-        raise NotFoundError(f"kata {kata.kata_id} has no event {index} on its plain paths")
-    snapshot = kata.snapshot(index)
-    key = Key(EVENT, kata.kata_id, index, PLAIN_EVENT)
-    version = kata.plain_version() or 0
-    make = partial(_make_event, snapshot, rows.stored[index], version)
-    return MadeFile(key, ctx.owner(kata), snapshot.time_ns, ctx.made, (key, snapshot.commit.oid), kata.path, make)
+@makes("N.event.json", shown=Shown.PLAIN)
+def _event_file(ctx: Context, kata: Kata, key: Key) -> Node:
+    version, rows = _version(kata), kata.tip().rows
+    if not has_plain_paths(rows, key.a):
+        raise NotFoundError(f"kata {kata.kata_id} has no event {key.a} on its plain paths")
+    snapshot = kata.snapshot(key.a)
+    make_text = partial(_make_event, snapshot, rows.stored[key.a], version)
+    return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make_text)
 
 
 def _make_event(snapshot: Snapshot, row: Row, version: int, repo: GitRepo) -> bytes:
@@ -261,21 +199,23 @@ def _make_event(snapshot: Snapshot, row: Row, version: int, repo: GitRepo) -> by
     return compact(document).encode("utf-8", "replace")
 
 
-def _events_file(ctx: Context, kata: Kata, last: int, version: int) -> Node:
+@makes("events.json", shown=Shown.PLAIN)
+def _events_file(ctx: Context, kata: Kata, key: Key) -> Node:
     """The rows up to an event. With each event it is another file: were it one that grows, who reads it while its size
     changes could get pages that the kernel kept from before, and zeros behind them."""
-    snapshot = kata.snapshot(last)
-    key = Key(EVENT, kata.kata_id, last, PLAIN_ROWS)
+    version, snapshot = _version(kata), kata.snapshot(key.a)
     identity = (key, snapshot.commit.oid)
     data = ctx.made.get(identity)
     if not isinstance(data, bytes):
-        data = plain_events(kata.tip().rows, version, last)
+        data = plain_events(kata.tip().rows, version, key.a)
         ctx.made.put(identity, data)
     return AppendedEvents(key, ctx.owner(kata), snapshot.time_ns, kata, data)
 
 
+@makes(*_OPTIONS, shown=Shown.PLAIN)
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
-    name = _OPTIONS[key.a - FIRST_PLAIN_OPTION].decode()
+    _version(kata)
+    name = row_of(key).path
     # one that was never set has no name, but for those who have just created it, perhaps in an earlier daemon
     values = kata.set_options().get(name)
     # a commit has whole seconds, and the kernel must see that something was appended
