@@ -28,9 +28,10 @@ from tests.restarts import EXPECTED, calling, kill
 from tests.test_mount_services import dir_make, event_of, file_append, file_create, file_read, ran_tests
 
 # Run in the mounting process before anything else. Whatever makes something waits while a file is there; what is done
-# every 5 s is done more often.
+# every 5 s is done more often; and however fast daemons are killed here, there is another.
 PATIENT = """
 import os, time
+import katafs.mount.keeper
 import katafs.mount.session
 from katafs.kata.record.exclusive import Attempt
 make = Attempt.make
@@ -40,11 +41,12 @@ def slow(*args, **others):
         time.sleep(0.001)
 Attempt.make = slow
 katafs.mount.session._EXPIRE_SECONDS = 0.1
+katafs.mount.keeper.GIVE_UP_SECONDS = 0.0
 """
 # what the kernel keeps for half a second it keeps for an hour: it must be told
 NO_TIMEOUTS = """
-import katafs.tree.nodes
-katafs.tree.nodes.MUTABLE = 3600.0
+import katafs.tree.timeouts
+katafs.tree.timeouts.MUTABLE = 3600.0
 """
 NUMBERS = itertools.count(1)
 
