@@ -1,6 +1,6 @@
 """katafs: a FUSE file system that shows cyber-dojo katas stored as git repositories.
 
-The packages are layers, and imports go down only (``tests/test_layers.py``):
+The packages are layers, and imports go down only (``tests/house/test_layers.py``):
 
 ==========  ==================================================================
 ``cli``     the command line

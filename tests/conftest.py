@@ -50,13 +50,13 @@ LONG = {
         "deaths/test_sweep.py",
         "odd/test_damaged.py",
         "odd/test_valid.py",
-        "test_coherence.py",
-        "test_compact.py",
-        "test_mounted_git.py",
-        "test_pages.py",
-        "test_recorders.py",
-        "test_survival.py",
-        "test_writers.py",
+        "fuse/test_coherence.py",
+        "git/test_compact.py",
+        "fuse/test_mounted_git.py",
+        "tree/test_pages.py",
+        "mount/test_recorders.py",
+        "mount/test_survival.py",
+        "kata/test_writers.py",
     )
 }
 

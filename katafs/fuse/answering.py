@@ -37,12 +37,12 @@ def watch(
     writing: Mapping[str, WritingHandler],
     counters: Counters,
     elsewhere: object,
-    look_again: Callable[[], None],
+    new_epoch: Callable[[], None],
     asked: Callable[[], Asked],
 ) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
-    ``look_again`` is called before each is asked. What takes longer than the event loop may be held (`HeavyError`) is
+    ``new_epoch`` is called before each is asked. What takes longer than the event loop may be held (`HeavyError`) is
     asked of the handler of the same name of ``elsewhere``, where there is one: nothing has been done by then. Others
     see to it themselves. Those ``writing`` are handed what the request says of itself, which is taken once: when they
     have waited it may be another's. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any
@@ -52,7 +52,7 @@ def watch(
         handler = writing.get(request) or getattr(operations, request)
         take = asked if request in writing else None
         other = getattr(elsewhere, request, None)
-        setattr(operations, request, _watched(request, handler, counters, other, look_again, take))
+        setattr(operations, request, _watched(request, handler, counters, other, new_epoch, take))
 
 
 def _watched(
@@ -60,7 +60,7 @@ def _watched(
     handler: Callable[..., Awaitable[Any]],
     counters: Counters,
     elsewhere: Callable[..., Awaitable[Any]] | None,
-    look_again: Callable[[], None],
+    new_epoch: Callable[[], None],
     asked: Callable[[], Asked] | None,
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
@@ -71,7 +71,7 @@ def _watched(
         if asked is not None:
             args = (asked(), *args)
         try:
-            look_again()
+            new_epoch()
             if elsewhere is None:
                 return await handler(*args)
             if not heavy or heavy.get(args[0] >> _KATA, 0.0) < begun:

@@ -7,12 +7,12 @@ import stat
 
 import pyfuse3
 
-from katafs.tree.nodes import Listed, Node
+from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Stale
 
 
-def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[Listed], start: int) -> None:
+def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[PlusEntry], start: int) -> None:
     """Hand over the entries of a directory, the first with the number ``start``, until there is no more room."""
     answer = attributes(directory, directory.attr_timeout)
     for position, (name, number, mode, size) in enumerate(entries, start):
@@ -23,7 +23,7 @@ def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[Lis
             return
 
 
-def dots(number: int) -> pyfuse3.EntryAttributes:
+def dot_entry(number: int) -> pyfuse3.EntryAttributes:
     """What a listing says of ``.`` and ``..``: the kernel looks at nothing but number and type."""
     answer = pyfuse3.EntryAttributes()
     answer.st_ino = number

@@ -19,9 +19,9 @@ import pyfuse3
 import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
-from katafs.fuse.attributes import attributes, describe, dots
+from katafs.fuse.attributes import attributes, describe, dot_entry
 from katafs.fuse.fair import Places, User
-from katafs.fuse.making import Makers
+from katafs.fuse.preparing import Preparer
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import Place, Question, Seen, answer
@@ -63,8 +63,8 @@ class _Asked:
 class Elsewhere:
     """Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, makers: Makers) -> None:
-        self._tree, self._makers = tree, makers
+    def __init__(self, tree: Tree, makers: Preparer) -> None:
+        self._tree, self._preparer = tree, makers
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid)
         self._pool = Pool(_WORKERS, (answer.__module__,), _MEMORY)
@@ -86,7 +86,7 @@ class Elsewhere:
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._known(cast(Seen, await self._ask("lookup", parent_inode, name)))
-        self._tree.told(node)
+        self._tree.remember_lookup(node)
         return attributes(node, node.timeout)
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
@@ -112,7 +112,7 @@ class Elsewhere:
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id <= 1:
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(cast(Key, await self._ask("parent", fh)))
-            both = [(b".", dots(fh), 1), (b"..", dots(above), 2)][start_id:]
+            both = [(b".", dot_entry(fh), 1), (b"..", dot_entry(above), 2)][start_id:]
             if not all(pyfuse3.readdir_reply(token, *each) for each in both):
                 return
         position = max(start_id - 2, 0)
@@ -127,7 +127,7 @@ class Elsewhere:
             if not pyfuse3.readdir_reply(token, name, reply, after + 2):
                 self._parts[fh, position] = entries[at:], is_end
                 return
-            self._tree.told(told)
+            self._tree.remember_lookup(told)
             position = after
 
     def _known(self, said: Seen) -> Seen:
@@ -155,7 +155,7 @@ class Elsewhere:
     async def creator(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[str, Creator]:
         """The kata, and what makes a new entry in it. Raises what `Node.to_create` does."""
         try:
-            directory = await self._makers.made(self._tree.node(parent))
+            directory = await self._preparer.prepared(self._tree.node(parent))
             return directory.key.kata, directory.to_create(name, is_directory=is_directory)
         except HeavyError:
             make = cast(Creator, await self._ask("creator", parent, name, is_directory))
@@ -165,16 +165,16 @@ class Elsewhere:
 
     async def child(self, parent: int, name: bytes) -> tuple[Node, float]:
         """An entry that was made, and how long its name holds, in seconds."""
-        self._tree.ctx.store.look_again()
+        self._tree.ctx.store.new_epoch()
         try:
-            return (await self._makers.made(self._tree.node(parent))).child(name)
+            return (await self._preparer.prepared(self._tree.node(parent))).child(name)
         except HeavyError:
             said = cast(Seen, await self._ask("lookup", parent, name))
         return said, said.timeout
 
     async def tip(self, kata_id: str) -> Oid:
         """The commit at the tip of a kata as it is now. Raises what reading its events does."""
-        self._tree.ctx.store.look_again()
+        self._tree.ctx.store.new_epoch()
         try:
             return self._tree.tip(kata_id).commit.oid
         except HeavyError:
@@ -182,7 +182,7 @@ class Elsewhere:
 
     async def stale(self, kata_id: str, before: Oid) -> Stale:
         """What changed since a commit was the tip."""
-        self._tree.ctx.store.look_again()
+        self._tree.ctx.store.new_epoch()
         try:
             return self._tree.stale_since(kata_id, before)
         except HeavyError:
@@ -210,7 +210,7 @@ class Elsewhere:
                 await self._find(question, asked)
         finally:
             self.waiting -= 1
-            self._tree.ctx.store.look_again()
+            self._tree.ctx.store.new_epoch()
         if asked.failure is not None:
             raise asked.failure
         return asked.answer

@@ -103,7 +103,7 @@ class FastOpen:
         thread, user, flags, is_page, by_file = (variable.value for variable in self._sender)
         return Asked(self._unique.value, thread, user & 0xFFFFFFFF, flags, bool(is_page), bool(by_file))
 
-    def forget(self, entries: Sequence[tuple[int, bytes]], inodes: Sequence[int]) -> bool:
+    def invalidate(self, entries: Sequence[tuple[int, bytes]], inodes: Sequence[int]) -> bool:
         """Tell the kernel to forget names in directories, and inodes: in one call, in a worker thread.
 
         False where there is no library to do it. Raises OSError.

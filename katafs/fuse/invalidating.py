@@ -55,10 +55,10 @@ class Invalidator:
             self._has_told.set()
 
     def _invalidate(self, stale: Stale) -> None:
-        if not self._fast.forget(stale.entries, stale.inodes):
+        if not self._fast.invalidate(stale.entries, stale.inodes):
             invalidate(stale)
 
-    def forget_pages(self, inode: int) -> None:
+    def invalidate_pages(self, inode: int) -> None:
         """Have the kernel forget the pages of a file that somebody tried to write to: later, for it holds them now."""
         trio.lowlevel.spawn_system_task(self._tell_later, Stale([inode], []))
 

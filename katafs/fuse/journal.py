@@ -162,7 +162,7 @@ class Journal:
                 request.slot = known[1]
         return request
 
-    def is_rest(self, request: Request, inode: int, asked: Asked, offset: int, data: bytes) -> bool:
+    def is_continuation(self, request: Request, inode: int, asked: Asked, offset: int, data: bytes) -> bool:
         """Whether a write goes on with a message whose beginning died with an earlier daemon; asked once for each."""
         starts = offset == 0 and not asked.appends
         if self.is_unreadable:

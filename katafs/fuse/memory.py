@@ -48,14 +48,14 @@ class Memory:
         forgotten, self._forgotten = self._forgotten, 0
         if forgotten < _MANY_FORGOTTEN:
             return
-        self._tree.forget()
+        self._tree.clear_caches()
         # freed memory stays with the process otherwise; takes some milliseconds, without Python's lock
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             await trio.to_thread.run_sync(trim, 0)
         log.debug("the kernel has forgotten %d inodes: so have we", forgotten)
 
-    async def forget_git_files(self, tell: Callable[[Stale], Awaitable[None]]) -> None:
+    async def invalidate_git_files(self, tell: Callable[[Stale], Awaitable[None]]) -> None:
         """To be called every second or so: have the kernel say which files of ``.git/`` nobody has open any more."""
         files = self._tree.ctx.git_files
         oldest, others = files.looked_up()

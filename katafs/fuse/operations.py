@@ -19,21 +19,21 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.ahead import Ahead
 from katafs.fuse.answering import WritingHandler, refuse, watch
-from katafs.fuse.attributes import attributes, describe, dots, reply_listed
+from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.journal import Journal
-from katafs.fuse.making import Makers
 from katafs.fuse.memory import Memory
 from katafs.fuse.pages import Torn
+from katafs.fuse.preparing import Preparer
+from katafs.fuse.readahead import Ahead
 from katafs.fuse.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.attributes import PREFIX
-from katafs.tree.nodes import Listed, Node
+from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
@@ -55,18 +55,18 @@ class Operations(pyfuse3.Operations):
         self._has_xattr = tree.ctx.about.xattr
         self._torn = Torn()
         self.memory = Memory(tree)
-        self._makers = Makers(tree)
-        self.elsewhere = Elsewhere(tree, self._makers)
+        self._preparer = Preparer(tree)
+        self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
         self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
         # what a listing began with, for its later parts
-        self._listings: CountedCache[int, list[bytes] | list[Listed]] = CountedCache(_LISTED, getsizeof=len)
+        self._listings: CountedCache[int, list[bytes] | list[PlusEntry]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
-        tree.ctx.counters.waiting = lambda: self._makers.waiting + self.writes.waiting + self.elsewhere.waiting
+        tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
         writing |= {"create": self._create, "mkdir": self._mkdir}
-        watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.look_again, fast.asked)
+        watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.new_epoch, fast.asked)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
@@ -79,21 +79,21 @@ class Operations(pyfuse3.Operations):
         if name in (b".", b".."):
             key = directory.key if name == b"." else directory.parent()
             return self._found(self._tree.node_of(key), NEVER)
-        node, timeout = (await self._makers.made(directory)).child(name)
+        node, timeout = (await self._preparer.prepared(directory)).child(name)
         if node.size() is None:
             # what takes no longer than another request is made now; who reads it will hear what is wrong with it
             with contextlib.suppress(KataError):
-                node.to_make()
+                node.prepare()
         return self._found(node.held(), timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
         answer = attributes(node, timeout)
-        self._tree.told(node)
+        self._tree.remember_lookup(node)
         return answer
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
-        return attributes(await self._makers.made(node) if node.size() is None else node, 0)
+        return attributes(await self._preparer.prepared(node) if node.size() is None else node, 0)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
@@ -123,7 +123,7 @@ class Operations(pyfuse3.Operations):
 
     async def _named(self, inode: int) -> dict[str, str]:
         node = self._tree.node(inode)
-        return (await self._makers.made(node)).attributes() if node.has_attributes else {}
+        return (await self._preparer.prepared(node)).attributes() if node.has_attributes else {}
 
     # -- directories
 
@@ -131,21 +131,21 @@ class Operations(pyfuse3.Operations):
         return inode
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory = await self._makers.made(self._tree.node(fh))
+        directory = await self._preparer.prepared(self._tree.node(fh))
         entries = self._listings.get(fh) if start_id else None
         if entries is None:
-            entries = directory.listed() or directory.names()
+            entries = directory.fast_listing() or directory.names()
             self._listings.keep(fh, entries)
-        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dots(directory.number), 1):
+        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dot_entry(directory.number), 1):
             return
-        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dots(self._above(directory)), 2):
+        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dot_entry(self._above(directory)), 2):
             return
         rest = entries[max(start_id - 2, 0) :]
         if not rest:
             self._ahead.was_listed(fh)
-        elif isinstance(rest[0], Listed):
+        elif isinstance(rest[0], PlusEntry):
             if start_id == 0:
-                self._ahead.listed(directory, rest)
+                self._ahead.note_listing(directory, rest)
             reply_listed(token, directory, rest, max(start_id, 2) + 1)
         else:
             self._reply_names(token, directory, rest, max(start_id, 2) + 1)
@@ -168,7 +168,7 @@ class Operations(pyfuse3.Operations):
                 return
             if not pyfuse3.readdir_reply(token, name, answer, position):
                 return
-            self._tree.told(node)
+            self._tree.remember_lookup(node)
 
     def _above(self, directory: Node) -> int:
         return directory.number if directory.number == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
@@ -193,7 +193,7 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=sink.is_direct)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = await self._makers.made(self._tree.node(self._handles.inode(fh)))
+        node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
         self._ahead.read(node.number)
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
@@ -205,7 +205,7 @@ class Operations(pyfuse3.Operations):
             sink = await self.elsewhere.sink(inode, is_again=asked.is_again)
         except ReadOnlyError:
             # Without OPEN it is here that root is refused, whose bytes the kernel may have in the file's pages by now.
-            self.kernel.forget_pages(inode)
+            self.kernel.invalidate_pages(inode)
             raise
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
@@ -232,7 +232,7 @@ class Operations(pyfuse3.Operations):
             self.writes.truncate(sink, opening)
         elif length == 0 and asked.by_file:
             await self.writes.truncate_by(sink, asked)
-        self._tree.ctx.store.look_again()
+        self._tree.ctx.store.new_epoch()
         try:
             answer = attributes(self._tree.node(inode), 0)
         except HeavyError:
@@ -269,7 +269,7 @@ class Operations(pyfuse3.Operations):
         """To be called from time to time: give up what nobody has used for some time."""
         self.writes.recorders.reap_idle()
         self.elsewhere.reap_idle()
-        self._tree.ctx.store.rest()
+        self._tree.ctx.store.expire()
 
     # -- the file system
 

@@ -75,7 +75,7 @@ class Waiting:
         return self._turn
 
     @property
-    def is_resting(self) -> bool:
+    def is_backing_off(self) -> bool:
         """Whether it does not pay at present to stay awake."""
         return self._for_nothing >= _MOST_FOR_NOTHING
 
@@ -95,7 +95,7 @@ class Waiting:
             await trio.lowlevel.wait_readable(descriptor)
         finally:
             self._passed = perf_counter()
-        if self.is_resting and self._passed - began < self._soon:
+        if self.is_backing_off and self._passed - began < self._soon:
             # one try: it may be just too long each time
             self._for_nothing = _MOST_FOR_NOTHING - 1
 
@@ -103,7 +103,7 @@ class Waiting:
         """Whether a request is there, or comes in a moment."""
         if poll.poll(0):
             return True
-        if is_busy or self.is_resting or not self._moment:
+        if is_busy or self.is_backing_off or not self._moment:
             return False
         end = began + self._moment
         while perf_counter() < end:

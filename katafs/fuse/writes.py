@@ -129,7 +129,7 @@ class Writes:
         self, sink: Writable, request: Request, writer: Hashable, asked: Asked, offset: int, data: bytes
     ) -> None:
         """Refuse what goes on with a message whose beginning died with another daemon."""
-        if not self._journal.is_rest(request, sink.number, asked, offset, data) or sink.starts(data):
+        if not self._journal.is_continuation(request, sink.number, asked, offset, data) or sink.starts(data):
             return
         error = DiedError("the daemon died while it had the beginning of the message; send it again")
         sink.refused(error, (writer, offset))
@@ -205,7 +205,7 @@ class Writes:
             with self._place_for(message):
                 parse = partial(sink.parse, message, offset)
                 job = await trio.to_thread.run_sync(parse) if len(message.data) > _LARGE else parse()
-                committed, told = await self._do(job, announce)
+                committed, invalidated = await self._do(job, announce)
         except KataError as error:
             sink.refused(error, again_at)
             raise
@@ -214,7 +214,7 @@ class Writes:
             raise
         # It is recorded: whatever goes wrong from here on, the writer must hear of success.
         sink.accepted(committed)
-        await told.wait()
+        await invalidated.wait()
 
     @contextlib.contextmanager
     def _place_for(self, message: Message) -> Iterator[None]:
@@ -237,8 +237,8 @@ class Writes:
         do, limiter = (self.recorders.do, self._recording) if job.in_turn else (Job.__call__, self._at_once)
         async with queue:
             before = await self._tip_before(job)
-            landed, told = trio.Event(), trio.Event()
-            tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, told)
+            landed, invalidated = trio.Event(), trio.Event()
+            tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, invalidated)
             if job.in_turn:
                 tell()
             soon = trio.lowlevel.current_trio_token().run_sync_soon
@@ -256,7 +256,7 @@ class Writes:
             else:
                 self._tree.ctx.counters.repetitions += 1
             log.info("kata %s: event %d, commit %s", job.kata_id, committed.index, committed.commit.hex())
-        return committed, told
+        return committed, invalidated
 
     async def _tip_before(self, job: Job) -> Oid | None:
         """The tip of the kata; None where it may be that nothing can be read of it yet."""
@@ -267,7 +267,7 @@ class Writes:
                 raise
             return None
 
-    async def _tell_landed(self, job: Job, before: Oid | None, landed: trio.Event, told: trio.Event) -> None:
+    async def _tell_landed(self, job: Job, before: Oid | None, landed: trio.Event, invalidated: trio.Event) -> None:
         try:
             await landed.wait()
             has_moved = await self._kernel.since(job.kata_id, before)
@@ -276,7 +276,7 @@ class Writes:
             if not job.in_turn and (has_moved or is_first):
                 self._count(job)
         finally:
-            told.set()
+            invalidated.set()
 
     def _count(self, job: Job) -> None:
         self._tree.ctx.counters.commits[job.counted_as] += 1

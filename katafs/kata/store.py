@@ -19,7 +19,7 @@ from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.plain import kept_corrected
-from katafs.kata.read.recent import forget_rows, kept_rows
+from katafs.kata.read.recent import clear_rows, kept_rows
 
 _OPEN_KATAS = 128
 _KATA = 18_000  # bytes in memory, with some trees and commits
@@ -29,14 +29,14 @@ class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
     """Katas, each with the device and inode of its directory: another directory is another kata."""
 
     def __delitem__(self, kata_id: str) -> None:
-        self[kata_id][0].era = None
+        self[kata_id][0].identity = None
         super().__delitem__(kata_id)
 
 
 class Store:
     """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
 
-    ``budget`` pays for each question, from `look_again` to the next; a copy of the store in another process has more.
+    ``budget`` pays for each question, from `new_epoch` to the next; a copy of the store in another process has more.
     """
 
     def __init__(self, root: Path, spool: Path | None = None, *, budget: Budget | None = None) -> None:
@@ -113,7 +113,7 @@ class Store:
             raise NotFoundError(f"kata {kata_id} has no manifest")
         self.plain.drop(kata_id)
         kata = Kata(kata_id, kata_path(self.root, kata_id), (status.st_uid, status.st_gid), self._caches)
-        kata.era = object()
+        kata.identity = object()
         self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
         return kata
 
@@ -129,7 +129,7 @@ class Store:
             self._open.pop(kata_id, None)
         elif known is not None and known[0].owner != (status.st_uid, status.st_gid):
             known[0].owner = (status.st_uid, status.st_gid)
-            known[0].era = object()
+            known[0].identity = object()
         return status
 
     def has_events(self, kata_id: str) -> bool:
@@ -148,20 +148,20 @@ class Store:
         """Have the log say something of a kata, once (`katafs.kata.read.notes`)."""
         self._caches.notes.note(kata_id, why)
 
-    def rest(self) -> None:
+    def expire(self) -> None:
         """To be called from time to time."""
-        self._caches.notes.rest()
+        self._caches.notes.expire()
 
-    def look_again(self) -> None:
+    def new_epoch(self) -> None:
         """From now on what is on disk may be something else: to be called for each question from outside, and after
         each wait."""
-        self._caches.moment += 1
+        self._caches.epoch += 1
         self.budget.renew()
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Forget what was read, and can be read again."""
         self._caches.clear()
-        forget_rows()
+        clear_rows()
         clear_bases()
         clear_parts()
 

@@ -13,7 +13,7 @@ from katafs.text import visible
 _MOST_NAMED = 4
 
 
-def told(path: Path) -> str:
+def described(path: Path) -> str:
     """What keeps the mount at a real path from being unmounted, and what to do: the end of a sentence."""
     below = [one.path for one in mounts() if path in one.path.parents]
     if below:

@@ -25,7 +25,7 @@ from typing import Any
 
 from katafs.background import tell_supervisor
 from katafs.fuse import fastopen, journal
-from katafs.mount import resuming, runtime, session, unkept
+from katafs.mount import resuming, runtime, session, unsupervised
 from katafs.mount.child import NOBODY, Child, execute_katafs, touch
 from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.mount.device import Held, UnsuitableError, hold
@@ -62,7 +62,7 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
             reason = str(error)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - _STOP)
 
-    unkept.serve(options, ready, fast, reason)
+    unsupervised.serve(options, ready, fast, reason)
 
 
 def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:

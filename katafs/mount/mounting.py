@@ -221,7 +221,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     else:
         reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
     if reason == os.strerror(errno.EBUSY):
-        raise MountError(f"{path} is busy: {holders.told(path)}")
+        raise MountError(f"{path} is busy: {holders.described(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
     elsewhere = holders.elsewhere(device)

@@ -201,7 +201,7 @@ async def _run(
 ) -> None:
     import pyfuse3
 
-    from katafs.fuse import making, writes
+    from katafs.fuse import preparing, writes
 
     look = wait_quickly(pyfuse3, operations.busy)
     async with trio.open_nursery() as nursery:
@@ -215,7 +215,7 @@ async def _run(
         if watcher is not None:
             nursery.start_soon(keep_watched, watcher, options.mountpoint)
         nursery.start_soon(_announce, options, operations, fast, ready, kept)
-        await pyfuse3.main(max_tasks=writes.MOST_WAITING + making.MOST_WAITING + _READERS)
+        await pyfuse3.main(max_tasks=writes.MOST_WAITING + preparing.MOST_WAITING + _READERS)
         # a second signal must not keep us from unmounting
         signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
         nursery.cancel_scope.cancel()
@@ -282,7 +282,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
     while True:
         await trio.sleep(min(1, _EXPIRE_SECONDS))
         await operations.writes.expire()
-        await operations.memory.forget_git_files(operations.kernel.tell)
+        await operations.memory.invalidate_git_files(operations.kernel.tell)
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS

@@ -92,7 +92,7 @@ def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None
     if tree is None:
         tree = _trees[place] = Tree(Context(Store(place.store, budget=Budget(_MOST)), place.uid, place.gid))
     store = tree.ctx.store
-    store.look_again()
+    store.new_epoch()
     tree.ctx.controls.take(outcomes)
     try:
         if len(question.kata_id) == 6:
@@ -101,7 +101,7 @@ def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None
     except HeavyError as error:
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error
     except MemoryError as error:
-        tree.forget()
+        tree.clear_caches()
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too much memory") from error
 
 
@@ -112,37 +112,37 @@ def _node(tree: Tree, key: Key) -> Node:
         raise StaleError(f"{key}: {error}") from error
 
 
-def _made(tree: Tree, node: Node) -> Node:
+def _prepared(tree: Tree, node: Node) -> Node:
     """The node with its content made, and asked again after that: the budget is for each part of the work."""
-    while (maker := node.to_make()) is not None:
+    while (work := node.prepare()) is not None:
         try:
-            result = maker()
-            node.made(result.make() if isinstance(result, Later) else result)
+            result = work()
+            node.prepared(result.make() if isinstance(result, Later) else result)
         except TooLargeError as error:
             node.too_large(error)
             raise
-        tree.ctx.store.look_again()
+        tree.ctx.store.new_epoch()
     return node
 
 
 def _lookup(tree: Tree, key: Key, name: bytes) -> Seen:
-    directory = _made(tree, _node(tree, key))
+    directory = _prepared(tree, _node(tree, key))
     if name in (b".", b".."):
         return Seen(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
     node, timeout = directory.child(name)
     if node.size() is None:
         with contextlib.suppress(KataError):
-            node.to_make()
+            node.prepare()
     return Seen(node, timeout)
 
 
 def _getattr(tree: Tree, key: Key) -> Seen:
     node = _node(tree, key)
-    return Seen(_made(tree, node) if node.size() is None else node, NEVER)
+    return Seen(_prepared(tree, node) if node.size() is None else node, NEVER)
 
 
 def _read(tree: Tree, key: Key, offset: int, size: int) -> bytes:
-    node = _made(tree, _node(tree, key))
+    node = _prepared(tree, _node(tree, key))
     data = node.read(offset, size)
     return data.ljust(size, node.behind) if node.behind else data
 
@@ -153,11 +153,11 @@ def _readlink(tree: Tree, key: Key) -> bytes:
 
 def _attributes(tree: Tree, key: Key) -> dict[str, str]:
     node = _node(tree, key)
-    return _made(tree, node).attributes() if node.has_attributes else {}
+    return _prepared(tree, node).attributes() if node.has_attributes else {}
 
 
 def _parent(tree: Tree, key: Key) -> Key:
-    return _made(tree, _node(tree, key)).parent()
+    return _prepared(tree, _node(tree, key)).parent()
 
 
 def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, Seen]], bool]:
@@ -165,8 +165,8 @@ def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, S
     in a moment, but one."""
     names = _listings.get(key) if start else None
     if names is None:
-        names = _listings[key] = _made(tree, _node(tree, key)).names()
-    directory = _made(tree, _node(tree, key))
+        names = _listings[key] = _prepared(tree, _node(tree, key)).names()
+    directory = _prepared(tree, _node(tree, key))
     entries: list[tuple[int, bytes, Seen]] = []
     end = time.monotonic() + _SECONDS
     position = start
@@ -190,7 +190,7 @@ def _sink(tree: Tree, key: Key) -> Writable:
 
 
 def _creator(tree: Tree, key: Key, name: bytes, is_directory: bool) -> Creator:
-    return _made(tree, _node(tree, key)).to_create(name, is_directory=is_directory)
+    return _prepared(tree, _node(tree, key)).to_create(name, is_directory=is_directory)
 
 
 def _tip(tree: Tree, key: Key) -> Oid:

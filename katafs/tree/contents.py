@@ -20,7 +20,7 @@ from katafs.tree.catalogue import Shown, row_at, row_of, standing_in
 from katafs.tree.context import Context
 from katafs.tree.made import Make, make_elsewhere, make_here
 from katafs.tree.makers import makes
-from katafs.tree.nodes import Later, Maker, Node
+from katafs.tree.nodes import Later, Node, Work
 from katafs.tree.numbers import EVENT, Key
 from katafs.tree.timeouts import IMMUTABLE
 
@@ -43,18 +43,18 @@ class _KeptFile(Node):
         self.identity = identity
         self._made: bytes | SpoolFile | None = None
 
-    def to_make(self) -> Maker | None:
+    def prepare(self) -> Work | None:
         if self._made is None or (isinstance(self._made, SpoolFile) and self._made.closed):
             self._made = self._cache.get(self.identity)
         if self._made is not None:
             return None
         self._cache.check(self.identity)
-        return self._maker()
+        return self._work()
 
-    def _maker(self) -> Maker:
+    def _work(self) -> Work:
         raise NotImplementedError
 
-    def made(self, result: object) -> None:
+    def prepared(self, result: object) -> None:
         assert isinstance(result, (bytes, SpoolFile))
         self._made = result
         self._cache.put(self.identity, result)
@@ -63,7 +63,7 @@ class _KeptFile(Node):
         self._cache.refuse(self.identity, error)
 
     def read(self, offset: int, length: int) -> bytes:
-        assert self._made is not None, "to_make was not called"
+        assert self._made is not None, "prepare was not called"
         if isinstance(self._made, SpoolFile):
             return self._made.read(offset, length)
         return self._made[offset : offset + length]
@@ -72,17 +72,17 @@ class _KeptFile(Node):
 class ContentFile(_KeptFile):
     """A file that is a blob, or bytes made from one. What is read of it is read from the kata, if it is not large."""
 
-    slowness = "blob"
+    queue = "blob"
 
     def __init__(self, key: Key, ctx: Context, mtime_ns: int, kata: Kata, content: Content) -> None:
         # not for all katas: one that lacks the object must not show it
         identity = None if isinstance(content, bytes) else (kata.kata_id, content.oid)
         super().__init__(key, ctx, kata, mtime_ns, identity)
-        self._era, self._content = kata.era, content
+        self._kata_identity, self._content = kata.identity, content
         self._size: int | None = None
 
-    def holds(self) -> bool:
-        is_same = self._era is self._kata.era is not None
+    def is_reusable(self) -> bool:
+        is_same = self._kata_identity is self._kata.identity is not None
         is_small = not isinstance(self._content, bytes) or len(self._content) < _SMALL
         return is_same and self.attr_timeout == IMMUTABLE and is_small
 
@@ -91,10 +91,10 @@ class ContentFile(_KeptFile):
             self._size = self._kata.size(self._content)
         return self._size
 
-    def to_make(self) -> Maker | None:
-        return super().to_make() if not isinstance(self._content, bytes) and self.size() > LARGE_BLOB else None
+    def prepare(self) -> Work | None:
+        return super().prepare() if not isinstance(self._content, bytes) and self.size() > LARGE_BLOB else None
 
-    def _maker(self) -> Maker:
+    def _work(self) -> Work:
         assert not isinstance(self._content, bytes)
         return partial(_unfold_here, self._cache.spool, self._kata.path, self._content.oid)
 
@@ -136,7 +136,7 @@ class MadeFile(_KeptFile):
     def size(self) -> int | None:
         return self._cache.size(self.identity)
 
-    def _maker(self) -> Maker:
+    def _work(self) -> Work:
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)
 
 

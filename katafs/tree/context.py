@@ -99,10 +99,10 @@ class Context:
         }
         return {**self.store.kept(), **self.made.kept(), **own}
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Forget all that can be read or made again."""
-        self.store.forget()
-        self.made.forget()
+        self.store.clear_caches()
+        self.made.clear_caches()
 
     def owner(self, kata: Kata) -> Owner:
         """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""

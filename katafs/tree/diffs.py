@@ -17,7 +17,7 @@ from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
 from katafs.tree.events import parse_steps
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import Entry, Link, Maker
+from katafs.tree.nodes import Entry, Link, Work
 from katafs.tree.numbers import DIFF, Key
 
 # What is compared in the event loop: microseconds (`katafs.git.budget`), files and directories that differ, files that
@@ -77,7 +77,7 @@ def _diff(ctx: Context, kata: Kata, key: Key) -> MadeFile:
 
 
 class _DiffFile(MadeFile):
-    slowness = "diff"
+    queue = "diff"
     budget = DIFF_BUDGET
 
 
@@ -88,12 +88,12 @@ class _RawDiffFile(_DiffFile):
         super().__init__(*rest)
         self._trees = trees
 
-    def to_make(self) -> Maker | None:
-        maker = super().to_make()
+    def prepare(self) -> Work | None:
+        maker = super().prepare()
         if maker is None:
             return None
         repo = self._kata.repo
         with contextlib.suppress(HeavyError), repo.budget.within(_LITTLE):
-            self.made(raw_diff(repo, *self._trees, most=_FEW, most_moved=_FEW_MOVED))
+            self.prepared(raw_diff(repo, *self._trees, most=_FEW, most_moved=_FEW_MOVED))
             return None
         return maker

@@ -16,7 +16,7 @@ from katafs.tree.catalogue import DIR, FILE, key_above, row_at
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import Entry, Later, Link, Maker, Node
+from katafs.tree.nodes import Entry, Later, Link, Node, Work
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 from katafs.tree.timeouts import NEVER
 
@@ -38,7 +38,7 @@ def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) 
 class _FromImage(Node):
     """Part of a download. Its image may have to be made first; then ``_image`` is there."""
 
-    slowness = "download"
+    queue = "download"
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self._tip = kata.tip()
@@ -49,7 +49,7 @@ class _FromImage(Node):
         if self._image is not None:
             self._resolve(self._image)
 
-    def to_make(self) -> Maker | None:
+    def prepare(self) -> Work | None:
         if self._image is not None:
             return None
         tip = self._tip
@@ -59,7 +59,7 @@ class _FromImage(Node):
             _make, self._kata.path, tip.commit.oid, tip.last, name_of(self._kata), mtime, self._ctx.spool
         )
 
-    def made(self, result: object) -> None:
+    def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
         self._image = self._ctx.downloads.put(self._kata.kata_id, result)
         self._resolve(self._image)
@@ -68,7 +68,7 @@ class _FromImage(Node):
         self._ctx.made.refuse(self._name, error)
 
     def image(self) -> Download:
-        assert self._image is not None, "to_make was not called"
+        assert self._image is not None, "prepare was not called"
         return self._image
 
     def _resolve(self, image: Download) -> None:

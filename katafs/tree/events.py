@@ -18,7 +18,7 @@ from katafs.tree.contents import ContentFile, MadeFile, content_of
 from katafs.tree.context import Context
 from katafs.tree.fence import fence
 from katafs.tree.makers import FixedDir, entry, find, listed, makes
-from katafs.tree.nodes import Damaged, Directory, Entry, Link, Listed, Node
+from katafs.tree.nodes import Damaged, Directory, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 
@@ -29,10 +29,10 @@ class _EventDirectory(Directory):
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> None:
         super().__init__(key, ctx.owner(kata), snapshot.time_ns)
         self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
-        self._era = kata.era
+        self._kata_identity = kata.identity
 
-    def holds(self) -> bool:
-        return self._era is self._kata.era is not None and self.attr_timeout == IMMUTABLE
+    def is_reusable(self) -> bool:
+        return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """The names that are listed, with the slots of what they name."""
@@ -45,7 +45,7 @@ class _EventDirectory(Directory):
     def names(self) -> list[bytes]:
         return [name for name, _ in self._slots()]
 
-    def listed(self) -> list[Listed] | None:
+    def fast_listing(self) -> list[PlusEntry] | None:
         if self.attr_timeout != IMMUTABLE:
             return None
         kata, snapshot = self._kata, self._snapshot
@@ -54,7 +54,7 @@ class _EventDirectory(Directory):
         if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
             return None
         try:
-            return [Listed(name, base | slot, *self._mode_and_size(slot)) for name, slot in slots]
+            return [PlusEntry(name, base | slot, *self._mode_and_size(slot)) for name, slot in slots]
         except DamagedError:
             # `child` tells of which
             return None
@@ -101,8 +101,8 @@ class FilesDir(_EventDirectory):
     def _key(self, kata_id: str, index: int, position: int) -> Key:
         return _path_key(kata_id, index, self._listing, position)
 
-    def holds(self) -> bool:
-        return len(self._listing) <= _FEW_PATHS and super().holds()
+    def is_reusable(self) -> bool:
+        return len(self._listing) <= _FEW_PATHS and super().is_reusable()
 
     def parent(self) -> Key:
         if not self._position:
@@ -147,11 +147,11 @@ class FixedEventDir(_EventDirectory):
     def _slots(self) -> list[tuple[bytes, int]]:
         return [(row.name, row.number) for row in listed(self._kata, self._path)]
 
-    def listed(self) -> list[Listed] | None:
+    def fast_listing(self) -> list[PlusEntry] | None:
         # raises where the kata is gone
         self._kata.tip()
         try:
-            return super().listed()
+            return super().fast_listing()
         except NotFoundError:
             # this event lacks one of them
             return None

@@ -28,7 +28,7 @@ from katafs.tree.fence import fence
 from katafs.tree.legacy.pending import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.legacy.plain_paths import is_plain_path_name, plain_path_entry, plain_path_names
 from katafs.tree.makers import entry, find, listed, makes, makes_from_store, rows_in
-from katafs.tree.nodes import Creator, Directory, Entry, Maker, Node
+from katafs.tree.nodes import Creator, Directory, Entry, Node, Work
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.plain import plain_entry
 
@@ -61,7 +61,7 @@ class KataDir(Directory):
         elif self._is_plain:
             self.generation = ctx.store.plain.generation(kata_id, ctx.store.path(kata_id))
 
-    def to_make(self) -> Maker | None:
+    def prepare(self) -> Work | None:
         """What is in a plain kata is known when it is converted; that it is there, before."""
         if self._is_ready:
             return None
@@ -71,7 +71,7 @@ class KataDir(Directory):
             return None
         return partial(self._ctx.store.plain.convert, self._kata_id, path)
 
-    def made(self, result: object) -> None:
+    def prepared(self, result: object) -> None:
         assert isinstance(result, Conversion)
         self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
         self._find_plain()

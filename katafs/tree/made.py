@@ -51,7 +51,7 @@ class MadeCache:
             return spooled
         return self._contents.get(key)
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Forget the contents in memory, which can be made again; their sizes stay."""
         self._contents.clear()
 

@@ -19,15 +19,15 @@ from katafs.tree.timeouts import NEVER
 if TYPE_CHECKING:
     from katafs.tree.writable import Writable
 
-Maker = Callable[[], object]
+Work = Callable[[], object]
 #: What makes a new entry in a directory, in a worker thread; where it comes from another process, a partial.
 Creator = Callable[[Attempt], None]
 
 
 class Later(NamedTuple):
-    """What a `Maker` returns when most is to be done yet: ``make`` waits for a process, one of a few."""
+    """What a `Work` returns when most is to be done yet: ``make`` waits for a process, one of a few."""
 
-    make: Maker
+    make: Work
 
 
 class Owner(NamedTuple):
@@ -37,7 +37,7 @@ class Owner(NamedTuple):
     gid: int
 
 
-class Listed(NamedTuple):
+class PlusEntry(NamedTuple):
     """An entry of a directory as a listing shows it."""
 
     name: bytes
@@ -53,8 +53,8 @@ class Node:
     """Anything in the tree. Its mode, and for how many seconds its attributes hold, are those of its row in the
     catalogue, unless it says otherwise."""
 
-    #: what kind of work `to_make` is: one does not wait for another
-    slowness = "text"
+    #: what kind of work `prepare` is: one does not wait for another
+    queue = "text"
     # another one for another thing of the same number: the kernel then forgets all that it knows of it and below it
     generation = 0
     #: what the kernel is told that stands behind the end of a file; else it takes it for zeros
@@ -73,27 +73,27 @@ class Node:
         """As it comes from another process: whole for who writes, without what readers and the daemon alone need."""
         return {name: value for name, value in vars(self).items() if name not in _LEFT_BEHIND}
 
-    def holds(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not
         have anything that is costly to keep."""
         return False
 
     def size(self) -> int | None:
-        """The size in bytes; None when it is not known before the content was made (see `to_make`)."""
+        """The size in bytes; None when it is not known before the content was made (see `prepare`)."""
         return 0
 
-    def to_make(self) -> Maker | None:
+    def prepare(self) -> Work | None:
         """What must be called, in a worker thread, before the other questions can be answered; None when nothing.
 
-        Its result is handed to `made`, once it is no `Later`.
+        Its result is handed to `prepared`, once it is no `Later`.
         """
         return None
 
-    def made(self, result: object) -> None:
-        """Take the result of `to_make`, in the event loop."""
+    def prepared(self, result: object) -> None:
+        """Take the result of `prepare`, in the event loop."""
 
     def too_large(self, error: TooLargeError) -> None:
-        """Take it that what `to_make` said takes too much, in the event loop."""
+        """Take it that what `prepare` said takes too much, in the event loop."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of a file."""
@@ -111,7 +111,7 @@ class Node:
         """The names that a listing shows, in its order; `child` may know more."""
         raise NotDirectoryError("not a directory")
 
-    def listed(self) -> list[Listed] | None:
+    def fast_listing(self) -> list[PlusEntry] | None:
         """The same, and what `child` says of each, where all have the directory's owner and time, never change, and
         have numbers of which nothing needs to be kept; None where that is not so."""
         return None
@@ -194,7 +194,7 @@ class Damaged(Node):
     def size(self) -> int | None:
         return None
 
-    def to_make(self) -> Maker:
+    def prepare(self) -> Work:
         return self._fail
 
     def _fail(self) -> Never:

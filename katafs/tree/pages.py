@@ -50,7 +50,7 @@ def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> b
 class _Page(MadeFile):
     """A page, which waits for pages only."""
 
-    slowness = "page"
+    queue = "page"
 
 
 @makes("html")

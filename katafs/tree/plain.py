@@ -95,7 +95,7 @@ class PlainNode(Node):
             # clock there may be another change.
             self.mtime_ns = time.time_ns()
         if is_stored_key(self.key):
-            ctx.store.plain.told[self.key] = (self._size, self.mtime_ns)
+            ctx.store.plain.shown[self.key] = (self._size, self.mtime_ns)
 
     def size(self) -> int:
         return self._size

@@ -56,7 +56,7 @@ class Tree:
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
         known = self._nodes.get(number)
-        if known is not None and known.holds():
+        if known is not None and known.is_reusable():
             return known
         key = self.numbers.key(number)
         try:
@@ -81,10 +81,10 @@ class Tree:
         """Somebody is about to make an entry in a kata, as another process has allowed."""
         begun_in(self.ctx, kata_id, name)
 
-    def told(self, node: Node) -> None:
+    def remember_lookup(self, node: Node) -> None:
         """The kernel was told of a node once more."""
         self.numbers.keep(node.number, node.key)
-        if node.holds():
+        if node.is_reusable():
             # the oldest goes first: what is listed or looked up is read soon, or not at all
             if len(self._nodes) >= _MOST_NODES:
                 self._nodes.popitem(last=False)
@@ -95,11 +95,11 @@ class Tree:
         if self.numbers.forget(number, count):
             self.ctx.git_files.release(number)
 
-    def forget(self) -> None:
+    def clear_caches(self) -> None:
         """Give up what was kept to be quicker."""
         self._nodes.clear()
         self._told_of.clear()
-        self.ctx.forget()
+        self.ctx.clear_caches()
 
     def node_of(self, key: Key) -> Node:
         """The node of a key. Raises `NotFoundError`."""
@@ -143,7 +143,7 @@ class Tree:
         """The directories of the newest files, and the names in them: of a tip once, though it is first after a commit
         and then before the next."""
         tree = kata.snapshot(tip.last).files_tree
-        key = kata.history, tree
+        key = kata.incarnation, tree
         found = self._told_of.get(key)
         if found is None:
             listing = kata.listing(tree)

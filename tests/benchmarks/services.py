@@ -24,10 +24,10 @@ from typing import Any
 
 from tests.benchmarks.restarts import kill, say
 from tests.katas import assert_sound, git, stored_rows
+from tests.legacy.test_mount_services import create_kata, event_of, file_append, file_create, ran_tests
 from tests.mounts import Mount, patience
 from tests.plain_katas import make_plain_kata
 from tests.scratch import fast_directory
-from tests.test_mount_services import create_kata, event_of, file_append, file_create, ran_tests
 
 WRITERS, READERS, KATAS, FIRST = 16, 2, 4, 3
 PAUSE = 0.05  # seconds

@@ -16,7 +16,7 @@ import trio.testing
 from katafs.errors import BusyError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, User
-from katafs.fuse.making import Makers
+from katafs.fuse.preparing import Preparer
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.model.rows import Rows
@@ -91,7 +91,7 @@ def test_too_many_are_told_so() -> None:
 def test_who_is_refused_again_costs_no_memory(store: Path) -> None:
     """What is raised again and again would else hold the frames of all who heard of it."""
     tree = Tree(Context(Store(store)))
-    elsewhere = Elsewhere(tree, Makers(tree))
+    elsewhere = Elsewhere(tree, Preparer(tree))
     error = TooLargeError("it takes too long")
     elsewhere._refused[Question("readlink", kata_key("AbCdEf"))] = error
 
@@ -114,7 +114,7 @@ def test_what_went_wrong_once_is_asked_again(tmp_path: Path) -> None:
     subprocess.run(mount, check=True)
     try:
         tree = Tree(Context(Store(store)))
-        elsewhere = Elsewhere(tree, Makers(tree))
+        elsewhere = Elsewhere(tree, Preparer(tree))
         ask = Question("creator", Key(META, "", ROOT), (b"Ab", True))
         trio.run(elsewhere._answer, ask)
         subprocess.run(["umount", store], check=True)

@@ -20,9 +20,9 @@ import pytest
 from katafs.mount.runtime import stat_fields
 from tests.budget import large
 from tests.katas import make_kata, message
+from tests.mount.test_bounds import asking, memory, workers
 from tests.mounts import MakeMount, patience, wait_until
-from tests.test_bounds import asking, memory, workers
-from tests.test_stats import stats_of
+from tests.tree.test_stats import stats_of
 
 # of the names in a directory
 _FIRST, _LAST = 2, 1

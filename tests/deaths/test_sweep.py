@@ -20,10 +20,7 @@ from katafs.mount.keeper import GIVE_UP_DEATHS, GIVE_UP_SECONDS
 from tests.benchmarks.restarts import say
 from tests.deaths.tracing import Killer
 from tests.katas import git, git_files, serving, stored_rows
-from tests.mounts import Mount, wait_until
-from tests.plain_katas import make_plain_kata
-from tests.restarts import EXPECTED
-from tests.test_mount_services import (
+from tests.legacy.test_mount_services import (
     assert_sound_with_outages,
     create_kata,
     event_of,
@@ -32,6 +29,9 @@ from tests.test_mount_services import (
     file_read,
     ran_tests,
 )
+from tests.mounts import Mount, wait_until
+from tests.plain_katas import make_plain_kata
+from tests.restarts import EXPECTED
 
 IDS = itertools.count(1)
 #: in a run of all tests only one of so many calls is died at

@@ -13,7 +13,7 @@ import pytest
 from katafs.kata.fsck import Finding, Outcome
 from tests.fsck.cases import LAST, assert_git_is_content, check, codes, copy_kata, make_old
 from tests.katas import add_event, git, make_kata, message, stored_rows
-from tests.test_crash import EDITED, SKIPPING, STEPS, crash, tags
+from tests.mount.test_crash import EDITED, SKIPPING, STEPS, crash, tags
 
 
 def some_slow(steps: list[tuple[Any, ...]], quick: set[int]) -> list[Any]:

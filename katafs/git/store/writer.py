@@ -55,11 +55,11 @@ class GitWriter(ObjectMaker):
     def close(self) -> None:
         """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
         the traceback of an error, would do it much later."""
-        self.forget()
+        self.discard()
         self.let_go()
         self.repo.objects.close()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
         self.repo.objects.pending.clear()
         self._stored.clear()

@@ -132,7 +132,7 @@ class PlainStore:
         self._making_directory = threading.Lock()
         self._kept = _Kept(_KEPT)
         # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
-        self.told: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
+        self.shown: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
         self.partly_read = PartlyRead()
         self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
 

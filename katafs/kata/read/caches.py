@@ -62,10 +62,10 @@ class ReadCaches:
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
         self.notes = Notes()
-        self.histories = itertools.count()
+        self.incarnations = itertools.count()
         #: another number for each question that somebody asks from outside: until then what is on disk is looked at
         #: once. 0 where nobody counts them; then it is looked at each time.
-        self.moment = 0
+        self.epoch = 0
         # the katas whose rows are in memory, those read first in front, and the bytes of their rows as they are stored
         self._held: WeakKeyDictionary[Holder, int] = WeakKeyDictionary()
         self._most_rows = rows_bytes

@@ -54,9 +54,9 @@ class Kata:
         self.repo = GitRepo(path, budget=caches.budget)
         self._caches = caches
         #: another number when the history turns out to be another: then nothing that was read before holds
-        self.history = next(caches.histories)
+        self.incarnation = next(caches.incarnations)
         #: another object whenever something about the kata as a whole is another; None where nobody sees to that
-        self.era: object | None = None
+        self.identity: object | None = None
         self._tip: State | None = None
         # the one before
         self._earlier: State | None = None
@@ -69,13 +69,13 @@ class Kata:
     # -- the tip
 
     def tip(self) -> State:
-        """The tip as it is on disk at this moment (`ReadCaches.moment`): a commit by anybody shows at once.
+        """The tip as it is on disk at this moment (`ReadCaches.epoch`): a commit by anybody shows at once.
 
         Raises `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata
         was removed.
         """
-        moment = self._caches.moment
-        if self._tip is not None and moment and self._looked == moment:
+        epoch = self._caches.epoch
+        if self._tip is not None and epoch and self._looked == epoch:
             return self._tip
         oid = self.repo.main()
         if oid is None:
@@ -83,14 +83,14 @@ class Kata:
         if self._tip is None or self._tip.commit.oid != oid:
             self._earlier, self._tip = self._tip, self._read_tip(oid)
             self._hold()
-        self._looked = moment
+        self._looked = epoch
         return self._tip
 
     def _read_tip(self, oid: Oid) -> State:
         known = self._tip.commit.oid if self._tip is not None else None
         if known is not None and all(commit.oid != known for commit in islice(self.repo.history(oid), _FEW_COMMITS)):
             self.repo = GitRepo(self.path, budget=self._caches.budget)
-            self.era = object() if self.era is not None else None
+            self.identity = object() if self.identity is not None else None
             self.let_go()
         if (named := read_config(self.repo.git_dir).object_format) != "sha1":
             raise DamagedError(f"{self.path}: its objects are named by {named[:20]}, which katafs does not read")
@@ -115,10 +115,10 @@ class Kata:
 
     def let_go(self) -> None:
         """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
-        self.history = next(self._caches.histories)
+        self.incarnation = next(self._caches.incarnations)
         self._tip = self._earlier = self._untagged = self._manifest = None
-        self._option_times.forget()
-        self._set_options.forget()
+        self._option_times.discard()
+        self._set_options.discard()
 
     def generation(self) -> int:
         """A number that is another for another kata of the same id, and the same in every daemon: it is made from the
@@ -173,7 +173,7 @@ class Kata:
 
     def snapshot(self, index: int) -> Snapshot:
         """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
-        key = (self.history, index)
+        key = (self.incarnation, index)
         known = self._caches.snapshots.get(key)
         if known is not None:
             return known
@@ -197,7 +197,7 @@ class Kata:
 
     def listing(self, tree: Oid | None) -> Listing:
         """All paths below a tree, but for those below a directory that cannot be read."""
-        key = (self.history, tree)
+        key = (self.incarnation, tree)
         listing = self._caches.listings.get(key)
         if listing is not None:
             return listing
@@ -220,7 +220,7 @@ class Kata:
         """The size of a content in bytes, without reading it."""
         if isinstance(content, bytes):
             return len(content)
-        key = (self.history, content.oid)
+        key = (self.incarnation, content.oid)
         size = self._caches.sizes.get(key)
         if size is None:
             size = self.repo.blob_size(content.oid)
@@ -231,7 +231,7 @@ class Kata:
         """What is shown of a stored JSON object (`katafs.kata.read.snapshot.shown_json`)."""
         if isinstance(content, bytes):
             return content
-        key = (self.history, content.oid)
+        key = (self.incarnation, content.oid)
         known = self._caches.documents.get(key)
         if known is None:
             data = self.read(content, 0, sys.maxsize)
@@ -244,7 +244,7 @@ class Kata:
         """Bytes of a content."""
         if isinstance(content, bytes):
             return content[offset : offset + size]
-        key = (self.history, content.oid)
+        key = (self.incarnation, content.oid)
         data = self._caches.blobs.get(key)
         if data is None:
             data = self.repo.blob(content.oid)
@@ -263,7 +263,7 @@ class Kata:
         return self._options_at(at.root, at.layout)
 
     def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
-        key = (self.history, layout.options_oid(root))
+        key = (self.incarnation, layout.options_oid(root))
         options = self._caches.options.get(key)
         if options is None:
             options = layout.options(self.repo, root)

@@ -25,7 +25,7 @@ class Notes:
 
     def note(self, kata_id: str, why: str) -> None:
         """Something is to be said of a kata, unless something was."""
-        self.rest()
+        self.expire()
         if kata_id in self._told:
             return
         self._told.keep(kata_id, None)
@@ -35,7 +35,7 @@ class Notes:
         else:
             self._left_out += 1
 
-    def rest(self) -> None:
+    def expire(self) -> None:
         """To be called from time to time: says how many were left out in an hour that has passed."""
         if time.monotonic() - self._hour < _HOUR:
             return

@@ -102,7 +102,7 @@ def kept_rows() -> Kept:
         return Kept.of(_known, _IN_MEMORY)
 
 
-def forget_rows() -> None:
+def clear_rows() -> None:
     """Give up the memory."""
     with _lock:
         _known.clear()

@@ -51,7 +51,7 @@ class Walk(Generic[_T]):
         """What the last call found, all or not."""
         return self._walks[0].found if self._walks else nothing
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Begin afresh."""
         self._walks = []
 

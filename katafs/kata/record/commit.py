@@ -210,7 +210,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
     while True:
         # each attempt stores another commit: not while it is in vain
         if not tries or not git.refs.locks.is_locked(MAIN):
-            git.forget()
+            git.discard()
             try:
                 return attempt(git)
             except RaceLostError as error:

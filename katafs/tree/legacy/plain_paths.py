@@ -92,9 +92,9 @@ class _GoneFile(Stored):
         return self._made(self._node, offset, max(min(length, self._size - offset), 0))
 
     def _made(self, node: Node, offset: int, length: int) -> bytes:
-        if (make := node.to_make()) is not None:
+        if (make := node.prepare()) is not None:
             result = make()
-            node.made(result.make() if isinstance(result, Later) else result)
+            node.prepared(result.make() if isinstance(result, Later) else result)
         made = node.size() or 0
         if made > self._size and self.takes_pieces:
             rows = node.read(0, self._size + 2)
@@ -166,13 +166,13 @@ def _gone_file(ctx: Context, key: Key) -> Node:
     if path != "manifest.json":
         index = key.a if key.kind == EVENT else ctx.store.kata(key.kata).tip().last
         node = make(ctx, row_at(path, Shown.PLAIN).key(key.kata, index))
-    told = ctx.store.plain.told.get(key)
+    told = ctx.store.plain.shown.get(key)
     if told is None:
         # it was told by a daemon that died: the kernel, which has it for no time, asks this one
         size = node.size() if node is not None and key.kind == FIXED else None
         if node is None or size is None:
             raise NotFoundError(f"the plain file was migrated, as the whole kata {key.kata}")
-        told = ctx.store.plain.told[key] = (size, node.mtime_ns)
+        told = ctx.store.plain.shown[key] = (size, node.mtime_ns)
     return _GoneFile(ctx, key, *told, node)
 
 
