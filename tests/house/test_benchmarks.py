@@ -13,7 +13,7 @@ from tests.benchmarks import against
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Bar, Figure, compare, table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_quick_line(fuse: None, tmp_path: Path) -> None:
