@@ -19,7 +19,7 @@ import click
 
 from katafs.cli.common import DIRECTORY, Command, echo, fail
 from katafs.mount import mounting, runtime
-from katafs.mount.mounts import Mounted, mounts
+from katafs.mount.mount_table import Mounted, mounts
 from katafs.text import visible
 
 _PATIENCE_SECONDS = 2.0

@@ -25,12 +25,12 @@ from katafs.fuse.preparing import Preparer
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import Place, Question, Seen, answer
-from katafs.tree.attributes import PREFIX
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Node
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
+from katafs.tree.xattrs import PREFIX
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
 """What a file handle stands for: the inode itself, except for a file that was opened with OPEN to be written to.
 
-In the no-OPEN mode the handle *is* the inode number (see `katafs.fuse.openings`).
+In the no-OPEN mode the handle *is* the inode number (see `katafs.fuse.writing.openings`).
 """
 
 from __future__ import annotations
 
 from katafs.errors import StaleError
 from katafs.fuse.fastopen import Asked
-from katafs.fuse.openings import Opening
+from katafs.fuse.writing.openings import Opening
 
 _FIRST = 1 << 63  # no inode number is that large
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from katafs.tree.dirs.stored_nodes import plain_key
 from katafs.tree.numbers import Numbers
-from katafs.tree.plain import plain_key
 from katafs.tree.tree import Stale, Tree
 
 log = logging.getLogger(__name__)

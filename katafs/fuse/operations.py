@@ -25,18 +25,18 @@ from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.handles import Handles
 from katafs.fuse.invalidating import Invalidator
-from katafs.fuse.journal import Journal
 from katafs.fuse.memory import Memory
-from katafs.fuse.pages import Torn
 from katafs.fuse.preparing import Preparer
 from katafs.fuse.readahead import Ahead
-from katafs.fuse.writes import Writes
+from katafs.fuse.writing.journal import Journal
+from katafs.fuse.writing.torn import Torn
+from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
-from katafs.tree.attributes import PREFIX
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
+from katafs.tree.xattrs import PREFIX
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195

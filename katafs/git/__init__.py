@@ -14,9 +14,9 @@ import pygit2
 from pygit2.enums import ConfigLevel
 
 from katafs.git.config import RepositoryConfig, read_config
-from katafs.git.format.commit import Commit
+from katafs.git.format.commit_object import Commit
 from katafs.git.format.loose import Oid
-from katafs.git.format.tree import TreeEntry, is_component
+from katafs.git.format.tree_object import TreeEntry, is_component
 from katafs.git.refs.reading import Reference, packed_references, read_reference, references
 from katafs.git.repo import GitRepo
 from katafs.git.store.history import init_repository

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from katafs.caching import Shared
-from katafs.git.files import open_plain
+from katafs.git.beneath import open_plain
 from katafs.text import visible
 
 _LARGEST = 64 << 10  # bytes

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from katafs.html.chart import Chart
 from katafs.html.code import Highlighter
-from katafs.html.files import shown_files
+from katafs.html.file_blocks import shown_files
 from katafs.kata.model.steps import LIGHTS, Step
 from katafs.kata.read.past import Past
 from katafs.kata.views.changes import file_changes

@@ -1,4 +1,4 @@
-"""Compaction: the repository of a kata that is left alone is packed anew (`katafs.git.store.compacting`).
+"""Compaction: the repository of a kata that is left alone is packed anew (`katafs.git.store.compaction`).
 
 A history of packs of single events, and of tags in files of their own, takes three files an event; packed anew, one
 pack, its index and ``packed-refs`` hold all of it, and each version of a file is a difference from the next. That needs
@@ -21,7 +21,7 @@ from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.compacting import Parts, Repack, parts
+from katafs.git.store.compaction import Parts, Repack, parts
 from katafs.git.store.new_pack import remove_left_behind
 from katafs.owner import acting_as_owner
 

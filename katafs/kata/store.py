@@ -18,8 +18,8 @@ from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.plain import kept_corrected
 from katafs.kata.read.recent import clear_rows, kept_rows
+from katafs.kata.read.stored_files import kept_corrected
 
 _OPEN_KATAS = 128
 _KATA = 18_000  # bytes in memory, with some trees and commits

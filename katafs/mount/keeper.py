@@ -3,7 +3,7 @@
 It does nothing else, so that nothing in it can fail: no thread, no event loop, no git, no request is ever handled here;
 it waits for signals, one after the other. All that the daemon imports is imported here, so that the next one is a fork
 away (some milliseconds) and not the start of an interpreter. What passes from one daemon to the next is the descriptor
-of the mount, the kernel's first request, and the memory of the `katafs.fuse.journal`.
+of the mount, the kernel's first request, and the memory of the `katafs.fuse.writing.journal`.
 
 For an upgrade it executes itself again, with the new code, while the daemon goes on; then that one hands over.
 """
@@ -24,7 +24,8 @@ from functools import partial
 from typing import Any
 
 from katafs.background import tell_supervisor
-from katafs.fuse import fastopen, journal
+from katafs.fuse import fastopen
+from katafs.fuse.writing import journal
 from katafs.mount import resuming, runtime, session, unsupervised
 from katafs.mount.child import NOBODY, Child, execute_katafs, touch
 from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon

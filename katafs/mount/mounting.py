@@ -15,7 +15,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 from katafs.mount import holders, runtime
-from katafs.mount.mounts import Mounted, mounted_at
+from katafs.mount.mount_table import Mounted, mounted_at
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from katafs.fuse import fastopen
-from katafs.fuse.journal import READABLE
+from katafs.fuse.writing.journal import READABLE
 from katafs.mount import session
 from katafs.mount.mounting import MountError, MountOptions
 

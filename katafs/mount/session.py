@@ -17,15 +17,15 @@ import trio
 from katafs import process
 from katafs.errors import KataError
 from katafs.fuse import fastopen, memory
-from katafs.fuse.journal import Journal
-from katafs.fuse.steps import Steps
+from katafs.fuse.loop_watch import Steps
 from katafs.fuse.waiting import wait_quickly
+from katafs.fuse.writing.journal import Journal
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.mount import runtime
 from katafs.mount.child import touch
-from katafs.mount.compacting import Compactor
 from katafs.mount.device import Held, resend
+from katafs.mount.idle_compaction import Compactor
 from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr, last_line
 from katafs.mount.watcher import keep_watched
 from katafs.tree.context import About, Context
@@ -201,7 +201,8 @@ async def _run(
 ) -> None:
     import pyfuse3
 
-    from katafs.fuse import preparing, writes
+    from katafs.fuse import preparing
+    from katafs.fuse.writing import writes
 
     look = wait_quickly(pyfuse3, operations.busy)
     async with trio.open_nursery() as nursery:

@@ -16,8 +16,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, NotFoundError, unreadable
-from katafs.git.files import open_beneath, real_path
-from katafs.kata.read import plain
+from katafs.git.beneath import open_beneath, real_path
+from katafs.kata.read import stored_files
 from katafs.kata.store import Store
 from katafs.tree.numbers import PLAIN, Key, Numbers
 
@@ -72,7 +72,7 @@ class HeldFiles:
         """
         root = self._store.path(kata_id)
         try:
-            plain.status(root, path)
+            stored_files.status(root, path)
             fd = open_beneath(os.path.join(real_path(root), os.fsdecode(path)))
         except (NotFoundError, FileNotFoundError) as error:
             known = self._listed(kata_id, path)

@@ -12,19 +12,19 @@ from katafs.git import Oid
 from katafs.kata.model.listing import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
-from katafs.tree import control, diffs, downloads, options, pages, root
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.fence import fence
-from katafs.tree.legacy.pending import Overdue, begun_in, lost_file
+from katafs.tree.dirs import above, control, diffs, downloads, option_files, page_files
+from katafs.tree.dirs.fence import fence
+from katafs.tree.dirs.tip_files import tip_directory_key
+from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
 from katafs.tree.makers import make
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
-from katafs.tree.tip_files import tip_directory_key
 from katafs.tree.writable import Writable
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (control, diffs, downloads, options, pages, root)
+_MAKERS = (above, control, diffs, downloads, option_files, page_files)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
@@ -131,8 +131,8 @@ class Tree:
         inodes = list(_changing(kata_id, is_event))
         entries: list[tuple[int, bytes]] = []
         if is_event:
-            steps = pages.changing_pages(before.last)
-            inodes += [Numbers.number(pages.step_key(kata_id, was, now)) for was, now in steps]
+            steps = page_files.changing_pages(before.last)
+            inodes += [Numbers.number(page_files.step_key(kata_id, was, now)) for was, now in steps]
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 inodes += inodes_below

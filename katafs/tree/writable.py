@@ -21,7 +21,7 @@ from katafs.kata.record.inbox import Inbox, Message
 from katafs.kata.record.recorded import find_recorded
 from katafs.text import pretty_bytes
 from katafs.tree.catalogue import standing_in
-from katafs.tree.legacy.migrating import migrating
+from katafs.tree.legacy.migrated_sinks import migrating
 from katafs.tree.nodes import Node, Owner, refuse_write
 from katafs.tree.numbers import Key
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import against, classroom, diffs, disk, downloads, growth, memory, million, reading, writing
+from tests.benchmarks import against
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, in_columns, surroundings, table
+from tests.benchmarks.lines import classroom, diffs, disk, downloads, growth, memory, million, reading, writing
 
 #: what measures which lines
 MEASURES: dict[tuple[int, ...], Callable[[Bench], list[Figure]]] = {

@@ -22,10 +22,10 @@ import katafs
 from tests.benchmarks.bench import KATA, Bench, files_below, read_all, stat_walk
 from tests.benchmarks.commits import through_the_mount
 from tests.benchmarks.data import copies, make_history
-from tests.benchmarks.diffs import first_diffs
-from tests.benchmarks.downloads import digest_of, timed
 from tests.benchmarks.figures import number
-from tests.benchmarks.reading import Measure, cat, grep
+from tests.benchmarks.lines.diffs import first_diffs
+from tests.benchmarks.lines.downloads import digest_of, timed
+from tests.benchmarks.lines.reading import Measure, cat, grep
 from tests.katas import git
 
 _MOST = 1.1

@@ -187,7 +187,7 @@ def seen(path: Path) -> list[tuple[object, ...]]:
 
 def test_anything_else(served: Mount, kata: Served) -> None:
     """As root, so that it is not owners and modes that forbid it."""
-    # a directory that changed within the last tick of the clock is shown as just changed (`katafs.tree.plain`)
+    # a directory that changed within the last tick of the clock is shown as just changed (`tree.dirs.stored_nodes`)
     wait_until(lambda: seen(kata.shown) == seen(kata.shown), "the kata is not quite new")
     before, state = seen(kata.shown), repository_state(kata.stored)
     environment = {**os.environ, "root": str(served.path), "LC_ALL": "C"}

@@ -18,7 +18,7 @@ import pytest
 from katafs.errors import DamagedError, StorageError
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.compacting import Repack, parts
+from katafs.git.store.compaction import Repack, parts
 from katafs.kata.compact import compact_kata
 from katafs.kata.model.ids import kata_path
 from tests.git.test_packs import check_readers, objects, packs

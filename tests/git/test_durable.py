@@ -12,8 +12,8 @@ import pytest
 from katafs.errors import StorageError
 from katafs.git import GitRepo
 from katafs.git.format.loose import TREE
-from katafs.git.store import compacting, durable
-from katafs.git.store.compacting import Repack
+from katafs.git.store import compaction, durable
+from katafs.git.store.compaction import Repack
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_path
 from katafs.kata.model.act import Act
@@ -210,7 +210,7 @@ def test_what_git_makes_while_a_compaction_lists_is_synced(kata: Path, monkeypat
     repo = GitRepo(kata)
     late = next(oid for oid in came if repo.objects.kind(oid) == TREE)
     synced: list[Path] = []
-    monkeypatch.setattr(compacting, "sync_path", synced.append)
+    monkeypatch.setattr(compaction, "sync_path", synced.append)
     with Repack(repo) as repack:
         repack._loose.remove(late)
         assert repack.write()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from katafs.git.format import chunks, index, packed_refs
-from katafs.git.format.commit import parse_commit
+from katafs.git.format.commit_object import parse_commit
 from katafs.git.format.delta import apply_delta, quick_delta
 from katafs.git.format.index import Record
 from katafs.git.format.loose import EMPTY_BLOB

@@ -15,8 +15,8 @@ from katafs.errors import DamagedError, InvalidError, StorageError
 from katafs.kata.legacy import pending as pending_module
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending, flush_pending
+from katafs.kata.legacy.pending_names import PENDING
 from katafs.kata.legacy.plain_rows import begins_row, is_part_of_row, parse_plain_rows
-from katafs.kata.legacy.waiting import PENDING
 from katafs.kata.model.kinds import Kind
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from katafs.errors import DiedError
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
-from katafs.fuse.journal import READABLE, VERSION, Journal, Request, version_of
+from katafs.fuse.writing.journal import READABLE, VERSION, Journal, Request, version_of
 
 # a process that there is: ours, of which two threads write
 ASKED = Asked(thread=os.getpid())

@@ -276,9 +276,8 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
 
 def test_idle_memory(fork_server: starting.ForkServer) -> None:
     """What is stated of the fork server: with all modules that a daemon has work done by, some 40 MiB."""
-    modules = (
-        "katafs.tree.made,katafs.tree.contents,katafs.kata.views.download,katafs.kata.views.diff,katafs.html.process"
-    )
+    names = ("tree.made", "tree.dirs.contents", "kata.views.download", "kata.views.diff", "html.process")
+    modules = ",".join(f"katafs.{name}" for name in names)
     with fork_server.start(modules, None):
         pass
     pid = pid_of(fork_server)

@@ -26,9 +26,9 @@ from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
 from katafs.kata.record.commit import Committed
 from katafs.kata.store import Store
-from katafs.tree import control
 from katafs.tree.catalogue import row_at
 from katafs.tree.context import Context
+from katafs.tree.dirs import control
 from katafs.tree.numbers import Numbers
 from katafs.tree.tree import Stale, Tree
 from tests.conftest import MODES

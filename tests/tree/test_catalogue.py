@@ -16,8 +16,9 @@ from katafs.kata.legacy.pending import Pending
 from katafs.kata.model.ids import kata_path
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.options import OPTION_DEFAULTS
-from katafs.tree import contents, makers
+from katafs.tree import makers
 from katafs.tree.catalogue import FIRST_PATH, PLAIN_DIRECTORY, TABLE, Row, Shown, row_at, standing_in, thing_of
+from katafs.tree.dirs import contents
 from katafs.tree.nodes import Entry, Node
 from katafs.tree.numbers import DIFF, EVENT, FENCE, FIXED, META, PLAIN, Numbers
 from katafs.tree.tree import Tree

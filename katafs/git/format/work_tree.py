@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import checksummed
-from katafs.git.format.tree import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK
+from katafs.git.format.tree_object import MODE_BLOB, MODE_EXECUTABLE, MODE_SYMLINK
 
 
 def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> bytes:

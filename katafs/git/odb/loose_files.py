@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Iterator
 from io import FileIO
 
+from katafs.git.beneath import GONE, open_beneath
 from katafs.git.budget import BYTE, NAME, OBJECT, Budget
-from katafs.git.files import GONE, open_beneath
 from katafs.git.format.loose import HEADER, Oid, object_id, parse_header
 
 #: A loose object of 1 MiB can inflate to 1 GiB: the largest that is inflated at all.

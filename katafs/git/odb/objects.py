@@ -15,8 +15,8 @@ from typing import TypeVar
 import pygit2
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.git.beneath import is_shared, real_path
 from katafs.git.budget import Budget
-from katafs.git.files import is_shared, real_path
 from katafs.git.format.loose import EMPTY_BLOB, WORDS, Oid
 from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
 from katafs.git.odb.packs import DAMAGE, Packs

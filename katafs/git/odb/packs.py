@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from katafs.errors import EXHAUSTED
+from katafs.git.beneath import GONE
 from katafs.git.budget import NAME, OBJECT, Budget
-from katafs.git.files import GONE
 from katafs.git.format.loose import Oid, object_id
 from katafs.git.odb.pack_reader import PackReader
 

@@ -6,7 +6,7 @@ import itertools
 import os
 
 from katafs.caching import Kept, Shared
-from katafs.git.files import close_read, open_beneath
+from katafs.git.beneath import close_read, open_beneath
 
 # what an entry of a cache takes beside its data, in bytes
 OVERHEAD = 300

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import RaceLostError, StorageError
-from katafs.git.files import is_direct, is_shared, read_whole
+from katafs.git.beneath import is_direct, is_shared, read_whole
 from katafs.git.format.loose import Oid
 from katafs.git.store.mutex import MUTEX
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
+from katafs.git.beneath import GONE, close_read, is_direct, is_shared, open_beneath, open_plain, read_all, read_whole
 from katafs.git.budget import REFERENCE_BYTE, Budget
-from katafs.git.files import GONE, close_read, is_direct, is_shared, open_beneath, open_plain, read_all, read_whole
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef

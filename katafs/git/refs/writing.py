@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
-from katafs.git.files import open_plain
+from katafs.git.beneath import open_plain
 from katafs.git.format import packed_refs
-from katafs.git.format.commit import committer
+from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks

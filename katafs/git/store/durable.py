@@ -14,7 +14,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError
 from katafs.git.format.loose import Oid
-from katafs.git.format.tree import TreeEntry
+from katafs.git.format.tree_object import TreeEntry
 from katafs.git.repo import GitRepo
 from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_directory, sync_path

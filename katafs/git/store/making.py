@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from katafs.git.format.commit import build_commit
+from katafs.git.format.commit_object import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
-from katafs.git.format.tree import Stored, build_tree, by_directory
+from katafs.git.format.tree_object import Stored, build_tree, by_directory
 
 
 class ObjectMaker:

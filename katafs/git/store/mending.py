@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import KataError
+from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.budget import Budget
-from katafs.git.files import is_direct, read_whole, real_path
 from katafs.git.format import index
 from katafs.git.format.chunks import graph_commits
 from katafs.git.format.index import Record

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from katafs.git.files import read_whole
+from katafs.git.beneath import read_whole
 from katafs.git.format import index
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import HEAD, parse_entry, parse_pack_head

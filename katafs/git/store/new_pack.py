@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from katafs.git.files import names_in, open_plain, read_whole
+from katafs.git.beneath import names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.git.files import names_in, read_whole
+from katafs.git.beneath import names_in, read_whole
 from katafs.git.format.chunks import midx_packs
 
 # what says that a pack is somebody's: to be kept, to be asked for elsewhere, to be forgotten

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError
 from katafs.git.format import index
-from katafs.git.format.commit import commit_links
+from katafs.git.format.commit_object import commit_links
 from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
 from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
-from katafs.git.format.tree import TreeEntry, every_entry
+from katafs.git.format.tree_object import TreeEntry, every_entry
 from katafs.git.repo import GitRepo
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies

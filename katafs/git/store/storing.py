@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import DamagedError, StorageError
-from katafs.git.files import is_direct
+from katafs.git.beneath import is_direct
 
 
 @contextmanager

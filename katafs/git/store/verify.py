@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from katafs.errors import DamagedError
-from katafs.git.format.commit import commit_links, tag_target
+from katafs.git.format.commit_object import commit_links, tag_target
 from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree import TreeEntry, parse_tree
+from katafs.git.format.tree_object import TreeEntry, parse_tree
 from katafs.git.repo import GitRepo
 
 # a tree can name another many times, so that a few small ones can hold 10^10 paths

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from katafs.git.files import read_whole
+from katafs.git.beneath import read_whole
 from katafs.git.format import index
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import is_whole, parse_pack_head

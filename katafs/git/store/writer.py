@@ -13,7 +13,7 @@ from typing import Self
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format.loose import Oid, object_id
-from katafs.git.format.tree import Stored, by_directory
+from katafs.git.format.tree_object import Stored, by_directory
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter

@@ -10,12 +10,12 @@ from io import FileIO
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
-from katafs.git.files import open_beneath, open_plain, read_all
+from katafs.git.beneath import open_beneath, open_plain, read_all
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.storing import make_parents
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
-from katafs.kata.fsck.files import STALE_WORK
+from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import age, replace_file
 

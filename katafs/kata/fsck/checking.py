@@ -17,7 +17,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.verify import Damage
-from katafs.kata.fsck import branches, events, files, manifest, objects, plain_katas, settings, tags
+from katafs.kata.fsck import branches, event_checks, file_checks, manifest, object_checks, plain_katas, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Outcome, Problem
 from katafs.kata.fsck.keeping import age
@@ -28,34 +28,34 @@ Check = Callable[[Examination], Iterator[Problem]]
 
 #: Everything that is looked for, in the order in which it is to be mended: what later ones build on comes first.
 CHECKS: tuple[Check, ...] = (
-    files.owners_and_modes,
-    files.locks,
+    file_checks.owners_and_modes,
+    file_checks.locks,
     branches.directories,
     branches.packed,
     branches.head,
     settings.config,
     settings.hooks,
-    objects.indexes,
-    objects.beside,
+    object_checks.indexes,
+    object_checks.beside,
     branches.main,
     branches.others,
     branches.logs,
-    events.readable,
-    events.rows,
-    events.commits,
+    event_checks.readable,
+    event_checks.rows,
+    event_checks.commits,
     tags.wrong,
     tags.beyond,
     tags.missing,
     tags.others,
     manifest.check,
-    files.borrowed_objects,
-    files.index_file,
-    files.worktrees,
-    files.temporary_files,
+    file_checks.borrowed_objects,
+    file_checks.index_file,
+    file_checks.worktrees,
+    file_checks.temporary_files,
 )
 
 #: What reads much, of what does not change: done while nobody waits, and again only where ``main`` was mended.
-LONG_CHECKS: tuple[Check, ...] = (events.own_rows, events.historic)
+LONG_CHECKS: tuple[Check, ...] = (event_checks.own_rows, event_checks.historic)
 
 _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0
@@ -127,7 +127,7 @@ class _KataCheck:
             self._look_at_objects(exam)
         self._long += self._found_by(LONG_CHECKS, exam)
         first = self._look(exam)
-        if all(problem.is_note for problem in first) and not self._damage and not files.young_locks(exam):
+        if all(problem.is_note for problem in first) and not self._damage and not file_checks.young_locks(exam):
             return self._findings(first)
         exam = self._wait_for_locks(exam)
         if any(problem.is_passing for problem in first) and _was_written(exam):
@@ -137,7 +137,7 @@ class _KataCheck:
 
     def _look_at_objects(self, exam: Examination) -> None:
         try:
-            self._damage = objects.look(exam)
+            self._damage = object_checks.look(exam)
         except Exception as error:  # noqa: BLE001 - as above
             message = f"its objects could not be checked: {reason(error)}"
             self._long.append(Problem("unchecked", message, advice="see the other findings"))
@@ -147,7 +147,7 @@ class _KataCheck:
 
     def _look(self, exam: Examination) -> list[Problem]:
         """Everything that there is to find."""
-        return [*self._found_by(CHECKS, exam), *self._long, *objects.problems(exam, self._damage)]
+        return [*self._found_by(CHECKS, exam), *self._long, *object_checks.problems(exam, self._damage)]
 
     def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
         for check in checks:
@@ -161,7 +161,7 @@ class _KataCheck:
     def _wait_for_locks(self, exam: Examination) -> Examination:
         """Whoever holds a reference will have let go soon, or is dead."""
         end = time.monotonic() + _LOCK_PATIENCE
-        while files.young_locks(exam) and time.monotonic() < end:
+        while file_checks.young_locks(exam) and time.monotonic() < end:
             time.sleep(0.05)
             exam = self._exam()
         return exam
@@ -236,7 +236,7 @@ def _is_being_made(exam: Examination) -> bool:
     """Whether it is a repository that somebody has only begun to make."""
     if exam.references:
         return False
-    return 0 <= min(age(exam.path), age(exam.git_dir)) < files.BEING_MADE
+    return 0 <= min(age(exam.path), age(exam.git_dir)) < file_checks.BEING_MADE
 
 
 def _was_written(exam: Examination) -> bool:

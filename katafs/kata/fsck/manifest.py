@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.errors import DamagedError, ReadOnlyError
-from katafs.git.files import open_plain
+from katafs.git.beneath import open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file

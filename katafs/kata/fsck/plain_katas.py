@@ -8,7 +8,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.fsck.exam import reason
-from katafs.kata.fsck.files import BEING_MADE, STALE_WORK
+from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
 from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file

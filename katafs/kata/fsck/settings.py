@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.git import read_config
-from katafs.git.files import open_plain
+from katafs.git.beneath import open_plain
 from katafs.git.store.history import new_config
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable

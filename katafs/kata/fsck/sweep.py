@@ -12,7 +12,7 @@ from pathlib import Path
 
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.fsck.exam import reason
-from katafs.kata.fsck.files import STALE_WORK
+from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Finding, Outcome, printable
 from katafs.kata.fsck.keeping import newest_mtime
 from katafs.kata.model.ids import is_id_part, kata_path

@@ -3,8 +3,8 @@
 Until its row comes an event is a real file in ``.katafs-pending`` in the kata's directory, named as in a plain kata:
 there O_EXCL and mkdir decide who is first, whatever daemons there are, and what was written outlives them. The row
 makes it a commit. An event whose row does not come is committed from its file when the next one begins, or after a
-minute (`katafs.kata.legacy.waiting` says where something waits). Who dies right after a commit leaves the file: one
-that is like an event that is there is removed by who finds it.
+minute (`katafs.kata.legacy.pending_names` says where something waits). Who dies right after a commit leaves the file:
+one that is like an event that is there is removed by who finds it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from katafs.errors import (
 )
 from katafs.git import repository_lock
 from katafs.git.store.storing import sync_directory
+from katafs.kata.legacy.pending_names import PENDING, mark, pending_file, pending_indexes, unmark
 from katafs.kata.legacy.plain_act import plain_act
 from katafs.kata.legacy.plain_files import LARGEST, event_indexes, read_file
 from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
 from katafs.kata.legacy.plain_paths import plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.legacy.verifying import has_event
-from katafs.kata.legacy.waiting import PENDING, mark, pending_file, pending_indexes, unmark
 from katafs.kata.model.rows import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
 from katafs.kata.model.versions import plain_version
 from katafs.kata.read.kata import Kata

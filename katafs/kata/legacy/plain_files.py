@@ -9,8 +9,8 @@ import stat
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
+from katafs.git.beneath import open_plain
 from katafs.git.budget import STATUS, Budget
-from katafs.git.files import open_plain
 from katafs.kata.model.options import OPTION_DEFAULTS
 
 LARGEST = 16 << 20  # bytes of a plain file

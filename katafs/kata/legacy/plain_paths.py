@@ -14,7 +14,7 @@ from katafs.git import GitRepo
 from katafs.kata.legacy.converting import absent_parts
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.root import read_object
+from katafs.kata.model.root_tree import read_object
 from katafs.kata.model.rows import Row, Rows, without_contents
 from katafs.kata.read.snapshot import BlobId, Snapshot
 from katafs.text import compact, decode

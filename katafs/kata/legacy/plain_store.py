@@ -21,8 +21,8 @@ from pathlib import Path
 import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
+from katafs.git.beneath import open_beneath, real_path
 from katafs.git.budget import CONVERSION, STATUS
-from katafs.git.files import open_beneath, real_path
 from katafs.kata.legacy.converting import first_commit, write_repository
 from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
 from katafs.kata.legacy.plain_kata import PlainKata

@@ -21,7 +21,7 @@ from katafs.git import GitRepo, Oid
 from katafs.git.store.making import ObjectMaker
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.options import OPTION_DEFAULTS
-from katafs.kata.model.root import Root, read_object
+from katafs.kata.model.root_tree import Root, read_object
 from katafs.kata.model.rows import MOST_ROWS, Row, Rows
 from katafs.text import decode, pretty, pretty_bytes
 

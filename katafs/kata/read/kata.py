@@ -17,7 +17,7 @@ from katafs.git.budget import JSON_BYTE
 from katafs.kata.model.layouts import Layout
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.options import set_option_in
-from katafs.kata.model.root import Root
+from katafs.kata.model.root_tree import Root
 from katafs.kata.model.versions import check_format, check_version, plain_version
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json

@@ -9,7 +9,7 @@ from typing import Any
 from katafs.errors import NoEventsError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.kata.model.layouts import Layout, detect
-from katafs.kata.model.root import Root, read_object
+from katafs.kata.model.root_tree import Root, read_object
 from katafs.kata.model.rows import Rows, time_ns
 from katafs.kata.read.recent import rows_in
 

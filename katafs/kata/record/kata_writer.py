@@ -12,7 +12,7 @@ from katafs.kata.model.ids import identity
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.layouts import Entries
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.root import Root, read_truncations
+from katafs.kata.model.root_tree import Root, read_truncations
 from katafs.kata.model.rows import Row, Rows, StoredRows, time_of
 from katafs.kata.model.versions import check_format, check_version
 from katafs.kata.read.state import State

@@ -10,8 +10,8 @@ from katafs.kata.record.commit import Job, set_option
 from katafs.kata.record.inbox import Message
 from katafs.text import decode
 from katafs.tree.catalogue import FILE, row_of, standing_in
-from katafs.tree.contents import ContentFile
 from katafs.tree.context import Context
+from katafs.tree.dirs.contents import ContentFile
 from katafs.tree.makers import FixedDir, makes
 from katafs.tree.nodes import Node, Owner
 from katafs.tree.numbers import Key

@@ -28,8 +28,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from katafs.errors import DiedError
-from katafs.fuse.descriptors import process_of
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
+from katafs.fuse.writing.descriptors import process_of
 from katafs.git import Oid
 from katafs.kata.record.inbox import unfinished_seconds
 

@@ -14,9 +14,9 @@ from katafs.kata.model.rows import Row
 from katafs.kata.model.steps import history, history_text
 from katafs.kata.read.kata import Kata
 from katafs.tree.catalogue import row_at
-from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
-from katafs.tree.events import parse_steps
+from katafs.tree.dirs.contents import MadeFile
+from katafs.tree.dirs.events import parse_steps
 from katafs.tree.makers import FixedDir, makes
 from katafs.tree.nodes import BytesFile, Entry, Node
 from katafs.tree.numbers import DIFF, Key

@@ -12,25 +12,25 @@ from typing import Any
 
 from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
 from katafs.git import GitRepo
+from katafs.kata.legacy.pending_names import pending_names
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
 from katafs.kata.legacy.plain_store import Conversion
-from katafs.kata.legacy.waiting import pending_names
 from katafs.kata.model.listing import Listing
-from katafs.kata.read import plain
+from katafs.kata.read import stored_files
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree.attributes import kata_attributes
 from katafs.tree.catalogue import OUTER_DIR, kata_key, row_of
-from katafs.tree.contents import ContentFile, MadeFile
 from katafs.tree.context import Context
-from katafs.tree.fence import fence
-from katafs.tree.legacy.pending import pending_entry, to_create_in_kata, to_create_new
-from katafs.tree.legacy.plain_paths import is_plain_path_name, plain_path_entry, plain_path_names
+from katafs.tree.dirs.contents import ContentFile, MadeFile
+from katafs.tree.dirs.fence import fence
+from katafs.tree.dirs.stored_nodes import plain_entry
+from katafs.tree.legacy.pending_nodes import pending_entry, to_create_in_kata, to_create_new
+from katafs.tree.legacy.plain_nodes import is_plain_path_name, plain_path_entry, plain_path_names
 from katafs.tree.makers import entry, find, listed, makes, makes_from_store, rows_in
 from katafs.tree.nodes import Creator, Directory, Entry, Node, Work
 from katafs.tree.numbers import PREFIX, Key
-from katafs.tree.plain import plain_entry
+from katafs.tree.xattrs import kata_attributes
 
 _MAKING_SECONDS = 60.0
 
@@ -109,7 +109,7 @@ class KataDir(Directory):
         names += [row.name for row in listed(kata, "")] if kata is not None else []
         if self._is_plain:
             # what begins with a dot is of a migration
-            found = plain.names(self._ctx.store.path(self._kata_id), b"", self._ctx.store.budget)
+            found = stored_files.names(self._ctx.store.path(self._kata_id), b"", self._ctx.store.budget)
             names += [name for name in found if not name.startswith(b".")]
         elif kata is not None:
             names += plain_path_names(kata)

@@ -14,6 +14,7 @@ from katafs.errors import KataError, LateError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending
+from katafs.kata.legacy.pending_names import marked, pending_file
 from katafs.kata.legacy.plain_create import (
     DIRECTORY,
     FILE_IN_DIRECTORY,
@@ -25,19 +26,18 @@ from katafs.kata.legacy.plain_create import (
 )
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_rows import begins_row
-from katafs.kata.legacy.waiting import marked, pending_file
 from katafs.kata.model.options import OPTION_DEFAULTS
-from katafs.kata.read import plain
+from katafs.kata.read import stored_files
 from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import Committed, Job, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
+from katafs.tree.dirs.stored_nodes import is_stored_key, plain_path
 from katafs.tree.makers import entry, makes
 from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, refuse_write
 from katafs.tree.numbers import Key
-from katafs.tree.plain import is_stored_key, plain_path
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.writable import Writable
 
@@ -96,7 +96,7 @@ class _PendingFile(Stored):
     def read(self, offset: int, length: int) -> bytes:
         try:
             # its owner may put there what he likes
-            return plain.read(self._path, _below(self._path, self._file), offset, length)
+            return stored_files.read(self._path, _below(self._path, self._file), offset, length)
         except KataError as error:
             raise StaleError(f"event {self._index} has its row by now") from error
 
@@ -239,7 +239,7 @@ def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None
 
 def _status(root: Path, path: Path) -> os.stat_result:
     """Raises `NotFoundError`, for what a symbolic link leads to as well."""
-    return plain.status(root, _below(root, path))
+    return stored_files.status(root, _below(root, path))
 
 
 def _below(root: Path, path: Path) -> bytes:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from katafs.git import read_reference
-from katafs.git.files import open_plain
+from katafs.git.beneath import open_plain
 from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.kata.fsck.exam import Examination

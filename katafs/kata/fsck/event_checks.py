@@ -11,7 +11,7 @@ from katafs.git import GitRepo, Oid
 from katafs.kata.fsck.exam import Examination, MainCommit
 from katafs.kata.fsck.findings import Problem, events, printable
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.root import Root
+from katafs.kata.model.root_tree import Root
 from katafs.kata.model.rows import parse_rows
 from katafs.kata.read.state import State
 

@@ -2,7 +2,7 @@
 
 With OPEN each open file has a handle. In the no-OPEN mode a request says who sent it, a thread, and that may be any of
 a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he waits
-(`katafs.fuse.descriptors`), and the open file of an unfinished message is held until the message is finished.
+(`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until the message is finished.
 
 Where the sender may not be asked (another user's, without root; io_uring) pieces are put together by process and offset
 if exactly one message ends there. What could be two messages is refused to both: a message is never recorded with a
@@ -21,8 +21,8 @@ import cachetools
 import trio
 
 from katafs.errors import InvalidError
-from katafs.fuse import descriptors
 from katafs.fuse.fastopen import Asked
+from katafs.fuse.writing import descriptors
 
 # A thread comes to rest in its call within microseconds, or its processor is somebody else's at the moment: with a
 # hundred others that wait for one, for longer than half a second.

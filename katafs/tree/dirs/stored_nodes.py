@@ -10,7 +10,7 @@ from pathlib import Path
 from katafs.errors import NotFoundError, unreadable
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
-from katafs.kata.read import plain
+from katafs.kata.read import stored_files
 from katafs.tree.catalogue import (
     DIR,
     FILE,
@@ -24,7 +24,7 @@ from katafs.tree.catalogue import (
     row_of,
 )
 from katafs.tree.context import Context
-from katafs.tree.fence import fence
+from katafs.tree.dirs.fence import fence
 from katafs.tree.git_files import PACKS, has_identity, identified
 from katafs.tree.makers import makes_from_store
 from katafs.tree.nodes import Entry, Node
@@ -57,7 +57,7 @@ class GitFile(Node):
     def read(self, offset: int, length: int) -> bytes:
         if self._fd is None:
             # read from its path, it may be another one
-            data = plain.read(self._ctx.store.path(self.key.kata), self.key.path, offset, length)
+            data = stored_files.read(self._ctx.store.path(self.key.kata), self.key.path, offset, length)
             git_file(self._ctx, self.key)
             return data
         try:
@@ -71,7 +71,7 @@ def git_file(ctx: Context, key: Key) -> Node:
     held = ctx.git_files.get(Numbers.number(key))
     if held is not None:
         return GitFile(ctx, key, held.status, held.fd)
-    status = plain.status(ctx.store.path(key.kata), key.path)
+    status = stored_files.status(ctx.store.path(key.kata), key.path)
     if identified(key.kata, key.path, status) != key:
         raise NotFoundError(f"{key.path!r} is another file by now")
     return GitFile(ctx, key, status, None)
@@ -83,9 +83,9 @@ class PlainNode(Node):
     def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
         self._ctx, self._kata_id, self._path = ctx, kata_id, path
         self._root = ctx.store.path(kata_id)
-        status = plain.status(self._root, path)
+        status = stored_files.status(self._root, path)
         super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
-        self._size = plain.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
+        self._size = stored_files.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
         self.mode = DIR if stat.S_ISDIR(status.st_mode) else FILE
         if is_written(self.key, path, self._root):
             self.mode |= 0o200
@@ -101,7 +101,7 @@ class PlainNode(Node):
         return self._size
 
     def read(self, offset: int, length: int) -> bytes:
-        return plain.read(self._root, self._path, offset, length)
+        return stored_files.read(self._root, self._path, offset, length)
 
     def names(self) -> list[bytes]:
         names, tries = self._names(), 1
@@ -110,7 +110,7 @@ class PlainNode(Node):
         return names
 
     def _names(self) -> list[bytes]:
-        return plain.names(self._root, self._path, self._ctx.store.budget)
+        return stored_files.names(self._root, self._path, self._ctx.store.budget)
 
     def child(self, name: bytes) -> Entry:
         # the repository itself may be opened as a bare one: its configuration is ours
@@ -133,7 +133,7 @@ def plain_key(kata_id: str, path: bytes) -> Key:
     """The key of a path in the kata's directory; ``b""`` is the kata itself.
 
     What every kata of version 0 or 1 has is numbered by what it is, so that it is the same for the next daemon. What is
-    made from git after migration has other numbers (`katafs.tree.legacy.plain_paths`).
+    made from git after migration has other numbers (`katafs.tree.legacy.plain_nodes`).
     """
     if path in _FIXED:
         return Key(FIXED, kata_id, _FIXED[path])
@@ -175,8 +175,8 @@ def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> En
     if directory == PACKS and (held := ctx.git_files.hold(kata_id, path)) is not None:
         # who has listed it opens it later
         return Entry(GitFile(ctx, held.key, held.status, held.fd), NEVER)
-    if has_identity(path) and not plain.is_corrected(ctx.store.path(kata_id), path):
-        status = plain.status(ctx.store.path(kata_id), path)
+    if has_identity(path) and not stored_files.is_corrected(ctx.store.path(kata_id), path):
+        status = stored_files.status(ctx.store.path(kata_id), path)
         if stat.S_ISREG(status.st_mode):
             return Entry(GitFile(ctx, identified(kata_id, path, status), status, None), NEVER)
     node = PlainNode(ctx, kata_id, path)

@@ -16,12 +16,12 @@ from weakref import WeakValueDictionary
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
-from katafs.fuse.descriptors import process_of
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.invalidating import Invalidator
-from katafs.fuse.journal import ANYWHERE, Journal, Request
-from katafs.fuse.openings import AmbiguousError, Opening, Openings
+from katafs.fuse.writing.descriptors import process_of
+from katafs.fuse.writing.journal import ANYWHERE, Journal, Request
+from katafs.fuse.writing.openings import AmbiguousError, Opening, Openings
 from katafs.git import GitRepo, Oid
 from katafs.kata.record.commit import Announce, Committed, Job, plain_job
 from katafs.kata.record.exclusive import Attempt

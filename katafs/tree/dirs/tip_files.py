@@ -7,7 +7,7 @@ from katafs.kata.model.listing import Listing
 from katafs.kata.read.kata import Kata
 from katafs.tree.catalogue import TIP_FILES
 from katafs.tree.context import Context
-from katafs.tree.events import FilesDir
+from katafs.tree.dirs.events import FilesDir
 from katafs.tree.makers import makes
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import FIXED, TIP_DIRECTORY, HashedPaths, Key

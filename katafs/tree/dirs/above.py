@@ -12,7 +12,7 @@ from katafs.kata.legacy.plain_create import make_new
 from katafs.kata.model.ids import is_id_part
 from katafs.tree.catalogue import row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.kata_dir import KataDir
+from katafs.tree.dirs.kata_dir import KataDir
 from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
 from katafs.tree.numbers import PREFIX, Key

@@ -13,8 +13,8 @@ from pathlib import Path
 from katafs.caching import Kept, Shared
 from katafs.errors import DamagedError, NotFoundError, unreadable
 from katafs.git import read_config
+from katafs.git.beneath import open_beneath, real_path
 from katafs.git.budget import NAME, Budget
-from katafs.git.files import open_beneath, real_path
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
 _GIT_SHOWN = frozenset(

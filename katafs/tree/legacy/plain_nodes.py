@@ -1,7 +1,7 @@
 """The plain paths of katas of version 0 and 1: ``N.event.json`` or ``N/event.json``, ``events.json``, option files.
 
-Where the kata is still stored plain they are the very files (`katafs.tree.plain`), else they are made from git. Their
-numbers differ: what a reader has open must not turn into something else.
+Where the kata is still stored plain they are the very files (`katafs.tree.dirs.stored_nodes`), else they are made from
+git. Their numbers differ: what a reader has open must not turn into something else.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Snapshot
 from katafs.text import compact
 from katafs.tree.catalogue import FILE, WRITABLE_FILE, Shown, row_at, row_of, standing_in
-from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
-from katafs.tree.legacy.pending import AppendedEvents, PlainEventDir, PlainOption, Stored, to_create_new
+from katafs.tree.dirs.contents import MadeFile
+from katafs.tree.dirs.stored_nodes import PlainNode, is_stored_key, is_written, plain_path
+from katafs.tree.legacy.pending_nodes import AppendedEvents, PlainEventDir, PlainOption, Stored, to_create_new
 from katafs.tree.makers import entry, make, makes, makes_from_store
 from katafs.tree.nodes import Creator, Directory, Entry, Later, Node, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
-from katafs.tree.plain import PlainNode, is_stored_key, is_written, plain_path
 
 _OPTIONS = [row.name.decode() for row in standing_in("config")]
 

@@ -13,9 +13,9 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.views.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.text import pretty_bytes
 from katafs.tree.catalogue import row_at
-from katafs.tree.contents import MadeFile
 from katafs.tree.context import Context
-from katafs.tree.events import parse_steps
+from katafs.tree.dirs.contents import MadeFile
+from katafs.tree.dirs.events import parse_steps
 from katafs.tree.makers import FixedDir, makes
 from katafs.tree.nodes import Entry, Link, Work
 from katafs.tree.numbers import DIFF, Key

@@ -1,0 +1,1 @@
+"""What changes katas: from the bytes of a request to the answer."""

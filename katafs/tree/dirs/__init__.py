@@ -1,0 +1,1 @@
+"""What is seen: directories and files, each bound to its rows of the catalogue."""
