@@ -54,6 +54,8 @@ class Debian:
         )  # fmt: skip
         # its own words have addresses in them
         assert made.returncode == 0, f"debootstrap failed: {made.returncode}"
+        # a directory for temporary files is closed to others, and / is not
+        self.root.chmod(0o755)
         (self.root / "etc/apt/sources.list").write_text(f"deb {uris[0]} {release} main\n")
         for name in ("apt.conf.d", "auth.conf.d"):
             shutil.copytree(f"/etc/apt/{name}", self.root / "etc/apt" / name, dirs_exist_ok=True)
@@ -123,6 +125,7 @@ def test_the_first_command(debian: Debian) -> None:
         read -r -n 1 <&3
         kill -KILL $(.venv/bin/katafs status | sed -n 's/^ *process *\([0-9]*\),.*/\1/p')
         cat <&3 > /dev/null
+        exec 3<&-
         {_TRY}
         time ./mount.sh
         ./mount.sh --umount
