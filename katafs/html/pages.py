@@ -15,6 +15,7 @@ from markupsafe import Markup
 from katafs.html.chart import Chart
 from katafs.html.code import Highlighter
 from katafs.html.file_blocks import shown_files
+from katafs.kata.model.kinds import BY_TYPE
 from katafs.kata.model.steps import LIGHTS, Step
 from katafs.kata.read.past import Past
 from katafs.kata.views.changes import file_changes
@@ -26,16 +27,8 @@ _OPEN_LINES = 60  # an output of more lines is folded
 _AROUND = 5
 
 _SIGNS = {"red": "✗", "amber": "!", "green": "✓", "timed_out": "…", "faulty": "?", "pulling": "↓"}
-_EVENT_SIGNS = {
-    "created": "★",
-    "outage": "\u00a0",  # as high as the others
-    "reverted": "↶",
-    "checked_out": "⇣",
-    "file_create": "+",
-    "file_delete": "–",
-    "file_rename": "→",
-    "file_edit": "✎",
-}
+# the sign of an outage is as high as the others
+_EVENT_SIGNS = {"created": "★", "outage": "\u00a0", **{name: kind.facts.sign for name, kind in BY_TYPE.items()}}
 
 
 class Maker:

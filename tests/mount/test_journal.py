@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from katafs.errors import DiedError
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
 from katafs.fuse.writing.journal import READABLE, VERSION, Journal, Request, version_of
+from katafs.kata.record.inbox import unfinished_seconds
 
 # a process that there is: ours, of which two threads write
 ASKED = Asked(thread=os.getpid())
@@ -164,7 +165,7 @@ def test_what_is_no_rest(fd: int, how: str, monkeypatch: pytest.MonkeyPatch) -> 
         journal.end(request)
         begin(journal, 10)
     elif how == "long ago":
-        monkeypatch.setattr(time, "monotonic", partial(sum, (time.monotonic(), 11)))
+        monkeypatch.setattr(time, "monotonic", partial(sum, (time.monotonic(), unfinished_seconds() * 2)))
     following = Journal(fd)
     if how == "truncated afterwards":
         following.restarted(INODE, ASKED)

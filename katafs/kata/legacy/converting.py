@@ -24,7 +24,7 @@ from katafs.git.store.making import ObjectMaker
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.ids import identity
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.rows import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.text import pretty_bytes
 
@@ -182,9 +182,10 @@ def absent_parts(message: bytes) -> frozenset[str]:
 
 def plain_kind(row: Row, index: int) -> Kind:
     """What a row of a plain kata says that was done."""
-    kinds = {"reverted": Kind.REVERTED, "checked_out": Kind.CHECKED_OUT}
     ran = Kind.RAN_TESTS if row.get("predicted") in (None, "none") else Kind.PREDICTED_RIGHT
-    return kinds.get(event_type(row, index), ran)
+    kind = BY_TYPE.get(event_type(row, index), ran)
+    # plain katas have no events of files
+    return ran if kind.facts.file_names else kind
 
 
 def _subject(index: int, row: Row) -> str:

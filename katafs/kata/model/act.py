@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from katafs.kata.model.kinds import Kind
-from katafs.text import compact
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +44,4 @@ class Act:
 
     def subject(self, index: int) -> str:
         """The subject of the commit (FORMAT: commit subjects)."""
-        return f"{index} {_SUBJECTS[self.kind](self.summary)}"
-
-
-def _ran(summary: Mapping[str, Any]) -> str:
-    return f"ran tests, no prediction, got {summary['colour']}"
-
-
-def _predicted(summary: Mapping[str, Any]) -> str:
-    return f"ran tests, predicted {summary.get('predicted', 'none')}, got {summary['colour']}"
-
-
-def _reverted(summary: Mapping[str, Any]) -> str:
-    kata_id, index = summary["revert"]
-    return f"reverted to {compact({'id': kata_id, 'index': index})}"
-
-
-_SUBJECTS: Mapping[Kind, Callable[[Mapping[str, Any]], str]] = {
-    Kind.RAN_TESTS: _ran,
-    Kind.PREDICTED_RIGHT: _predicted,
-    Kind.PREDICTED_WRONG: _predicted,
-    Kind.REVERTED: _reverted,
-    Kind.CHECKED_OUT: lambda summary: f"checked out {compact(summary['checkout'])}",
-    Kind.FILE_CREATE: lambda summary: f"created file {summary['filename']}",
-    Kind.FILE_DELETE: lambda summary: f"deleted file {summary['filename']}",
-    Kind.FILE_RENAME: lambda summary: f"renamed file {summary['old_filename']} to {summary['new_filename']}",
-    Kind.FILE_EDIT: lambda summary: f"edited file {summary['filename']}",
-}
+        return f"{index} {self.kind.facts.subject(self.summary)}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from katafs.errors import NoEventsError
 from katafs.git.budget import ROW, Budget
+from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.text import is_portable_json, parse_stored, pretty
 
 Row = dict[str, Any]
@@ -34,7 +35,6 @@ class StoredRows(list[Row]):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FILE_EVENTS = ("file_create", "file_delete", "file_rename", "file_edit")
 # Spellings that saver used for some weeks at the end of 2025; "switch-file" saved what had been edited.
 _OLD_SPELLINGS = {
     **{f"{verb}-file": f"file_{verb}" for verb in ("create", "delete", "rename", "edit")},
@@ -51,15 +51,14 @@ def event_type(row: Row, index: int) -> str:
         return stored
     words = [word for word in (row.get("event"), row.get("colour")) if isinstance(word, str)]
     for word in words:
-        if word in _FILE_EVENTS or word in _OLD_SPELLINGS:
-            return _OLD_SPELLINGS.get(word, word)
+        kind = BY_TYPE.get(_OLD_SPELLINGS.get(word, word))
+        if kind is not None and kind.facts.file_names:
+            return kind.type
     if index == 0 or "created" in words:
         return "created"
     if "outage" in words:
         return "outage"
-    if "revert" in row:
-        return "reverted"
-    return "checked_out" if "checkout" in row else "test"
+    return next((kind.type for kind in Kind if kind.facts.row_key and kind.facts.row_key in row), "test")
 
 
 def without_contents(event: Mapping[str, Any]) -> Row:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from katafs.kata.model.kinds import BY_TYPE
 from katafs.kata.model.rows import Row, event_type, time_ns
 from katafs.text import visible
 
@@ -44,18 +45,11 @@ class Step:
     def headline(self) -> str:
         """What happened, in a few words."""
         names = [f"“{name}”" for name in self.file_names]
-        words = {
-            "created": "created",
-            "test": "ran tests",
-            "reverted": f"reverted to {self.origin}".removesuffix(" to "),
-            "checked_out": f"checked out {self.origin}".strip(),
-            "outage": "nothing recorded",
-            "file_create": "created file",
-            "file_delete": "deleted file",
-            "file_rename": "renamed file",
-            "file_edit": "edited file",
-        }
-        text = words.get(self.type, self.type)
+        if self.type in BY_TYPE:
+            facts = BY_TYPE[self.type].facts
+            text = f"{facts.from_where} {self.origin}" if facts.from_where and self.origin else facts.headline
+        else:
+            text = {"test": "ran tests", "outage": "nothing recorded"}.get(self.type, self.type)
         return " ".join([text, " to ".join(names)]) if names else text
 
     @property

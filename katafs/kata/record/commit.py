@@ -250,12 +250,12 @@ def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State
 
     Returns the new head and the tags of what was put on the old one.
     """
-    if act.kind.file_names is not None:
+    if act.kind.facts.file_names:
         check_files(act, Listing(writer.repo, head.files_tree).file_paths())
     files = writer.incoming(head, act)
     tags: dict[int, Oid] = {}
     new = head
-    if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
+    if act.kind is Kind.FILE_EDIT or (act.kind.facts.saves_edits and act.index is None):
         before, after = Listing(writer.repo, head.files_tree), Listing(writer.repo, files)
         if act.kind is Kind.FILE_EDIT:
             named = named_edit(act, before, after)

@@ -55,17 +55,17 @@ def _parse(kind: Kind, data: bytes) -> Act:
     message = parse_strict(data)
     if not isinstance(message, dict):
         raise InvalidError("the message is not a JSON object")
-    names = kind.file_names
-    known = [*_FOR_ALL, *(names if names is not None else _FOR_RUNS)]
+    names = kind.facts.file_names
+    known = [*_FOR_ALL, *(names or _FOR_RUNS)]
     unknown = set(message) - set(known)
     if unknown:
         raise InvalidError(f"unknown key {min(unknown)!r} in a message to {kind.value}")
-    needed = ("summary",) if names is None else names if kind is not Kind.FILE_EDIT else ()
+    needed = () if kind is Kind.FILE_EDIT else names or ("summary",)
     for key in needed:
         if key not in message:
             raise InvalidError(f"the message has no {key}")
     fields = {name: _FIELDS[name](value) for name, value in message.items()}
-    if names is not None:
+    if names:
         fields["summary"] = {"colour": kind.value, **{name: fields.pop(name) for name in names if name in fields}}
     act = Act(kind, **fields)
     if len(compact({**act.summary, **act.tab_seq})) > MAX_ROW:

@@ -31,30 +31,6 @@ The write that completes it commits the event; read this file again for the outc
 The files {otherwise}, unless the object has the complete new set of them{when}:
   "files": {{ {name}: {{"content": "…"}}, … }}
 """
-_RUN = """\
-{{ "stdout": {{"content": "1 test passed"}}, "stderr": {{"content": ""}}, "status": "0",
-  "summary": {{"colour": "green", "duration": 1.2, "predicted": "{predicted}"}} }}"""
-# what is recorded, and an example; {name} is a file of the kata
-_KINDS = {
-    Kind.RAN_TESTS: ("a test run", _RUN.replace("{predicted}", "none")),
-    Kind.PREDICTED_RIGHT: ("a test run whose colour was predicted", _RUN.replace("{predicted}", "green")),
-    Kind.PREDICTED_WRONG: ("a test run of another colour than was predicted", _RUN.replace("{predicted}", "red")),
-    Kind.REVERTED: (
-        "that the files are again those of an earlier event",
-        '{{ "summary": {{"colour": "red", "revert": ["{kata_id}", 0]}} }}',
-    ),
-    Kind.CHECKED_OUT: (
-        "that the files are now those of an event of another kata",
-        '{{ "files": {{{name}: {{"content": "…"}}}}, {checkout} }}',
-    ),
-    Kind.FILE_CREATE: ("that an empty file was made", '{{ "filename": "new.txt" }}'),
-    Kind.FILE_DELETE: ("that a file was removed", '{{ "filename": {name} }}'),
-    Kind.FILE_RENAME: ("that a file got another name", '{{ "old_filename": {name}, "new_filename": "new.txt" }}'),
-    Kind.FILE_EDIT: (
-        "that files were edited",
-        '{{ "files": {{ {name}: {{"content": "…"}} }} }}',
-    ),
-}
 
 
 @makes("control")
@@ -146,10 +122,9 @@ class ControlFile(MessageFile):
 def explanation(kind: Kind, kata_id: str, name: bytes) -> str:
     """What is read from a control file before anything was written to it; ``name`` is a file of the kata."""
     quoted = json.dumps(name.decode("utf-8", "replace"), ensure_ascii=False)
-    what, example = _KINDS[kind]
-    when = ", as they were before" if kind.file_names and kind is not Kind.FILE_EDIT else ""
-    checkout = f'"summary": {{"colour": "red", "checkout": {{"id": "{kata_id}", "index": 0}}}}'
-    filled = example.format(name=quoted, kata_id=kata_id, checkout=checkout)
+    facts = kind.facts
+    when = ", as they were before" if facts.file_names and kind is not Kind.FILE_EDIT else ""
+    filled = facts.example.format(name=quoted, kata_id=kata_id)
     otherwise = "are those of the event that is named" if kind is Kind.REVERTED else "stay as they are"
     text = _EXPLANATION if kind is not Kind.CHECKED_OUT else _EXPLANATION.partition("The files")[0]
-    return text.format(what=what, example=filled, otherwise=otherwise, when=when, name=quoted)
+    return text.format(what=facts.explanation, example=filled, otherwise=otherwise, when=when, name=quoted)
