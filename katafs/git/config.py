@@ -20,14 +20,17 @@ from katafs.text import visible
 _LARGEST = 64 << 10  # bytes
 _NEWEST_FORMAT = 1
 
-_BLANK = re.compile(rb"(?:[ \t\r\n]|[#;][^\n]*+)*+")
+# No group is repeated possessively, since Python before 3.11.5 takes one that fails in its midst for one that fits
+# (https://github.com/python/cpython/issues/106052); what can follow one another begins with different characters, so
+# that nothing is tried twice.
+_BLANK = re.compile(rb"(?:[ \t\r\n]|[#;][^\n]*+)*")
 # a subsection in quotes
-_SECTION = re.compile(rb'\[(?!\])([A-Za-z0-9.-]*+)(?:[ \t\r]++"((?:[^"\\\n]|\\[^\n])*+)")?\]')
-_QUOTED = rb'"(?:[^"\\\n]|\\[tbn"\\\n])*+"'
-_VALUE = rb'(?:[^"\\\n#;]|\\[tbn"\\\n]|\\\Z|' + _QUOTED + rb")*+"
-_SETTING = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+)[ \t]*+(?:=(" + _VALUE + rb")(?:[#;][^\n]*+)?+)?(?=\n|\Z)")
+_SECTION = re.compile(rb'\[(?!\])([A-Za-z0-9.-]*+)(?:[ \t\r]++"((?:[^"\\\n]|\\[^\n])*)")?\]')
+_QUOTED = rb'"(?:[^"\\\n]|\\[tbn"\\\n])*"'
+_VALUE = rb'(?:[^"\\\n#;]|\\[tbn"\\\n]|\\\Z|' + _QUOTED + rb")*"
+_SETTING = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+)[ \t]*+(?:=(" + _VALUE + rb")(?:[#;][^\n]*+)?)?(?=\n|\Z)")
 _CONTINUED = re.compile(rb"\\(?:\n|\Z)|(\\.)", re.DOTALL)
-_BEFORE = re.compile(rb'(?:[ \t\r]|"")++')
+_BEFORE = re.compile(rb'(?:[ \t\r]|"")+')
 _ESCAPE = re.compile(rb'\\(.)|"', re.DOTALL)
 _ESCAPED = {b"t": b"\t", b"b": b"\b", b"n": b"\n"}
 _INTEGER = re.compile(rb"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)([kKmMgG]?)")
