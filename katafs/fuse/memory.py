@@ -49,7 +49,7 @@ class Memory:
         if forgotten < _MANY_FORGOTTEN:
             return
         self._tree.clear_caches()
-        # freed memory stays with the process otherwise; takes some milliseconds, without Python's lock
+        # freed memory stays with the process otherwise; takes some milliseconds, without the GIL
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             await trio.to_thread.run_sync(trim, 0)

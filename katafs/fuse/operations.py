@@ -27,7 +27,7 @@ from katafs.fuse.handles import Handles
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.memory import Memory
 from katafs.fuse.preparing import Preparer
-from katafs.fuse.readahead import Ahead
+from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.writing.journal import Journal
 from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
@@ -59,7 +59,7 @@ class Operations(pyfuse3.Operations):
         self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
-        self._ahead = Ahead(tree.ctx.counters, tree.ctx.store.budget)
+        self._ahead = ReadAhead(tree.ctx.counters, tree.ctx.store.budget)
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, list[bytes] | list[PlusEntry]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)

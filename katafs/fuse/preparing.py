@@ -16,7 +16,7 @@ from katafs.tree.tree import Tree
 MOST_WAITING = 320
 # of one kata
 _MOST_OF_A_KATA = 100
-# threads, which share Python's lock; processes, with up to a GiB each
+# threads, which share the GIL; processes, with up to a GiB each
 _PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 
 

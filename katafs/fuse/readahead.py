@@ -44,7 +44,7 @@ class _Directory(NamedTuple):
     files: frozenset[int]
 
 
-class Ahead:
+class ReadAhead:
     """Sees what is listed and read, and sends the rest. Belongs to the event loop."""
 
     def __init__(self, counters: Counters, budget: Budget) -> None:

@@ -1,7 +1,7 @@
 """Pages are made in another process, with limits (`katafs.process`).
 
 Highlighting runs regular expressions over what a kata holds. Some take for ever on a text made for that, and hold
-Python's lock meanwhile: in the daemon itself they would stop every mount request. A process can be ended.
+the GIL meanwhile: in the daemon itself they would stop every mount request. A process can be ended.
 """
 
 from __future__ import annotations

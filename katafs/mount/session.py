@@ -135,7 +135,7 @@ def _set_up_process() -> None:
     os.umask(0o022)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    # how long the event loop may have to wait for a thread that has Python's lock
+    # how long the event loop may have to wait for a thread that has the GIL
     memory.keep_few_heaps()
     sys.setswitchinterval(_SWITCH_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Work that may take much memory or time, or holds Python's lock: in a process of its own, with limits.
+"""Work that may take much memory or time, or holds the GIL: in a process of its own, with limits.
 
 The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
 what it needs: some milliseconds. The fork server is a new Python, never a fork of a daemon with threads, and is started

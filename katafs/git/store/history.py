@@ -1,7 +1,7 @@
 """Writing a new repository with a whole history at once: one pack and ``packed-refs``, and no loose object.
 
 So a history of twenty events needs some ten files and as many syncs, not a hundred and sixty. Objects come in the
-order of the history, each as a difference from the one before at its path (`katafs.git.store.pack_writer`).
+order of the history, each as a delta of the one before at its path (`katafs.git.store.pack_writer`).
 """
 
 from __future__ import annotations

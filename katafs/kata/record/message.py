@@ -38,7 +38,7 @@ _LIMITS = process.Limits(processor_seconds=10, seconds=15.0, nice=0)
 
 
 def parse_act(kind: Kind, data: bytes) -> Act:
-    """The message in ``data``, read in a process of its own where that takes long: Python's JSON has Python's lock.
+    """The message in ``data``, read in a process of its own where that takes long: Python's JSON has the GIL.
 
     Raises `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large.
     """

@@ -32,7 +32,7 @@ from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.changes import lines_added, lines_deleted, pairs, submodule_text
 from katafs.text import decode
 
-# What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds Python's lock
+# What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds the GIL
 # while it compares: 2 x 32 KiB take it 4 ms, and 10 ms in the worst case that was found.
 DIFF_BUDGET = 12_000.0
 # a writer waits for it, and other writers of the kata do

@@ -23,7 +23,7 @@ from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.image import DIRECTORY, FILE, Image, Source, write_image
 from katafs.kata.views.spool import Spool, SpoolFile
 
-# what is read in the daemon itself: bytes of one object, whose unfolding holds Python's lock, and of all together
+# what is read in the daemon itself: bytes of one object, whose inflating holds the GIL, and of all together
 _LARGEST_HERE = 1 << 20
 _MOST_HERE = 1e6  # microseconds, see `katafs.git.budget`
 # of work tree, pack and archive

@@ -1,4 +1,4 @@
-"""Large contents that were computed or unfolded: in temporary files without a name, bounded all together."""
+"""Large contents that were computed or inflated: in temporary files without a name, bounded all together."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from katafs.tree.nodes import Later, Node, Work
 from katafs.tree.numbers import EVENT, Key
 from katafs.tree.timeouts import IMMUTABLE
 
-# A larger one is unfolded once, into a temporary file: in a worker thread, or, as libgit2 holds Python's lock while it
-# unfolds a packed one, in a process of its own.
+# A larger one is inflated once, into a temporary file: in a worker thread, or, as libgit2 holds the GIL while it
+# inflates a packed one, in a process of its own.
 LARGE_BLOB = 1 << 20
 # bytes in memory, of a node that is kept
 _SMALL = 512
@@ -96,7 +96,7 @@ class ContentFile(_KeptFile):
 
     def _work(self) -> Work:
         assert not isinstance(self._content, bytes)
-        return partial(_unfold_here, self._cache.spool, self._kata.path, self._content.oid)
+        return partial(_inflate_here, self._cache.spool, self._kata.path, self._content.oid)
 
     def read(self, offset: int, length: int) -> bytes:
         if self._made is not None:
@@ -140,7 +140,7 @@ class MadeFile(_KeptFile):
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)
 
 
-def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
+def _inflate_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
     file = spool.file()
     try:
         if GitRepo(path).objects.inflate_loose(oid, BLOB, lambda piece: file.add([piece])):
@@ -149,10 +149,10 @@ def _unfold_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
         file.close()
         raise
     file.close()
-    return Later(partial(make_elsewhere, spool, path, partial(_unfold_packed, oid)))
+    return Later(partial(make_elsewhere, spool, path, partial(_inflate_packed, oid)))
 
 
-def _unfold_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
+def _inflate_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
     file.write(GitRepo(path, largest=LARGEST).blob(oid))
 
 
