@@ -134,6 +134,7 @@ def test_umount_while_somebody_works_in_it(machine: System) -> None:
     machine.done("mount -t katafs /srv/katas /mnt/katas")
     (first,) = json.loads(machine.done("katafs status --json /mnt/katas"))
     pid = machine.done(f"sleep 600 < {KATA}/stdout & echo $!").strip()
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "the program of that process")
     assert machine.run("umount /mnt/katas") == (32, "umount: /mnt/katas: target is busy.\n")
     busy = "katafs: /mnt/katas is busy: sleep ({}) works in it, or has a file of it open; umount --lazy takes it away"
     assert machine.run("katafs umount /mnt/katas") == (1, f"{busy.format(pid)} all the same\n")
