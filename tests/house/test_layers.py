@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,28 @@ DOORS = {
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 
+Rule = Callable[[Path], None]
+RULES: list[tuple[Path, Rule]] = []
+
+
+def of_modules(folder: Path) -> Callable[[Rule], Rule]:
+    """What a function of a path asserts is so for each module below a folder."""
+
+    def note(rule: Rule) -> Rule:
+        RULES.append((folder, rule))
+        return rule
+
+    return note
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
 
 def imports(path: Path) -> Iterator[str]:
     """The full names of the modules that a file imports, wherever the import stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -65,8 +84,8 @@ def layer(name: str) -> str | None:
     return parts[1] if parts[0] == "katafs" and len(parts) > 1 and parts[1] in LAYERS else None
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path: Path) -> None:
+@of_modules(ROOT)
+def imports_go_down(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0].removesuffix(".py")
     if own == "__init__":
         return
@@ -77,24 +96,24 @@ def test_imports_go_down(path: Path) -> None:
             assert LAYERS.index(other) <= LAYERS.index(own), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "kata").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_within_katas(path: Path) -> None:
+@of_modules(ROOT / "kata")
+def imports_go_down_within_katas(path: Path) -> None:
     own = path.relative_to(ROOT / "kata").parts[0].removesuffix(".py")
     for name in imports(path):
         if own != "__init__" and name.startswith("katafs.kata."):
             assert KATA_LAYERS.index(name.split(".")[2]) <= KATA_LAYERS.index(own), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_foreign_libraries_have_one_owner(path: Path) -> None:
+@of_modules(ROOT)
+def foreign_libraries_have_one_owner(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0].removesuffix(".py")
     for name in imports(path):
         owners = OWNERS.get(name.split(".")[0])
         assert owners is None or own in owners, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_versions_0_and_1_are_behind_doors(path: Path) -> None:
+@of_modules(ROOT)
+def versions_0_and_1_are_behind_doors(path: Path) -> None:
     if "legacy" in path.parts:
         return
     for name in imports(path):
@@ -103,21 +122,21 @@ def test_versions_0_and_1_are_behind_doors(path: Path) -> None:
         assert doors is None or not rest or rest.split(".")[0] in doors, f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "fuse").glob("*.py")), ids=lambda path: path.stem)
-def test_requests_do_not_ask_what_a_node_is(path: Path) -> None:
+@of_modules(ROOT / "fuse")
+def requests_do_not_ask_what_a_node_is(path: Path) -> None:
     """What is done with a node it says itself: no kind of node is told from another by its class."""
-    module = importlib.import_module(f"katafs.fuse.{path.stem}")
-    for node in ast.walk(ast.parse(path.read_text())):
+    module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
             named = (vars(module).get(name.id) for name in ast.walk(node.args[1]) if isinstance(name, ast.Name))
-            assert not any(isinstance(found, type) and issubclass(found, Node) for found in named), ast.unparse(node)
+            assert not any(isinstance(found, type) and issubclass(found, Node) for found in named), (path, node.lineno)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nobody_asks_which_layout_it_is(path: Path) -> None:
+@of_modules(ROOT)
+def nobody_asks_which_layout_it_is(path: Path) -> None:
     """What differs between layouts a layout says itself."""
     if path.name != "layouts.py":
-        assert not list(layouts_compared(ast.parse(path.read_text())))
+        assert list(layouts_compared(parsed(path))) == [], path
 
 
 def layouts_compared(tree: ast.AST) -> Iterator[str]:
@@ -139,14 +158,21 @@ def layouts_compared(tree: ast.AST) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_stay_small(path: Path) -> None:
+@of_modules(ROOT)
+def files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 320, f"{path} is too long"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 55, f"{path}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize(("folder", "rule"), RULES, ids=[rule.__name__ for _, rule in RULES])
+def test_rule(folder: Path, rule: Rule) -> None:
+    for path in MODULES:
+        if path.is_relative_to(folder):
+            rule(path)
 
 
 def test_no_two_modules_have_one_name() -> None:
