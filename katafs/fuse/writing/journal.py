@@ -31,7 +31,7 @@ from katafs.errors import DiedError
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
 from katafs.fuse.writing.descriptors import process_of
 from katafs.git import Oid
-from katafs.kata.record.inbox import unfinished_seconds
+from katafs.kata.record.inbox import is_overdue
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Journal:
             return not starts and data.lstrip()[:1] != b"{"
         process = (process_of(asked.thread) or asked.thread) if self._lost else 0
         for part in self._lost[:]:
-            is_old = time.monotonic() - part.when > unfinished_seconds()
+            is_old = is_overdue(time.monotonic() - part.when)
             is_first = part.first == request.unique
             is_next = part.last == request.unique or not (starts or is_old or is_first)
             if is_next and part.last != request.unique:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from katafs.kata.model.kinds import BY_TYPE
+from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.rows import Row, event_type, time_ns
 from katafs.text import visible
 
@@ -49,7 +49,7 @@ class Step:
             facts = BY_TYPE[self.type].facts
             text = f"{facts.from_where} {self.origin}" if facts.from_where and self.origin else facts.headline
         else:
-            text = {"test": "ran tests", "outage": "nothing recorded"}.get(self.type, self.type)
+            text = {"test": Kind.RAN_TESTS.facts.headline, "outage": "nothing recorded"}.get(self.type, self.type)
         return " ".join([text, " to ".join(names)]) if names else text
 
     @property

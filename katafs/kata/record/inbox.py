@@ -39,6 +39,12 @@ def unfinished_seconds() -> float:
     return UNFINISHED_SECONDS * max(1.0, os.getloadavg()[0] / _PROCESSORS / _BUSY)
 
 
+def is_overdue(seconds: float) -> bool:
+    """Whether the next piece of a message has been waited for so long that it is not to come any more."""
+    # the load is a file that is read: not for every piece
+    return seconds > UNFINISHED_SECONDS and seconds > unfinished_seconds()
+
+
 class Scanned(NamedTuple):
     """What an `ObjectScanner` makes of some bytes, if it is in the state ``before``."""
 
@@ -206,7 +212,7 @@ class Inbox:
         known = self._unfinished.get(key)
         if known is None:
             return None
-        is_old = now - known.touched > unfinished_seconds()
+        is_old = is_overdue(now - known.touched)
         if known.refusal is not None and known.refused_at == offset and not is_old and not _is_whole(data):
             known.touched = now
             raise known.refusal.with_traceback(None)
@@ -275,8 +281,8 @@ class Inbox:
     def expire(self, now: float, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> list[Hashable]:
         """Forget what has waited for too long, or has a writer who is gone; the control files whose messages were
         dropped."""
-        most = unfinished_seconds()
-        old = [key for key, known in self._unfinished.items() if now - known.touched > most or is_gone(key[1])]
+        unfinished = self._unfinished.items()
+        old = [key for key, known in unfinished if is_overdue(now - known.touched) or is_gone(key[1])]
         return [key[0] for key in old if self.drop(*key)]
 
 

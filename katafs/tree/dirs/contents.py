@@ -16,12 +16,12 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Content, Snapshot
 from katafs.kata.views.spool import Spool, SpoolFile
 from katafs.text import pretty
-from katafs.tree.catalogue import Shown, row_at, row_of, standing_in
+from katafs.tree.catalogue import Shown, row_at, standing_in
 from katafs.tree.context import Context
 from katafs.tree.made import Make, make_elsewhere, make_here
 from katafs.tree.makers import makes
 from katafs.tree.nodes import Later, Node, Work
-from katafs.tree.numbers import EVENT, Key
+from katafs.tree.numbers import Key
 from katafs.tree.timeouts import IMMUTABLE
 
 # A larger one is inflated once, into a temporary file: in a worker thread, or, as libgit2 holds the GIL while it
@@ -160,7 +160,8 @@ def _inflate_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
 
 #: Says what is in a file of an event, by its name; the rows, where their text is to be joined. Raises `NotFoundError`.
 _Says = Callable[[Kata, Snapshot, bytes], Content | Rows]
-_contents: dict[int, _Says] = {}
+# by slot, with the name that it is asked for
+_contents: dict[int, tuple[_Says, bytes]] = {}
 
 
 def has_content(*paths: str, shown: Shown | None = None) -> Callable[[_Says], _Says]:
@@ -168,7 +169,8 @@ def has_content(*paths: str, shown: Shown | None = None) -> Callable[[_Says], _S
 
     def bind(maker: _Says) -> _Says:
         for path in paths:
-            _contents[row_at(path, shown).number] = maker
+            row = row_at(path, shown)
+            _contents[row.number] = maker, row.name
         makes(*paths, shown=shown)(_file)
         return maker
 
@@ -177,10 +179,10 @@ def has_content(*paths: str, shown: Shown | None = None) -> Callable[[_Says], _S
 
 def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
     """What is in a file of an event. Raises `NotFoundError`, also for what is no such file."""
-    row = row_of(Key(EVENT, kata.kata_id, snapshot.index, slot))
     if slot not in _contents:
-        raise NotFoundError(f"nothing says what is in {row.path}")
-    return _contents[slot](kata, snapshot, row.name)
+        raise NotFoundError(f"nothing says what is in slot {slot} of an event")
+    says, name = _contents[slot]
+    return says(kata, snapshot, name)
 
 
 def _file(ctx: Context, kata: Kata, key: Key) -> Node:
