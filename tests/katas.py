@@ -340,14 +340,11 @@ def serve_kata(mount: Mount, files: Mapping[str, str] | None = None) -> Served:
 @contextlib.contextmanager
 def serving(directory: Path, mode: str, *options: str) -> Iterator[Mount]:
     """A mount of an empty store, for a whole module of tests."""
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as store:
-        mount = Mount(Path(store), directory / "mnt", mode, options)
-        try:
-            mount.start()
-            yield mount
-        finally:
-            problems = mount.stop()
-        assert not problems, problems
+    with (
+        tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as store,
+        Mount(Path(store), directory / "mnt", mode, options) as mount,
+    ):
+        yield mount
 
 
 def tags_of(path: Path) -> dict[int, bytes]:

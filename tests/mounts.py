@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import katafs as katafs_package
 
@@ -56,6 +57,19 @@ class Mount:
         self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
         self.expected_log = ""
+
+    def __enter__(self) -> Self:
+        """Start it; at the end nothing is to have been wrong with it."""
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        problems = self.stop()
+        assert failed or not problems, problems
 
     def start(self) -> None:
         """Mount, and wait until the tree can be read in the mode that was asked for."""

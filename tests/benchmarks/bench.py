@@ -45,12 +45,8 @@ class Bench:
         mount = Mount(store, self.work / "mnt", "fast", options)
         mount.katafs = command or mount.katafs
         mount.log.unlink(missing_ok=True)
-        mount.start()
-        try:
+        with mount:
             yield mount
-        finally:
-            problems = mount.stop()
-        assert not problems, problems
 
     @contextlib.contextmanager
     def bare(self, plain: Path) -> Iterator[Path]:

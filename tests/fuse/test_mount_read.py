@@ -42,13 +42,8 @@ def katas(tmp_path_factory: pytest.TempPathFactory, shared_katas: Path) -> Path:
 
 @pytest.fixture(scope="module", params=MODES)
 def mounted(request: pytest.FixtureRequest, fuse: None, katas: Path) -> Iterator[Mount]:
-    mount = Mount(katas, katas.parent / f"mnt-{request.param}", request.param, ())
-    try:
-        mount.start()
+    with Mount(katas, katas.parent / f"mnt-{request.param}", request.param, ()) as mount:
         yield mount
-    finally:
-        error = mount.stop()
-    assert not error, error
 
 
 def names(directory: Path) -> set[str]:

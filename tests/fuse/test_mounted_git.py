@@ -91,13 +91,8 @@ def make_hostile(store: Path) -> None:
 @pytest.fixture(scope="module", params=MODES)
 def mounted(request: pytest.FixtureRequest, fuse: None, katas: Path) -> Iterator[Mount]:
     # git clones from nobody else's repository, whatever safe.directory says
-    mount = Mount(katas, katas.parent / f"mnt-{request.param}", request.param, ("--uid", str(os.getuid())))
-    try:
-        mount.start()
+    with Mount(katas, katas.parent / f"mnt-{request.param}", request.param, ("--uid", str(os.getuid()))) as mount:
         yield mount
-    finally:
-        error = mount.stop()
-    assert not error, error
 
 
 def test_git_reads_the_repository(mounted: Mount, tmp_path: Path) -> None:

@@ -115,13 +115,8 @@ def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> 
     lines = [f"def function_{number}(a, b): return a + {number} * b  # {number}\n" for number in range(5_000)]
     long = make_kata(store, "BBBBBB", {"long.py": "".join(lines)})
     add_event(long, 1, files={"long.py": "".join([*lines[:2_500], "changed\n", *lines[2_501:]])})
-    mount = Mount(store, store.parent / "mnt", "fast", ())
-    try:
-        mount.start()
+    with Mount(store, store.parent / "mnt", "fast", ()) as mount:
         yield mount
-    finally:
-        problems = mount.stop()
-    assert not problems, problems
 
 
 @pytest.fixture

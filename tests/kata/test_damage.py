@@ -105,12 +105,8 @@ def intact(damaged_store: Path) -> dict[bytes, object]:
 def broken(fuse: None, damaged_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     mount = Mount(damaged_store, tmp_path_factory.mktemp("broken") / "mnt", "fast", ())
     mount.expected_log = DAMAGE
-    try:
-        mount.start()
+    with mount:
         yield mount
-    finally:
-        error = mount.stop()
-    assert not error, error
     assert "Traceback" not in mount.log_text()
 
 

@@ -162,13 +162,8 @@ def katas(tmp_path_factory: pytest.TempPathFactory, shared_katas: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def mounted(fuse: None, katas: Path) -> Iterator[Mount]:
-    mount = Mount(katas, katas.parent / "mnt", "fast", ())
-    try:
-        mount.start()
+    with Mount(katas, katas.parent / "mnt", "fast", ()) as mount:
         yield mount
-    finally:
-        error = mount.stop()
-    assert not error, error
 
 
 def load(path: Path) -> Any:

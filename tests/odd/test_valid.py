@@ -54,15 +54,10 @@ def read_mounted(odds: Odds, store: Path, path: Path, clones: int) -> None:
     def shown(odd: Odd) -> Path:
         return mount.kata(f"{odd.number:06}")
 
-    try:
-        mount.start()
-        with deadline(mount, DEADLINE + len(odds)):
-            assert_none(odds, lambda odd: shown_otherwise(shown(odd), odd.truth, dice_of(odd.number, "mount")))
-            copies = path.with_name("copies")
-            assert_none(odds[:clones], lambda odd: cloned_otherwise(shown(odd), odd.truth, copies / f"{odd.number}"))
-    finally:
-        problems = mount.stop()
-    assert not problems
+    with mount, deadline(mount, DEADLINE + len(odds)):
+        assert_none(odds, lambda odd: shown_otherwise(shown(odd), odd.truth, dice_of(odd.number, "mount")))
+        copies = path.with_name("copies")
+        assert_none(odds[:clones], lambda odd: cloned_otherwise(shown(odd), odd.truth, copies / f"{odd.number}"))
 
 
 def lost(odd: Odd, path: Path | None = None) -> Iterator[str]:

@@ -103,13 +103,9 @@ class Client:
         """Serve the store meanwhile."""
         self.mount = self.mount.with_name(f"{self.mount.name}+")
         mount = Mount(self.store, self.mount, "fast", ("--no-compact", *options))
-        try:
-            mount.start()
+        mount.expected_log = "."
+        with mount:
             yield
-        finally:
-            mount.expected_log = "."
-            problems = mount.stop()
-        assert not problems, problems
 
 
 # -- what was there before, and what is done; of each kata of the store something is expected

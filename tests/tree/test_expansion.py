@@ -153,13 +153,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, shared_katas: Path) -> Path:
 
 @pytest.fixture(scope="module", params=MODES)
 def mounted(request: pytest.FixtureRequest, fuse: None, store: Path) -> Iterator[Mount]:
-    mount = Mount(store, store.parent / f"mnt-{request.param}", request.param, ())
-    try:
-        mount.start()
+    with Mount(store, store.parent / f"mnt-{request.param}", request.param, ()) as mount:
         yield mount
-    finally:
-        error = mount.stop()
-    assert not error, error
 
 
 @pytest.mark.parametrize("kata_id", [SAVER, NATIVE])
