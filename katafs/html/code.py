@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import cachetools
@@ -18,6 +19,7 @@ from katafs.text import decode, visible
 MAX_HIGHLIGHTED = 128 << 10  # bytes
 _LONGEST_HIGHLIGHTED = 2_000  # characters of a line
 _LONGEST_LINE = 4_000  # characters; the rest is counted
+_MOST_PAIRS = 400  # lines of a change that went times those that came: each of some with each is compared
 _KEPT = 32 << 20  # bytes of contents whose lines are kept
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
@@ -139,7 +141,11 @@ def _cut(text: str, at: int, marked: tuple[int, int] | None) -> Iterable[tuple[s
     return ((piece, is_marked) for piece, is_marked in pieces if piece)
 
 
-def differing(old: Line, new: Line) -> tuple[tuple[int, int], tuple[int, int]] | None:
+# Where two lines differ, in characters of each
+Marks = tuple[tuple[int, int], tuple[int, int]]
+
+
+def differing(old: Line, new: Line) -> Marks | None:
     """Where two lines differ, in characters of each; None when they have little in common."""
     before, after = _text(old), _text(new)
     if len(before) + len(after) > 2 * _LONGEST_LINE:
@@ -147,7 +153,8 @@ def differing(old: Line, new: Line) -> tuple[tuple[int, int], tuple[int, int]] |
     start = _alike(before, after)
     end = _alike(before[start:][::-1], after[start:][::-1])
     common = len(before[:start].strip()) + (len(before[-end:].strip()) if end else 0)
-    if common * 2 < min(len(before.strip()), len(after.strip())):
+    shorter, longer = sorted((len(before.strip()), len(after.strip())))
+    if common * 2 < shorter or common * 4 < longer:
         return None
     return (start, len(before) - end), (start, len(after) - end)
 
@@ -156,3 +163,36 @@ def _alike(one: str, other: str) -> int:
     """How many characters at their starts are the same."""
     shorter = min(len(one), len(other))
     return next((at for at in range(shorter) if one[at] != other[at]), shorter)
+
+
+def pairs(old: list[Line], new: list[Line]) -> list[tuple[int, int, Marks]]:
+    """Which lines became which, in order, and where the two differ: the choice that keeps most characters.
+
+    In long texts lines are looked at one by one, and only where as many came as went.
+    """
+    if len(old) * len(new) > _MOST_PAIRS:
+        lines = zip(old, new, strict=True) if len(old) == len(new) else ()
+        return [(at, at, found) for at, (one, other) in enumerate(lines) if (found := differing(one, other))]
+    marks = {
+        (at, to): found
+        for at, one in enumerate(old)
+        for to, other in enumerate(new)
+        if (found := differing(one, other)) is not None
+    }
+    # how many characters are kept at most from these two lines on
+    kept: defaultdict[tuple[int, int], int] = defaultdict(int)
+    gains = {pair: len(_text(old[pair[0]])) + 1 - (end - start) for pair, ((start, end), _) in marks.items()}
+    for at in reversed(range(len(old))):
+        for to in reversed(range(len(new))):
+            as_pair = kept[at + 1, to + 1] + gains.get((at, to), 0)
+            kept[at, to] = max(as_pair, kept[at + 1, to], kept[at, to + 1])
+    result, at, to = [], 0, 0
+    while kept[at, to]:
+        if (at, to) in marks and kept[at, to] == kept[at + 1, to + 1] + gains[at, to]:
+            result.append((at, to, marks[at, to]))
+            at, to = at + 1, to + 1
+        elif kept[at, to] == kept[at + 1, to]:
+            at += 1
+        else:
+            to += 1
+    return result

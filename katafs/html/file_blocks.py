@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from markupsafe import Markup
 
-from katafs.html.code import Highlighter, Line, differing, line_html
+from katafs.git.diff.patch import Region
+from katafs.html.code import Highlighter, Line, line_html, pairs
 from katafs.kata.views.changes import FileChange, SideContent
 from katafs.text import decode, visible
 
 _CONTEXT = 3  # unchanged lines that are shown around a change
 _SHORTEST_FOLD = 8  # fewer unchanged lines are not folded
+_LONGEST_CHANGE, _HEAD = 300, 60  # lines of one change: of longer ones so many are shown, and the others folded
 # Bounds of a page: unchanged files past the first are not shown at all, changed ones past the second
 _UNCHANGED_BYTES = 512 << 10
 _CHANGED_BYTES = 4 << 20
@@ -30,11 +33,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines that belong together: ``same`` (shown on both sides), ``fold`` (the same, folded), or ``change``."""
+    """Lines that belong together: of a change, or such as are on both sides (in one column: only in ``new``)."""
 
-    kind: str
+    is_change: bool
     old: list[Row]
     new: list[Row]
+    is_folded: bool = False
 
 
 @dataclass
@@ -54,6 +58,10 @@ class ShownFile:
     @property
     def is_only_renamed(self) -> bool:
         return self.kind == "renamed" and not self.added and not self.deleted
+
+    @property
+    def is_short(self) -> bool:
+        return sum(len(block.new) for block in self.blocks) <= _LONGEST_CHANGE
 
 
 def shown_files(
@@ -91,7 +99,7 @@ def _shown(change: FileChange, highlighter: Highlighter, *, highlight: bool, is_
         contents = [side.data or b"" if side is not None else b"" for side in (old, new)]
         before = highlighter.lines(old.name, contents[0], highlight=highlight) if old is not None else []
         after = highlighter.lines(new.name, contents[1], highlight=highlight) if new is not None else []
-        file.blocks = _blocks(change, before, after)
+        file.blocks = _blocks(change, before, after, is_compared=highlight)
         unfinished = [bool(content) and not content.endswith(b"\n") for content in contents]
         file.is_unfinished = (unfinished[0], unfinished[1])
     return file
@@ -101,15 +109,14 @@ def _name(side: SideContent) -> str:
     return visible(decode(side.name), kept="")
 
 
-def _blocks(change: FileChange, old: list[Line], new: list[Line]) -> list[Block]:
+def _blocks(change: FileChange, old: list[Line], new: list[Line], *, is_compared: bool) -> list[Block]:
     if not change.regions:
-        lines = new or old
-        return [Block("same", [], [Row(at, at, line_html(line)) for at, line in enumerate(lines, 1)])]
+        return [Block(False, [], [Row(at, at, line_html(line)) for at, line in enumerate(new or old, 1)])]
     blocks: list[Block] = []
     old_done = new_done = 0
     for region in change.regions:
         blocks += _same(new, old_done, new_done, region.new_start, is_first=not new_done and not old_done)
-        blocks.append(_change(old, new, region.old_start, region.old_end, region.new_start, region.new_end))
+        blocks += _changed(old, new, region, is_compared=is_compared)
         old_done, new_done = region.old_end, region.new_end
     return blocks + _same(new, old_done, new_done, len(new), is_last=True)
 
@@ -123,19 +130,29 @@ def _same(
     head = 0 if is_first else _CONTEXT
     tail = len(rows) - (0 if is_last else _CONTEXT)
     if tail - head < _SHORTEST_FOLD:
-        return [Block("same", rows, rows)] if rows else []
-    parts = (("same", rows[:head]), ("fold", rows[head:tail]), ("same", rows[tail:]))
-    return [Block(kind, part, part) for kind, part in parts if part]
+        return [Block(False, rows, rows)] if rows else []
+    shown = [Block(False, part, part) for part in (rows[:head], rows[tail:])]
+    fold = Block(False, [], rows[head:tail], is_folded=True)
+    return [block for block in (shown[0], fold, shown[1]) if block.new]
 
 
-def _change(old: list[Line], new: list[Line], old_start: int, old_end: int, start: int, end: int) -> Block:
-    # Lines are compared one by one only where as many came as went: else nobody knows which became which.
-    is_paired = old_end - old_start == end - start
-    pairs = [differing(old[old_start + at], new[start + at]) if is_paired else None for at in range(end - start)]
-    old_marks = [pair[0] if pair else None for pair in pairs] if is_paired else [None] * (old_end - old_start)
-    new_marks = [pair[1] if pair else None for pair in pairs]
-    return Block(
-        "change",
-        [Row(at + 1, None, line_html(old[at], mark)) for at, mark in enumerate(old_marks, old_start)],
-        [Row(None, at + 1, line_html(new[at], mark)) for at, mark in enumerate(new_marks, start)],
-    )
+def _changed(old: list[Line], new: list[Line], region: Region, *, is_compared: bool) -> list[Block]:
+    """A change, cut where lines came or went between two that became one another: these stand side by side."""
+    old_start, old_end, start, end = region
+    old_marks: dict[int, tuple[int, int]] = {}
+    new_marks: dict[int, tuple[int, int]] = {}
+    cuts = [(old_start, start)]
+    for was, now, marks in pairs(old[old_start:old_end], new[start:end]) if is_compared else []:
+        at, to = old_start + was, start + now
+        old_marks[at], new_marks[to] = marks
+        if at - cuts[-1][0] != to - cuts[-1][1]:
+            cuts.append((at, to))
+    blocks = []
+    for (at, to), (at_end, to_end) in pairwise([*cuts, (old_end, end)]):
+        before = [Row(line + 1, None, line_html(old[line], old_marks.get(line))) for line in range(at, at_end)]
+        after = [Row(None, line + 1, line_html(new[line], new_marks.get(line))) for line in range(to, to_end)]
+        head = _HEAD if max(len(before), len(after)) > _LONGEST_CHANGE else _LONGEST_CHANGE
+        blocks.append(Block(True, before[:head], after[:head]))
+        if before[head:] or after[head:]:
+            blocks.append(Block(True, before[head:], after[head:], is_folded=True))
+    return blocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -12,23 +13,58 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from katafs.html.chart import Chart
+from katafs.errors import DamagedError, NotFoundError
+from katafs.html.chart import WIDTH, Chart
 from katafs.html.code import Highlighter
 from katafs.html.file_blocks import shown_files
-from katafs.kata.model.kinds import BY_TYPE
+from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.steps import LIGHTS, Step
 from katafs.kata.read.past import Past
-from katafs.kata.views.changes import file_changes
+from katafs.kata.views.changes import changed_names, file_changes
 from katafs.text import visible, without_colours
 
 _MAX_OUTPUT = 128 << 10  # bytes of an output that are shown
 _OPEN_LINES = 60  # an output of more lines is folded
 # How many lights stand on each side of the own one on the page of a step
 _AROUND = 5
+# How many events before it a step can be compared with from its page, and how many files an event has in the list
+_OTHERS, _NAMED = 200, 12
 
 _SIGNS = {"red": "✗", "amber": "!", "green": "✓", "timed_out": "…", "faulty": "?", "pulling": "↓"}
 # the sign of an outage is as high as the others
 _EVENT_SIGNS = {"created": "★", "outage": "\u00a0", **{name: kind.facts.sign for name, kind in BY_TYPE.items()}}
+
+
+@dataclass
+class Event:
+    """A row in the list of all events."""
+
+    step: Step
+    gap: str  # the time since the event before, in words
+    cut: list[str] = field(default_factory=list)  # what the runner cut short
+    #: what became of files, and their names; empty where the headline says it
+    names: list[tuple[str, str]] = field(default_factory=list)
+    more: str = ""  # how many have no room there
+
+    @property
+    def headline(self) -> str:
+        """What happened; without the one name that the row has where more files were edited."""
+        return "edited several files" if self.step.type == Kind.FILE_EDIT.type and self.names else self.step.headline
+
+    def look_up(self, past: Past) -> None:
+        """Find what is not in the row."""
+        index = self.step.index
+        try:
+            was, now = (past.snapshot(at).files_tree for at in (index - 1, index))
+            names = changed_names(past.repo, was, now)
+        except (DamagedError, NotFoundError):
+            return
+        self.cut = past.cut(index)
+        if names is None:
+            self.more = "many files"
+        elif len(names) != 1 or not self.step.file_names:
+            self.names = names[:_NAMED]
+            self.more = f"{len(names) - _NAMED} more files" if len(names) > _NAMED else ""
 
 
 class Maker:
@@ -53,6 +89,7 @@ class Maker:
             label=label,
             sign=sign,
             css=css,
+            marks=marks,
             clock=clock,
             span=span,
         )
@@ -64,10 +101,17 @@ class Maker:
             yield
         yield from self._highlighter.prepare()
 
-    def index(self, past: Past) -> bytes:
-        """``index.html``: the whole history. Raises `DamagedError`."""
+    def index(self, past: Past, *, highlight: bool) -> bytes:
+        """``index.html``: the whole history; without what takes long, the files of each event, if not ``highlight``.
+        Raises `DamagedError`."""
         steps = past.counted_steps()
-        return self._page("index.html", past, steps=steps, gaps=_gaps(steps), chart=Chart(steps), totals=_totals(steps))
+        events = [Event(step, gap) for step, gap in zip(steps, _gaps(steps), strict=True)]
+        if highlight:
+            for event in events[1:]:
+                event.look_up(past)
+        return self._page(
+            "index.html", past, events=events, steps=steps, chart=Chart(steps), width=WIDTH, totals=_totals(steps)
+        )
 
     def step(self, past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
         """``W..N.html``. Raises `DamagedError`, `NotFoundError`."""
@@ -76,15 +120,23 @@ class Maker:
         files, left_out = shown_files(changes, self._highlighter, cut, highlight=highlight)
         steps = past.steps
         is_step = now in (was + 1, 0)
+
+        def to(step: Step) -> str:
+            """The page of another event; from a comparison, with the same event again."""
+            return page_of(step) if is_step else f"{step.index if was == now else was}..{step.index}.html"
+
         return self._page(
             "step.html",
             past,
-            was=was,
+            was=steps[was],
             step=steps[now],
             is_step=is_step,
+            to=to,
             around=steps[max(now - _AROUND, 0) : min(now + _AROUND, max(end, now)) + 1],
             earlier=steps[now - 1] if now else None,
             later=steps[now + 1] if now < end else None,
+            bases=_bases(steps, now),
+            others=steps[max(now - _OTHERS, 0) : now],
             files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
             folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
             left_out=left_out,
@@ -119,6 +171,20 @@ def _outputs(past: Past, index: int, cut: Set[str]) -> list[dict[str, Any]]:
     return outputs
 
 
+def _bases(steps: Sequence[Step], now: int) -> list[tuple[str, int]]:
+    """What an event is compared with most: a name, and an event; of those with the same files before it the first."""
+    lights = [step for step in steps[:now] if step.light]
+    greens = [step for step in lights if step.light == "green"]
+    found = [(f"event {now - 1}", now - 1)] if now else []
+    found += [
+        (f"{name}, {some[-1].index}", some[-1].index)
+        for name, some in (("last light", lights), ("last green", greens))
+        if some
+    ]
+    found += [("the start", 0), ("all files", now)] if now else []
+    return [(name, index) for at, (name, index) in enumerate(found) if index not in [other for _, other in found[:at]]]
+
+
 def _gaps(steps: Sequence[Step]) -> list[str]:
     """For each step the time since the one before, in words."""
     gaps, last = [], None
@@ -133,6 +199,9 @@ def _totals(steps: Sequence[Step]) -> dict[str, Any]:
     guesses = [step.is_right for step in steps if step.is_right is not None]
     return {
         "lights": [(light, count) for light in LIGHTS if (count := sum(step.light == light for step in steps))],
+        "all": len(steps),
+        "others": sum(step.light in LIGHTS[3:] for step in steps),
+        "quiet": sum(not step.light for step in steps),
         "began": times[0] if times else None,
         "span": span((max(times) - min(times)).total_seconds()) if len(times) > 1 else "",
         "guesses": len(guesses),
@@ -162,9 +231,14 @@ def sign(step: Step) -> str:
 
 def css(step: Step) -> str:
     """The CSS classes of a light."""
+    return f"light {marks(step)}"
+
+
+def marks(step: Step) -> str:
+    """What there is to know of a light, as CSS classes."""
     light = step.light if step.light in LIGHTS else "outage" if step.type == "outage" else "event"
     guess = {None: "", True: " right", False: " wrong"}[step.is_right]
-    return f"light {light}{guess}"
+    return f"{light}{guess}"
 
 
 def clock(moment: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:

@@ -21,7 +21,7 @@ def make(page: Page, *, highlight: bool) -> bytes:
     try:
         past = Past(page.path, page.kata_id, page.tip)
         if page.now < 0:
-            return maker().index(past)
+            return maker().index(past, highlight=highlight)
         return maker().step(past, page.was, page.now, page.end, highlight=highlight)
     except (KataError, MemoryError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error

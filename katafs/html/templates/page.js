@@ -12,12 +12,23 @@
     if (name === "side" && side) side.checked = true;
     try { if (name) localStorage.setItem("katafs-view", name); } catch { /* no storage here: the choice is this page's */ }
   };
+  const names = document.getElementById("names");
+  const toFile = (step) => {
+    const files = [...document.querySelectorAll(".file[id]")];
+    // the one under the bar is where the reader is
+    const at = files.findLastIndex((file) => file.getBoundingClientRect().top < 100);
+    const file = files[Math.max(at + step, 0)];
+    if (file) location.replace("#" + file.id);
+  };
   try { choose(localStorage.getItem("katafs-view")); } catch { /* the same */ }
   for (const input of [inline, side]) if (input) input.addEventListener("change", () => choose(input.id));
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || event.target.closest("input, .scroll")) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.shiftKey || event.target.closest("[type=radio], .scroll")) return;
     const keys = { ArrowLeft: "previous", k: "previous", ArrowRight: "next", j: "next", u: "up" };
     if (event.key in keys && follow(keys[event.key])) event.preventDefault();
+    if (event.key === "n") toFile(1);
+    if (event.key === "p") toFile(-1);
+    if (event.key === "c" && names) names.checked = !names.checked;
     if (event.key === "s" && inline && side) choose(inline.checked ? "side" : "inline");
   });
 })();

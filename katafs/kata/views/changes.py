@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
 from katafs.git.diff.patch import Delta, Region, Side, changed_regions, is_binary
 from katafs.git.diff.renames import git_deltas
 from katafs.kata.model.listing import Listing
+from katafs.text import decode, visible
 
+_MOST_NAMED = 100  # files that differ
 MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read
 
 
@@ -58,16 +61,20 @@ class FileChange:
 
 def pairs(repo: GitRepo, deltas: list[Delta], now: Oid | None) -> Iterator[tuple[str, Side | None, Side | None]]:
     """Kind and both sides of all files of two trees: of those that differ, then of the others in the tree ``now``."""
-    for old, new in deltas:
-        if old is None or new is None:
-            yield "created" if old is None else "deleted", old, new
-        else:
-            yield "renamed" if old.path != new.path else "changed", old, new
+    yield from _kinds(deltas)
     changed = {delta.new.path for delta in deltas if delta.new is not None}
     for path, oid in Listing(repo, now).blobs():
         if path not in changed:
             side = Side(path, 0, oid)
             yield "unchanged", side, side
+
+
+def _kinds(deltas: list[Delta]) -> Iterator[tuple[str, Side | None, Side | None]]:
+    for old, new in deltas:
+        if old is None or new is None:
+            yield "created" if old is None else "deleted", old, new
+        else:
+            yield "renamed" if old.path != new.path else "changed", old, new
 
 
 def submodule_text(side: Side) -> bytes:
@@ -97,6 +104,21 @@ def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[Fi
         if before is not None and after is not None and before != after and not (is_binary(before) or is_binary(after)):
             regions = list(changed_regions(before, after, ignore_trailing_space=False))
         yield FileChange(kind, old, new, tuple(regions))
+
+
+def changed_names(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[tuple[str, str]] | None:
+    """What became of the files that differ (the kind of a `FileChange`), and their names, safe to show in one line.
+
+    None where there are too many to look for renames among them. Raises `DamagedError`.
+    """
+    try:
+        deltas = git_deltas(repo, was, now, most=_MOST_NAMED, most_moved=_MOST_NAMED)
+    except HeavyError:
+        return None
+    named = [(kind, [side.path for side in sides if side is not None]) for kind, *sides in _kinds(deltas)]
+    return [
+        (kind, " → ".join(visible(decode(path), kept="") for path in dict.fromkeys(paths))) for kind, paths in named
+    ]
 
 
 def _content(repo: GitRepo, side: Side) -> SideContent:
