@@ -102,7 +102,7 @@ class Chart:
         self._every = _TICKS[min(bisect_left(_TICKS, usual / _USUAL / scale * _TICK_WIDTH), len(_TICKS) - 1)]
         self._free, self._date = 0.0, ""
         x, last = float(_LEFT), None
-        for (step, time), pause, width in zip(timed, [0.0, *pauses], [0.0, *widths], strict=True):
+        for (step, time), pause, width in zip(timed, [0.0, *pauses], [0.0, *widths], strict=False):
             before, x = x, x + width * scale
             if x > WIDTH - _RIGHT + 1:
                 self.lines.append(Line(self.lines[-1].top + LINE_HEIGHT))
@@ -135,7 +135,7 @@ class Chart:
     def _tick(self, line: Line, x: float, time: datetime) -> None:
         date = f"{time:%Y-%m-%d}"
         text = f"{time:%H:%M}" if date == self._date else f"{date} {time:%H:%M}"
-        if self._free <= x <= WIDTH - _LETTER * len(text):
+        if self._free <= x <= WIDTH - _LETTER * (len(text) + 1):
             line.ticks.append(Tick(round(x, 1), text))
             self._free, self._date = x + _LETTER * (len(text) + 2), date
 

@@ -145,43 +145,24 @@ def _cut(text: str, at: int, marked: tuple[int, int] | None) -> Iterable[tuple[s
 Marks = tuple[tuple[int, int], tuple[int, int]]
 
 
-def differing(old: Line, new: Line) -> Marks | None:
-    """Where two lines differ, in characters of each; None when they have little in common."""
-    before, after = _text(old), _text(new)
-    if len(before) + len(after) > 2 * _LONGEST_LINE:
-        return None
-    start = _alike(before, after)
-    end = _alike(before[start:][::-1], after[start:][::-1])
-    common = len(before[:start].strip()) + (len(before[-end:].strip()) if end else 0)
-    shorter, longer = sorted((len(before.strip()), len(after.strip())))
-    if common * 2 < shorter or common * 4 < longer:
-        return None
-    return (start, len(before) - end), (start, len(after) - end)
-
-
-def _alike(one: str, other: str) -> int:
-    """How many characters at their starts are the same."""
-    shorter = min(len(one), len(other))
-    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
-
-
 def pairs(old: list[Line], new: list[Line]) -> list[tuple[int, int, Marks]]:
     """Which lines became which, in order, and where the two differ: the choice that keeps most characters.
 
     In long texts lines are looked at one by one, and only where as many came as went.
     """
+    before, after = [_text(line) for line in old], [_text(line) for line in new]
     if len(old) * len(new) > _MOST_PAIRS:
-        lines = zip(old, new, strict=True) if len(old) == len(new) else ()
-        return [(at, at, found) for at, (one, other) in enumerate(lines) if (found := differing(one, other))]
+        lines = zip(before, after, strict=True) if len(old) == len(new) else ()
+        return [(at, at, found) for at, (one, other) in enumerate(lines) if (found := _differing(one, other))]
     marks = {
         (at, to): found
-        for at, one in enumerate(old)
-        for to, other in enumerate(new)
-        if (found := differing(one, other)) is not None
+        for at, one in enumerate(before)
+        for to, other in enumerate(after)
+        if (found := _differing(one, other))
     }
     # how many characters are kept at most from these two lines on
     kept: defaultdict[tuple[int, int], int] = defaultdict(int)
-    gains = {pair: len(_text(old[pair[0]])) + 1 - (end - start) for pair, ((start, end), _) in marks.items()}
+    gains = {(at, to): len(before[at]) + 1 - (end - start) for (at, to), ((start, end), _) in marks.items()}
     for at in reversed(range(len(old))):
         for to in reversed(range(len(new))):
             as_pair = kept[at + 1, to + 1] + gains.get((at, to), 0)
@@ -196,3 +177,25 @@ def pairs(old: list[Line], new: list[Line]) -> list[tuple[int, int, Marks]]:
         else:
             to += 1
     return result
+
+
+def _differing(before: str, after: str) -> Marks | None:
+    """Where two lines differ, in characters of each; None when they have little in common."""
+    if len(before) + len(after) > 2 * _LONGEST_LINE:
+        return None
+    start = _alike(before, after)
+    end = _alike(before[start:][::-1], after[start:][::-1])
+    common = len(before[:start].strip()) + (len(before[-end:].strip()) if end else 0)
+    shorter, longer = sorted((len(before.strip()), len(after.strip())))
+    if common * 2 < shorter or common * 4 < longer:
+        return None
+    return (start, len(before) - end), (start, len(after) - end)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters at their starts are the same."""
+    same, most = 0, min(len(one), len(other))
+    while same < most:
+        middle = (same + most + 1) // 2
+        same, most = (middle, most) if one[same:middle] == other[same:middle] else (same, middle - 1)
+    return same

@@ -27,8 +27,9 @@ _MAX_OUTPUT = 128 << 10  # bytes of an output that are shown
 _OPEN_LINES = 60  # an output of more lines is folded
 # How many lights stand on each side of the own one on the page of a step
 _AROUND = 5
-# How many events before it a step can be compared with from its page, and how many files an event has in the list
-_OTHERS, _NAMED = 200, 12
+_OTHERS = 200  # how many events before it a step can be compared with from its page
+_NAMED, _CUT = 12, 4  # how many files, and files that were cut short, an event has in the list
+_LONGEST_NAME = 200  # characters
 
 _SIGNS = {"red": "✗", "amber": "!", "green": "✓", "timed_out": "…", "faulty": "?", "pulling": "↓"}
 # the sign of an outage is as high as the others
@@ -41,7 +42,7 @@ class Event:
 
     step: Step
     gap: str  # the time since the event before, in words
-    cut: list[str] = field(default_factory=list)  # what the runner cut short
+    cut: str = ""  # the names of what the runner cut short
     #: what became of files, and their names; empty where the headline says it
     names: list[tuple[str, str]] = field(default_factory=list)
     more: str = ""  # how many have no room there
@@ -59,7 +60,8 @@ class Event:
             names = changed_names(past.repo, was, now)
         except (DamagedError, NotFoundError):
             return
-        self.cut = past.cut(index)
+        cut = past.cut(index)
+        self.cut = visible(", ".join(name[:_LONGEST_NAME] for name in cut[:_CUT]) + ", …" * (len(cut) > _CUT), kept="")
         if names is None:
             self.more = "many files"
         elif len(names) != 1 or not self.step.file_names:

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import unavailable
 from tests.katas import add_event, long_store, make_kata
+from tests.lively_katas import make_lively_kata
 from tests.mounts import Mount, katafs, patience, wait_until
 
 KEYS = {"right": "\ue014", "left": "\ue012"}
@@ -111,10 +112,14 @@ def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> 
     katafs("demo", store)
     evil = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">\n"
     add_event(make_kata(store, "HHHHHH", {"a.html": "a\n"}), 1, files={"a.html": evil}, stdout={"content": evil})
+    make_lively_kata(store, "Lvy8Ev", 8)
+    make_lively_kata(store, "LvyMny", 300)
     shutil.copytree(long_store(tmp_path_factory.getbasetemp()) / "Ln", store / "Ln")
     lines = [f"def function_{number}(a, b): return a + {number} * b  # {number}\n" for number in range(5_000)]
     long = make_kata(store, "BBBBBB", {"long.py": "".join(lines)})
-    add_event(long, 1, files={"long.py": "".join([*lines[:2_500], "changed\n", *lines[2_501:]])})
+    changed = "".join([*lines[:2_500], "changed\n", *lines[2_501:]])
+    add_event(long, 1, files={"long.py": changed})
+    add_event(long, 2, files={"long.py": changed, "new.py": changed.replace("function", "procedure")})
     with Mount(store, store.parent / "mnt", "fast", ()) as mount:
         yield mount
 
@@ -185,18 +190,68 @@ def test_without_scripts(driver: int, katas: Mount) -> None:
         assert browser.page == "13..14.html"
         browser.click("#up")
         assert browser.page == "index.html"
+        filter_and_compare(browser, katas)
     finally:
         browser.close()
+
+
+def filter_and_compare(browser: Browser, katas: Mount) -> None:
+    """By light and by wrong prediction; from a step to what it is compared with, and on from there; files by names."""
+    browser.look(1200, "light")
+    browser.open(katas.kata("LvyMny") / "html" / "index.html")
+    for chosen, shown in (("red", ".red"), ("wrong", ".wrong"), ("quiet", ":is(.event, .outage)"), ("all", "")):
+        browser.click(f"#only-{chosen}")
+        rows = "[...document.querySelectorAll('tbody tr')].filter(row => row.offsetHeight)"
+        count = browser.run(f"return {rows}.length")
+        assert count == browser.run(f"return document.querySelectorAll('tbody tr{shown}').length") > 0
+        bright = "[...document.querySelectorAll('.strip a')].filter(one => getComputedStyle(one).opacity == 1)"
+        assert browser.run(f"return {bright}.length") == count
+    browser.open(katas.kata("LvyMny") / "html" / "149..150.html")
+    browser.click(".others summary")
+    browser.click(".pick a[href='141..150.html']")
+    assert browser.page == "141..150.html"
+    assert browser.run("return document.querySelector('.pick [aria-current]').textContent") == "141"
+    heights = "return [...document.querySelectorAll('.file[id] .code')].filter(code => code.offsetHeight).length"
+    files = browser.run(heights)
+    assert files > 5
+    browser.click("label:has(#names)")
+    assert browser.run(heights) == 0
+    browser.click("#file-3 .alone")
+    assert browser.run(heights) == 1
+    browser.click("label:has(#names)")
+    assert browser.run(heights) == files
+    browser.click("#next")
+    assert browser.page == "141..151.html"
+
+
+def test_files_by_key(browser: Browser, katas: Mount) -> None:
+    """From one to the next, whose name stays in sight; all folded but one."""
+    browser.look(1200, "dark")
+    browser.open(katas.kata("LvyMny") / "html" / "0..300.html")
+    for key, file in (("n", 1), ("n", 2), ("n", 3), ("p", 2)):
+        browser.press(key)
+        top = "return Math.abs(document.querySelector(':target > summary').getBoundingClientRect().top"
+        assert browser.run("return location.hash") == f"#file-{file}"
+        assert browser.run(f"{top} - document.querySelector('.bar').getBoundingClientRect().bottom) < 20")
+    longest = "[...document.querySelectorAll('.file[id]')].sort((a, b) => a.offsetHeight - b.offsetHeight).pop()"
+    browser.run(f"const file = {longest}; scrollBy(0, file.getBoundingClientRect().bottom - 300)")
+    name = f"{longest}.querySelector('summary').getBoundingClientRect()"
+    assert browser.run(f"return {name}.top >= 0 && {name}.bottom <= 300")
+    browser.press("c")
+    assert browser.run("return document.querySelectorAll('#names:checked').length") == 1
+    assert browser.log() == []
 
 
 LOOKED_AT = [
     *(("PyFzBz", "index.html"), ("BashWc", "index.html"), ("JsRmNs", "index.html"), ("LngKat", "index.html")),
     *(("JsRmNs", "13..14.html"), ("CPrmFc", "4..5.html"), ("BashWc", "12..13.html"), ("RbLeap", "index.html")),
+    *(("Lvy8Ev", "index.html"), ("LvyMny", "index.html"), ("LvyMny", "149..150.html"), ("LvyMny", "120..150.html")),
+    ("BBBBBB", "1..2.html"),
 ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1920, 1280, 400])
 def test_how_it_looks(
     browser: Browser, katas: Mount, request: pytest.FixtureRequest, tmp_path: Path, scheme: str, width: int
 ) -> None:
@@ -209,6 +264,8 @@ def test_how_it_looks(
         paper = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert (int(paper.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        checked = "[...document.querySelectorAll('.views > label')].map(one => getComputedStyle(one).backgroundColor)"
+        assert browser.run(f"const colours = new Set({checked}); return colours.size == 2 || colours.size == 0")
         picture = browser.screenshot()
         assert picture.startswith(b"\x89PNG")
         (directory / f"{kata_id}-{name}-{scheme}-{width}.png").write_bytes(picture)
@@ -218,12 +275,15 @@ def test_on_paper(browser: Browser, katas: Mount, request: pytest.FixtureRequest
     """Black on white from a dark room too, without what is to be clicked."""
     directory = Path(request.config.getoption("--browser") or tmp_path)
     browser.look(794, "dark", "print")
-    for name in ("index.html", "12..13.html"):
-        browser.open(katas.kata("BashWc") / "html" / name)
+    pages = (("BashWc", "index.html"), ("BashWc", "12..13.html"), ("LvyMny", "index.html"))
+    for kata_id, name in pages:
+        browser.open(katas.kata(kata_id) / "html" / name)
         assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert not browser.run("return [...document.querySelectorAll('.bar, .views')].some(e => e.offsetHeight)")
+        assert not browser.run(
+            "return [...document.querySelectorAll('.bar, .views:not(.only)')].some(e => e.offsetHeight)"
+        )
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-        (directory / f"paper-{name}.png").write_bytes(browser.screenshot())
+        (directory / f"paper-{kata_id}-{name}.png").write_bytes(browser.screenshot())
 
 
 @pytest.mark.parametrize("page", ["LngKat/index.html", "BBBBBB/0..1.html", "BBBBBB/0..0.html"])
@@ -236,4 +296,4 @@ def test_large_pages_stay_pleasant(browser: Browser, katas: Mount, page: str) ->
     assert things >= (300 if kata_id == "LngKat" else 5_000)
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
     browser.press("s")
-    assert browser.run("return document.querySelectorAll('input:checked').length") == (name == "0..1.html")
+    assert browser.run("return document.querySelectorAll('#inline:checked').length") == (name == "0..1.html")

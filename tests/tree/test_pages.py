@@ -352,6 +352,7 @@ def test_everything_can_be_told_from_its_paper(room: str) -> None:
         "minus": (*code, "soft"),
         "plus-mark": ("ink",),
         "minus-mark": ("ink",),
+        "link": ("paper",),
     }
     for paper, inks in on.items():
         for ink in inks:

@@ -12,7 +12,7 @@ from katafs.git.diff.renames import git_deltas
 from katafs.kata.model.listing import Listing
 from katafs.text import decode, visible
 
-_MOST_NAMED = 100  # files that differ
+_MOST_NAMED, _LONGEST_NAME = 100, 200  # files that differ, characters of a name
 MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read
 
 
@@ -116,9 +116,12 @@ def changed_names(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[tuple
     except HeavyError:
         return None
     named = [(kind, [side.path for side in sides if side is not None]) for kind, *sides in _kinds(deltas)]
-    return [
-        (kind, " → ".join(visible(decode(path), kept="") for path in dict.fromkeys(paths))) for kind, paths in named
-    ]
+    return [(kind, " → ".join(map(_short, dict.fromkeys(paths)))) for kind, paths in named]
+
+
+def _short(path: bytes) -> str:
+    name = decode(path)
+    return visible(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…", kept="")
 
 
 def _content(repo: GitRepo, side: Side) -> SideContent:
