@@ -27,7 +27,8 @@ _MAX_OUTPUT = 128 << 10  # bytes of an output that are shown
 _OPEN_LINES = 60  # an output of more lines is folded
 # How many lights stand on each side of the own one on the page of a step
 _AROUND = 5
-_OTHERS = 200  # how many events before it a step can be compared with from its page
+_OTHERS = 500  # how many events before it a step can be compared with from its page
+_LOOKED_UP = 5_000  # the newest events whose files are in the list: at 10,000 it takes longer than a page may
 _NAMED, _CUT = 12, 4  # how many files, and files that were cut short, an event has in the list
 _LONGEST_NAME = 200  # characters
 
@@ -109,7 +110,7 @@ class Maker:
         steps = past.counted_steps()
         events = [Event(step, gap) for step, gap in zip(steps, _gaps(steps), strict=True)]
         if highlight:
-            for event in events[1:]:
+            for event in events[1:][-_LOOKED_UP:]:
                 event.look_up(past)
         return self._page(
             "index.html", past, events=events, steps=steps, chart=Chart(steps), width=WIDTH, totals=_totals(steps)

@@ -233,6 +233,10 @@ def test_files_by_key(browser: Browser, katas: Mount) -> None:
         top = "return Math.abs(document.querySelector(':target > summary').getBoundingClientRect().top"
         assert browser.run("return location.hash") == f"#file-{file}"
         assert browser.run(f"{top} - document.querySelector('.bar').getBoundingClientRect().bottom) < 20")
+    files = browser.run("return document.querySelectorAll('.file[id]').length")
+    for _ in range(files):
+        browser.press("n")
+    assert browser.run("return location.hash") == f"#file-{files}"
     longest = "[...document.querySelectorAll('.file[id]')].sort((a, b) => a.offsetHeight - b.offsetHeight).pop()"
     browser.run(f"const file = {longest}; scrollBy(0, file.getBoundingClientRect().bottom - 300)")
     name = f"{longest}.querySelector('summary').getBoundingClientRect()"

@@ -15,8 +15,11 @@
   const names = document.getElementById("names");
   const toFile = (step) => {
     const files = [...document.querySelectorAll(".file[id]")];
-    // the one under the bar is where the reader is
-    const at = files.findLastIndex((file) => file.getBoundingClientRect().top < 100);
+    const top = (file) => file.getBoundingClientRect().top;
+    const isSeen = (file) => top(file) < innerHeight && file.getBoundingClientRect().bottom > 100;
+    // where the reader is: at the file that was chosen last, while it is in sight, else at the one under the bar
+    const chosen = files.findIndex((file) => file.matches(":target") && isSeen(file));
+    const at = chosen < 0 ? files.findLastIndex((file) => top(file) < 100) : chosen;
     const file = files[Math.max(at + step, 0)];
     if (file) location.replace("#" + file.id);
   };
