@@ -47,11 +47,10 @@ class Event:
     #: what became of files, and their names; empty where the headline says it
     names: list[tuple[str, str]] = field(default_factory=list)
     more: str = ""  # how many have no room there
+    headline: str = field(init=False)
 
-    @property
-    def headline(self) -> str:
-        """What happened; without the one name that the row has where more files were edited."""
-        return "edited several files" if self.step.type == Kind.FILE_EDIT.type and self.names else self.step.headline
+    def __post_init__(self) -> None:
+        self.headline = self.step.headline
 
     def look_up(self, past: Past) -> None:
         """Find what is not in the row."""
@@ -67,7 +66,10 @@ class Event:
             self.more = "many files"
         elif len(names) != 1 or not self.step.file_names:
             self.names = names[:_NAMED]
-            self.more = f"{len(names) - _NAMED} more files" if len(names) > _NAMED else ""
+            self.more = f"and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            if self.step.type == Kind.FILE_EDIT.type and names:
+                # the row names one
+                self.headline = f"edited {len(names)} files"
 
 
 class Maker:
@@ -122,7 +124,7 @@ class Maker:
         cut = frozenset(past.cut(now))
         files, left_out = shown_files(changes, self._highlighter, cut, highlight=highlight)
         steps = past.steps
-        is_step = now in (was + 1, 0)
+        is_step = now == was + 1 or was == now == 0
 
         def to(step: Step) -> str:
             """The page of another event; from a comparison, with the same event again."""
@@ -174,18 +176,18 @@ def _outputs(past: Past, index: int, cut: Set[str]) -> list[dict[str, Any]]:
     return outputs
 
 
-def _bases(steps: Sequence[Step], now: int) -> list[tuple[str, int]]:
-    """What an event is compared with most: a name, and an event; of those with the same files before it the first."""
+def _bases(steps: Sequence[Step], now: int) -> dict[int, str]:
+    """The events that an event is compared with most, and what they are called."""
+    if not now:
+        return {}
     lights = [step for step in steps[:now] if step.light]
     greens = [step for step in lights if step.light == "green"]
-    found = [(f"event {now - 1}", now - 1)] if now else []
-    found += [
-        (f"{name}, {some[-1].index}", some[-1].index)
-        for name, some in (("last light", lights), ("last green", greens))
-        if some
-    ]
-    found += [("the start", 0), ("all files", now)] if now else []
-    return [(name, index) for at, (name, index) in enumerate(found) if index not in [other for _, other in found[:at]]]
+    found = {now - 1: f"event {now - 1}"}
+    for name, some in (("last light", lights), ("last green", greens)):
+        if some:
+            found.setdefault(some[-1].index, f"{name}, {some[-1].index}")
+    found.setdefault(0, "the start")
+    return found | {now: "all files"}
 
 
 def _gaps(steps: Sequence[Step]) -> list[str]:
@@ -204,7 +206,7 @@ def _totals(steps: Sequence[Step]) -> dict[str, Any]:
         "lights": [(light, count) for light in LIGHTS if (count := sum(step.light == light for step in steps))],
         "all": len(steps),
         "others": sum(step.light in LIGHTS[3:] for step in steps),
-        "quiet": sum(not step.light for step in steps),
+        "quiet": sum(step.light not in LIGHTS for step in steps),
         "began": times[0] if times else None,
         "span": span((max(times) - min(times)).total_seconds()) if len(times) > 1 else "",
         "guesses": len(guesses),

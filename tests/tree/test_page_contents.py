@@ -44,6 +44,7 @@ def test_every_link_opens(mount: MakeMount, store: Path) -> None:
     assert {f"{was}..5.html" for was in range(6)} <= targets["4..5.html"]
     assert {"2..4.html", "2..6.html"} <= targets["2..5.html"]
     assert {"3..3.html", "5..5.html"} <= targets["4..4.html"]
+    assert "From event 5 to event 0" in (html / "5..0.html").read_text()
     assert "From event 5 to event 2" in (html / "5..2.html").read_text()
 
 
@@ -66,9 +67,18 @@ def test_the_list_names_every_file(store: Path) -> None:
     add_event(path, 4, files={f"{number}": "\n" for number in range(200)})
     words = Reader(page_of(path)).texts
     names = words["li"]
-    for name in (*first, "old.txt → new.txt", "⟨U+202E⟩made", "gone", "18 more files", "0" * 200 + "…", "many files"):
+    for name in (*first, "old.txt → new.txt", "⟨U+202E⟩made", "gone", "and 18 more", "0" * 200 + "…", "many files"):
         assert name in names
     assert "cut short: stdout" in words["span"]
+    drawing = next(text for text in words["title"] if "The list below has them all." in text)
+    assert drawing.startswith("5 events in 4 min, from 2026-02-03 04:05 to 2026-02-03 04:09 UTC: 4 red.")
+
+
+def test_an_edit_of_several_files_names_them(store: Path) -> None:
+    path = make_lively_kata(store, "AAAAAA", 5)
+    words = Reader(page_of(path)).texts
+    assert "edited 4 files" in words["span"]
+    assert words["li"][-4:] == ["cyber-dojo.sh", "readme.md", "square.py", "test_square.py"]
 
 
 def test_long_changes_are_folded(store: Path) -> None:
