@@ -55,8 +55,7 @@ class Kata:
         self._caches = caches
         #: another number when the history turns out to be another: then nothing that was read before holds
         self.incarnation = next(caches.incarnations)
-        #: another object whenever something about the kata as a whole is another; None where nobody sees to that
-        self.identity: object | None = None
+        self._identity: object | None = None
         self._tip: State | None = None
         # the one before
         self._earlier: State | None = None
@@ -65,6 +64,16 @@ class Kata:
         self._set_options: Walk[dict[str, list[str]]] = Walk(dict, set_option_in, join_lists)
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
+
+    @property
+    def identity(self) -> object | None:
+        """Another object whenever something about the kata as a whole is another; None where nobody sees to that."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: object | None) -> None:
+        self._identity = identity
+        self._caches.on_change(self.kata_id)
 
     # -- the tip
 

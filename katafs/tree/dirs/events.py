@@ -196,6 +196,16 @@ class EventsDir(FixedDir):
         return self._entry(row, row.key(self._kata.kata_id, index))
 
 
+def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Directory]:
+    """All directories of an event."""
+    yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
+    yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
+    snapshot = kata.snapshot(index)
+    listing = kata.listing(snapshot.files_tree)
+    for position in (0, *listing.directories()):
+        yield FilesDir(ctx, kata, snapshot, listing, position)
+
+
 @makes("events/latest")
 def _latest(ctx: Context, kata: Kata, key: Key) -> Link:
     tip = kata.tip()
