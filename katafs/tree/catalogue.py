@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> bytes:
-        return split(self.path)[1].encode()
+        return _name(self.path)
 
     def key(self, kata_id: str, index: int = 0) -> Key:
         """The key in a kata, or at one of its events."""
@@ -249,7 +249,17 @@ def row_of(key: Key) -> Row:
 
 def key_above(key: Key) -> Key:
     """The key of the directory in which something stands that has a row of its own, but for a kata itself."""
-    return row_at(split(row_of(key).path)[0]).key(key.kata, key.a)
+    return _row_above(row_of(key).path).key(key.kata, key.a)
+
+
+@cache
+def _row_above(path: str) -> Row:
+    return row_at(split(path)[0])
+
+
+@cache
+def _name(path: str) -> bytes:
+    return split(path)[1].encode()
 
 
 def kata_key(kata_id: str) -> Key:
