@@ -197,7 +197,8 @@ class Kata:
     def time_of_event(self, index: int) -> int:
         """`Snapshot.time_ns` of an event: from its row, where that says it, and it has a tag. Raises as `snapshot`."""
         rows = self.tip().rows
-        if 0 <= index <= rows.last and not rows.is_outage(index):
+        is_read = (self.incarnation, index) in self._caches.snapshots
+        if not is_read and 0 <= index <= rows.last and not rows.is_outage(index):
             own = time_ns(rows.stored[index])
             if own is not None and self.repo.tag(index) is not None:
                 return own

@@ -207,9 +207,9 @@ class EventsDir(FixedDir):
 
 def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Directory]:
     """All directories of an event."""
+    snapshot = kata.snapshot(index)
     yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
     yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
-    snapshot = kata.snapshot(index)
     listing = kata.listing(snapshot.files_tree)
     for position in (0, *listing.directories()):
         yield FilesDir(ctx, kata, snapshot, listing, position)
