@@ -21,7 +21,7 @@ from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import EVENT, Numbers
 from katafs.tree.tree import Tree
 
-_LARGEST = 64 << 10  # bytes of a file
+_LARGEST = 128 << 10  # bytes of a file
 _MOST_OF_DIRECTORY = 256 << 10  # bytes of its files, and how many entries
 _MOST_ENTRIES = 256
 _FEWEST, _MOST = 4, 16  # events at once

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from katafs.errors import NotFoundError
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key
-from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
+from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER, PLACE
 
 FILE, WRITABLE_FILE = stat.S_IFREG | 0o444, stat.S_IFREG | 0o644
 DIR, OUTER_DIR = stat.S_IFDIR | 0o555, stat.S_IFDIR | 0o755
@@ -128,9 +128,9 @@ TABLE: tuple[Row, ...] = (
     Row("/.katafs/README.md", META, 3, FILE, NEVER, MUTABLE),
     Row("/.katafs/version", META, 4, FILE, NEVER, MUTABLE),
     Row("/.katafs/stats", META, 5, FILE, NEVER, NEVER),
-    Row("/Ab", PREFIX, 0, OUTER_DIR, MUTABLE, MUTABLE),
+    Row("/Ab", PREFIX, 0, OUTER_DIR, PLACE, PLACE),
     # of a kata
-    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=MUTABLE),
+    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=PLACE),
     _of_tip("files", TIP_FILES, Changes.EVENT),
     _of_tip("events", 2, Changes.EVENT),
     _of_tip("events/latest", 3, Changes.EVENT, LINK),
