@@ -19,15 +19,16 @@
 #include <time.h>
 
 #define VISIBLE __attribute__((visibility("default")))
-#define RING ((uint64_t)4 << 20)
+#define RING ((uint64_t)2 << 20)
 #define SLOTS 4096
 #define OLDEST 700000000ull /* nanoseconds */
 #define KATA_SHIFT 27       /* the bits of a number below those of its kata, see katafs.tree.numbers */
 #define CONTENT UINT32_MAX
 
-/* What is answered, of each table, and in bytes in all; plain variables, found with ctypes. */
-VISIBLE uint64_t katafs_tables_listings = 0;
+/* What Python reads: plain variables, found with ctypes. */
+VISIBLE uint64_t katafs_tables_listings = 0; /* requests that were answered */
 VISIBLE uint64_t katafs_tables_reads = 0;
+VISIBLE uint64_t katafs_tables_bytes = 0; /* of the ring that were ever used */
 
 /* A table as Python packs it: this, then what it holds; as a whole a multiple of 8 bytes. */
 struct table {
@@ -93,6 +94,7 @@ VISIBLE int katafs_tables_hand(const char *tables, size_t size)
 	memcpy(ring + end % RING, tables, size);
 	at = end;
 	end += size;
+	katafs_tables_bytes = end < RING ? end : RING;
 	for (next = 0; next + sizeof(*table) <= size; next += sizeof(*table) + table->size) {
 		table = (const struct table *)(tables + next);
 		slot = slot_of(table->number);

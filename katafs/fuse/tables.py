@@ -10,6 +10,7 @@ import ctypes
 import struct
 from collections.abc import Iterable
 
+from katafs.caching import Kept
 from katafs.tree.nodes import PlusEntry
 
 #: number, size, count, number above, time in ns, user, group, seconds, length
@@ -17,8 +18,9 @@ _TABLE = struct.Struct("QIIQqIIdI4x")
 #: number, size, mode, length of the name
 _ENTRY = struct.Struct("QQII")
 _CONTENT = 0xFFFFFFFF
+_RING = 2 << 20
 #: of one that is handed over, in bytes
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 19
 
 
 def pack_listing(
@@ -45,14 +47,14 @@ class Tables:
 
     def __init__(self, library: ctypes.CDLL | None) -> None:
         self.is_there = library is not None
-        self._listings, self._reads = ctypes.c_uint64(0), ctypes.c_uint64(0)
+        self._listings, self._reads, self._bytes = (ctypes.c_uint64(0) for _ in range(3))
         if library is None:
             return
         # with PYFUNCTYPE the interpreter is not let go, which would take longer than what is done
         self._hand = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
         self._drop = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(("katafs_tables_drop", library))
-        self._listings, self._reads = (
-            ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}") for name in ("listings", "reads")
+        self._listings, self._reads, self._bytes = (
+            ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}") for name in ("listings", "reads", "bytes")
         )
 
     @property
@@ -64,6 +66,10 @@ class Tables:
     def reads(self) -> int:
         """How many requests for bytes of a file were."""
         return self._reads.value
+
+    def kept(self) -> Kept:
+        """What is in memory."""
+        return Kept(0, self._bytes.value, _RING)
 
     def hand(self, tables: bytes) -> None:
         """Hand over tables that stand one behind the other, `MOST_BYTES` at most."""

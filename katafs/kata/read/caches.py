@@ -41,7 +41,7 @@ class ReadCaches:
         self,
         paths: int = 20_000,
         snapshots: int = 2_048,
-        blob_bytes: int = 4 << 20,
+        blob_bytes: int = 3 << 20,
         rows_bytes: int = 3 << 19,
         *,
         budget: Budget | None = None,
