@@ -18,6 +18,7 @@
  */
 
 #define _GNU_SOURCE
+#include "_tables.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -109,6 +110,8 @@ static void fast_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
+	if (katafs_tables_read(req, ino, size, off))
+		return;
 	if (katafs_fast_active)
 		fi->fh = ino;
 	real.read(req, ino, size, off, fi);
@@ -116,6 +119,8 @@ static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
 
 static void fast_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
+	if (katafs_tables_list(req, ino, size, off))
+		return;
 	if (katafs_fast_active)
 		fi->fh = ino;
 	real.readdirplus(req, ino, size, off, fi);

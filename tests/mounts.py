@@ -295,9 +295,10 @@ class CommandLine:
         )
 
     def done(self, *arguments: object, stdin: str | bytes = "") -> str:
-        """Run the command; it must succeed, and say nothing on standard error. What it printed."""
+        """Run the command; it must succeed, and say nothing on standard error but how far it is. What it printed."""
         result = self.run(*arguments, stdin=stdin)
-        assert (result.returncode, result.stderr) == (0, ""), result
+        said = re.sub(r"^[0-9]+ of [0-9]+ katas, .* left\n", "", result.stderr, flags=re.MULTILINE)
+        assert (result.returncode, said) == (0, ""), result
         return result.stdout
 
     def refused(self, *arguments: object, stdin: str | bytes = "", status: int = 1, alive: int = 0) -> str:

@@ -57,7 +57,7 @@ class FastOpen:
     """The state of the mode, read from the library's variables. ``reason`` is why there is no library."""
 
     def __init__(self, library: ctypes.CDLL | None, reason: str = "") -> None:
-        self._library = library
+        self.library = library
         self.reason = reason
         self._wrapped, self._active, self._flushed = map(self._int, ("wrapped", "active", "flushed"))
         self._sender = [self._int(name) for name in ("pid", "uid", "flags", "is_page", "by_file")]
@@ -66,7 +66,7 @@ class FastOpen:
             self._unique = ctypes.c_uint64.in_dll(library, "katafs_fast_unique")
 
     def _int(self, name: str) -> ctypes.c_int:
-        return ctypes.c_int.in_dll(self._library, f"katafs_fast_{name}") if self._library else ctypes.c_int(0)
+        return ctypes.c_int.in_dll(self.library, f"katafs_fast_{name}") if self.library else ctypes.c_int(0)
 
     def want(self) -> None:
         """Wrap the session that is made next."""
@@ -75,7 +75,7 @@ class FastOpen:
     @property
     def is_loaded(self) -> bool:
         """Whether the library is there."""
-        return self._library is not None
+        return self.library is not None
 
     @property
     def is_wrapped(self) -> bool:
@@ -108,24 +108,24 @@ class FastOpen:
 
         False where there is no library to do it. Raises OSError.
         """
-        if self._library is None or not self.is_wrapped:
+        if self.library is None or not self.is_wrapped:
             return False
         parents = (ctypes.c_uint64 * len(entries))(*(directory for directory, _ in entries))
         names = (ctypes.c_char_p * len(entries))(*(name for _, name in entries))
         numbers = (ctypes.c_uint64 * len(inodes))(*inodes)
         size = ctypes.c_size_t
-        failure = self._library.katafs_fast_forget(parents, names, size(len(entries)), numbers, size(len(inodes)))
+        failure = self.library.katafs_fast_forget(parents, names, size(len(entries)), numbers, size(len(inodes)))
         if failure:
             raise OSError(failure, f"the kernel was not told to forget: {os.strerror(failure)}")
         return True
 
     def greet(self, request: bytes) -> bool:
         """Hand libfuse a FUSE_INIT request that was read from the kernel by somebody else; whether it understood."""
-        if self._library is None:
+        if self.library is None:
             return False
         # with PYFUNCTYPE the interpreter is not let go, which pyfuse3's handler of FUSE_INIT needs
         prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-        greet = prototype(("katafs_fast_greet", self._library))
+        greet = prototype(("katafs_fast_greet", self.library))
         return bool(greet(request, len(request)))
 
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pyfuse3
-import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
@@ -28,10 +27,12 @@ from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.memory import Memory
 from katafs.fuse.preparing import Preparer
 from katafs.fuse.readahead import ReadAhead
+from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
 from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
+from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
 from katafs.tree.timeouts import IMMUTABLE, NEVER
@@ -59,7 +60,11 @@ class Operations(pyfuse3.Operations):
         self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
-        self._ahead = ReadAhead(tree.ctx.counters, tree.ctx.store.budget)
+        tables = Tables(fast.library)
+        self._ahead = ReadAhead(tree, tables, tree.ctx.store.budget)
+        tree.ctx.store.call_on_change(lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id))))
+        tree.ctx.keepers["tables"] = tables.kept
+        tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, list[bytes] | list[PlusEntry]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
@@ -140,15 +145,15 @@ class Operations(pyfuse3.Operations):
             return
         if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dot_entry(self._above(directory)), 2):
             return
-        rest = entries[max(start_id - 2, 0) :]
+        rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
         if not rest:
-            self._ahead.was_listed(fh)
-        elif isinstance(rest[0], PlusEntry):
+            return
+        if isinstance(rest[0], PlusEntry):
             if start_id == 0:
-                self._ahead.note_listing(directory, rest)
-            reply_listed(token, directory, rest, max(start_id, 2) + 1)
+                self._ahead.listed(directory)
+            reply_listed(token, directory, rest, position)
         else:
-            self._reply_names(token, directory, rest, max(start_id, 2) + 1)
+            self._reply_names(token, directory, rest, position)
 
     def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
         """Look each name up: what is gone by now is left out."""
@@ -194,7 +199,7 @@ class Operations(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
-        self._ahead.read(node.number)
+        self._ahead.read(node)
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
 
@@ -256,14 +261,6 @@ class Operations(pyfuse3.Operations):
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
         await self.kernel.stop()
         await self.writes.stop()
-
-    async def stop_ahead(self) -> None:
-        """Send the kernel nothing that it has not asked for, from now on. To be called before `stop`."""
-        await trio.to_thread.run_sync(self._ahead.stop)
-
-    def end(self) -> None:
-        """No request is answered any more, for whatever reason. To be called before ``pyfuse3.close()``."""
-        self._ahead.stop(1.0)
 
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""

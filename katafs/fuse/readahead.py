@@ -1,149 +1,142 @@
-"""Reading ahead: what was listed is sent to the kernel before it asks.
+"""Reading ahead: who walks from event to event finds the next ones answered already.
 
-A cold READ costs some 100 microseconds, most of it for waking the daemon and the reader in turn. Who reads two files of
-an event that was listed reads the rest of it, and then the next event (``grep -r``, ``tar``, ``cp -r``): their bytes
-are put into the kernel's pages (FUSE_NOTIFY_STORE). A thread does that, since it waits for pages that the kernel holds
-while it asks for them; and the event loop must be free to answer.
+What a request costs is, for the most part, the way to Python and back. Whoever lists one event of a kata after
+another, and reads what is in them (``grep -r``, ``tar``, ``cp -r``), is met with tables of the next events
+(`katafs.fuse.tables`), made together, in the direction in which he goes; once he has read two files, with their
+contents. Python hears of him again where the tables end, and of nothing else, so that it need not know how far he has
+come. Only what never changes is in them, and nothing that is odd in any way: that is asked for as always.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 import time
-from collections import OrderedDict
-from queue import SimpleQueue
-from typing import NamedTuple
 
 import cachetools
-import pyfuse3
 
 from katafs.errors import KataError
+from katafs.fuse.tables import MOST_BYTES, Tables, pack_content, pack_listing
 from katafs.git.budget import Budget
-from katafs.tree.counters import Counters
 from katafs.tree.nodes import Node, PlusEntry
+from katafs.tree.numbers import EVENT, Numbers
+from katafs.tree.tree import Tree
 
-log = logging.getLogger(__name__)
-
-_LARGEST = 64 << 10  # bytes of a file
-_MOST_BYTES = 256 << 10  # of the files of a directory
-_MOST_FILES = 64  # of a directory
-_LISTED = 16  # directories whose files nobody has read yet
-_NEXT = 8  # directories that are sent as soon as they are listed, when others of the kata were read
-_KATAS = 64  # that are being read
-_LONGEST = 0.003  # seconds in which nobody else is answered; a directory of an ordinary kata takes a tenth
-_WAITING = 8  # directories whose bytes the thread has yet to send
-
-_Contents = list[tuple[int, bytes]]
+_LARGEST = 128 << 10  # bytes of a file
+_MOST_OF_DIRECTORY = 256 << 10  # bytes of its files, and how many entries
+_MOST_ENTRIES = 256
+_FEWEST, _MOST = 4, 16  # events at once
+_KATAS = 64  # that are being walked through
+_LONGEST = 0.003  # seconds in which nobody else is answered
 
 
-class _Directory(NamedTuple):
-    node: Node
-    #: the numbers of the files that are to be sent
-    files: frozenset[int]
+class _Walk:
+    """Somebody's way through the events of a kata."""
+
+    def __init__(self, index: int) -> None:
+        #: the event that was asked for last, of those that had no table
+        self.index = index
+        #: as far as there are tables, and how many events had some at once; the way goes up or down
+        self.end = index
+        self.events = 0
+        self.step = 1
+        # of this event in Python; and of all, from tables, when some were made last
+        self.files = 0
+        self.reads = 0
+        self.is_reading = False
+
+    def go_on(self, index: int) -> range:
+        """The events for which to make tables, now that one has none. Nobody is met who jumps to and fro; and who comes
+        late, when the tables are too old, is met with fewer the next time."""
+        if index == self.index:
+            return range(0)
+        step = 1 if index > self.index else -1
+        passed = (index - self.index) * step
+        is_late = self.step == step and passed <= (self.end - self.index) * step
+        self.events = self.events // 4 if is_late else min(max(self.events * 2, _FEWEST), _MOST)
+        if passed > _MOST + 1:
+            self.events = 0
+        self.index, self.step = index, step
+        self.end = index + step * self.events
+        return range(index, self.end + step, step) if self.events else range(0)
 
 
 class ReadAhead:
-    """Sees what is listed and read, and sends the rest. Belongs to the event loop."""
+    """Sees what is listed and read, and hands over tables. Belongs to the event loop."""
 
-    def __init__(self, counters: Counters, budget: Budget) -> None:
-        self._counters, self._budget = counters, budget
-        #: by number, and by those of their files
-        self._listed: OrderedDict[int, _Directory] = OrderedDict()
-        self._above: dict[int, int] = {}
-        # of which one file was read
-        self._begun: set[int] = set()
-        # of katas that are being read: how many more directories are sent when they are listed
-        self._next: cachetools.LRUCache[str, int] = cachetools.LRUCache(_KATAS)
-        self._queue: SimpleQueue[_Contents | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._is_stopping = False
+    def __init__(self, tree: Tree, tables: Tables, budget: Budget) -> None:
+        self._tree, self._tables, self._budget = tree, tables, budget
+        self._walks: cachetools.LRUCache[str, _Walk] = cachetools.LRUCache(_KATAS)
 
-    def note_listing(self, node: Node, entries: list[PlusEntry]) -> None:
-        """The kernel begins to list a directory."""
-        files: list[int] = []
-        room = _MOST_BYTES
-        for entry in entries:
-            if 0 < entry.size <= min(_LARGEST, room) and len(files) < _MOST_FILES:
-                files.append(entry.number)
-                room -= entry.size
-        if len(files) < 2:
+    def listed(self, directory: Node) -> None:
+        """A directory is being listed that had no table."""
+        walk = self._walk(directory)
+        if walk is not None:
+            self._make(directory, walk.go_on(directory.key.a), walk)
+
+    def read(self, file: Node) -> None:
+        """A file is being read that had none."""
+        walk = self._walk(file)
+        if walk is None:
             return
-        self._forget(node.number)
-        if len(self._listed) >= _LISTED:
-            self._forget(next(iter(self._listed)))
-        self._listed[node.number] = _Directory(node, frozenset(files))
-        self._above.update(dict.fromkeys(files, node.number))
+        index = file.key.a
+        walk.files = walk.files + 1 if index == walk.index else 1
+        walk.is_reading = walk.is_reading or walk.files > 1
+        if walk.is_reading:
+            self._make(file, walk.go_on(index), walk)
+        else:
+            # one file of an event alone says nothing of what comes
+            walk.index = index
 
-    def was_listed(self, number: int) -> None:
-        """The kernel asks for what comes after the end of a directory: it knows all entries by now."""
-        directory = self._listed.get(number)
-        if directory is None:
+    def _walk(self, node: Node) -> _Walk | None:
+        key = node.key
+        if not self._tables.is_there or key.kind != EVENT or not node.is_reusable():
+            return None
+        walk = self._walks.get(key.kata)
+        if walk is None:
+            self._walks[key.kata] = _Walk(key.a)
+        return walk
+
+    def _make(self, node: Node, events: range, walk: _Walk) -> None:
+        """Make the tables of events, but that of the directory that is being listed."""
+        if not events:
             return
-        left = self._next.get(directory.node.key.kata, 0)
-        if left:
-            self._next[directory.node.key.kata] = left - 1
-            self._send(number)
-
-    def read(self, number: int) -> None:
-        """The kernel asks for bytes of a file."""
-        above = self._above.get(number)
-        if above is None:
-            return
-        if above not in self._begun:
-            # one file alone says nothing of what comes
-            self._begun.add(above)
-            return
-        self._next[self._listed[above].node.key.kata] = _NEXT
-        self._send(above, but=number)
-
-    def stop(self, seconds: float | None = None) -> None:
-        """Send nothing more, and wait for what is being sent, for so many seconds at most. May be called again.
-
-        While requests are answered, in a worker thread: it may wait for the answer to one.
-        """
-        self._is_stopping = True
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            thread.join(seconds)
-
-    def _forget(self, number: int) -> _Directory | None:
-        directory = self._listed.pop(number, None)
-        if directory is not None:
-            self._begun.discard(number)
-            for file in directory.files:
-                self._above.pop(file, None)
-        return directory
-
-    def _send(self, number: int, but: int = 0) -> None:
-        directory = self._forget(number)
-        is_busy = self._is_stopping or self._queue.qsize() >= _WAITING
-        if directory is None or is_busy or not directory.node.is_reusable():
-            return
-        contents: _Contents = []
+        walk.is_reading = walk.is_reading and (walk.files > 0 or self._tables.reads > walk.reads)
+        walk.files, walk.reads = 0, self._tables.reads
+        made: list[bytes] = []
+        room = MOST_BYTES
         end = time.monotonic() + _LONGEST
-        # whoever reads the file itself will be told
+        # whoever asks for them will be told what is wrong with them
         with contextlib.suppress(KataError), self._budget.within(_LONGEST * 1e6):
-            for each in directory.node.contents(directory.files - {but}):
-                contents.append(each)
-                if time.monotonic() > end:
+            for walk.end in events:
+                for directory in self._tree.directories_of_event(node.key.kata, walk.end):
+                    tables = _tables_of(directory, with_contents=walk.is_reading)
+                    room -= len(tables)
+                    if room < 0:
+                        break
+                    made.append(tables)
+                if room < 0 or time.monotonic() > end:
                     break
-        if self._thread is None and not self._is_stopping:
-            self._thread = threading.Thread(target=_store, args=(self._queue,), name="read ahead", daemon=True)
-            self._thread.start()
-        self._counters.read_ahead += len(contents)
-        self._queue.put(contents)
+        self._tables.hand(b"".join(made))
 
 
-def _store(queue: SimpleQueue[_Contents | None]) -> None:
-    """Put bytes into the pages of files, whose sizes the kernel knows, until there is a None."""
-    while (contents := queue.get()) is not None:
-        for number, data in contents:
-            try:
-                pyfuse3.notify_store(number, 0, data)
-            except FileNotFoundError:
-                pass  # it was forgotten
-            except OSError as error:
-                log.debug("inode %d: %s", number, error)
+def _tables_of(directory: Node, *, with_contents: bool) -> bytes:
+    entries = directory.fast_listing() if directory.is_reusable() else None
+    if entries is None or len(entries) > _MOST_ENTRIES or directory.mtime_ns < 0:
+        return b""
+    above = Numbers.number(directory.parent())
+    listing = pack_listing(
+        directory.number, above, directory.owner, directory.mtime_ns, directory.attr_timeout, entries
+    )
+    if not with_contents:
+        return listing
+    return b"".join([listing, *(pack_content(*each) for each in directory.contents(_small(entries)))])
+
+
+def _small(entries: list[PlusEntry]) -> set[int]:
+    room = _MOST_OF_DIRECTORY
+    found = set()
+    for entry in entries:
+        if 0 < entry.size <= min(_LARGEST, room):
+            found.add(entry.number)
+            room -= entry.size
+    return found

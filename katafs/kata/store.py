@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,10 @@ class Store:
         except (NotFoundError, DamagedError) as error:
             return error
         return None
+
+    def call_on_change(self, call: Callable[[str], None]) -> None:
+        """Have something called with the id of each kata of which nothing that was read before may hold."""
+        self._caches.on_change = call
 
     def note(self, kata_id: str, why: str) -> None:
         """Have the log say something of a kata, once (`katafs.kata.read.notes`)."""

@@ -120,7 +120,6 @@ def serve(
         raise
     finally:
         # What was acknowledged is on disk; who still waits is answered by another daemon, or as the connection ends.
-        operations.end()
         pyfuse3.close()
         tree.ctx.store.close()
         if kept is not None and kept.is_orphaned:
@@ -265,7 +264,6 @@ async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         async for number in received:
             log.info("%s: finishing", signal.Signals(number).name)
-            await operations.stop_ahead()
             if number == signal.SIGUSR1:
                 end.is_handing_over = True
                 end_at = trio.current_time() + _UNFINISHED_SECONDS

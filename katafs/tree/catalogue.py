@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from katafs.errors import NotFoundError
 from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key
-from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
+from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER, PLACE
 
 FILE, WRITABLE_FILE = stat.S_IFREG | 0o444, stat.S_IFREG | 0o644
 DIR, OUTER_DIR = stat.S_IFDIR | 0o555, stat.S_IFDIR | 0o755
@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> bytes:
-        return split(self.path)[1].encode()
+        return _name(self.path)
 
     def key(self, kata_id: str, index: int = 0) -> Key:
         """The key in a kata, or at one of its events."""
@@ -128,9 +128,9 @@ TABLE: tuple[Row, ...] = (
     Row("/.katafs/README.md", META, 3, FILE, NEVER, MUTABLE),
     Row("/.katafs/version", META, 4, FILE, NEVER, MUTABLE),
     Row("/.katafs/stats", META, 5, FILE, NEVER, NEVER),
-    Row("/Ab", PREFIX, 0, OUTER_DIR, MUTABLE, MUTABLE),
+    Row("/Ab", PREFIX, 0, OUTER_DIR, PLACE, PLACE),
     # of a kata
-    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=MUTABLE),
+    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=PLACE),
     _of_tip("files", TIP_FILES, Changes.EVENT),
     _of_tip("events", 2, Changes.EVENT),
     _of_tip("events/latest", 3, Changes.EVENT, LINK),
@@ -249,7 +249,17 @@ def row_of(key: Key) -> Row:
 
 def key_above(key: Key) -> Key:
     """The key of the directory in which something stands that has a row of its own, but for a kata itself."""
-    return row_at(split(row_of(key).path)[0]).key(key.kata, key.a)
+    return _row_above(row_of(key).path).key(key.kata, key.a)
+
+
+@cache
+def _row_above(path: str) -> Row:
+    return row_at(split(path)[0])
+
+
+@cache
+def _name(path: str) -> bytes:
+    return split(path)[1].encode()
 
 
 def kata_key(kata_id: str) -> Key:

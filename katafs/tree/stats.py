@@ -129,7 +129,14 @@ class _Collector(Collector):
             "katafs_conflicts", "Writes that were refused because somebody else was first (EEXIST).", counters.conflicts
         )
         yield Counter("katafs_repetitions", "Messages that had been recorded before.", counters.repetitions)
-        yield Counter("katafs_read_ahead", "Files that the kernel was sent before it asked.", counters.read_ahead)
+        ahead = Counter(
+            "katafs_read_ahead",
+            "Requests that had their answers before they came, and are not counted among the others.",
+            labels=("operation",),
+        )
+        for operation, count in counters.ahead().items():
+            ahead.add_metric((operation,), count)
+        yield ahead
         yield Counter("katafs_compactions", "Repositories whose packs were made one.", counters.compactions)
 
     def _caches(self) -> Iterator[Metric]:

@@ -1,5 +1,6 @@
 """How long, in seconds, the kernel may keep what it was told."""
 
 IMMUTABLE = 30 * 86400.0
-MUTABLE = 0.5  # a commit by somebody else shows within one second
+# A commit by somebody else shows within one second; and a kata that comes or goes, which nobody waits for.
+MUTABLE, PLACE = 0.5, 0.9
 NEVER = 0.0

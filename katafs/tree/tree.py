@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
 from katafs.tree.dirs import above, control, diffs, downloads, option_files, page_files
+from katafs.tree.dirs.events import directories_of
 from katafs.tree.dirs.fence import fence
 from katafs.tree.dirs.tip_files import tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
@@ -94,6 +96,12 @@ class Tree:
         """The kernel has forgotten a number ``count`` times."""
         if self.numbers.forget(number, count):
             self.ctx.git_files.release(number)
+
+    def directories_of_event(self, kata_id: str, index: int) -> Iterator[Node]:
+        """All directories of an event that are listed; none where there is no such event. Raises `DamagedError`."""
+        kata = self.ctx.store.kata(kata_id)
+        if 0 <= index <= kata.tip().last:
+            yield from directories_of(self.ctx, kata, index)
 
     def clear_caches(self) -> None:
         """Give up what was kept to be quicker."""

@@ -18,7 +18,19 @@ from pathlib import Path
 from tests.benchmarks import against
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, in_columns, surroundings, table
-from tests.benchmarks.lines import classroom, diffs, disk, downloads, growth, memory, million, reading, writing
+from tests.benchmarks.lines import (
+    classroom,
+    diffs,
+    disk,
+    downloads,
+    first_looks,
+    growth,
+    memory,
+    million,
+    reading,
+    walking,
+    writing,
+)
 
 #: what measures which lines
 MEASURES: dict[tuple[int, ...], Callable[[Bench], list[Figure]]] = {
@@ -32,6 +44,9 @@ MEASURES: dict[tuple[int, ...], Callable[[Bench], list[Figure]]] = {
     (9,): memory.measure,
     (10,): classroom.measure,
     (11,): disk.line_11,
+    (12,): walking.first,
+    (13,): walking.whole,
+    (14,): first_looks.measure,
 }
 #: what takes long in a full run
 _FULL = "else line 8 makes a store of a million katas, and removes it, 2 million inodes and some 25 minutes"

@@ -1,4 +1,4 @@
-"""Reading ahead: the kernel has the right bytes before it asks, of those only who go on reading."""
+"""Reading ahead: who walks from event to event gets the right answers before he asks, and others get none."""
 
 from __future__ import annotations
 
@@ -7,15 +7,30 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.katas import git_blobs, git_files, loosen, make_kata, make_long_kata, make_odd_kata, message, stored_rows
+from tests.conftest import MODES
+from tests.katas import (
+    add_event,
+    git_blobs,
+    git_files,
+    loosen,
+    make_kata,
+    make_long_kata,
+    make_odd_kata,
+    message,
+    stored_rows,
+)
 from tests.mounts import DEADLINE, MakeMount, Mount, patience, wait_until
-from tests.tree.test_stats import Stats, stats_of
+from tests.tree.test_stats import stats_of
 
 _EVENTS = 30
+_SAID = [f"st_{key}" for key in ("ino", "mode", "nlink", "uid", "gid", "size", "blocks", "blksize")]
+_SAID += [f"st_{key}_ns" for key in ("atime", "mtime", "ctime")]
+Order = Callable[[list[str]], list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +59,26 @@ def read_below(top: Path) -> dict[str, bytes]:
     return found
 
 
-def sent(mounted: Mount) -> float:
-    return stats_of(mounted)("katafs_read_ahead_total")
+def ahead(mounted: Mount, operation: str) -> float:
+    """How many requests had their answers before they came."""
+    return stats_of(mounted)("katafs_read_ahead_total", operation=operation)
 
 
-def reads(stats: Stats) -> float:
-    return stats("katafs_request_duration_seconds_count", operation="read")
+def asked(mounted: Mount, operation: str) -> float:
+    """How many Python has answered."""
+    return stats_of(mounted)("katafs_request_duration_seconds_count", operation=operation)
+
+
+def entries_below(top: Path, order: Order) -> dict[str, tuple[object, ...]]:
+    """What a listing says of everything below a directory, directories visited in an order."""
+    found = {}
+    for directory, below, names in os.walk(top):
+        below[:] = order(below)
+        for name in [*names, "."]:
+            path = Path(directory, name)
+            status = path.lstat()
+            found[str(path.relative_to(top))] = tuple(getattr(status, key) for key in _SAID)
+    return found
 
 
 @pytest.mark.parametrize("kata_id", ["AbCdEf", "GhJkLm"])
@@ -66,21 +95,53 @@ def test_the_bytes_are_right(mounted: Mount, mount: MakeMount, mode: str, kata_i
             assert found[f"{index}/{os.fsdecode(name)}"] == blobs[oid]
 
 
-def test_most_is_sent_before_it_is_asked_for(mounted: Mount) -> None:
+@pytest.mark.parametrize("kata_id", ["AbCdEf", "GhJkLm"])
+@pytest.mark.parametrize("order", [list, sorted, lambda names: sorted(names, key=str.swapcase, reverse=True)])
+def test_both_modes_say_the_same(two_katas: Path, mount: MakeMount, tmp_path: Path, kata_id: str, order: Order) -> None:
+    """Of every entry: in the slower mode there are no tables."""
+    fast, slower = (
+        entries_below(mount(two_katas, mode, path=tmp_path / mode).kata(kata_id) / "events", order) for mode in MODES
+    )
+    assert len(fast) > 100
+    assert fast == slower
+
+
+def test_most_is_there_before_it_is_asked_for(mounted: Mount, mode: str) -> None:
     found = read_below(mounted.kata("AbCdEf") / "events")
-    stats = stats_of(mounted)
     assert len(found) > 15 * _EVENTS
-    assert stats("katafs_read_ahead_total") > len(found) / 2
-    assert reads(stats) < len(found) * 0.8
+    for operation in ("readdir", "read"):
+        assert (ahead(mounted, operation) > 0) == (mode == "fast")
+    # of each event three directories, each to its end
+    assert asked(mounted, "readdir") + ahead(mounted, "readdir") >= 6 * _EVENTS
+    assert asked(mounted, "read") + ahead(mounted, "read") >= sum(map(bool, found.values()))
 
 
-def test_who_lists_or_reads_one_file_is_sent_nothing(mounted: Mount) -> None:
+def test_for_who_lists_or_reads_one_file_no_bytes_are_fetched(mounted: Mount) -> None:
     events = mounted.kata("AbCdEf") / "events"
     subprocess.run(["ls", "-lR", events], check=True, capture_output=True)
     for index in range(_EVENTS):
         assert os.listdir(events / str(index))
         (events / str(index) / "stdout").read_bytes()
-    assert sent(mounted) == 0
+    assert ahead(mounted, "read") == 0
+
+
+def test_another_kata_comes_in_the_middle(store: Path, mount: MakeMount, mode: str) -> None:
+    """From the moment that it is seen nothing comes from tables of the one before."""
+    text = "another\n" * 9
+    (store.parent / "other").mkdir()
+    paths = [make_long_kata(store, "AbCdEf", 12), make_kata(store.parent / "other", "AbCdEf", {"hiker.py": text})]
+    for index in range(1, 13):
+        add_event(paths[1], index, files={"hiker.py": text, "empty.txt": text})
+    mounted = mount(store, mode)
+    events = mounted.kata("AbCdEf") / "events"
+    for index in range(3):
+        read_below(events / str(index))
+    paths[0].rename(store.parent / "gone")
+    paths[1].rename(paths[0])
+    wait_until(lambda: (mounted.kata("AbCdEf") / "files/empty.txt").read_text() == text, "the other")
+    for index in range(3, 12):
+        found = read_below(events / str(index) / "files")
+        assert found == dict.fromkeys(("hiker.py", "empty.txt"), text.encode())
 
 
 def test_a_damaged_file_between_others(store: Path, mount: MakeMount, mode: str) -> None:
@@ -119,7 +180,10 @@ def test_an_end_in_the_middle(mounted: Mount) -> None:
     reader = subprocess.Popen(
         ["grep", "-r", "nothing", mounted.path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_until(lambda: sent(mounted) > 20 or reader.poll() is not None, "something that is sent")
+    wait_until(
+        lambda: ahead(mounted, "readdir") > 20 or asked(mounted, "read") > 20 or reader.poll() is not None,
+        "something that is sent",
+    )
     assert mounted.stop() == ""
     assert reader.wait(patience(DEADLINE)) is not None
 

@@ -266,7 +266,7 @@ while True:
     ]
     index, end = EVENTS, time.monotonic() + seconds
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end or index < EVENTS + 6:
             index += 1
             add_event(kata, index, files={"hiker.py": f"{index}\n"})
     finally:
@@ -275,7 +275,6 @@ while True:
             other.communicate()
     for lock in kata.rglob("*.lock"):
         lock.unlink()
-    assert index > EVENTS + 5
     assert assert_sound(kata) == index
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -40,7 +41,7 @@ class ReadCaches:
         self,
         paths: int = 20_000,
         snapshots: int = 2_048,
-        blob_bytes: int = 4 << 20,
+        blob_bytes: int = 3 << 20,
         rows_bytes: int = 3 << 19,
         *,
         budget: Budget | None = None,
@@ -62,6 +63,8 @@ class ReadCaches:
             blob_bytes, getsizeof=lambda data: len(data) + 200
         )
         self.notes = Notes()
+        #: called with the id of a kata of which nothing that was read before may hold (`Kata.identity`)
+        self.on_change: Callable[[str], None] = lambda _kata_id: None
         self.incarnations = itertools.count()
         #: another number for each question that somebody asks from outside: until then what is on disk is looked at
         #: once. 0 where nobody counts them; then it is looked at each time.

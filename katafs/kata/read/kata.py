@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import JSON_BYTE
 from katafs.kata.model.layouts import Layout
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.options import set_option_in
+from katafs.kata.model.options import set_option_in, set_times_in
 from katafs.kata.model.root_tree import Root
+from katafs.kata.model.rows import time_ns
 from katafs.kata.model.versions import check_format, check_version, plain_version
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.read.state import State, read_state
 from katafs.kata.read.walk import Walk, join_first, join_lists
 
-_SECOND = 1_000_000_000
 # commits that were added at once, so that a history is taken for the one that is known
 _FEW_COMMITS = 100
 # microseconds of a look for an event without a tag, until all events are looked for at once
@@ -55,16 +56,25 @@ class Kata:
         self._caches = caches
         #: another number when the history turns out to be another: then nothing that was read before holds
         self.incarnation = next(caches.incarnations)
-        #: another object whenever something about the kata as a whole is another; None where nobody sees to that
-        self.identity: object | None = None
+        self._identity: object | None = None
         self._tip: State | None = None
         # the one before
         self._earlier: State | None = None
         self._looked = 0
-        self._option_times: Walk[dict[str, int]] = Walk(dict, self._look_for_times, join_first)
+        self._option_times: Walk[dict[str, int]] = Walk(dict, partial(set_times_in, self._options_in), join_first)
         self._set_options: Walk[dict[str, list[str]]] = Walk(dict, set_option_in, join_lists)
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
+
+    @property
+    def identity(self) -> object | None:
+        """Another object whenever something about the kata as a whole is another; None where nobody sees to that."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: object | None) -> None:
+        self._identity = identity
+        self._caches.on_change(self.kata_id)
 
     # -- the tip
 
@@ -184,6 +194,16 @@ class Kata:
         self._caches.snapshots.keep(key, snapshot)
         return snapshot
 
+    def time_of_event(self, index: int) -> int:
+        """`Snapshot.time_ns` of an event: from its row, where that says it, and it has a tag. Raises as `snapshot`."""
+        rows = self.tip().rows
+        is_read = (self.incarnation, index) in self._caches.snapshots
+        if not is_read and 0 <= index <= rows.last and not rows.is_outage(index):
+            own = time_ns(rows.stored[index])
+            if own is not None and self.repo.tag(index) is not None:
+                return own
+        return self.snapshot(index).time_ns
+
     def _commit_of_event(self, tip: Oid, index: int) -> Commit:
         with suppress(HeavyError), self.repo.budget.within(_LITTLE):
             return self.repo.commit_of_event(tip, index)
@@ -281,16 +301,6 @@ class Kata:
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""
         return self._option_times.found(self.repo, self.tip().commit.oid)
-
-    def _look_for_times(self, commit: Commit, times: dict[str, int]) -> None:
-        """Options are set by commits of their own, so only the trees of commits that are no event's, and of the first,
-        are read."""
-        if commit.parents and commit.event is not None:
-            return
-        before = self._options_in(commit.parents[0]) if commit.parents else {}
-        for name, value in self._options_in(commit.oid).items():
-            if before.get(name) != value:
-                times.setdefault(name, commit.time * _SECOND)
 
     def _options_in(self, commit: Oid) -> dict[str, str]:
         return self._options_at(Root.read(self.repo, self.repo.commit(commit).tree), self.tip().layout)

@@ -26,10 +26,14 @@ from katafs.tree.xattrs import event_attributes
 class _EventDirectory(Directory):
     """A directory of one event."""
 
-    def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, key: Key) -> None:
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns)
-        self._ctx, self._kata, self._snapshot = ctx, kata, snapshot
+    def __init__(self, ctx: Context, kata: Kata, key: Key, index: int, mtime_ns: int) -> None:
+        super().__init__(key, ctx.owner(kata), mtime_ns)
+        self._ctx, self._kata, self._index = ctx, kata, index
         self._kata_identity = kata.identity
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        return self._kata.snapshot(self._index)
 
     def is_reusable(self) -> bool:
         return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
@@ -48,8 +52,7 @@ class _EventDirectory(Directory):
     def fast_listing(self) -> list[PlusEntry] | None:
         if self.attr_timeout != IMMUTABLE:
             return None
-        kata, snapshot = self._kata, self._snapshot
-        base = Numbers.number(Key(EVENT, kata.kata_id, snapshot.index, SELF))
+        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
         slots = self._slots()
         if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
             return None
@@ -60,13 +63,13 @@ class _EventDirectory(Directory):
             return None
 
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._snapshot.index, SELF))
+        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
         for _, slot in self._slots():
             if base | slot not in numbers:
                 continue
             content = self._content(slot)
             if isinstance(content, Rows):
-                yield base | slot, content.summary(self._snapshot.index)
+                yield base | slot, content.summary(self._index)
             elif content is not None:
                 yield base | slot, self._kata.read(content, 0, sys.maxsize)
 
@@ -75,7 +78,7 @@ class _EventDirectory(Directory):
         if content is None:
             return DIR, 0
         if isinstance(content, Rows):
-            return FILE, content.summary_size(self._snapshot.index)
+            return FILE, content.summary_size(self._index)
         return FILE, self._kata.size(content)
 
 
@@ -93,7 +96,8 @@ class FilesDir(_EventDirectory):
         if position in listing.damaged:
             raise listing.damaged[position]
         self._listing, self._position = listing, position
-        super().__init__(ctx, kata, snapshot, self._key(kata.kata_id, snapshot.index, position))
+        index = snapshot.index
+        super().__init__(ctx, kata, self._key(kata.kata_id, index, position), index, snapshot.time_ns)
         self.mode = DIR
         if listing.damaged:
             self.attr_timeout = MUTABLE
@@ -108,7 +112,7 @@ class FilesDir(_EventDirectory):
         if not self._position:
             return super().parent()
         above = self._listing.position(self._listing.paths[self._position].rpartition(b"/")[0]) or 0
-        return self._key(self._kata.kata_id, self._snapshot.index, above)
+        return self._key(self._kata.kata_id, self._index, above)
 
     def _slots(self) -> list[tuple[bytes, int]]:
         entries = self._listing.entries
@@ -126,7 +130,7 @@ class FilesDir(_EventDirectory):
             node = self._node(position)
             node.size()
         except DamagedError as error:
-            key = _path_key(self._kata.kata_id, self._snapshot.index, self._listing, position)
+            key = _path_key(self._kata.kata_id, self._index, self._listing, position)
             damaged = Damaged(key, self, error)
             damaged.mode = DIR if self._listing.is_directory(position) else FILE
             return Entry(damaged, NEVER)
@@ -141,11 +145,16 @@ class FixedEventDir(_EventDirectory):
     """A directory that every event has: it has what the catalogue says."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        super().__init__(ctx, kata, kata.snapshot(key.a), key)
+        super().__init__(ctx, kata, key, key.a, kata.time_of_event(key.a))
         self._path = row_of(key).path
 
     def _slots(self) -> list[tuple[bytes, int]]:
         return [(row.name, row.number) for row in listed(self._kata, self._path)]
+
+    def names(self) -> list[bytes]:
+        # raises where the event cannot be read: its time may be told all the same
+        self._kata.snapshot(self._index)
+        return super().names()
 
     def fast_listing(self) -> list[PlusEntry] | None:
         # raises where the kata is gone
@@ -161,7 +170,7 @@ class FixedEventDir(_EventDirectory):
 
     def child(self, name: bytes) -> Entry:
         row = find(self._kata, self._path, name)
-        return entry(self, self._ctx, self._kata, row, row.key(self._kata.kata_id, self._snapshot.index))
+        return entry(self, self._ctx, self._kata, row, row.key(self._kata.kata_id, self._index))
 
 
 @makes("events/N")
@@ -194,6 +203,16 @@ class EventsDir(FixedDir):
             raise NotFoundError(f"no event {name!r}")
         row = _EVENT if digits == name else _DOCUMENT
         return self._entry(row, row.key(self._kata.kata_id, index))
+
+
+def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Directory]:
+    """All directories of an event."""
+    snapshot = kata.snapshot(index)
+    yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
+    yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
+    listing = kata.listing(snapshot.files_tree)
+    for position in (0, *listing.directories()):
+        yield FilesDir(ctx, kata, snapshot, listing, position)
 
 
 @makes("events/latest")

@@ -20,6 +20,8 @@ from tests.benchmarks.figures import Bar, Figure
 from tests.katas import message
 
 _PEOPLE, _EVENTS, _READS = 64, 30, 20
+# seconds in which all begin at once
+_BEGIN = 10
 _NAMES = ("files/file0.py", "files/file1.py", "files/src/file4.py", "stdout", "status", "event.json")
 
 #: what one of them does in a second: number, second, random numbers → the time of each operation in ms
@@ -60,8 +62,10 @@ def _figures(name: str, most: float, taken: list[tuple[int, float]], errors: lis
     # when all katas have been opened
     last = max(second for second, _ in taken)
     later = statistics.quantiles([took for second, took in taken if second > last // 2], n=100)
+    begins = statistics.quantiles([took for second, took in taken if second < _BEGIN], n=100)
     others = {"median": ranks[49], "worst": max(times), "p99 of the second half": later[98]}
     return [
+        Figure(10, f"class: p99 of a {name} in the first {_BEGIN} s", "ms", begins[98], {}, [Bar(most)]),
         Figure(10, f"class: errors of {len(times)} {name}s", "", len(errors), {}, [Bar(0)]),
         Figure(10, f"class: p99 of a {name}", "ms", ranks[98], others, [Bar(most)]),
     ]

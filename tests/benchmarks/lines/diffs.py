@@ -52,7 +52,7 @@ def measure(bench: Bench) -> list[Figure]:
                 assert len(digests) == 1, "the sides have not read the same"
         found = {side: statistics.median(values) for side, values in times.items()}
         others = {side: found[side] for side in ("git", "pygit2")}
-        figures.append(Figure(6, "cold diff/W..N", "ms", found["katafs"], others, [Bar(0.2, "git")], state))
+        figures.append(Figure(6, "cold diff/W..N", "ms", found["katafs"], others, [Bar(0.25, "git")], state))
     return figures
 
 

@@ -19,7 +19,7 @@ def at_100(bench: Bench) -> list[Figure]:
         for what, sides in commits.line_4(work, writes=writes, compacted=state == "compacted").items():
             others = {side: value / 1e3 for side, value in sides.items()}
             ours = others.pop("katafs")
-            bars = [Bar(1.0, "pygit2"), Bar(0.3, "git")]
+            bars = [Bar(0.7, "pygit2"), Bar(0.35, "git")]
             figures.append(Figure(4, f"ran_tests at event 100, {what}", "ms", ours, others, bars, state))
     return figures
 

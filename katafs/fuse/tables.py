@@ -1,0 +1,81 @@
+"""Handing tables over: listings and contents that the C library answers by itself (``_tables.c``).
+
+A table is a head and what it holds, in the machine's byte order, with its length made a multiple of 8; see ``struct
+table`` and ``struct entry`` there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable
+
+from katafs.caching import Kept
+from katafs.tree.nodes import PlusEntry
+
+#: number, size, count, number above, time in ns, user, group, seconds, length
+_TABLE = struct.Struct("QIIQqIIdI4x")
+#: number, size, mode, length of the name
+_ENTRY = struct.Struct("QQII")
+_CONTENT = 0xFFFFFFFF
+_RING = 2 << 20
+#: of one that is handed over, in bytes
+MOST_BYTES = 1 << 19
+
+
+def pack_listing(
+    number: int, above: int, owner: tuple[int, int], mtime_ns: int, timeout: float, entries: Iterable[PlusEntry]
+) -> bytes:
+    """The table of a directory, whose entries all have its owner and its time; ``timeout`` is in seconds."""
+    pieces = [b""]
+    for name, entry_number, mode, size in entries:
+        room = (len(name) + 8) & ~7
+        pieces.append(_ENTRY.pack(entry_number, size, mode, room) + name.ljust(room, b"\0"))
+    rest = b"".join(pieces)
+    return _TABLE.pack(number, len(rest), len(pieces) - 1, above, mtime_ns, *owner, timeout, 0) + rest
+
+
+def pack_content(number: int, data: bytes) -> bytes:
+    """The table of a file."""
+    padding = -len(data) & 7
+    head = _TABLE.pack(number, len(data) + padding, _CONTENT, 0, 0, 0, 0, 0.0, len(data))
+    return b"%b%b%b" % (head, data, bytes(padding))
+
+
+class Tables:
+    """What was handed to the library; nothing is, where there is none. Belongs to the event loop."""
+
+    def __init__(self, library: ctypes.CDLL | None) -> None:
+        self.is_there = library is not None
+        self._listings, self._reads, self._bytes = (ctypes.c_uint64(0) for _ in range(3))
+        if library is None:
+            return
+        # with PYFUNCTYPE the interpreter is not let go, which would take longer than what is done
+        self._hand = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
+        self._drop = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(("katafs_tables_drop", library))
+        self._listings, self._reads, self._bytes = (
+            ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}") for name in ("listings", "reads", "bytes")
+        )
+
+    @property
+    def listings(self) -> int:
+        """How many requests for a listing were answered from a table."""
+        return self._listings.value
+
+    @property
+    def reads(self) -> int:
+        """How many requests for bytes of a file were."""
+        return self._reads.value
+
+    def kept(self) -> Kept:
+        """What is in memory."""
+        return Kept(0, self._bytes.value, _RING)
+
+    def hand(self, tables: bytes) -> None:
+        """Hand over tables that stand one behind the other, `MOST_BYTES` at most."""
+        self._hand(tables, len(tables))
+
+    def drop(self, number: int = 0) -> None:
+        """Forget those of the kata that has this number, or all."""
+        if self.is_there:
+            self._drop(number)
