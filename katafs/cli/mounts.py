@@ -52,6 +52,9 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("--uid", type=int, callback=_check_owner, help="Show this user as the owner of everything.")
 @click.option("--gid", type=int, callback=_check_owner, help="Show this group as the group of everything.")
 @click.option(
+    "--groups", type=DIRECTORY, help="Show the classes in this directory, cyber-dojo's groups, below .katafs/groups."
+)
+@click.option(
     "--xattr", is_flag=True, help="Give katas and events extended attributes: two requests more a file in ls -l."
 )
 @click.option("--no-fast-open", is_flag=True, help="Let the kernel ask before each open: slower, seldom needed.")
@@ -76,6 +79,7 @@ def mount(
     allow_other: bool,
     uid: int | None,
     gid: int | None,
+    groups: Path | None,
     xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
@@ -93,17 +97,9 @@ def mount(
     """
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
+    after = None if no_compact else compact_after
     wanted = mounting.MountOptions(
-        store,
-        mountpoint,
-        read_only,
-        allow_other,
-        not no_fast_open,
-        not no_keep_alive,
-        uid,
-        gid,
-        xattr=xattr,
-        compact_after=None if no_compact else compact_after,
+        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr, after, groups
     )
     try:
         if mounting.remove_dead(mountpoint) and not quiet:

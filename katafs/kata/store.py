@@ -149,9 +149,9 @@ class Store:
         """Have something called with the id of each kata of which nothing that was read before may hold."""
         self._caches.on_change = call
 
-    def note(self, kata_id: str, why: str) -> None:
-        """Have the log say something of a kata, once (`katafs.kata.read.notes`)."""
-        self._caches.notes.note(kata_id, why)
+    def note(self, kata_id: str, why: str, *, of: str = "kata") -> None:
+        """Have the log say something of a kata, or group, once (`katafs.kata.read.notes`)."""
+        self._caches.notes.note(kata_id, why, of=of)
 
     def expire(self) -> None:
         """To be called from time to time."""

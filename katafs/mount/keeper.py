@@ -30,7 +30,7 @@ from katafs.mount import resuming, runtime, session, unsupervised
 from katafs.mount.child import NOBODY, Child, execute_katafs, touch
 from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.mount.device import Held, UnsuitableError, hold
-from katafs.mount.mounting import MountError, MountOptions, detach
+from katafs.mount.mounting import PATHS, MountError, MountOptions, detach
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class _Keeper:
         """A memfd with all that we must know after we have executed ourselves."""
         fd = os.memfd_create("katafs-state")
         os.set_inheritable(fd, True)
-        paths = {name: os.fspath(getattr(self._options, name)) for name in ("store", "mountpoint")}
+        paths = {name: os.fspath(path) for name in PATHS if (path := getattr(self._options, name)) is not None}
         state = {
             "version": resuming.VERSION,
             "journal_version": journal.VERSION,

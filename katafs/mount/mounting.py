@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BufferedRandom
+from itertools import combinations
 from pathlib import Path
 
 from katafs.mount import holders, runtime
@@ -20,6 +21,7 @@ from katafs.mount.mount_table import Mounted, mounted_at
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
 DEVICE = Path("/dev/fuse")
+_GROUPS = "directory of groups"
 LIBC = ctypes.CDLL(None, use_errno=True)
 # <sys/mount.h>
 _MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
@@ -43,6 +45,10 @@ class WrongDirectoriesError(MountError):
     exit_status = 2
 
 
+#: of the options those that are paths
+PATHS = ("store", "mountpoint", "groups")
+
+
 @dataclass(frozen=True)
 class MountOptions:
     """How to mount."""
@@ -59,6 +65,8 @@ class MountOptions:
     xattr: bool = False
     #: seconds without a write after which a kata is packed anew; None: never
     compact_after: float | None = 60.0
+    #: the directory of cyber-dojo's groups
+    groups: Path | None = None
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""
@@ -75,12 +83,13 @@ def check(options: MountOptions) -> MountOptions:
     """The options with real paths. Raises `MountError` with one clear sentence when the mount cannot be made."""
     store = real_directory(options.store, "store")
     mountpoint = real_directory(options.mountpoint, "mount point")
-    if _is_inside(store, mountpoint) or _is_inside(mountpoint, store):
-        raise WrongDirectoriesError(f"store {store} and mount point {mountpoint} must not contain one another")
+    groups = real_directory(options.groups, _GROUPS) if options.groups is not None else None
+    _check_apart({"store": store, "mount point": mountpoint} | ({_GROUPS: groups} if groups is not None else {}))
     if is_mounted(mountpoint):
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
-    if not os.access(store, os.R_OK | os.X_OK):
-        raise MountError(f"store {store}: no permission to read it")
+    for word, path in (("store", store), (_GROUPS, groups)):
+        if path is not None and not os.access(path, os.R_OK | os.X_OK):
+            raise MountError(f"{word} {path}: no permission to read it")
     try:
         is_empty = not os.listdir(mountpoint)
     except OSError as error:
@@ -88,7 +97,7 @@ def check(options: MountOptions) -> MountOptions:
     if not is_empty:
         raise MountError(f"mount point {mountpoint} is not empty; what is in it would be hidden")
     _check_device()
-    return replace(options, store=store, mountpoint=mountpoint)
+    return replace(options, store=store, mountpoint=mountpoint, groups=groups)
 
 
 def real_directory(path: Path, word: str) -> Path:
@@ -109,6 +118,13 @@ def real_directory(path: Path, word: str) -> Path:
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"{word} {path} is not a directory")
     return real
+
+
+def _check_apart(directories: dict[str, Path]) -> None:
+    """Raises `WrongDirectoriesError` where one directory, which a sentence calls by a word, is in another."""
+    for (word, path), (other_word, other) in combinations(directories.items(), 2):
+        if _is_inside(path, other) or _is_inside(other, path):
+            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
 
 
 def _is_inside(path: Path, directory: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from katafs.fuse import fastopen
 from katafs.fuse.writing.journal import READABLE
 from katafs.mount import session
-from katafs.mount.mounting import MountError, MountOptions
+from katafs.mount.mounting import PATHS, MountError, MountOptions
 
 #: of what is handed over
 VERSION = 1
@@ -30,7 +30,7 @@ def read_state(fd: int) -> dict[str, Any]:
         raise MountError("this katafs cannot read what the one that is running hands over; unmount, and mount again")
     known = {one.name for one in fields(MountOptions)}
     options = {name: value for name, value in state["options"].items() if name in known}
-    paths = {name: Path(options[name]) for name in ("store", "mountpoint")}
+    paths = {name: Path(path) for name in PATHS if (path := options.get(name)) is not None}
     state["options"] = MountOptions(**{**options, **paths})
     return state
 

@@ -140,7 +140,8 @@ def _set_up_process() -> None:
 
 
 def _tree(options: MountOptions, about: About) -> Tree:
-    return Tree(Context(Store(options.store, budget=Budget(_MICROSECONDS)), options.uid, options.gid, about=about))
+    store = Store(options.store, budget=Budget(_MICROSECONDS))
+    return Tree(Context(store, options.uid, options.gid, options.groups, about=about))
 
 
 def _begin(operations: Operations, options: MountOptions, kept: Kept | None) -> None:

@@ -20,7 +20,7 @@ from posixpath import split
 from typing import NamedTuple
 
 from katafs.errors import NotFoundError
-from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, META, PLAIN, PREFIX, TIP_DIRECTORY, Key
+from katafs.tree.numbers import DIFF, DOWNLOAD, EVENT, FENCE, FIXED, GROUP, META, PLAIN, PREFIX, TIP_DIRECTORY, Key
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER, PLACE
 
 FILE, WRITABLE_FILE = stat.S_IFREG | 0o444, stat.S_IFREG | 0o644
@@ -57,10 +57,10 @@ _LEGACY = (Shown.PLAIN, Shown.STORED, Shown.WAITING)
 class Row(NamedTuple):
     """One thing at one place.
 
-    ``path`` is in the kata; one that begins with a slash is in the mount. N, W and NAME stand for what is computed, …
-    for any path. ``kind`` and ``number`` are those of its `Key`: what an event has is numbered by ``b`` of it (a slot),
-    a diff by its view, the others by ``a``; where only the kind says what a thing is, the number is 0. A thing that
-    stands at several places has its number at each.
+    ``path`` is in the kata; one that begins with a slash is in the mount. N, W, ID and NAME stand for what is computed,
+    … for any path. ``kind`` and ``number`` are those of its `Key`: what an event has is numbered by ``b`` of it (a
+    slot), a diff by its view, the others by ``a``; where only the kind says what a thing is, the number is 0. A thing
+    that stands at several places has its number at each.
 
     ``entry_timeout`` and ``attr_timeout`` say for how many seconds the kernel keeps the name, and the attributes.
     """
@@ -93,6 +93,8 @@ class Row(NamedTuple):
 KATA, TIP_FILES, GIT = 0, 1, 10
 SELF, FILES, CONFIG, FIRST_PATH = 0, 1, 2, 32
 PLAIN_DIRECTORY, STORED_EVENT = 25, 26
+# of a group: from here on its members
+FIRST_MEMBER = 64
 
 
 def _of_event(name: str, slot: int) -> tuple[Row, ...]:
@@ -128,6 +130,12 @@ TABLE: tuple[Row, ...] = (
     Row("/.katafs/README.md", META, 3, FILE, NEVER, MUTABLE),
     Row("/.katafs/version", META, 4, FILE, NEVER, MUTABLE),
     Row("/.katafs/stats", META, 5, FILE, NEVER, NEVER),
+    Row("/.katafs/groups", META, 6, DIR, NEVER, NEVER),
+    Row("/.katafs/groups/ID", GROUP, 0, DIR, NEVER, NEVER),
+    Row("/.katafs/groups/ID/events.csv", GROUP, 1, FILE, NEVER, NEVER),
+    Row("/.katafs/groups/ID/history", GROUP, 2, FILE, NEVER, NEVER),
+    Row("/.katafs/groups/ID/index.html", GROUP, 3, FILE, NEVER, NEVER),
+    Row("/.katafs/groups/ID/N-ID", GROUP, FIRST_MEMBER, LINK, NEVER, NEVER),
     Row("/Ab", PREFIX, 0, OUTER_DIR, PLACE, PLACE),
     # of a kata
     _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=PLACE),
@@ -206,7 +214,7 @@ TABLE: tuple[Row, ...] = (
     Row("N", EVENT, 28, OUTER_DIR, NEVER, NEVER, shown=Shown.WAITING),
 )
 
-_COMPUTED = re.compile(r"\b(N|NAME|Ab)\b|…|^$")
+_COMPUTED = re.compile(r"\b(N|ID|NAME|Ab)\b|…|^$")
 # of those at several places the longest path, which says most
 _BY_NUMBER = {row.id: row for row in sorted(TABLE, key=lambda row: (len(row.path), row.path))}
 
@@ -236,6 +244,8 @@ def thing_of(key: Key) -> tuple[int, int]:
         return kind, min(key.b, FIRST_PATH)
     if kind == DIFF:
         return kind, key.b & 3
+    if kind == GROUP:
+        return kind, min(key.a, FIRST_MEMBER)
     return kind, key.a if kind in (FIXED, META) else 0
 
 

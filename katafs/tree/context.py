@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import cachetools
 
-from katafs.caching import CountedCache, Kept
+from katafs.caching import CountedCache, Kept, Newest
 from katafs.git import Oid
+from katafs.kata.groups import Group
 from katafs.kata.read.kata import Kata
 from katafs.kata.store import Store
 from katafs.kata.views.download import Download
@@ -25,6 +27,8 @@ from katafs.tree.writable import Controls
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000
 _MEMBER = 410  # bytes in memory
+# groups that were looked at last; bytes in memory of one with 64 members
+_GROUPS, _GROUP = 16, 32_000
 # many nodes have the same
 _owner = lru_cache(1024)(Owner)
 
@@ -72,6 +76,8 @@ class Context:
     store: Store
     uid: int | None = None
     gid: int | None = None
+    #: the directory of cyber-dojo's groups, a path without links; None where they are not shown
+    groups: Path | None = None
     spool: Spool = field(default_factory=Spool)
     downloads: DownloadCache = field(
         default_factory=lambda: DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
@@ -82,6 +88,8 @@ class Context:
     begun_options: cachetools.LRUCache[tuple[str, str], bool] = field(default_factory=lambda: cachetools.LRUCache(1000))
     controls: Controls = field(default_factory=Controls)
     counters: Counters = field(default_factory=Counters)
+    # groups as they were looked at last, and when that was (time.monotonic)
+    seen_groups: Newest[str, tuple[float, Group]] = field(default_factory=lambda: Newest(_GROUPS))
     about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
@@ -95,6 +103,7 @@ class Context:
         """All caches, by names for an operator."""
         own = {
             "downloads": Kept.of(self.downloads, _MEMBER),
+            "groups": Kept(len(self.seen_groups), len(self.seen_groups) * _GROUP, _GROUPS * _GROUP),
             **{name: keeper() for name, keeper in self.keepers.items()},
         }
         return {**self.store.kept(), **self.made.kept(), **own}
@@ -103,6 +112,7 @@ class Context:
         """Forget all that can be read or made again."""
         self.store.clear_caches()
         self.made.clear_caches()
+        self.seen_groups.clear()
 
     def owner(self, kata: Kata) -> Owner:
         """Whose the files of a kata are: its directory's owner, unless the mount says otherwise."""

@@ -11,6 +11,7 @@ A number is below 2^63 (Node.js shows larger ones wrong). The layout::
         01 00 fixed:23                        one of a kata, such as ``events/``
         01 01 hash:23                         a directory below the tip's ``files/``, by its path
         01 10 hash:23                         something in ``download/NAME/``, by its path
+        01 11 which:23                        one of the group of that id
         1 view:2 was:12 now:12                a diff
     TABLE … 2^63 - 1                      a hash of the key: what fits nowhere above
 
@@ -39,7 +40,7 @@ from katafs.kata.model.ids import BASE, ID_COUNT, from_number, to_number
 ROOT = 1
 
 # kinds of keys: they go into the numbers in the table, and never change
-META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE = 0, 1, 2, 3, 4, 5, 6, 7, 8
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE, GROUP = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 _PART_1 = 1 << 16
 _PART_2 = 1 << 24
@@ -136,6 +137,8 @@ class Numbers:
             return base | key.a << _SLOT_BITS | key.b
         if kind == FIXED:
             return base | 1 << 25 | key.a
+        if kind == GROUP:
+            return base | 7 << 23 | key.a
         if kind == TIP_DIRECTORY and not key.path:
             return base | 5 << 23 | key.a
         if kind == DOWNLOAD and not key.path:
@@ -166,9 +169,7 @@ class Numbers:
             return Key(DIFF, kata_id, code >> 12 & 0xFFF, (code & 0xFFF) << 2 | code >> 24 & 3)
         if not code >> 25:
             return Key(EVENT, kata_id, code >> _SLOT_BITS, code & (MAX_SLOT - 1))
-        kind = {0: FIXED, 1: TIP_DIRECTORY, 2: DOWNLOAD}.get(code >> 23 & 3)
-        if kind is None:
-            raise StaleError(f"inode {number} is not known")
+        kind = (FIXED, TIP_DIRECTORY, DOWNLOAD, GROUP)[code >> 23 & 3]
         return Key(kind, kata_id, code & ((1 << _HASH_BITS) - 1))
 
     @staticmethod

@@ -19,7 +19,7 @@ ROOT = Path(katafs.__file__).parent
 _LAYERS = "errors text caching owner background process git kata html tree fuse mount demo cli __main__"
 LAYERS = tuple(_LAYERS.split())
 # Within the room of katas, likewise: its folders, and what stands beside them.
-KATA_LAYERS = ("model", "views", "read", "record", "legacy", "compact", "store", "reader", "fsck")
+KATA_LAYERS = ("model", "views", "read", "record", "legacy", "compact", "store", "reader", "groups", "fsck")
 # The only packages (or modules) that may import a foreign library
 OWNERS = {
     "pyfuse3": {"fuse", "mount"},

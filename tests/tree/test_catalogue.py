@@ -17,10 +17,20 @@ from katafs.kata.model.ids import kata_path
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.tree import makers
-from katafs.tree.catalogue import FIRST_PATH, PLAIN_DIRECTORY, TABLE, Row, Shown, row_at, standing_in, thing_of
+from katafs.tree.catalogue import (
+    FIRST_MEMBER,
+    FIRST_PATH,
+    PLAIN_DIRECTORY,
+    TABLE,
+    Row,
+    Shown,
+    row_at,
+    standing_in,
+    thing_of,
+)
 from katafs.tree.dirs import contents
 from katafs.tree.nodes import Entry, Node
-from katafs.tree.numbers import DIFF, EVENT, FENCE, FIXED, META, PLAIN, Numbers
+from katafs.tree.numbers import DIFF, EVENT, FENCE, FIXED, GROUP, META, PLAIN, Numbers
 from katafs.tree.tree import Tree
 from tests.katas import (
     GitCommit,
@@ -43,6 +53,7 @@ SHIPPED = """\
 0 3: /.katafs/README.md
 0 4: /.katafs/version
 0 5: /.katafs/stats
+0 6: /.katafs/groups
 1 0: /Ab
 2 0: .
 2 1: files
@@ -125,6 +136,11 @@ SHIPPED = """\
 6 3: html/W..N.html
 7 0: .git/…
 8 0: …/.git
+9 0: /.katafs/groups/ID
+9 1: /.katafs/groups/ID/events.csv
+9 2: /.katafs/groups/ID/history
+9 3: /.katafs/groups/ID/index.html
+9 64: /.katafs/groups/ID/N-ID
 """
 
 
@@ -146,8 +162,9 @@ def test_numbers_are_those_that_were_shipped() -> None:
 def test_numbers_fit_and_differ() -> None:
     """A path or a view that is added here would be taken for something else."""
     limits = {META: range(1, 64), FIXED: range(1 << 23), EVENT: range(FIRST_PATH + 1), DIFF: range(4)}
+    limits[GROUP] = range(FIRST_MEMBER + 1)
     assert all(row.number in limits.get(row.kind, range(1)) for row in TABLE)
-    keys = {row.id: row.key("rG63fy", 3) for row in TABLE if row.kind in (FIXED, EVENT)}
+    keys = {row.id: row.key("rG63fy", 3) for row in TABLE if row.kind in (FIXED, EVENT, GROUP)}
     assert {thing_of(key) for key in keys.values()} == set(keys)
     assert len({Numbers.number(key) for key in keys.values()}) == len(keys)
 

@@ -22,6 +22,7 @@ from katafs.tree.numbers import (
     DOWNLOAD,
     EVENT,
     FIXED,
+    GROUP,
     MAX_INDEX,
     MAX_SLOT,
     META,
@@ -60,6 +61,7 @@ def small_keys() -> list[Key]:
     keys += [Key(PREFIX, "".join(part)) for part in ("00", "zz", "rG", "0000", "zzzz", "rG63")]
     for kata_id in IDS:
         keys += [Key(FIXED, kata_id, which) for which in (0, 1, 16, 37)]
+        keys += [Key(GROUP, kata_id, which) for which in (0, 3, 64, 127)]
         keys += [Key(EVENT, kata_id, index, slot) for index, slot in EVENTS]
         keys += [Key(kind, kata_id, number) for kind in (TIP_DIRECTORY, DOWNLOAD) for number in (0, 5, LAST_HASH)]
         keys += [Key(DIFF, kata_id, was, now) for was, now in DIFFS]

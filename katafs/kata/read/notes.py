@@ -23,15 +23,16 @@ class Notes:
         self._hour = time.monotonic()
         self._lines = self._left_out = 0
 
-    def note(self, kata_id: str, why: str) -> None:
-        """Something is to be said of a kata, unless something was."""
+    def note(self, kata_id: str, why: str, *, of: str = "kata") -> None:
+        """Something is to be said of a kata (or what else it is of), unless something was."""
         self.expire()
-        if kata_id in self._told:
+        name = f"{of} {kata_id}"
+        if name in self._told:
             return
-        self._told.keep(kata_id, None)
+        self._told.keep(name, None)
         if self._lines < _MOST_AN_HOUR:
             self._lines += 1
-            log.info("kata %s: %s", kata_id, visible(why, kept=""))
+            log.info("%s: %s", name, visible(why, kept=""))
         else:
             self._left_out += 1
 

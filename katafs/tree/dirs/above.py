@@ -12,6 +12,7 @@ from katafs.kata.legacy.plain_create import make_new
 from katafs.kata.model.ids import is_id_part
 from katafs.tree.catalogue import row_at, row_of
 from katafs.tree.context import Context
+from katafs.tree.dirs.group_dir import GroupsDir
 from katafs.tree.dirs.kata_dir import KataDir
 from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
@@ -23,9 +24,14 @@ _WRITING = """\
     ran_tests                write a JSON object here to record a test run; read it for an example
     control/                 the same for predictions, reverts, and files made, removed, renamed or edited
 """
+_CLASSES = """\
+A class is `.katafs/groups/AbCdEf/`, with the id of the group: links to its katas, `index.html` with the lights of all
+of them, `events.csv` and `history`. Groups are not listed.
+
+"""
 _TRY_WRITING = "    cat ran_tests"
 _TRY_XATTR = "    getfattr -d events/latest"
-_ROOT, _KATAFS = row_at("/"), row_at("/.katafs")
+_ROOT, _KATAFS, _GROUPS = row_at("/"), row_at("/.katafs"), row_at("/.katafs/groups")
 
 
 class PrefixDir(Directory):
@@ -80,10 +86,12 @@ class MetaDir(Directory):
         self._ctx = ctx
 
     def names(self) -> list[bytes]:
-        return list(rows_in(_KATAFS.path))
+        return [name for name in rows_in(_KATAFS.path) if name != _GROUPS.name or self._ctx.groups is not None]
 
     def child(self, name: bytes) -> Entry:
         for row in rows_in(_KATAFS.path).get(name, ()):
+            if row is _GROUPS:
+                return Entry(GroupsDir(self._ctx, row.key("")), row.entry_timeout)
             return Entry(self.file(row.key(""), fresh=True), row.entry_timeout)
         raise NotFoundError(f"no {name!r} in .katafs")
 
@@ -115,6 +123,7 @@ def _readme(ctx: Context) -> str:
     mode = "read-only" if about.read_only else "for reading and writing"
     return _text().substitute(
         options="" if about.read_only else "; write a value to change one",
+        groups=_CLASSES if ctx.groups is not None else "",
         writing="" if about.read_only else _WRITING,
         **{"try": "\n".join(tries)},
         version=__version__,

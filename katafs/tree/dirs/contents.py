@@ -18,9 +18,9 @@ from katafs.kata.views.spool import Spool, SpoolFile
 from katafs.text import pretty
 from katafs.tree.catalogue import Shown, row_at, standing_in
 from katafs.tree.context import Context
-from katafs.tree.made import Make, make_elsewhere, make_here
+from katafs.tree.made import MadeCache, Make, make_elsewhere, make_here
 from katafs.tree.makers import makes
-from katafs.tree.nodes import Later, Node, Work
+from katafs.tree.nodes import Later, Node, Owner, Work
 from katafs.tree.numbers import Key
 from katafs.tree.timeouts import IMMUTABLE
 
@@ -33,12 +33,12 @@ _SMALL = 512
 TEXT_BUDGET = 30_000.0
 
 
-class _KeptFile(Node):
+class KeptFile(Node):
     """A file whose content has to be made, and is kept for a while under its ``identity``."""
 
-    def __init__(self, key: Key, ctx: Context, kata: Kata, mtime_ns: int, identity: Hashable) -> None:
-        super().__init__(key, ctx.owner(kata), mtime_ns)
-        self._cache, self._kata = ctx.made, kata
+    def __init__(self, key: Key, cache: MadeCache, owner: Owner, mtime_ns: int, identity: Hashable) -> None:
+        super().__init__(key, owner, mtime_ns)
+        self._cache = cache
         #: what names the content, whoever makes it
         self.identity = identity
         self._made: bytes | SpoolFile | None = None
@@ -69,7 +69,7 @@ class _KeptFile(Node):
         return self._made[offset : offset + length]
 
 
-class ContentFile(_KeptFile):
+class ContentFile(KeptFile):
     """A file that is a blob, or bytes made from one. What is read of it is read from the kata, if it is not large."""
 
     queue = "blob"
@@ -77,8 +77,8 @@ class ContentFile(_KeptFile):
     def __init__(self, key: Key, ctx: Context, mtime_ns: int, kata: Kata, content: Content) -> None:
         # not for all katas: one that lacks the object must not show it
         identity = None if isinstance(content, bytes) else (kata.kata_id, content.oid)
-        super().__init__(key, ctx, kata, mtime_ns, identity)
-        self._kata_identity, self._content = kata.identity, content
+        super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
+        self._kata, self._kata_identity, self._content = kata, kata.identity, content
         self._size: int | None = None
 
     def is_reusable(self) -> bool:
@@ -119,7 +119,7 @@ class SummaryFile(Node):
         return self._rows.summary_part(self._index, offset, length)
 
 
-class MadeFile(_KeptFile):
+class MadeFile(KeptFile):
     """A file whose content ``make`` computes in a worker thread, or in a process of its own when that costs more than
     ``budget`` microseconds.
 
@@ -130,8 +130,8 @@ class MadeFile(_KeptFile):
     budget = TEXT_BUDGET
 
     def __init__(self, key: Key, ctx: Context, kata: Kata, mtime_ns: int, identity: Hashable, make: Make) -> None:
-        super().__init__(key, ctx, kata, mtime_ns, identity)
-        self._make = make
+        super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
+        self._kata, self._make = kata, make
 
     def size(self) -> int | None:
         return self._cache.size(self.identity)

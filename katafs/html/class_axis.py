@@ -1,0 +1,69 @@
+"""One time axis for many katas: when somebody worked is shown to scale, longer pauses of all of them are cut short."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+#: places on the axis: from 0 to so many
+PLACES = 200
+_PAUSE = 30 * 60.0  # seconds in which nobody did anything; from there on it is a pause
+_PAUSE_WIDTH = 0.04  # of all the time that is shown
+_MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200)
+_MOST_TICKS = 8
+_NEAR = 20  # places between two ticks, at least
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line across, and the time there; ``pause`` is that before it, in seconds, if it is the end of one."""
+
+    place: int
+    time: datetime
+    is_new_day: bool
+    pause: float = 0.0
+
+
+class Axis:
+    """The times from the first to the last; without any it has no ticks."""
+
+    def __init__(self, times: Iterable[datetime]) -> None:
+        seconds = sorted({time.timestamp() for time in times})
+        self.first = datetime.fromtimestamp(seconds[0], UTC) if seconds else None
+        self.last = datetime.fromtimestamp(seconds[-1], UTC) if seconds else None
+        gaps = [(before, after) for before, after in pairwise(seconds) if after - before > _PAUSE]
+        # where each stretch of work begins and ends, and what is shown before it
+        starts = [*seconds[:1], *(after for _, after in gaps)]
+        ends = [*(before for before, _ in gaps), *seconds[-1:]]
+        self._work = sum(end - start for start, end in zip(starts, ends, strict=True))
+        pause = max(self._work * _PAUSE_WIDTH, 1.0)
+        self._starts, self._offsets = starts, [0.0] * len(starts)
+        for at in range(1, len(starts)):
+            self._offsets[at] = self._offsets[at - 1] + ends[at - 1] - starts[at - 1] + pause
+        self._whole = self._offsets[-1] + ends[-1] - starts[-1] if starts else 0.0
+        self.ticks = self._ticks(ends)
+
+    def place(self, time: datetime) -> int:
+        """Where a time stands that is one of the axis', or between two of one stretch."""
+        return self._place(time.timestamp())
+
+    def _place(self, seconds: float) -> int:
+        at = bisect_right(self._starts, seconds) - 1
+        return round(PLACES * (self._offsets[at] + seconds - self._starts[at]) / (self._whole or 1.0))
+
+    def _ticks(self, ends: list[float]) -> list[Tick]:
+        """The beginning of each stretch, and round times in it, as far as there is room for them."""
+        step = next((60 * one for one in _MINUTES if self._work / (60 * one) <= _MOST_TICKS), 60 * _MINUTES[-1])
+        ticks: list[Tick] = []
+        for at, (start, end) in enumerate(zip(self._starts, ends, strict=True)):
+            pause = start - ends[at - 1] if at else 0.0
+            for seconds in (start, *range(int(start // step + 1) * step, int(end) + 1, step)):
+                place = self._place(seconds)
+                if not ticks or place - ticks[-1].place >= _NEAR:
+                    time = datetime.fromtimestamp(seconds, UTC)
+                    is_new_day = not ticks or time.date() != ticks[-1].time.date()
+                    ticks.append(Tick(place, time, is_new_day, pause if seconds == start else 0.0))
+        return ticks

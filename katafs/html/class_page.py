@@ -1,0 +1,149 @@
+"""The page of a class: a strip of lights a kata, all on one time axis or by step."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from katafs.errors import KataError
+from katafs.html.class_axis import PLACES, Axis
+from katafs.html.pages import clock, label, page_of, span
+from katafs.kata.groups import Group, Member, group_steps, read_start
+from katafs.kata.model.steps import LIGHTS, Step
+from katafs.text import visible
+
+_MANIFEST = 4 << 20  # bytes of a group's manifest
+_LONGEST = 200  # characters of a name in it
+# lights of one kata that are shown: the newest
+_LIGHTS = 300
+# of those whose last light that was not red is longest ago
+_NAMED = 5
+
+
+@dataclass
+class Strip:
+    """A kata: its events that have a light, as far as they are shown; why there are none."""
+
+    member: Member
+    lights: Sequence[Step] = ()
+    left_out: int = 0
+    trouble: str = ""
+    #: when its last light was that was not red; where none was, when it began
+    not_red: datetime | None = None
+    is_never_not_red: bool = False
+    #: the places of the lights on the time axis
+    places: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.member.index:02}"
+
+    @property
+    def link(self) -> str:
+        return f"{self.name}-{self.member.kata_id}"
+
+    @property
+    def now(self) -> str:
+        """The light that it shows now."""
+        return self.lights[-1].light if self.lights else ""
+
+
+def make(group: Group, directory: Path) -> bytes:
+    """``index.html`` of the group in a directory. The same katas give the same bytes."""
+    strips = _strips(group)
+    axis = Axis(step.time for strip in strips for step in strip.lights if step.time is not None)
+    for strip in strips:
+        last = 0
+        for step in strip.lights:
+            last = axis.place(step.time) if step.time is not None else last
+            strip.places.append(last)
+    ranked = sorted((strip for strip in strips if strip.not_red), key=lambda strip: str(strip.not_red))
+    now = Counter(strip.now for strip in strips)
+    shown = template().render(
+        group_id=group.group_id,
+        **_words(directory),
+        strips=strips,
+        axis=axis,
+        waiting=ranked[:_NAMED] if len(ranked) > 1 else [],
+        green=[strip for strip in strips if strip.now == "green"],
+        counts=[(light, now[light]) for light in LIGHTS if now[light]],
+    )
+    return shown.encode()
+
+
+def _strips(group: Group) -> list[Strip]:
+    found = {member: Strip(member, trouble="closed to others") for member in group.members}
+    for member, steps in group_steps(group):
+        found[member] = (
+            Strip(member, trouble="its events cannot be read")
+            if isinstance(steps, KataError)
+            else _strip(member, steps)
+        )
+    return list(found.values())
+
+
+def _strip(member: Member, steps: Sequence[Step] | KataError) -> Strip:
+    if isinstance(steps, KataError):
+        return Strip(member, trouble="its events cannot be read")
+    lights = [step for step in steps if step.light]
+    times = [step.time for step in lights if step.light != "red" and step.time]
+    began = [step.time for step in steps if step.time] if lights else []
+    return Strip(
+        member,
+        lights[-_LIGHTS:],
+        max(len(lights) - _LIGHTS, 0),
+        not_red=times[-1] if times else began[0] if began else None,
+        is_never_not_red=not times,
+    )
+
+
+def _words(directory: Path) -> dict[str, str]:
+    """What the class works on; empty where nobody can tell."""
+    try:
+        manifest = json.loads(read_start(directory / "manifest.json", _MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    words = {key: manifest.get(key) if isinstance(manifest, dict) else None for key in ("exercise", "display_name")}
+    return {key: visible(word[:_LONGEST], kept="") if isinstance(word, str) else "" for key, word in words.items()}
+
+
+@cache
+def template() -> Template:
+    """The one of this process."""
+    environment = Environment(
+        loader=PackageLoader("katafs.html", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # a position in an attribute would not be allowed by the policy
+    places = "".join(f".t{place}{{left:{100 * place / PLACES:g}%}}" for place in range(PLACES + 1))
+    style = "".join(
+        resources.files("katafs.html").joinpath("templates", name).read_text(encoding="utf-8")
+        for name in ("style.css", "class.css")
+    )
+    style += places
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment.globals.update(
+        script="",
+        style=Markup(style),  # noqa: S704 - ours
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        page_of=page_of,
+        label=label,
+        css=lambda light: light if light in LIGHTS else "event",
+        clock=clock,
+        span=span,
+    )
+    return environment.get_template("class.html")
