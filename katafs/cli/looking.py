@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, echo, fail
-from katafs.errors import KataError
+from katafs.cli.common import DIRECTORY, Command, echo, say
+from katafs.errors import KataError, NotFoundError
 from katafs.text import visible, without_colours
 
 if TYPE_CHECKING:
@@ -28,26 +30,38 @@ _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     examples=[
         ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
         ("katafs log", "the one that the current directory is"),
+        ("katafs log --csv /mnt/katas/??/??/?? > events.csv", "all of them, for a spreadsheet"),
     ],
 )
-@click.argument("path", type=DIRECTORY, default=".")
-def log(path: Path) -> None:
-    """Show the history of the kata in PATH, a line an event.
+@click.argument("paths", type=DIRECTORY, nargs=-1, metavar="[KATA]...")
+@click.option("--csv", "form", flag_value="csv", help="Print a table for other programs, with a line of titles.")
+@click.option("--json", "form", flag_value="json", help="Print each event as a JSON object, one a line.")
+def log(paths: tuple[Path, ...], form: str | None) -> None:
+    """Show the history of each KATA, a line an event.
 
-    PATH is a kata in a mount or in a store, the current directory unless given. In colour on a terminal, but not when
-    NO_COLOR is set.
+    KATA is a directory in a mount or in a store, the current one unless given. In colour on a terminal, but not when
+    NO_COLOR is set. With --csv and --json times are ISO 8601 in UTC, and each event says of which kata it is.
     """
-    from katafs.kata.model.steps import aligned, history, table
+    from katafs.kata.model.facts import COLUMNS, csv_events, csv_lines, facts
+
+    if form == "csv":
+        click.echo(csv_lines([COLUMNS]), nl=False)
+
+    def show_history(path: Path, is_first: bool) -> None:
+        steps = history(reader(path).rows(), _id_of(path))
+        if form == "csv":
+            click.echo(csv_events(steps, _name_of(path)), nl=False)
+        elif form == "json":
+            for step in steps:
+                click.echo(json.dumps(facts(step, _name_of(path)), ensure_ascii=False))
+        else:
+            _title(path, is_first, len(paths) < 2)
+            _echo_table(steps)
+
+    from katafs.kata.model.steps import history
     from katafs.kata.reader import reader
 
-    try:
-        rows = aligned(table(history(reader(path).rows(), _id_of(path))))
-    except KataError as error:
-        fail(str(error))
-    titles, *events = rows
-    echo(click.style("  ".join(titles).rstrip(), bold=True))
-    for cells in events:
-        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+    _each(paths or (Path(),), show_history)
 
 
 @click.command(
@@ -55,36 +69,79 @@ def log(path: Path) -> None:
     examples=[
         ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
         ("katafs show .", "the newest event, in a kata's directory"),
+        ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
     ],
 )
-@click.argument("path", type=DIRECTORY)
-@click.argument("event", type=click.IntRange(min=0), required=False, metavar="[N]")
-def show(path: Path, event: int | None) -> None:
-    """Show event N of the kata in PATH: its output, what changed.
+@click.argument("arguments", nargs=-1, required=True, metavar="KATA... [N|latest]")
+def show(arguments: tuple[str, ...]) -> None:
+    """Show event N of each KATA: its output, what changed.
 
-    PATH is a kata in a mount or in a store; N is the newest event unless given.
+    KATA is a directory in a mount or in a store; N is the newest event unless given. What is last and not alone is N if
+    it is a number: a directory of such a name is ./12.
     """
     from katafs.kata.model.steps import history
     from katafs.kata.reader import reader
 
-    try:
+    *before, last = arguments
+    is_event = bool(before) and (last == "latest" or (last.isascii() and last.isdecimal()))
+    names = before if is_event else arguments
+    event = int(last[:9]) if is_event and last != "latest" else None
+
+    def show_event(path: Path, is_first: bool) -> None:
         kata = reader(path)
         steps = history(kata.rows(), _id_of(path))
         index = len(steps) - 1 if event is None else event
         if index >= len(steps):
-            fail(f"{path}: there is no event {index}; the newest is {len(steps) - 1}")
+            raise NotFoundError(f"{path}: there is no event {index}; the newest is {len(steps) - 1}")
         lines = [*_about(steps[index]), *_outputs(kata, index)]
         if index:
             lines += _diff(kata.diff(index - 1, index))
-    except KataError as error:
-        fail(str(error))
-    for line in lines:
-        echo(line)
+        _title(path, is_first, len(names) < 2)
+        for line in lines:
+            echo(line)
+
+    _each([DIRECTORY.convert(name, None, click.get_current_context()) for name in names], show_event)
+
+
+def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
+    """Call ``act`` with each kata, and whether it is the first; one that cannot be read is told of, and makes the exit
+    status 1."""
+    status = 0
+    for number, path in enumerate(paths):
+        try:
+            act(path, not number)
+        except KataError as error:
+            say(str(error))
+            status = 1
+    sys.exit(status)
+
+
+def _title(path: Path, is_first: bool, is_alone: bool) -> None:
+    """Which kata it is, where there are several."""
+    if not is_alone:
+        echo(("" if is_first else "\n") + click.style(visible(str(path), kept=""), bold=True))
+
+
+def _echo_table(steps: list[Step]) -> None:
+    from katafs.kata.model.steps import aligned, table
+
+    titles, *events = aligned(table(steps))
+    echo(click.style("  ".join(titles).rstrip(), bold=True))
+    for cells in events:
+        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+
+
+def _name_of(path: Path) -> str:
+    """The id of a kata; where it is in no store, its path."""
+    from katafs.kata.model.ids import is_kata_id
+
+    kata_id = _id_of(path)
+    return kata_id if is_kata_id(kata_id) else visible(str(path), kept="")
 
 
 def _id_of(path: Path) -> str:
-    """The id of a kata by the last three names of its path."""
-    return "".join(Path(os.path.abspath(path)).parts[-3:])
+    """The id of a kata by the last three names of its path; a class has links to katas."""
+    return "".join(Path(os.path.realpath(path)).parts[-3:])
 
 
 def _coloured(title: str, cell: str) -> str:
