@@ -43,9 +43,8 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
     NO_COLOR is set. With --csv and --json times are ISO 8601 in UTC, and each event says of which kata it is.
     """
     from katafs.kata.model.facts import COLUMNS, csv_events, csv_lines, facts
-
-    if form == "csv":
-        click.echo(csv_lines([COLUMNS]), nl=False)
+    from katafs.kata.model.steps import history
+    from katafs.kata.reader import reader
 
     def show_history(path: Path, is_first: bool) -> None:
         steps = history(reader(path).rows(), _id_of(path))
@@ -58,9 +57,8 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
             _title(path, is_first, len(paths) < 2)
             _echo_table(steps)
 
-    from katafs.kata.model.steps import history
-    from katafs.kata.reader import reader
-
+    if form == "csv":
+        click.echo(csv_lines([COLUMNS]), nl=False)
     _each(paths or (Path(),), show_history)
 
 
@@ -112,6 +110,12 @@ def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
             act(path, not number)
         except KataError as error:
             say(str(error))
+            status = 1
+        except OSError as error:
+            # of standard output there is no name
+            if error.filename is None:
+                raise
+            say(f"{error.filename}: {error.strerror}")
             status = 1
     sys.exit(status)
 

@@ -26,6 +26,11 @@ class Tick:
     is_new_day: bool
     pause: float = 0.0
 
+    @property
+    def is_late(self) -> bool:
+        """Whether there is no room behind it."""
+        return self.place > PLACES - _NEAR
+
 
 class Axis:
     """The times from the first to the last; without any it has no ticks."""

@@ -27,6 +27,8 @@ _MANIFEST = 4 << 20  # bytes of a group's manifest
 _LONGEST = 200  # characters of a name in it
 # lights of one kata that are shown: the newest
 _LIGHTS = 300
+# lights of one kata that overlap in time, so that they are drawn narrower
+_MANY = 40
 # of those whose last light that was not red is longest ago
 _NAMED = 5
 
@@ -75,11 +77,19 @@ def make(group: Group, directory: Path) -> bytes:
         **_words(directory),
         strips=strips,
         axis=axis,
+        is_dense=any(len(strip.lights) > _MANY for strip in strips),
+        waited=lambda time: span(_whole_minutes(axis.last, time)),
         waiting=ranked[:_NAMED] if len(ranked) > 1 else [],
         green=[strip for strip in strips if strip.now == "green"],
         counts=[(light, now[light]) for light in LIGHTS if now[light]],
     )
     return shown.encode()
+
+
+def _whole_minutes(last: datetime | None, time: datetime) -> float:
+    """How many seconds passed, without those of the last minute."""
+    seconds = (last - time).total_seconds() if last is not None else 0.0
+    return seconds // 60 * 60 if seconds >= 60 else seconds
 
 
 def _strips(group: Group) -> list[Strip]:

@@ -22,6 +22,7 @@ from tests.conftest import unavailable
 from tests.katas import add_event, long_store, make_kata
 from tests.lively_katas import make_lively_kata
 from tests.mounts import Mount, katafs, patience, wait_until
+from tests.tree.test_groups import make_class
 
 KEYS = {"right": "\ue014", "left": "\ue012"}
 
@@ -288,6 +289,54 @@ def test_on_paper(browser: Browser, katas: Mount, request: pytest.FixtureRequest
         )
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
         (directory / f"paper-{kata_id}-{name}.png").write_bytes(browser.screenshot())
+
+
+@pytest.fixture(scope="module")
+def classes(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """``.katafs/groups`` with classes of 1, 8 and 64 katas of up to 100 events."""
+    top = tmp_path_factory.mktemp("classes")
+    for members in (64, 8, 1):
+        make_class(top / "store", top / "groups", members, 100, f"C1ss{members:02}", min(members, 8))
+    with Mount(top / "store", top / "mnt", "fast", (f"--groups={top / 'groups'}",)) as mount:
+        yield mount.path / ".katafs/groups"
+
+
+@pytest.mark.parametrize("members", [1, 8, 64])
+@pytest.mark.parametrize(("width", "scheme", "medium"), [
+    *((1280, "light", ""), (1280, "dark", ""), (400, "light", ""), (794, "dark", "print")),
+])  # fmt: skip
+def test_a_class(
+    browser: Browser,
+    classes: Path,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    members: int,
+    width: int,
+    scheme: str,
+    medium: str,
+) -> None:
+    """By time and by step; nothing is wider than the window, and a light leads to its step."""
+    directory = Path(request.config.getoption("--browser") or tmp_path)
+    directory.mkdir(exist_ok=True, parents=True)
+    browser.look(width, scheme, medium)
+    browser.open(classes / f"C1ss{members:02}" / "index.html")
+    heights = []
+    for order in ("by-step", "by-time"):
+        if medium != "print":
+            browser.click(f"#{order}")
+        heights.append(browser.run("return document.querySelector('.lights').offsetHeight"))
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+        name = f"class-{members}-{order}-{scheme}-{width}{medium}.png"
+        (directory / name).write_bytes(browser.screenshot())
+    # a hundred lights are more than one line, and one time axis
+    assert (heights[0] > heights[1]) == (medium != "print")
+    paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert (int(paper.split("(")[1].split(",")[0]) < 128) == (scheme == "dark" and medium != "print")
+    assert browser.run("return document.scripts.length ? document.scripts[0].text : ''") == ""
+    if medium != "print":
+        browser.click("#k00 .lights a:last-child")
+        assert browser.page == "99..100.html"
+    assert browser.log() == []
 
 
 @pytest.mark.parametrize("page", ["LngKat/index.html", "BBBBBB/0..1.html", "BBBBBB/1..2.html", "BBBBBB/0..0.html"])

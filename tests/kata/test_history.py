@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,19 @@ from katafs.kata.reader import reader
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from katafs.text import visible
-from tests.katas import START, add_event, git_event, long_store, make_kata, message, row_time, unpack
+from tests.katas import (
+    START,
+    add_event,
+    git_commit,
+    git_event,
+    long_store,
+    make_kata,
+    message,
+    pretty_json,
+    row_time,
+    stored_rows,
+    unpack,
+)
 from tests.mounts import MakeMount, katafs, patience, wait_until
 from tests.plain_katas import Written, make_plain_kata
 
@@ -103,6 +118,76 @@ def test_no_kata_and_no_event(two: Path, tmp_path: Path) -> None:
         assert (result.returncode, result.stdout) == (1, b"")
         assert result.stderr.startswith(b"katafs: ")
         assert result.stderr.count(b"\n") == 1
+
+
+def test_several_katas(two: Path, store: Path, tmp_path: Path) -> None:
+    """Each below its name, also after one that cannot be read, of which a line tells."""
+    one = make_kata(store, "BBBBBB")
+    closed = tmp_path / "closed/kata"
+    closed.mkdir(parents=True)
+    closed.parent.chmod(0)
+    odd = [tmp_path / "none", tmp_path, closed]
+    for command, last in (("log", []), ("show", []), ("show", ["latest"]), ("show", [0])):
+        result = katafs(command, two, *odd, one, *last, check=False)
+        assert (result.returncode, result.stderr.count(b"\n")) == (1, 3)
+        alone = [katafs(command, path, *last).stdout.decode() for path in (two, one)]
+        assert result.stdout.decode() == f"{two}\n{alone[0]}\n{one}\n{alone[1]}"
+    result = katafs("show", one, two, "2", check=False)
+    assert result.stderr == f"katafs: {one}: there is no event 2; the newest is 0\n".encode()
+    assert result.stdout.startswith(f"{two}\nevent 2: ".encode()) == (result.returncode == 0)
+    assert b"event 2: ran tests" in result.stdout
+
+
+def test_a_directory_that_is_called_like_an_event(two: Path, tmp_path: Path) -> None:
+    """A name alone is a kata, and so is what has a slash in it."""
+    (tmp_path / "12").symlink_to(two)
+    commands = [["show", "12"], ["show", "12", "2"], ["show", "./12", "latest"], ["show", "12", "./12"]]
+    start = [sys.executable, "-m", "katafs"]
+    runs = [subprocess.run([*start, *command], cwd=tmp_path, capture_output=True, check=True) for command in commands]
+    said = [run.stdout for run in runs]
+    assert said[0] == said[1] == said[2]
+    assert said[3].count(said[0]) == 2
+
+
+def test_for_other_programs(two: Path, store: Path, tmp_path: Path) -> None:
+    """CSV and JSON say the same of each event, with nothing that a spreadsheet or a terminal would obey."""
+    row = {"index": 3, "colour": "=1+1", "time": row_time(3), "type": "file_rename", "predicted": 5}
+    rows = [*stored_rows(two), {**row, "old_filename": '-1\n,"', "new_filename": "\x1b[31m@x", "duration": True}]
+    assert git_commit(two, "3 renamed", {"events_summary.json": pretty_json(rows)})
+    copy = tmp_path / "copy"
+    shutil.copytree(two, copy)
+    katas = (two, tmp_path / "none", copy)
+    table = katafs("log", "--csv", *katas, check=False)
+    lines = katafs("log", "--json", *katas, check=False)
+    assert table.returncode == lines.returncode == 1
+    events = [json.loads(line) for line in lines.stdout.decode().splitlines()]
+    cells = list(csv.DictReader(io.StringIO(table.stdout.decode())))
+    assert [event["kata"] for event in events] == ["AAAAAA"] * 4 + [str(copy)] * 4
+    assert events[2] == {
+        "kata": "AAAAAA",
+        "event": 2,
+        "type": "test",
+        "light": "green",
+        "time": "2026-02-03T04:07:06.789012Z",
+        "duration": 1.25,
+        "predicted": None,
+        "right": None,
+        "added": 1,
+        "deleted": 3,
+        "file": None,
+        "old_file": None,
+        "origin": None,
+        "laptop": None,
+    }
+    assert (events[3]["old_file"], events[3]["file"]) == ('-1␊,"', "␛[31m@x")
+    assert (cells[3]["old_file"], cells[3]["file"], cells[3]["light"]) == ("'-1␊,\"", "␛[31m@x", "")
+    assert len(cells) == len(events) == 8
+    for cell, event in zip(cells, events, strict=True):
+        assert cell.keys() == event.keys()
+        assert {name: value.removeprefix("'") for name, value in cell.items()} == {
+            name: "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in event.items()
+        }
 
 
 @pytest.mark.parametrize("archive", ["v0-5rTJv5", "v1-38w9NC", "v1-5U2J18", "saver-v2-rG63fy"])

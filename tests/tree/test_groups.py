@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import time
@@ -287,13 +288,31 @@ def test_the_page_says_who_is_where(store: Path, groups: Path, serve: Serve) -> 
     assert places == [0, 67, 133, 200] * 3
 
 
-def flat_kata(path: Path, events: int) -> Path:
-    """A native kata with that many lights, whose rows alone differ; made by git, in one pack."""
-    rows = [{"index": 0, "event": "created", "time": row_time(0), "type": "created"}]
+def make_class(
+    store: Path, groups: Path, members: int, events: int, group_id: str = CLASS, kinds: int = 1
+) -> list[str]:
+    """A class of so many native katas, each with so many lights, of which so many differ. Their ids."""
+    ids = [f"Kata{ALPHABET[number // 58]}{ALPHABET[number % 58]}" for number in range(members)]
+    for number, kata_id in enumerate(ids):
+        if number < kinds:
+            _flat_kata(kata_path(store, kata_id), events - number * 9, number)
+        else:
+            shutil.copytree(kata_path(store, ids[number % kinds]), kata_path(store, kata_id), dirs_exist_ok=True)
+    make_group(groups, "".join(f"{kata_id} {number}\n" for number, kata_id in enumerate(ids)), group_id)
+    return ids
+
+
+def _flat_kata(path: Path, events: int, seed: int) -> None:
+    """A native kata whose rows alone differ; made by git, in one pack."""
+    chance = random.Random(seed)
+    now = chance.randrange(300)
+    rows: list[dict[str, object]] = [{"index": 0, "event": "created", "time": row_time(now), "type": "created"}]
     commits = []
     for index in range(events + 1):
         if index:
-            row = {"colour": ("red", "amber", "green")[index % 3], "index": index, "time": row_time(30 * index)}
+            now += chance.choice([20, 30, 60, 90])
+            colour = chance.choice(["red", "red", "red", "amber", "green", "green", "timed_out"])
+            row = {"colour": colour, "index": index, "time": row_time(now)}
             rows.append({**row, "duration": 1.5, "predicted": "none", "laptop_id": "a" * 64, "type": "test"})
         named = {
             "events_summary.json": rows,
@@ -306,16 +325,11 @@ def flat_kata(path: Path, events: int) -> Path:
     import_commits(path, commits)
     run_git(path, "repack", "-adq")
     run_git(path, "pack-refs", "--all")
-    return path
 
 
 def test_a_large_class_is_made_quickly(store: Path, groups: Path, serve: Serve) -> None:
     """64 katas of 100 events: within 5 s, and after another event within one."""
-    ids = [f"Kata{ALPHABET[number // 58]}{ALPHABET[number % 58]}" for number in range(64)]
-    first = flat_kata(kata_path(store, ids[0]), 100)
-    for kata_id in ids[1:]:
-        shutil.copytree(first, kata_path(store, kata_id))
-    make_group(groups, "".join(f"{kata_id} {number}\n" for number, kata_id in enumerate(ids)))
+    ids = make_class(store, groups, 64, 100)
     shown = serve() / CLASS
     start = time.monotonic()
     page = (shown / "index.html").read_text()
