@@ -60,7 +60,7 @@ is_demo() {
     for path in "$store"/.new-* "$store"/??/??/??; do
         [[ -e $path ]] || continue
         id=${path#"$store"/}
-        [[ $id == .new-* || -e $root/katafs/demo_data/${id//\//}.json ]] || return 1
+        [[ $id == .new-* || $id == C1/as/s[A-F] || -e $root/katafs/demo_data/${id//\//}.json ]] || return 1
         has_any=yes
     done
     [[ $has_any ]]
@@ -99,7 +99,8 @@ case $now in
             mkdir -p "$(dirname "$store")"
             words='making demo katas in'
             [[ ! -e $store ]] || words='seeing that all demo katas are in'
-            step "$words $store" "$katafs" demo "$store"
+            step "$words $store" "$katafs" demo --groups "$store-groups" "$store"
+            mount_options+=(--groups "$store-groups")
             # for the person who typed it, in whose shell the lines below are to work
             ((${SUDO_UID:-0} == 0)) || mount_options+=(--allow-other --uid "$SUDO_UID" --gid "$SUDO_GID")
         fi
@@ -118,6 +119,7 @@ command -v man >/dev/null || echo 'note: there is no man here (Debian calls it m
 if ((${SUDO_UID:-0} != 0)) && ! findmnt -nr -o OPTIONS -M "$mountpoint" | grep -q allow_other; then
     echo "note: this mount is for root alone; to have it for yourself: sudo $0 --umount, then again with --allow-other"
 fi
+class=$mountpoint/.katafs/groups/C1ass0
 cat <<END
 Try:
   cat $mountpoint/.katafs/README.md
@@ -125,5 +127,6 @@ Try:
   cat $kata/diff/latest
   echo '{"summary": {"colour": "green"}}' > $kata/ran_tests   # records a test run as a new event
   cat $kata/event.json
+$([[ ! -e $class ]] || echo "  head $class/events.csv   # a class; index.html there, in a browser, shows all its lights")
   ${SUDO_UID:+sudo }$0 --umount --mountpoint $mountpoint
 END

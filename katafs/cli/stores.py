@@ -63,15 +63,26 @@ def create(store: Path, layout: str) -> None:
         fail(f"kata {kata_id} is made, but its id could not be printed: {error.strerror}")
 
 
-@click.command(cls=Command, examples=[("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas")])
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
+        (
+            "katafs demo --groups /tmp/groups /tmp/store",
+            "then: katafs mount -o groups=/tmp/groups …",
+        ),
+    ],
+)
 @click.argument("store", type=DIRECTORY)
+@click.option("--groups", type=DIRECTORY, help="Make a class, too: its katas in STORE, its group in this directory.")
 @quiet
-def demo(store: Path, quiet: bool) -> None:
+def demo(store: Path, groups: Path | None, quiet: bool) -> None:
     """Make a store with a few katas to look at.
 
     They are the same every time. STORE is made if it is not there; what is in it stays as it is.
     """
     from katafs.demo import make_demo
+    from katafs.kata.model.ids import kata_path
 
     start_writing()
     is_new = False
@@ -83,9 +94,9 @@ def demo(store: Path, quiet: bool) -> None:
     except OSError as error:
         fail(f"store {store}: {error.strerror}")
     try:
-        for kata_id, what in make_demo(real_store(store)):
+        for kata_id, what in make_demo(real_store(store), groups):
             if not quiet:
-                echo(f"{kata_id[:2]}/{kata_id[2:4]}/{kata_id[4:]}  {what}")
+                echo(f"{kata_path(Path(), kata_id)}  {what}")
     except KataError as error:
         fail(str(error))
     finally:

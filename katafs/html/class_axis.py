@@ -29,7 +29,7 @@ class Tick:
     @property
     def is_late(self) -> bool:
         """Whether there is no room behind it."""
-        return self.place > PLACES - _NEAR
+        return self.place > PLACES - _NEAR // 2
 
 
 class Axis:

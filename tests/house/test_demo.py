@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -160,6 +161,24 @@ def test_one_kata_is_old(cli: CommandLine) -> None:
     assert cli.done("fsck", "store").endswith("5 katas: 0 findings\n")
     assert story["id"][:2] in cli.done("demo", "store")
     assert (path / ".git").is_dir()
+
+
+def test_a_class(cli: CommandLine, fuse: None) -> None:
+    """Six katas more, which a mount shows as one class; made once."""
+    cli.done("demo", "--groups", "new/groups", "store")
+    before = snapshot(cli.directory / "new"), references(cli.directory / "store")
+    assert cli.done("demo", "--groups", "new/groups", "store").splitlines()[-1] == "C1/as/s0  a class of 6 katas"
+    assert (snapshot(cli.directory / "new"), references(cli.directory / "store")) == before
+    cli.mount("--groups", "new/groups", "store", "mnt")
+    shown = cli.directory / "mnt/.katafs/groups/C1ass0"
+    assert len([name for name in os.listdir(shown) if name.startswith("0")]) == 6
+    with open(shown / "events.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["light"] for row in rows} == {"", "red", "amber", "green"}
+    assert {row["time"][:10] for row in rows} == {"2026-03-02"}
+    newest = {row["member"]: row["light"] for row in rows}
+    assert sorted(newest.values()) == ["green", "green", "green", "green", "red", "red"]
+    assert "Longest since" in (shown / "index.html").read_text()
 
 
 def test_an_interrupted_demo_is_completed_by_the_next(cli: CommandLine, demo: Path) -> None:
