@@ -120,13 +120,15 @@ if ((${SUDO_UID:-0} != 0)) && ! findmnt -nr -o OPTIONS -M "$mountpoint" | grep -
     echo "note: this mount is for root alone; to have it for yourself: sudo $0 --umount, then again with --allow-other"
 fi
 class=$mountpoint/.katafs/groups/C1ass0
+of_class=
+[[ ! -e $class ]] || of_class="
+  head $class/events.csv   # a class; index.html there, in a browser, shows all its lights"
 cat <<END
 Try:
   cat $mountpoint/.katafs/README.md
   ls -l $kata
   cat $kata/diff/latest
   echo '{"summary": {"colour": "green"}}' > $kata/ran_tests   # records a test run as a new event
-  cat $kata/event.json
-$([[ ! -e $class ]] || echo "  head $class/events.csv   # a class; index.html there, in a browser, shows all its lights")
+  cat $kata/event.json$of_class
   ${SUDO_UID:+sudo }$0 --umount --mountpoint $mountpoint
 END
