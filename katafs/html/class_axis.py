@@ -5,15 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 #: places on the axis: from 0 to so many
 PLACES = 200
-_PAUSE = 30 * 60.0  # seconds in which nobody did anything; from there on it is a pause
+_PAUSE = 30 * 60  # seconds in which nobody did anything; from there on it is a pause
 _PAUSE_WIDTH = 0.04  # of all the time that is shown
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200)
 _MOST_TICKS = 8
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEAR = 20  # places between two ticks, at least
 
 
@@ -36,9 +37,9 @@ class Axis:
     """The times from the first to the last; without any it has no ticks."""
 
     def __init__(self, times: Iterable[datetime]) -> None:
-        seconds = sorted({time.timestamp() for time in times})
-        self.first = datetime.fromtimestamp(seconds[0], UTC) if seconds else None
-        self.last = datetime.fromtimestamp(seconds[-1], UTC) if seconds else None
+        moments = sorted(times)
+        self.first, self.last = (moments[0], moments[-1]) if moments else (None, None)
+        seconds = sorted({_seconds(time) for time in moments})
         gaps = [(before, after) for before, after in pairwise(seconds) if after - before > _PAUSE]
         # where each stretch of work begins and ends, and what is shown before it
         starts = [*seconds[:1], *(after for _, after in gaps)]
@@ -53,22 +54,27 @@ class Axis:
 
     def place(self, time: datetime) -> int:
         """Where a time stands that is one of the axis', or between two of one stretch."""
-        return self._place(time.timestamp())
+        return self._place(_seconds(time))
 
-    def _place(self, seconds: float) -> int:
+    def _place(self, seconds: int) -> int:
         at = bisect_right(self._starts, seconds) - 1
         return round(PLACES * (self._offsets[at] + seconds - self._starts[at]) / (self._whole or 1.0))
 
-    def _ticks(self, ends: list[float]) -> list[Tick]:
+    def _ticks(self, ends: list[int]) -> list[Tick]:
         """The beginning of each stretch, and round times in it, as far as there is room for them."""
         step = next((60 * one for one in _MINUTES if self._work / (60 * one) <= _MOST_TICKS), 60 * _MINUTES[-1])
         ticks: list[Tick] = []
         for at, (start, end) in enumerate(zip(self._starts, ends, strict=True)):
             pause = start - ends[at - 1] if at else 0.0
-            for seconds in (start, *range(int(start // step + 1) * step, int(end) + 1, step)):
+            for seconds in (start, *range((start // step + 1) * step, end + 1, step)):
                 place = self._place(seconds)
                 if not ticks or place - ticks[-1].place >= _NEAR:
                     time = datetime.fromtimestamp(seconds, UTC)
                     is_new_day = not ticks or time.date() != ticks[-1].time.date()
                     ticks.append(Tick(place, time, is_new_day, pause if seconds == start else 0.0))
         return ticks
+
+
+def _seconds(time: datetime) -> int:
+    """Whole seconds since 1970: a float would round the last moment of the year 9999 up."""
+    return (time - _EPOCH) // timedelta(seconds=1)

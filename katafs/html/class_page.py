@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -70,7 +71,7 @@ def make(group: Group, directory: Path) -> bytes:
         for step in strip.lights:
             last = axis.place(step.time) if step.time is not None else last
             strip.places.append(last)
-    ranked = sorted((strip for strip in strips if strip.not_red), key=lambda strip: str(strip.not_red))
+    ranked = sorted((strip for strip in strips if strip.not_red is not None), key=attrgetter("not_red"))
     now = Counter(strip.now for strip in strips)
     shown = template().render(
         group_id=group.group_id,

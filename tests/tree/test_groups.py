@@ -282,10 +282,35 @@ def test_the_page_says_who_is_where(store: Path, groups: Path, serve: Serve) -> 
     green, _, rest = page.partition('id="h-red"')
     assert re.findall(r'href="#k(\d\d)"', green) == ["01"]
     assert re.findall(r'href="#k(\d\d)"', rest) == ["02", "00", "01"]
-    assert "none yet, began 4 min before the newest light" in rest
+    assert re.findall(r"<b>(\d+ min)</b>(, and none before)?", rest) == [("4 min", ", and none before"), ("2 min", "")]
     assert "no light yet" in rest
     places = [int(re.findall(r" t(\d+)", str(light["class"]))[0]) for light in lights]
     assert places == [0, 67, 133, 200] * 3
+
+
+def test_the_page_of_hostile_katas(store: Path, groups: Path, serve: Serve) -> None:
+    """Rows that make no sense, from all times, take no room from the others."""
+    make_kata(store, "AAAAAA")
+    words = ["<b>", "\u202e", "x" * 10_000, "event", 5, None, "red_special"]
+    times = [[1, 1, 1, 0, 0, 0, 0], [9999, 12, 31, 23, 59, 59, 999999], None, [2026, 2, 30, 0, 0, 0, 0], row_time(60)]
+    rows = [
+        {"index": index, "colour": words[index % 7], "time": times[index % 5], "predicted": words[index % 6]}
+        for index in range(500)
+    ]
+    files = [GitFile("events_summary.json", pretty_json(rows)), GitFile("config/theme", b"dark\n")]
+    import_commits(kata_path(store, "BBBBBB"), [GitCommit("0 x", files, [0])])
+    add_event(kata_path(store, "AAAAAA"), 1, colour="green")
+    make_group(groups, "AAAAAA 0\nBBBBBB 1\n")
+    page = (serve() / CLASS / "index.html").read_text()
+    read = Reader(page)
+    lights = [str(more["href"]) for tag, more in read.tags if tag == "a" and "title" in more]
+    assert len(lights) == 301
+    assert lights[0] == "00-AAAAAA/html/0..1.html"
+    assert re.search(r">5\d earlier<", page)
+    assert "<b>" not in "".join(re.findall(r'title="([^"]*)"', page))
+    ticks = re.findall(r'<p class="t(\d+)', page)
+    assert ticks == sorted(ticks, key=int)
+    assert 2 <= len(ticks) <= 11
 
 
 def make_class(
