@@ -70,7 +70,9 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
         ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
     ],
 )
-@click.argument("arguments", nargs=-1, required=True, metavar="KATA... [N|latest]")
+@click.argument(
+    "arguments", nargs=-1, required=True, metavar="KATA... [N|latest]", shell_complete=DIRECTORY.shell_complete
+)
 def show(arguments: tuple[str, ...]) -> None:
     """Show event N of each KATA: its output, what changed.
 
@@ -109,7 +111,7 @@ def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
         try:
             act(path, not number)
         except KataError as error:
-            say(str(error))
+            say(str(error) if str(path) in str(error) else f"{path}: {error}")
             status = 1
         except OSError as error:
             # of standard output there is no name

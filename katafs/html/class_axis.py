@@ -38,7 +38,8 @@ class Axis:
 
     def __init__(self, times: Iterable[datetime]) -> None:
         moments = sorted(times)
-        self.first, self.last = (moments[0], moments[-1]) if moments else (None, None)
+        self.first = moments[0] if moments else None
+        self.last = moments[-1] if moments else None
         seconds = sorted({_seconds(time) for time in moments})
         gaps = [(before, after) for before, after in pairwise(seconds) if after - before > _PAUSE]
         # where each stretch of work begins and ends, and what is shown before it

@@ -105,11 +105,13 @@ def make_here(spool: Spool, path: Path, make: Make, budget: float) -> bytes | La
         return Later(partial(make_elsewhere, spool, path, partial(_write, make)))
 
 
-def make_elsewhere(spool: Spool, path: Path, write: Callable[[BufferedRandom, Path], object]) -> SpoolFile:
+def make_elsewhere(
+    spool: Spool, path: Path, write: Callable[[BufferedRandom, Path], object], limits: process.Limits = _LIMITS
+) -> SpoolFile:
     """A file that ``write(file, path)`` writes in a process of its own. Raises what `katafs.process.run` does."""
     file = spool.file()
     try:
-        file.run(_LIMITS, write, path)
+        file.run(limits, write, path)
     except BaseException:
         file.close()
         raise

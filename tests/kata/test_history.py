@@ -130,6 +130,7 @@ def test_several_katas(two: Path, store: Path, tmp_path: Path) -> None:
     for command, last in (("log", []), ("show", []), ("show", ["latest"]), ("show", [0])):
         result = katafs(command, two, *odd, one, *last, check=False)
         assert (result.returncode, result.stderr.count(b"\n")) == (1, 3)
+        assert all(str(path) in result.stderr.decode() for path in odd)
         alone = [katafs(command, path, *last).stdout.decode() for path in (two, one)]
         assert result.stdout.decode() == f"{two}\n{alone[0]}\n{one}\n{alone[1]}"
     result = katafs("show", one, two, "2", check=False)

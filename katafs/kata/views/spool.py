@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple
@@ -137,8 +138,7 @@ class SpoolFile:
         allowed = self._spool.take(limits.file, least=min(_LEAST, limits.file))
         self._taken += allowed
         try:
-            own = process.Limits(limits.memory, allowed, limits.processor_seconds, limits.seconds)
-            result = process.run(own, self.file, work, *arguments)
+            result = process.run(replace(limits, file=allowed), self.file, work, *arguments)
         except TooLargeError as error:
             if allowed < limits.file and os.fstat(self.file.fileno()).st_size >= allowed:
                 raise StorageError("there is no room for so large a temporary file", errno.ENOSPC) from error

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from io import BufferedRandom
 from pathlib import Path
 
+from katafs import process
 from katafs.errors import NotFoundError, TooLargeError
 from katafs.html.class_process import write_page
 from katafs.kata.groups import Group, look, status_of, write_events, write_history
 from katafs.kata.model.ids import is_kata_id, kata_path
-from katafs.kata.views.spool import Spool, SpoolFile
+from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.catalogue import FIRST_MEMBER, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import KeptFile
@@ -30,7 +31,9 @@ from katafs.tree.numbers import GROUP, Key
 from katafs.tree.timeouts import NEVER
 
 # what is made, and who joins, shows within a second
-_FRESH_SECONDS = 0.5
+_FRESH_SECONDS = 0.25
+# 64 katas of 100 events take half a second; somebody waits for it, as for a page
+_LIMITS = process.Limits(file=FILE_LIMIT, processor_seconds=15, nice=0)
 _GROUPS, _GROUP, _MEMBER = (
     row_at(path) for path in ("/.katafs/groups", "/.katafs/groups/ID", "/.katafs/groups/ID/N-ID")
 )
@@ -200,4 +203,4 @@ def _make(
 
 
 def _write(spool: Spool, root: Path, group: Group, write: _Write) -> tuple[Group, SpoolFile]:
-    return group, make_elsewhere(spool, kata_path(root, group.group_id), functools.partial(write, group))
+    return group, make_elsewhere(spool, kata_path(root, group.group_id), functools.partial(write, group), _LIMITS)
