@@ -20,12 +20,13 @@ _NEAR = 20  # places between two ticks, at least
 
 @dataclass(frozen=True)
 class Tick:
-    """A line across, and the time there; ``pause`` is that before it, in seconds, if it is the end of one."""
+    """A line across, and the time there. A minor one can be done without where there is little room."""
 
     place: int
     time: datetime
     is_new_day: bool
-    pause: float = 0.0
+    is_minor: bool
+    is_after_pause: bool
 
     @property
     def is_late(self) -> bool:
@@ -66,13 +67,14 @@ class Axis:
         step = next((60 * one for one in _MINUTES if self._work / (60 * one) <= _MOST_TICKS), 60 * _MINUTES[-1])
         ticks: list[Tick] = []
         for at, (start, end) in enumerate(zip(self._starts, ends, strict=True)):
-            pause = start - ends[at - 1] if at else 0.0
             for seconds in (start, *range((start // step + 1) * step, end + 1, step)):
                 place = self._place(seconds)
                 if not ticks or place - ticks[-1].place >= _NEAR:
                     time = datetime.fromtimestamp(seconds, UTC)
                     is_new_day = not ticks or time.date() != ticks[-1].time.date()
-                    ticks.append(Tick(place, time, is_new_day, pause if seconds == start else 0.0))
+                    major = max((tick.place for tick in ticks if not tick.is_minor), default=0)
+                    is_minor = not is_new_day and place - major < 2 * _NEAR
+                    ticks.append(Tick(place, time, is_new_day, is_minor, bool(at) and seconds == start))
         return ticks
 
 

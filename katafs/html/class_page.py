@@ -45,6 +45,8 @@ class Strip:
     #: when its last light was that was not red; where none was, when it began
     not_red: datetime | None = None
     is_never_not_red: bool = False
+    #: of the time of the newest light
+    form: str = "%H:%M"
     #: the places of the lights on the time axis
     places: list[int] = field(default_factory=list)
 
@@ -67,6 +69,9 @@ def make(group: Group, directory: Path) -> bytes:
     strips = _strips(group)
     axis = Axis(step.time for strip in strips for step in strip.lights if step.time is not None)
     for strip in strips:
+        newest = strip.lights[-1].time if strip.lights else None
+        if newest is not None and axis.last is not None and newest.date() != axis.last.date():
+            strip.form = "%m-%d"
         last = 0
         for step in strip.lights:
             last = axis.place(step.time) if step.time is not None else last

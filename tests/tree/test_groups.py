@@ -12,13 +12,16 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from katafs.html.class_axis import PLACES, Axis
 from katafs.kata.model.ids import ALPHABET, kata_path
 from tests.conftest import unavailable
-from tests.katas import GitCommit, GitFile, add_event, import_commits, make_kata, pretty_json, row_time
+from tests.katas import START, GitCommit, GitFile, add_event, import_commits, make_kata, pretty_json, row_time
 from tests.katas import git as run_git
 from tests.mounts import OTHER, MakeMount, Mount, command_line, katafs, patience, wait_until
 from tests.plain_katas import make_plain_kata
@@ -286,6 +289,23 @@ def test_the_page_says_who_is_where(store: Path, groups: Path, serve: Serve) -> 
     assert "no light yet" in rest
     places = [int(re.findall(r" t(\d+)", str(light["class"]))[0]) for light in lights]
     assert places == [0, 67, 133, 200] * 3
+
+
+def test_the_axis_cuts_pauses_short() -> None:
+    """What somebody worked is to scale, a night is not; and each day is named."""
+    evening = [START + timedelta(minutes=minute) for minute in (0, 20, 40, 60)]
+    morning = [moment + timedelta(hours=20) for moment in evening]
+    axis = Axis([*morning, *evening])
+    places = [axis.place(moment) for moment in (*evening, *morning)]
+    assert places[0] == 0
+    assert places[-1] == PLACES
+    assert {after - before for before, after in pairwise(places) if after - before > 10} == {32}
+    assert 0 < places[4] - places[3] <= 10
+    assert [tick.time for tick in axis.ticks if tick.is_after_pause] == [morning[0].replace(microsecond=0)]
+    assert [tick.is_new_day for tick in axis.ticks].count(True) == 2
+    assert all(tick.place - before.place >= 20 for before, tick in pairwise(axis.ticks))
+    assert Axis([]).ticks == []
+    assert [tick.place for tick in Axis([START, START]).ticks] == [0]
 
 
 def test_the_page_of_hostile_katas(store: Path, groups: Path, serve: Serve) -> None:
