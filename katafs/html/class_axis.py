@@ -68,13 +68,18 @@ class Axis:
         ticks: list[Tick] = []
         for at, (start, end) in enumerate(zip(self._starts, ends, strict=True)):
             for seconds in (start, *range((start // step + 1) * step, end + 1, step)):
-                place = self._place(seconds)
-                if not ticks or place - ticks[-1].place >= _NEAR:
+                place, is_after_pause = self._place(seconds), bool(at) and seconds == start
+                is_near = bool(ticks) and place - ticks[-1].place < _NEAR
+                if is_near and is_after_pause and len(ticks) > 1 and not ticks[-1].is_after_pause:
+                    # where work goes on is told rather than a round time
+                    ticks.pop()
+                    is_near = False
+                if not is_near:
                     time = datetime.fromtimestamp(seconds, UTC)
                     is_new_day = not ticks or time.date() != ticks[-1].time.date()
                     major = max((tick.place for tick in ticks if not tick.is_minor), default=0)
                     is_minor = not is_new_day and place - major < 2 * _NEAR
-                    ticks.append(Tick(place, time, is_new_day, is_minor, bool(at) and seconds == start))
+                    ticks.append(Tick(place, time, is_new_day, is_minor, is_after_pause))
         return ticks
 
 
