@@ -138,7 +138,7 @@ TABLE: tuple[Row, ...] = (
     Row("/.katafs/groups/ID/N-ID", GROUP, FIRST_MEMBER, LINK, NEVER, NEVER),
     Row("/Ab", PREFIX, 0, OUTER_DIR, PLACE, PLACE),
     # of a kata
-    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=PLACE),
+    _of_tip("", KATA, Changes.COMMIT, OUTER_DIR, name=MUTABLE),
     _of_tip("files", TIP_FILES, Changes.EVENT),
     _of_tip("events", 2, Changes.EVENT),
     _of_tip("events/latest", 3, Changes.EVENT, LINK),

@@ -18,7 +18,7 @@ from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.stats import StatsFile
-from katafs.tree.timeouts import PLACE
+from katafs.tree.timeouts import MUTABLE, PLACE
 
 _WRITING = """\
     ran_tests                write a JSON object here to record a test run; read it for an example
@@ -56,7 +56,9 @@ class PrefixDir(Directory):
         if not is_id_part(text):
             raise NotFoundError(f"no {name!r} here")
         parts = self._parts + text
-        return Entry(KataDir(self._ctx, parts) if len(parts) == 6 else PrefixDir(self._ctx, parts), PLACE)
+        if len(parts) == 6:
+            return Entry(KataDir(self._ctx, parts), MUTABLE)
+        return Entry(PrefixDir(self._ctx, parts), PLACE)
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """mkdir(2) of what is named like a part of a kata id: how a service begins a kata."""
