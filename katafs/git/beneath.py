@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from functools import lru_cache
+import time
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cachetools
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _TRIES = 3
+# seconds: a little more than a network file system may be mounted with (docs/hosts.md)
+_REMEMBERED, _PAUSE = 1.5, 0.05
 # what the kernel adds to the path of a file that was removed, or replaced, after it was opened
 _GONE = " (deleted)"
 #: what opening, or reading on, says of a file that is gone; the last of one that another host removed
@@ -65,7 +74,7 @@ def names_in(directory: str | os.PathLike[str]) -> list[str]:
     try:
         return os.listdir(fd)
     finally:
-        close_read(fd)
+        close_quietly(fd)
 
 
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -74,7 +83,7 @@ def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     try:
         return read_all(fd, limit)
     finally:
-        close_read(fd)
+        close_quietly(fd)
 
 
 def read_all(fd: int, limit: int) -> bytes:
@@ -89,22 +98,56 @@ def read_all(fd: int, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def close_read(fd: int) -> None:
-    """Close what was only read: on a network file system that may fail when another host has replaced it."""
+def close_quietly(fd: int) -> None:
+    """Close what was only read, or synced: on a network file system that may fail, and says nothing of the bytes."""
     with contextlib.suppress(OSError):
         os.close(fd)
+
+
+class File(FileIO):
+    """A file that is only read, or synced before it is closed: see `close_quietly`. All is read or written at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size) or b""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[super().write(left) :]
+        return len(memoryview(data).cast("B"))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def appears(path: str | os.PathLike[str]) -> bool:
+    """Whether something is there; asked for as long as this host may remember that it was not, where another may have
+    made it."""
+    end = time.monotonic() + (_REMEMBERED if is_shared(os.path.dirname(path)) else 0.0)
+    while not os.path.lexists(path):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_PAUSE)
+    return True
 
 
 def is_shared(path: str | os.PathLike[str]) -> bool:
     """Whether other hosts may write to the file system at ``path``, or it is not known what it is."""
     try:
-        return _is_shared(os.path.realpath(path), os.stat(path).st_dev)
+        device = os.stat(path).st_dev
+        if (known := _shared.get(device)) is None:
+            known = _shared[device] = _look_at_mounts(os.path.realpath(path))
+        return known
     except OSError:
         return True
 
 
-@lru_cache(maxsize=64)
-def _is_shared(path: str, device: int) -> bool:  # noqa: ARG001 - what is mounted there may become another
+# by device: what is mounted may become another
+_shared: cachetools.TTLCache[int, bool] = cachetools.TTLCache(64, 60.0)
+
+
+def _look_at_mounts(path: str) -> bool:
     best, kind = "", ""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:

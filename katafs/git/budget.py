@@ -33,12 +33,17 @@ ENTRY = 15.0
 
 
 class Budget:
-    """What may still be spent. Belongs to one thread."""
+    """What may still be spent; of less than nothing not even what costs nothing. Belongs to one thread.
 
-    __slots__ = ("_whole", "left")
+    ``may_wait``: whether it may take longer by the clock, for what other hosts are about to change; said of one who
+    answers for many it is wrong.
+    """
 
-    def __init__(self, microseconds: float = math.inf) -> None:
+    __slots__ = ("_whole", "left", "may_wait")
+
+    def __init__(self, microseconds: float = math.inf, *, may_wait: bool = False) -> None:
         self._whole = self.left = microseconds
+        self.may_wait = may_wait or microseconds == math.inf
 
     def spend(self, microseconds: float) -> None:
         """Pay for what is about to be done. Raises `HeavyError` when not enough is left, until `renew`."""

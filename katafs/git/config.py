@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from katafs.caching import Shared
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.text import visible
 
 _LARGEST = 64 << 10  # bytes
@@ -81,7 +81,7 @@ _known: Shared[tuple[str, int, int, int, int, int], RepositoryConfig] = Shared(4
 
 
 def _read(path: str) -> RepositoryConfig:
-    with open(path, "rb", opener=open_plain) as file:
+    with File(open_plain(path)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return RepositoryConfig("its .git/config is no plain file")
         return parse_config(file.read(_LARGEST + 1))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,6 +20,7 @@ from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
+from katafs.git.store.clock import now
 from katafs.git.store.compaction import Parts, Repack, parts
 from katafs.git.store.new_pack import remove_left_behind
 from katafs.owner import acting_as_owner
@@ -122,6 +122,6 @@ def _compact(_file: None, path: Path, kata_id: str) -> Compacted | None:
 def quiet_seconds(path: Path) -> float:
     """How long ago, by its time, the branch of a kata was moved, by whomever; very long if that is not to be known."""
     try:
-        return abs(time.time() - os.lstat(path / ".git" / MAIN).st_mtime)
+        return abs(now(path / ".git") - os.lstat(path / ".git" / MAIN).st_mtime)
     except OSError:
         return math.inf

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git import GitRepo, Oid
-from katafs.git.beneath import close_read, open_beneath
+from katafs.git.beneath import close_quietly, open_beneath
 from katafs.git.budget import Budget
 from katafs.kata.model.facts import COLUMNS, csv_events, csv_lines
 from katafs.kata.model.ids import is_kata_id, kata_path
@@ -134,7 +134,7 @@ def read_start(path: Path, size: int) -> bytes:
     try:
         return os.pread(fd, size, 0)
     finally:
-        close_read(fd)
+        close_quietly(fd)
 
 
 def _state(store: Path, kata_id: str) -> tuple[State, int]:

@@ -40,16 +40,17 @@ class Compactor:
         """Compact, for ever, what was quiet for so many seconds."""
         while True:
             await trio.sleep(min(_PAUSE, after))
-            while (kata_id := self._quiet(after)) is not None:
+            while (kata_id := await self._quiet(after)) is not None:
                 await self._compact(kata_id)
 
-    def _quiet(self, after: float) -> str | None:
+    async def _quiet(self, after: float) -> str | None:
         """The next kata to be compacted, which is forgotten here."""
         kata_id, written = next(iter(self._written.items()), ("", 0.0))
         if not kata_id or time.monotonic() - written < after:
             return None
         del self._written[kata_id]
-        if quiet_seconds(self._store.path(kata_id)) < after:
+        path = self._store.path(kata_id)
+        if await trio.to_thread.run_sync(quiet_seconds, path, abandon_on_cancel=True, limiter=self._limiter) < after:
             # somebody else writes to it
             self.wrote(kata_id)
         return kata_id if kata_id not in self._written else None

@@ -12,9 +12,9 @@ import pytest
 from katafs.errors import StorageError
 from katafs.git import GitRepo
 from katafs.git.format.loose import TREE
+from katafs.git.odb.packs import OURS
 from katafs.git.store import compaction, durable
 from katafs.git.store.compaction import Repack
-from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_path
 from katafs.kata.model.act import Act
 from katafs.kata.model.kinds import Kind

@@ -17,7 +17,7 @@ from katafs.git import GitRepo, Oid
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs import locks
 from katafs.git.refs.locks import STALE_TAG, RefLocks
-from katafs.git.refs.reading import MAIN, References
+from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
@@ -184,7 +184,7 @@ def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """So that one that a dead writer left says whose it is: looked at by who holds it, right after he has taken it."""
     path = make_kata(store, "AbCdEf")
     seen: dict[str, bytes] = {}
-    real_main, real_get = GitRepo.main, References.get
+    real_main = GitRepo.main
 
     def look(name: str) -> None:
         lock = path / f".git/{name}.lock"
@@ -195,15 +195,10 @@ def test_a_lock_is_never_empty(store: Path, monkeypatch: pytest.MonkeyPatch) -> 
         look(MAIN)
         return real_main(repo)
 
-    def get(refs: References, name: str) -> Oid | None:
-        look(name)
-        return real_get(refs, name)
-
     monkeypatch.setattr(GitRepo, "main", main)
-    monkeypatch.setattr(References, "get", get)
     committed = record(path, "AbCdEf", act(1, "one\n"))
     text = committed.commit.hex().encode() + b"\n"
-    assert seen == {MAIN: text, "refs/tags/1": text}
+    assert seen == {MAIN: text}
 
 
 def test_a_lock_that_somebody_took_away(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,6 @@ def test_a_mark_without_end(kata: Path) -> None:
         with open(directory / f"{name}.keep", "wb") as file:
             file.truncate(1 << 42)
         os.utime(directory / f"{name}.keep", (0, 0))
-    let_go(directory / "pack-0.pack")
     remove_left_behind(directory)
     assert len(list(directory.glob("*.keep"))) == 2, "they are somebody's"
 

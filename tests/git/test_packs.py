@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -167,12 +169,16 @@ def test_a_temporary_file_that_was_just_made_is_not_left_behind(kata: Path, monk
     directory = kata / ".git/objects/pack"
     said: list[list[str]] = []
 
-    def fchmod(fd: int, mode: int) -> None:
-        os.chmod(fd, mode)
-        if len(said) < 3:
-            said.append(remove_left_behind(directory))
+    real = fcntl.flock
 
-    monkeypatch.setattr("katafs.git.store.new_pack.os.fchmod", fchmod)
+    def flock(file: IO[bytes], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        said.append(remove_left_behind(directory))
+        if len(said) < 3:
+            monkeypatch.setattr(fcntl, "flock", flock)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     data = b"one more"
     with NewPack(directory) as new:
         new.writer.add(object_id(BLOB, data), BLOB, b"", data)

@@ -123,7 +123,7 @@ def test_a_store_that_was_unmounted(store: Path) -> None:
     """In the empty directory that is left nothing is made; where it is another, with katas, they are served."""
     found = Store(store)
     found.check_there()
-    found._device += 1
+    found.device += 1
     with pytest.raises(StorageError, match="unmounted"):
         found.check_there()
     make_kata(store, "AbCdEf")

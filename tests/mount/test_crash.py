@@ -53,9 +53,9 @@ STEPS = [
     ("GitWriter.commit", 2, "after", 0, 0),
     ("RefWriter.move_main", 1, "before", 0, 0),
     ("RefWriter.move_main", 1, "after", 2, 0),
-    ("RefWriter.replace", 1, "before", 2, 0),
-    ("RefWriter.replace", 1, "after", 2, 1),
-    ("RefWriter.replace", 2, "after", 2, 2),
+    ("RefWriter._make_tag", 1, "before", 2, 0),
+    ("RefWriter._make_tag", 1, "after", 2, 1),
+    ("RefWriter._make_tag", 2, "after", 2, 2),
 ]
 SKIPPING = [
     ("RefWriter.move_main", 1, "after", 20, 0),

@@ -7,9 +7,8 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from io import FileIO
 
-from katafs.git.beneath import GONE, open_beneath
+from katafs.git.beneath import GONE, File, open_beneath
 from katafs.git.budget import BYTE, NAME, OBJECT, Budget
 from katafs.git.format.loose import HEADER, Oid, object_id, parse_header
 
@@ -55,10 +54,10 @@ class LooseFiles:
             self._budget.spend(NAME * len(names))
             yield from (bytes.fromhex(first + name) for name in names if _NAME.fullmatch(name))
 
-    def _open(self, oid: Oid) -> FileIO:
+    def _open(self, oid: Oid) -> File:
         self._budget.spend(OBJECT)
         try:
-            return FileIO(open_beneath(self.path(oid)))
+            return File(open_beneath(self.path(oid)))
         except OSError as error:
             if error.errno in GONE:
                 raise KeyError(oid.hex()) from error
@@ -80,7 +79,7 @@ class LooseFiles:
         with self._open(oid) as file:
             return self._inflate(oid, file.read(_SMALL) or b"", file, largest)
 
-    def _inflate(self, oid: Oid, stored: bytes, file: FileIO, largest: float) -> tuple[int, bytes]:
+    def _inflate(self, oid: Oid, stored: bytes, file: File, largest: float) -> tuple[int, bytes]:
         inflater = zlib.decompressobj()
         text = inflater.decompress(stored, _SMALL)
         kind, size, start = parse_header(text)

@@ -6,6 +6,7 @@ No git repository is opened for it, so that no configuration is read, and no alt
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ from typing import TypeVar
 import pygit2
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
-from katafs.git.beneath import is_shared, real_path
+from katafs.git.beneath import appears, is_shared, real_path
 from katafs.git.budget import Budget
 from katafs.git.format.loose import EMPTY_BLOB, WORDS, Oid
 from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
@@ -24,7 +25,7 @@ from katafs.git.odb.packs import DAMAGE, Packs
 # The largest in the memory of the daemon itself, in bytes. A message that katafs accepts makes none that is larger.
 IN_MEMORY = 17 << 20
 # How long it may take until what another host has stored is seen on this one, and how often it is looked for.
-_PATIENCE, _PAUSE = 2.5, 0.05
+_PATIENCE, _PAUSE, _IN_VAIN = 2.5, 0.05, 10.0
 _WRONG = (KeyError, pygit2.GitError, MemoryError, *DAMAGE)
 _Answer = TypeVar("_Answer")
 
@@ -33,7 +34,7 @@ class Objects:
     """The objects of one repository. Belongs to one thread.
 
     ``largest`` is the size, in bytes, of the largest object that is read into memory. What is read is paid for with
-    ``budget``; whoever has none waits for what other hosts have just stored, where there may be such.
+    ``budget``; whoever may wait does so for what other hosts have just stored, where there may be such.
     """
 
     def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
@@ -43,12 +44,16 @@ class Objects:
         try:
             #: without symbolic links on the way
             self.real_git_dir = real_path(git_dir.parent) + "/.git"
+            if self.budget.may_wait and not appears(git_dir):
+                raise FileNotFoundError(errno.ENOENT, "it is not there")
             self.directory = real_path(git_dir / "objects")
         except OSError as error:
             raise unreadable(f"{git_dir} is not a readable git repository", error) from error
         if self.directory != self.real_git_dir + "/objects":
             raise DamagedError(f"{git_dir} is not a readable git repository: a symbolic link leads to other objects")
-        self._patience = _PATIENCE if budget is None and is_shared(self.directory) else 0.0
+        self._patience = _PATIENCE if self.budget.may_wait and is_shared(self.directory) else 0.0
+        # what is damaged in earnest is not waited for each time
+        self._in_vain_until = 0.0
         #: kind and data of objects that are to be stored, which all that read here see already
         self.pending: dict[Oid, tuple[int, bytes]] = {}
         self.loose = LooseFiles(self.directory, self.budget)
@@ -83,9 +88,10 @@ class Objects:
                     raise self.budget.exceeded() from _bare(error)
                 raise unreadable(f"{self._git_dir}: object {oid.hex()} cannot be read", error) from _bare(error)
             except _WRONG as error:
-                if not deadline:
-                    deadline = time.monotonic() + self._patience
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                deadline = deadline or (now + self._patience if now >= self._in_vain_until else now)
+                if now >= deadline:
+                    self._in_vain_until = now + _IN_VAIN
                     if isinstance(error, KeyError):
                         raise self.missing(f"object {oid.hex()}") from _bare(error)
                     raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from _bare(error)

@@ -15,6 +15,8 @@ from katafs.git.budget import NAME, OBJECT, Budget
 from katafs.git.format.loose import Oid, object_id
 from katafs.git.odb.pack_reader import PackReader
 
+#: how the names of packs begin that katafs wrote; no two of them have had the same name
+OURS = f"pack-{b'kata'.hex()}"
 _MOST_PACKS = 1000
 _MOST_OPEN = 2
 # Who merges packs, or packs all, replaces what was found a moment ago. More often than this nobody does it in earnest.
@@ -201,6 +203,9 @@ def _has(pack: PackReader, oid: Oid) -> bool:
 
 def _identity(entry: os.DirEntry[str]) -> _Version | None:
     """What is another for each file; None for one that is there no longer. Raises OSError."""
+    if entry.name.startswith(OURS):
+        # a name that no other pack gets; an index that was mended is another file
+        return entry.inode(), 0, 0
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:

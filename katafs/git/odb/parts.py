@@ -6,7 +6,7 @@ import itertools
 import os
 
 from katafs.caching import Kept, Shared
-from katafs.git.beneath import close_read, open_beneath
+from katafs.git.beneath import close_quietly, open_beneath
 
 # what an entry of a cache takes beside its data, in bytes
 OVERHEAD = 300
@@ -46,7 +46,7 @@ class PartFile:
         """Close it; it is opened again when it is read."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            close_read(fd)
+            close_quietly(fd)
 
     def discard(self) -> None:
         """What was read may have been damaged: read it again, from the file that has that name now."""

@@ -2,10 +2,13 @@
 
 Whoever dies leaves one behind, and git and libgit2 wait for it for ever; so those of the dead are removed here. A lock
 of ours is a file ``.git/.katafs-…`` that gets a second name by link(2), which exactly one can make on any file system
-that two hosts share, and keeps the first until it is done with: so it appears with what it is to hold, and is known to
-be ours. Other locks are watched, or compared with a file that is made now: no two clocks are. One that is empty is
-git's: ``git pack-refs`` has it so for up to a second, while it waits for the lock of ``packed-refs``, and then removes
-the reference's own file, whatever is in there by then.
+that two hosts share: so it appears with what it is to hold, and is known to be ours. Its first name is what becomes the
+reference. Whoever removes the lock of another removes that name before: then who only seemed to be dead, on a host that
+was cut off, moves nothing when he comes back.
+
+Other locks are watched, and their times compared with the clock of their file system. One that is empty is git's: ``git
+pack-refs`` has it so for up to a second, while it waits for the lock of ``packed-refs``, and then removes the
+reference's own file, whatever is in there by then.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import RaceLostError, StorageError
-from katafs.git.beneath import is_direct, is_shared, read_whole
+from katafs.git.beneath import GONE, File, close_quietly, is_direct, is_shared, read_whole
 from katafs.git.format.loose import Oid
+from katafs.git.store.clock import TEMPORARY, now
 from katafs.git.store.mutex import MUTEX
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,6 @@ _MOST_WATCHED = 1000
 # bytes; an id and a line end are fewer
 _LOCK_LIMIT = 64
 _TRIES, _PAUSE = 300, 0.005
-_PREFIX = ".katafs-"
 
 
 class RefLocks:
@@ -106,7 +109,9 @@ class RefLocks:
             if not is_direct(lock.parent, self._git_dir):
                 return
             status = os.lstat(lock)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
             _seen.pop(os.fspath(lock), None)
             return
         if self._is_dead(lock, status, seconds):
@@ -115,18 +120,22 @@ class RefLocks:
 
     def _is_dead(self, lock: Path, status: os.stat_result, seconds: float) -> bool:
         watched = _watched_seconds(os.fspath(lock), status)
-        is_ours = status.st_nlink > 1 and any(os.path.samestat(status, other) for _, other in _ours(self._git_dir))
+        is_ours = status.st_nlink > 1 and (_names_of(self._git_dir, status) or _is_at(lock.with_suffix(""), status))
         if is_ours and (self._is_alone or watched > _WATCHED):
             return True
         if not status.st_size:
             seconds = max(seconds, _EMPTY_SECONDS)
         if is_shared(self._git_dir):
             seconds = max(seconds, _LEASE)
-        return watched > seconds or (watched > min(_WATCHED, seconds) and _age(self._git_dir, status) > seconds)
+        age = now(self._git_dir) - status.st_mtime
+        return watched > seconds or (watched > min(_WATCHED, seconds) and age > seconds)
 
     def _remove(self, lock: Path, status: os.stat_result) -> None:
-        """Remove a lock, and no other that has come to have its name."""
-        aside = self._git_dir / f"{_PREFIX}{secrets.token_hex(8)}"
+        """Remove a lock, and no other that has come to have its name; from then on its maker can do nothing with it."""
+        for name in _names_of(self._git_dir, status):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._git_dir / name)
+        aside = self._git_dir / f"{TEMPORARY}{secrets.token_hex(8)}"
         # one that is a directory, which nobody makes who means it, is only put aside
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.rename(lock, aside)
@@ -150,7 +159,7 @@ class HeldLock:
         if not is_direct(self._file.parent, git_dir):
             raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", self._path)
         self._own, self._fd = _new_file(git_dir)
-        self._is_held = False
+        self._is_held, self._has_own_name = False, True
         try:
             if data is not None:
                 self.write(data)
@@ -162,73 +171,98 @@ class HeldLock:
 
     def write(self, data: bytes) -> None:
         """Put this into it, which was empty, synced."""
-        with open(self._fd, "wb", closefd=False) as file:
-            file.write(data)
-        os.fsync(self._fd)
+        _write(self._fd, data)
 
-    def become(self) -> None:
-        """What it holds becomes the file that it locks. Raises `RaceLostError` when the lock is not ours any more, and
-        OSError (EIO) when it is not at the end: then the file may be this one."""
+    def become(self, *, is_new: bool = False) -> None:
+        """What it holds becomes the file that it locks; ``is_new``: where there is none. Raises `RaceLostError` when
+        the lock, or the file, is another's by now, and OSError (EIO) when the lock is at the end: then the file may be
+        this one."""
         if not self._is_ours():
             raise RaceLostError(f"{self._path} was removed by another writer")
-        # Not the lock is renamed, which may be a third's by now: nobody else has this name of our file.
-        new = f"{self._own}-"
-        os.link(self._own, new)
         try:
-            os.rename(new, self._file)
-        except OSError:
-            os.unlink(new)
-            raise
+            # Not the lock, which may be a third's by now: nobody else has this name of our file. And what seems not to
+            # be there, by what a network file system remembers, is not replaced.
+            (os.link if is_new else os.rename)(self._own, self._file)
+        except (FileExistsError, FileNotFoundError) as error:
+            raise RaceLostError(f"{self._file} was made, or our lock removed, by another writer") from error
+        self._has_own_name = is_new
         if not self._is_ours():
             raise OSError(errno.EIO, "another writer took the lock meanwhile", self._path)
+        self._is_held = False
+        os.unlink(self._path)
 
     def release(self) -> None:
         """It is removed, if it is still there."""
         try:
             if self._is_held and self._is_ours():
                 os.unlink(self._path)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._own)
+            if self._has_own_name:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._own)
         finally:
             self._is_held = False
-            os.close(self._fd)
+            close_quietly(self._fd)
 
     def _is_ours(self) -> bool:
-        try:
-            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
-        except FileNotFoundError:
-            return False
+        return _is_at(self._path, os.fstat(self._fd))
+
+
+def make_file(git_dir: Path, name: str, data: bytes) -> bool:
+    """Make the file of a reference, synced, unless there is one: whether it was made. Who finds it finds all of it.
+    Raises OSError, ELOOP where a link leads elsewhere."""
+    if not is_direct((git_dir / name).parent, git_dir):
+        raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", git_dir / name)
+    own, fd = _new_file(git_dir)
+    try:
+        _write(fd, data)
+        os.link(own, git_dir / name)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        close_quietly(fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(own)
 
 
 def remove_left(git_dir: Path) -> None:
     """Remove the files of writers of ours that died. To be called by who is alone. Raises OSError."""
-    for name, _ in _ours(git_dir):
+    for name in _ours(git_dir):
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(git_dir / name)
 
 
-def _ours(git_dir: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The files that locks of ours are names of, and that they were."""
-    for name in os.listdir(git_dir):
-        if name.startswith(_PREFIX) and name != MUTEX:
-            with contextlib.suppress(FileNotFoundError):
-                yield name, os.lstat(git_dir / name)
+def _ours(git_dir: Path) -> list[str]:
+    """The names of files that are, or were to be, locks of ours."""
+    return [name for name in os.listdir(git_dir) if name.startswith(TEMPORARY) and name != MUTEX]
+
+
+def _names_of(git_dir: Path, status: os.stat_result) -> list[str]:
+    """Those that are a certain file."""
+    return [name for name in _ours(git_dir) if _is_at(git_dir / name, status)]
+
+
+def _is_at(path: str | os.PathLike[str], status: os.stat_result) -> bool:
+    """Whether a path leads to a certain file."""
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return False
 
 
 def _new_file(git_dir: Path) -> tuple[str, int]:
     """A new file, and a descriptor for writing to it."""
-    path = os.path.join(git_dir, f"{_PREFIX}{secrets.token_hex(8)}")
+    path = os.path.join(git_dir, f"{TEMPORARY}{secrets.token_hex(8)}")
     return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
 
 
-def _age(git_dir: Path, status: os.stat_result) -> float:
-    """How many seconds a file is older than one that is made now, by the clock of their file system."""
-    path, fd = _new_file(git_dir)
-    try:
-        return (os.fstat(fd).st_mtime_ns - status.st_mtime_ns) / 1e9
-    finally:
-        os.unlink(path)
-        os.close(fd)
+def _write(fd: int, data: bytes) -> None:
+    """Put this into a new file, synced."""
+    with File(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.fsync(fd)
 
 
 # by path: which lock was seen there, and since when (monotonic)

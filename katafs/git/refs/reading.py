@@ -6,12 +6,22 @@ import os
 import re
 import stat
 import time
-from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
-from katafs.git.beneath import GONE, close_read, is_direct, is_shared, open_beneath, open_plain, read_all, read_whole
+from katafs.git.beneath import (
+    GONE,
+    File,
+    close_quietly,
+    is_direct,
+    is_shared,
+    names_in,
+    open_beneath,
+    open_plain,
+    read_all,
+    read_whole,
+)
 from katafs.git.budget import REFERENCE_BYTE, Budget
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
@@ -40,13 +50,15 @@ _PATIENCE, _PAUSE = 1.5, 0.02
 class References:
     """The references of one repository, read again for each question. Belongs to one thread.
 
-    ``git_dir`` is a path without links. Whoever has no ``budget`` waits for what other hosts replace.
+    ``git_dir`` is a path without links. Whoever may wait (``budget``) does so for what other hosts replace.
     """
 
     def __init__(self, git_dir: str, budget: Budget | None = None) -> None:
         self._git_dir = git_dir
         self._budget = budget or Budget()
-        self._patience = _PATIENCE if budget is None and is_shared(git_dir) else 0.0
+        self._patience = _PATIENCE if self._budget.may_wait and is_shared(git_dir) else 0.0
+        # whether there was no ``main`` after all
+        self._is_unborn = False
         self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
 
     def main(self) -> Oid | None:
@@ -75,10 +87,10 @@ class References:
             except OSError as error:
                 if error.errno not in GONE:
                     raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
-                # Its line in packed-refs may be one of long ago, and no answer while another host replaces the file.
-                packed = self._packed(name.encode())
-                deadline = deadline or time.monotonic() + self._patience
-                if packed is None or time.monotonic() >= deadline:
+                packed, now = self.packed(name), time.monotonic()
+                deadline = deadline or now + self._patience * self._may_be_there(name, packed)
+                if now >= deadline:
+                    self._is_unborn = packed is None and name == MAIN
                     return packed
                 time.sleep(_PAUSE)
         # zeros are what git writes of a reference that is not there, and nobody's commit
@@ -88,15 +100,25 @@ class References:
             return self._get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
 
-    def _packed(self, name: bytes) -> Oid | None:
-        """The id in a line of ``packed-refs``."""
+    def _may_be_there(self, name: str, packed: Oid | None) -> bool:
+        """Whether a reference may have a file that another host is replacing: then its line in packed-refs is one of
+        long ago. Only ``main`` moves."""
+        if name != MAIN or packed is None:
+            return name == MAIN and not self._is_unborn
+        directory, _, file = f"{self._git_dir}/{name}".rpartition("/")
+        return self._patience > 0.0 and file in names_in(directory)
+
+    def packed(self, name: str) -> Oid | None:
+        """The id in a line of ``packed-refs``. Raises `DamagedError`."""
         try:
-            with FileIO(open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
+            with File(open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
                 fd = file.fileno()
                 status = os.fstat(fd)
                 if status.st_size > packed_refs.BLOCK and packed_refs.is_sorted(os.pread(fd, 256, 0)):
                     self._budget.spend(REFERENCE_BYTE * packed_refs.BLOCK)
-                    return packed_refs.find_sorted(lambda at, size: os.pread(fd, size, at), status.st_size, name)
+                    return packed_refs.find_sorted(
+                        lambda at, size: os.pread(fd, size, at), status.st_size, name.encode()
+                    )
                 version = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if self._parsed[0] != version:
                     self._budget.spend(REFERENCE_BYTE * status.st_size)
@@ -106,7 +128,7 @@ class References:
             if isinstance(error, OSError) and error.errno in GONE:
                 return None
             raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
-        found = self._parsed[1].get(name)
+        found = self._parsed[1].get(name.encode())
         return found.oid if found is not None else None
 
 
@@ -114,7 +136,7 @@ def _first(fd: int) -> bytes:
     try:
         return os.read(fd, _MOST_BYTES)
     finally:
-        close_read(fd)
+        close_quietly(fd)
 
 
 class Reference(NamedTuple):
@@ -171,7 +193,7 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
             return Reference(None, text=os.fsencode(os.readlink(path)))
         if not stat.S_ISREG(status.st_mode):
             return None if stat.S_ISDIR(status.st_mode) else Reference(None)
-        with FileIO(open_plain(path)) as file:
+        with File(open_plain(path)) as file:
             text = file.read(_MOST_BYTES) or b""
             # a directory on the way may be a link: what is not the owner's is not told
             is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid

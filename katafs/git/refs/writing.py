@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, close_quietly, open_plain
 from katafs.git.format import packed_refs
 from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
 from katafs.git.refs.reading import (
     HEAD_OF_MAIN,
     MAIN,
@@ -61,9 +61,10 @@ class RefWriter:
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
             try:
-                if self._repo.main() != old:
+                # what has a file is not made again
+                if (self._repo.main() if old is not None else self._repo.refs.packed(MAIN)) != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
-                lock.become()
+                lock.become(is_new=not os.path.lexists(path))
             finally:
                 lock.release()
             self._sync(path.parent, *made)
@@ -89,7 +90,7 @@ class RefWriter:
         with suppress(OSError, KataError):
             ids = f"{old.hex() if old is not None else _NOTHING} {new.hex()} ".encode()
             line = ids + committer(self._repo.objects.read(new, COMMIT)) + b"\t\n"
-            with open(self._git_dir / "HEAD", "rb", opener=open_plain) as head:
+            with File(open_plain(self._git_dir / "HEAD")) as head:
                 is_head = head.read(len(HEAD_OF_MAIN) + 1) == HEAD_OF_MAIN
             for name in (MAIN, "HEAD") if is_head else (MAIN,):
                 path = self._git_dir / "logs" / name
@@ -100,7 +101,7 @@ class RefWriter:
                     if stat.S_ISREG(os.fstat(fd).st_mode):
                         os.write(fd, line)
                 finally:
-                    os.close(fd)
+                    close_quietly(fd)
 
     # -- tags
 
@@ -118,7 +119,17 @@ class RefWriter:
         for index, commit in missing.items():
             # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
             with suppress(RaceLostError):
-                self.replace(f"{_TAGS}/{index}", commit, None, STALE_TAG, replacing=replacing)
+                self._make_tag(f"{_TAGS}/{index}", commit, replacing=replacing)
+
+    def _make_tag(self, name: str, commit: Oid, *, replacing: bool) -> None:
+        """Without a lock, but for one that is there: who makes a file by link(2) takes nothing from another."""
+        with storing(name, self._git_dir):
+            made = make_parents((self._git_dir / name).parent, self._git_dir)
+            if not self.locks.is_locked(name) and make_file(self._git_dir, name, commit.hex().encode() + b"\n"):
+                self._sync((self._git_dir / name).parent, *made)
+                return
+        if self._value(name) is None:
+            self.replace(name, commit, None, STALE_TAG, replacing=replacing)
 
     def replace(
         self, name: str, new: Oid | None, old: Oid | None, stale: float = STALE_MAIN, *, replacing: bool = True
@@ -179,7 +190,7 @@ class RefWriter:
         with storing(PACKED_REFS, self._git_dir), self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
             if not path.exists():
                 return
-            with open(path, "rb", opener=open_plain) as file:
+            with File(open_plain(path)) as file:
                 before = file.read(MOST_REWRITTEN)
             refs = packed_refs.parse(before)
             if refs.pop(without or b"", None) is None and not packed_refs.wrong_lines(before):

@@ -15,8 +15,8 @@ from pathlib import Path
 from katafs.errors import DamagedError
 from katafs.git.format.loose import Oid
 from katafs.git.format.tree_object import TreeEntry
+from katafs.git.odb.packs import OURS
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import OURS
 from katafs.git.store.storing import sync_directory, sync_path
 
 # objects, and bytes of them: beyond it all disks are synced, which is sooner done

@@ -16,6 +16,7 @@ import pygit2
 from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
 
 from katafs.errors import StorageError
+from katafs.git.beneath import File, close_quietly
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
@@ -24,7 +25,7 @@ from katafs.git.repo import GitRepo
 from katafs.git.store.making import ObjectMaker
 from katafs.git.store.new_pack import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
-from katafs.git.store.storing import storing
+from katafs.git.store.storing import storing, write_new
 
 # what libgit2 writes into a repository that it makes
 _CONFIG = """\
@@ -58,8 +59,8 @@ def _make_directories(git_dir: Path) -> None:
 
 
 def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], None]) -> None:
-    _write(git_dir / "config", new_config(name, email), sync)
-    _write(git_dir / "HEAD", HEAD_OF_MAIN, sync)
+    write_new(git_dir / "config", new_config(name, email), sync)
+    write_new(git_dir / "HEAD", HEAD_OF_MAIN, sync)
 
 
 def check_out(path: Path) -> None:
@@ -85,7 +86,7 @@ class HistoryWriter(ObjectMaker):
         self._git_dir = git_dir
         _make_directories(git_dir)
         self._pack_path = git_dir / "objects/pack/new.pack"
-        self._file: BufferedRandom = open(self._pack_path, "x+b")  # noqa: SIM115 - closed by finish and close
+        self._file = BufferedRandom(File(os.fspath(self._pack_path), "x+b"))
         self._writer = PackWriter(self._file)
         self._seen: set[Oid] = set()
 
@@ -112,22 +113,15 @@ class HistoryWriter(ObjectMaker):
         objects = self._git_dir / "objects"
         stem = f"pack/{WITH_DELTAS}{pack.name[:30]}"
         self._pack_path.rename(objects / f"{stem}.pack")
-        _write(objects / f"{stem}.idx", pack.idx, sync)
+        write_new(objects / f"{stem}.idx", pack.idx, sync)
         refs = {MAIN.encode(): PackedRef(main)} | {
             b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
         }
-        _write(self._git_dir / PACKED_REFS, packed_refs.build(refs), sync)
+        write_new(self._git_dir / PACKED_REFS, packed_refs.build(refs), sync)
         _write_settings(self._git_dir, name, email, sync)
         for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 sync(fd)
             finally:
-                os.close(fd)
-
-
-def _write(path: Path, data: bytes, sync: Callable[[int], None]) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        sync(file.fileno())
+                close_quietly(fd)

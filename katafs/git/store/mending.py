@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import KataError
-from katafs.git.beneath import is_direct, read_whole, real_path
+from katafs.git.beneath import File, is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.chunks import graph_commits
@@ -53,9 +53,8 @@ def put_index(path: Path, idx: bytes) -> None:
 def _put(path: Path, data: bytes, temporary: str) -> None:
     fd, name = tempfile.mkstemp(prefix=temporary, dir=path.parent)
     try:
-        with os.fdopen(fd, "wb") as file:
+        with File(fd, "wb") as file:
             file.write(data)
-            file.flush()
             os.fchmod(fd, 0o444)
             os.fsync(fd)
         os.rename(name, path)

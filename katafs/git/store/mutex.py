@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import StorageError
+from katafs.git.beneath import GONE, close_quietly
 
 #: The file that is locked; of a directory flock(2) excludes nobody on another host. It is empty; in ``.git`` it stays.
 MUTEX = ".katafs-mutex"
@@ -35,7 +36,7 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
     directory.
     """
     end = time.monotonic() + seconds
-    while (fd := _open(directory)) >= 0:
+    while (fd := _open(directory, end)) >= 0:
         try:
             is_alone = _take(fd, directory, end)
             if is_alone and not _is_there(fd, directory):
@@ -48,26 +49,32 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
                     (directory / MUTEX).unlink(missing_ok=True)
             return
         finally:
-            os.close(fd)
+            close_quietly(fd)
     yield False
 
 
-def _open(directory: Path) -> int:
+def _open(directory: Path, end: float) -> int:
     """A descriptor of the file; -1 where it cannot be made, and nobody can write."""
     flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        return os.open(directory / MUTEX, flags, 0o644)
-    except OSError as error:
-        if error.errno not in _NOT_MADE:
-            raise
-    os.lstat(directory)
-    return -1
+    while True:
+        try:
+            return os.open(directory / MUTEX, flags, 0o644)
+        except OSError as error:
+            os.lstat(directory)
+            if error.errno in _NOT_MADE:
+                return -1
+            # another host may have removed it this moment
+            if error.errno not in GONE or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _is_there(fd: int, directory: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(directory / MUTEX))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
         return False
 
 

@@ -17,20 +17,20 @@ import errno
 import fcntl
 import os
 import secrets
-import tempfile
+import stat
 from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from katafs.git.beneath import names_in, open_plain, read_whole
+from katafs.git.beneath import File, names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
+from katafs.git.odb.packs import OURS
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory
 
-#: how the names of packs begin that katafs wrote, of those without deltas, and of others: then 30 random digits
-OURS = f"pack-{b'kata'.hex()}"
+#: how their names begin, of those without deltas, and of others: then 30 random digits
 WITHOUT_DELTAS = OURS + "00"
 WITH_DELTAS = OURS + "01"
 #: what we write into a ``.keep``
@@ -47,10 +47,13 @@ class NewPack:
 
     def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
         self._directory = directory
-        directory.mkdir(exist_ok=True)
-        if directory.is_symlink():
-            raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
+        try:
+            if stat.S_ISLNK(os.lstat(directory).st_mode):
+                raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
+        except FileNotFoundError:
+            directory.mkdir(exist_ok=True)
         self._undo = contextlib.ExitStack()
+        self._left: list[str] = []
         self._pack, self._file = self._temporary()
         self._idx = ""
         start = WITHOUT_DELTAS if kind is QuickWriter else WITH_DELTAS
@@ -65,6 +68,8 @@ class NewPack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
+        for name in self._left:
+            Path(name).unlink(missing_ok=True)
 
     @property
     def temporary(self) -> tuple[str, str]:
@@ -89,7 +94,7 @@ class NewPack:
         with contextlib.ExitStack() as failed:
             if is_kept:
                 mark = self._path.with_suffix(".keep")
-                with open(mark, "xb") as keep:
+                with File(os.fspath(mark), "xb") as keep:
                     # on a full disk this may be what does not fit
                     failed.callback(mark.unlink, missing_ok=True)
                     keep.write(KEPT)
@@ -98,19 +103,19 @@ class NewPack:
             failed.callback(self._path.unlink, missing_ok=True)
             os.rename(self._idx, self._path.with_suffix(".idx"))
             failed.pop_all()
+            self._left.clear()
         sync_directory(self._directory)
         return self._path
 
     def _temporary(self) -> tuple[str, BufferedRandom]:
-        """A new file, removed at the end if it still has this name; without a suffix, by which others know packs."""
+        """A new file, removed at the end if it was not installed; without a suffix, by which others know packs."""
         while True:
-            fd, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=self._directory)
-            self._undo.callback(Path(name).unlink, missing_ok=True)
-            file = self._undo.enter_context(os.fdopen(fd, "w+b"))
-            os.fchmod(fd, 0o444)
+            name = f"{self._directory}/{_TEMPORARY}{secrets.token_hex(8)}"
+            file = self._undo.enter_context(BufferedRandom(File(name, "x+b", opener=_read_only)))
+            self._left.append(name)
             try:
                 # says that its writer is alive
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # `remove_left_behind` was sooner
             except OSError:
@@ -138,9 +143,7 @@ def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> Pat
 
 def let_go(pack: Path) -> None:
     """What is in a pack of `store_pack` is referred to, or is not needed any more. Raises OSError."""
-    keep = pack.with_suffix(".keep")
-    if is_kept_by_us(keep):
-        keep.unlink(missing_ok=True)
+    pack.with_suffix(".keep").unlink(missing_ok=True)
 
 
 def is_kept_by_us(keep: Path) -> bool:
@@ -161,12 +164,17 @@ def remove_left_behind(directory: Path) -> list[str]:
     for name in names:
         if name.startswith(_TEMPORARY):
             # whoever compacts is alive without that lock
-            with contextlib.suppress(OSError), open(directory / name, "rb", opener=open_plain) as file:
+            with contextlib.suppress(OSError), File(open_plain(directory / name)) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (directory / name).unlink()
-        elif name.endswith(".keep"):
+        elif name.endswith(".keep") and is_kept_by_us(directory / name):
             let_go((directory / name).with_suffix(".pack"))
     return names
+
+
+def _read_only(path: str, flags: int) -> int:
+    """Opens a new file that nobody is to change."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o444)
 
 
 def _sync(file: BufferedRandom) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import DamagedError, StorageError
-from katafs.git.beneath import is_direct
+from katafs.git.beneath import File, close_quietly, is_direct
 
 
 @contextmanager
@@ -39,6 +39,13 @@ def make_parents(directory: Path, top: Path) -> list[Path]:
     return [each.parent for each in missing]
 
 
+def write_new(path: str | os.PathLike[str], data: bytes, sync: Callable[[int], None] = os.fsync) -> None:
+    """Make a file with ``data`` in it where there is none; ``sync`` makes a descriptor's file last. Raises OSError."""
+    with File(os.fspath(path), "xb") as file:
+        file.write(data)
+        sync(file.fileno())
+
+
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Sync a directory: the names in it. Raises OSError."""
     _sync(path, os.O_DIRECTORY)
@@ -59,4 +66,4 @@ def _sync(path: str | os.PathLike[str], flag: int) -> None:
         if error.errno != errno.EINVAL:
             raise
     finally:
-        os.close(fd)
+        close_quietly(fd)

@@ -6,11 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from functools import partial
-from io import FileIO
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid, packed_references, read_reference
-from katafs.git.beneath import open_beneath, open_plain, read_all
+from katafs.git.beneath import File, open_beneath, open_plain, read_all
 from katafs.git.format.loose import COMMIT
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.storing import make_parents
@@ -129,7 +128,7 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
 def _last_logged(exam: Examination) -> Oid | None:
     """The last id that the log of ``main`` names (git: ``<old> SP <new> SP <who> TAB <why>``)."""
     try:
-        with open(exam.git_dir / "logs" / MAIN, "rb", opener=open_plain) as file:
+        with File(open_plain(exam.git_dir / "logs" / MAIN)) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_END))
             lines = file.read(_LOG_END).splitlines()
     except OSError:
@@ -187,7 +186,7 @@ def logs(exam: Examination) -> Iterator[Problem]:
     for name in (f"logs/{MAIN}", "logs/HEAD"):
         try:
             # by way of a link it is another's
-            with FileIO(open_beneath(f"{exam.repo.objects.real_git_dir}/{name}")) as file:
+            with File(open_beneath(f"{exam.repo.objects.real_git_dir}/{name}")) as file:
                 lines = read_all(file.fileno(), _LARGEST_LOG).splitlines(keepends=True)
         except (OSError, ValueError):
             continue

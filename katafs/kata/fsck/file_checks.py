@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from katafs.git import read_reference
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
+from katafs.git.store.clock import now
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import newest_mtime
@@ -98,7 +98,7 @@ def worktrees(exam: Examination) -> Iterator[Problem]:
         return
     for name in names:
         path = exam.git_dir / "worktrees" / name
-        if path.is_symlink() or not path.is_dir() or time.time() - newest_mtime(path) < STALE_WORK:
+        if path.is_symlink() or not path.is_dir() or now(exam.git_dir) - newest_mtime(path) < STALE_WORK:
             continue
         if (path / "locked").exists() or _is_in_use(path / "gitdir"):
             message = f"worktree {printable(name)} is locked, or its directory is still there"
@@ -110,7 +110,7 @@ def worktrees(exam: Examination) -> Iterator[Problem]:
 
 def _is_in_use(gitdir: Path) -> bool:
     try:
-        with open(gitdir, "rb", opener=open_plain) as file:
+        with File(open_plain(gitdir)) as file:
             return os.path.lexists(file.read(4096).strip())
     except (OSError, ValueError):
         return False
@@ -126,7 +126,7 @@ def _remove_worktree(exam: Examination, path: Path) -> None:
 def index_file(exam: Examination) -> Iterator[Problem]:
     """git's index ends with the SHA-1 of what stands before; git makes a new one when it is not there."""
     try:
-        with open(exam.git_dir / "index", "rb", opener=open_plain) as file:
+        with File(open_plain(exam.git_dir / "index")) as file:
             if os.fstat(file.fileno()).st_size > _LARGEST_INDEX:
                 return
             data = file.read(_LARGEST_INDEX)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import time
 from pathlib import Path
 
-from katafs.git.store.storing import sync_directory
+from katafs.git.store.clock import now
+from katafs.git.store.storing import sync_directory, write_new
 
 
 def keep(path: Path, aside: Path, name: str, *, move: bool) -> None:
@@ -47,7 +47,7 @@ def newest_mtime(path: Path, most: int = 100_000) -> float:
 def age(path: Path) -> float:
     """Seconds since something was written to, links not followed; 0 for what is not there."""
     try:
-        return time.time() - os.lstat(path).st_mtime
+        return now(path.parent) - os.lstat(path).st_mtime
     except OSError:
         return 0.0
 
@@ -56,10 +56,7 @@ def replace_file(path: Path, data: bytes) -> None:
     """Write a file, and sync it, before it gets its name. Raises OSError."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(temporary, data)
         os.rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.errors import DamagedError, ReadOnlyError
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import replace_file
@@ -62,7 +62,7 @@ def later_version(exam: Examination) -> str | None:
 def _manifest_file(exam: Examination, stored: bytes, value: object) -> Iterator[Problem]:
     path = exam.path / "manifest.json"
     try:
-        with open(path, "rb", opener=open_plain) as file:
+        with File(open_plain(path)) as file:
             shown = file.read(len(stored) + (1 << 20))
         if shown == stored or json.loads(shown.decode("utf-8", "replace")) == value:
             return

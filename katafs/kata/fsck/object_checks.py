@@ -13,7 +13,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
 from katafs.git import Oid
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.store.mending import damaged_indexes, index_of, put_index, put_object, stale_files
 from katafs.git.store.verify import Damage, Whereabouts, is_there, verify
@@ -148,7 +148,7 @@ def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]
 def _plain_file(path: Path, owner: int) -> bytes | None:
     """The bytes of a file that is the owner's: he is not to be given what he could not read."""
     try:
-        with open(path, "rb", opener=open_plain) as file:
+        with File(open_plain(path)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size > _LARGEST_FILE:
                 return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
+from katafs.git.store.clock import now
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges
@@ -21,7 +21,7 @@ _BACKUP = "take it from a backup"
 def check(path: Path, *, is_quick: bool) -> Iterator[Problem]:
     """All that can be wrong with a directory that has no ``.git``."""
     if next(path.iterdir(), None) is None:
-        if time.time() - path.stat().st_mtime > STALE_WORK:
+        if now(path) - path.stat().st_mtime > STALE_WORK:
             message = "the directory is empty: whoever was making the kata died"
             yield Problem("kata-empty", message, path.rmdir)
         return
@@ -64,7 +64,7 @@ def _is_being_made(path: Path) -> bool:
     first = next((name for name in ("0.event.json", "0/event.json") if (path / name).exists()), "0.event.json")
     files = [path / name for name in ("manifest.json", "events.json", first)]
     is_whole = all(file.exists() and file.stat().st_size for file in files)
-    return not is_whole and 0 <= time.time() - newest_mtime(path) < BEING_MADE
+    return not is_whole and 0 <= now(path) - newest_mtime(path) < BEING_MADE
 
 
 def _indexes_0(path: Path, rows: int) -> list[int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from katafs.git.beneath import close_quietly
+from katafs.git.store.clock import now
 
 # git: tmp_obj_*, tmp_pack_*, tmp_idx_*, .tmp-*-pack; libgit2: tmp_object_git2_*, pack_git2_*
 _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
@@ -19,6 +21,8 @@ _DEEPEST = 24
 class Scan:
     """What was found; paths are relative to the kata."""
 
+    #: by the clock of the files
+    now: float = 0.0
     #: how many files and directories were looked at
     count: int = 0
     #: age in seconds by path, of lock files, and of temporary files among the objects
@@ -42,6 +46,7 @@ def scan(path: Path, *, with_objects: bool) -> Scan:
     """
     found = Scan()
     owner = os.lstat(path).st_uid
+    found.now = now(path)
     _look(found, "", os.lstat(path), owner)
     waiting = [".git"]
     for name in (".git", "manifest.json"):
@@ -83,9 +88,9 @@ def _look(found: Scan, name: str, status: os.stat_result, owner: int) -> None:
     if not is_directory:
         base = name.rpartition("/")[2]
         if name.endswith(".lock"):
-            found.locks[name] = time.time() - status.st_mtime
+            found.locks[name] = found.now - status.st_mtime
         elif name.startswith(_OBJECTS) and _TEMPORARY.match(base):
-            found.temporary[name] = time.time() - status.st_mtime
+            found.temporary[name] = found.now - status.st_mtime
 
 
 def is_wrong_mode(mode: int) -> bool:
@@ -118,7 +123,7 @@ def mend_owners_and_modes(path: Path) -> None:
             for name in (*directories, *names):
                 _mend_at(name, fd, owner)
     finally:
-        os.close(top)
+        close_quietly(top)
 
 
 def _mend_at(name: str, directory: int, owner: os.stat_result) -> None:
@@ -132,7 +137,7 @@ def _mend_at(name: str, directory: int, owner: os.stat_result) -> None:
     try:
         _mend(fd, owner)
     finally:
-        os.close(fd)
+        close_quietly(fd)
 
 
 def _mend(fd: int, owner: os.stat_result) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.git import read_config
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.store.history import new_config
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
@@ -47,7 +47,7 @@ def config(exam: Examination) -> Iterator[Problem]:
     """The configuration: there, and one with which git would write to the repository. What is unusual is told."""
     path = exam.git_dir / "config"
     try:
-        with open(path, "rb", opener=open_plain) as file:
+        with File(open_plain(path)) as file:
             text = file.read(_MOST_CONFIG)
     except FileNotFoundError:
         mend = partial(replace_file, path, new_config(*identity(exam.kata_id)))

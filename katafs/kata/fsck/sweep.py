@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from katafs.git.store.clock import now
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.file_checks import STALE_WORK
@@ -100,7 +100,7 @@ def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[
         if not _NEW.fullmatch(name) or path.is_symlink() or not path.is_dir():
             continue
         try:
-            if time.time() - newest_mtime(path) < STALE_WORK:
+            if now(store) - newest_mtime(path) < STALE_WORK:
                 continue
             state = Outcome.FOUND
             if repair:

@@ -31,7 +31,8 @@ from pathlib import Path
 
 from katafs.errors import ReadOnlyError, StorageError, storage_errors
 from katafs.git import Oid, repository_lock
-from katafs.git.store.storing import sync_directory
+from katafs.git.beneath import appears
+from katafs.git.store.storing import sync_directory, write_new
 from katafs.kata.legacy.converting import write_repository
 from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
 from katafs.kata.legacy.plain_kata import PlainKata
@@ -96,6 +97,7 @@ class _Migration:
         self._path, self._kata_id, self._keep = path, kata_id, keep_originals
         self._announce = announce
         self._main: Oid = b""
+        self._made = -1
         self._git, self._new = path / ".git", path / _NEW
 
     def try_out(self) -> Migrated | None:
@@ -105,17 +107,22 @@ class _Migration:
             return self._build(Path(directory), None)[0]
 
     def run(self) -> Migrated | None:
-        if self._git.is_dir():
+        # who had the lock may have been another host
+        if appears(self._git):
             return self._finish() if needs_migration(self._path) else None
         for _ in range(_TRIES):
             with contextlib.ExitStack() as undo:
                 shutil.rmtree(self._new, ignore_errors=True)
                 self._new.mkdir()
+                # by its name it may be another host's, when ours was cut off so long that it was given up
+                self._made = os.open(self._new, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                undo.callback(os.close, self._made)
                 undo.callback(shutil.rmtree, self._new, ignore_errors=True)
                 migrated, before = self._build(self._new, os.fsync)
                 with repository_lock(self._new / ".git", 0):
                     if self._swap(before):
                         undo.pop_all()
+                        os.close(self._made)
                         self._clear_away(self._checked())
                         return migrated
         raise StorageError(f"kata {self._kata_id} is being written to by others", errno.EBUSY)
@@ -126,11 +133,7 @@ class _Migration:
         plain = PlainKata(self._kata_id, self._path)
         self._main = write_repository(plain, directory, sync).main
         kata = Kata(self._kata_id, directory)
-        with open(directory / _MANIFEST, "xb") as file:
-            file.write(pretty_bytes(kata.manifest()))
-            file.flush()
-            if sync is not None:
-                sync(file.fileno())
+        write_new(directory / _MANIFEST, pretty_bytes(kata.manifest()), sync or (lambda _fd: None))
         problems = plain.problems or differences(PlainKata(self._kata_id, self._path), kata)
         if signature(self._path) != before:
             # somebody writes to it: what was seen may have been half of it
@@ -147,9 +150,9 @@ class _Migration:
         sync_directory(self._new)
         if self._announce is not None:
             self._announce(self._main)
-        os.rename(self._new / ".git", self._git)
+        os.rename(".git", self._git, src_dir_fd=self._made)
         if signature(self._path) != before:
-            os.rename(self._git, self._new / ".git")
+            os.rename(self._git, ".git", dst_dir_fd=self._made)
             # else a power cut could leave the repository in its place, and what is removed next gone
             sync_directory(self._new)
             sync_directory(self._path)

@@ -29,6 +29,8 @@ from katafs.errors import (
     storage_errors,
 )
 from katafs.git import repository_lock
+from katafs.git.beneath import close_quietly
+from katafs.git.store.clock import now
 from katafs.git.store.storing import sync_directory
 from katafs.kata.legacy.pending_names import PENDING, mark, pending_file, pending_indexes, unmark
 from katafs.kata.legacy.plain_act import plain_act
@@ -118,12 +120,13 @@ class Pending:
             fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.pwrite(fd, data, offset)
+                # what is not synced may be lost when it is closed, on a network file system
+                os.fsync(fd)
                 if self.event(index) is not None:
-                    os.fsync(fd)
                     for directory in (self.file(index).parent, self.directory, self.path):
                         sync_directory(directory)
             finally:
-                os.close(fd)
+                close_quietly(fd)
 
     def append(self, data: bytes, announce: Announce | None = None) -> Committed | None:
         """Take what was appended to ``events.json``: the row of an event. None when it is there already."""
@@ -152,13 +155,13 @@ class Pending:
         for index in sorted(self.indexes()):
             file = self.file(index)
             try:
-                age = time.time() - (file if file.exists() else file.parent).lstat().st_mtime
+                age = now(self.path) - (file if file.exists() else file.parent).lstat().st_mtime
             except FileNotFoundError:
                 continue
             event = self.event(index)
             if event is None and age > ROW_SECONDS:
                 self._remove(index)
-            elif event is not None and index != but and age >= older_than:
+            elif event is not None and index != but and (not older_than or age >= older_than):
                 self._commit(event, event.row or {"time": time_of(datetime.now(UTC))})
 
     def expire(self, older_than: float) -> bool:

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from katafs.errors import NotFoundError
+from katafs.git.beneath import close_quietly
 from katafs.git.store.storing import sync_directory
 from katafs.kata.legacy.plain_files import event_directories, event_file, event_indexes
 from katafs.kata.model.ids import is_kata_id
@@ -38,7 +39,7 @@ def mark(path: Path, kata_id: str) -> None:
             with contextlib.suppress(FileExistsError):
                 file.parent.mkdir()
                 sync_directory(file.parents[1])
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            close_quietly(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
             sync_directory(file.parent)
     except OSError as error:
         # where the store itself cannot be written to, this daemon knows it, and the next will when somebody looks

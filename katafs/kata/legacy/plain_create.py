@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, TooLargeError, storage_errors
+from katafs.git.beneath import appears, close_quietly, is_shared
 from katafs.git.store.storing import sync_directory
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
@@ -51,6 +52,19 @@ def write_plain(
 
     A kata that is whole is migrated, and what was written becomes a commit.
     """
+    was_plain = not os.path.lexists(path / ".git")
+    try:
+        return _write_plain(path, kata_id, name, offset, data, announce)
+    except (DamagedError, InvalidError, NotFoundError, ReadOnlyError):
+        # another host may have migrated it meanwhile
+        if not was_plain or not is_shared(path) or not appears(path / ".git"):
+            raise
+        return _write_plain(path, kata_id, name, offset, data, announce)
+
+
+def _write_plain(
+    path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None
+) -> Committed | None:
     if is_begun(path) or (not os.path.lexists(path / ".git") and not _is_whole(path, kata_id)):
         if name not in (*FILES, FILE_IN_DIRECTORY):
             raise ReadOnlyError(f"{os.fsdecode(name)} is no file of a new kata")
@@ -189,4 +203,4 @@ def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
             os.pwrite(fd, data, offset)
             os.fsync(fd)
         finally:
-            os.close(fd)
+            close_quietly(fd)

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git.beneath import open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.budget import STATUS, Budget
 from katafs.kata.model.options import OPTION_DEFAULTS
 
@@ -90,7 +90,7 @@ def signature(path: Path, budget: Budget | None = None) -> Signature:
 def read_file(directory: Path, path: bytes, largest: int = LARGEST) -> bytes:
     """All bytes of a plain file. Raises `NotFoundError`, or `DamagedError` when it cannot be read or is too large."""
     try:
-        with open(os.path.join(os.fsencode(directory), path), "rb", opener=open_plain) as file:
+        with File(open_plain(os.path.join(directory, os.fsdecode(path)))) as file:
             data = file.read(largest + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no {os.fsdecode(path)}") from error

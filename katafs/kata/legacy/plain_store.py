@@ -21,7 +21,7 @@ from pathlib import Path
 import cachetools
 
 from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
-from katafs.git.beneath import open_beneath, real_path
+from katafs.git.beneath import close_quietly, open_beneath, real_path
 from katafs.git.budget import CONVERSION, STATUS
 from katafs.kata.legacy.converting import first_commit, write_repository
 from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
@@ -81,7 +81,7 @@ class _Opened:
         self.fd, self.state = fd, state
 
     def __del__(self) -> None:
-        os.close(self.fd)
+        close_quietly(self.fd)
 
 
 class PartlyRead:

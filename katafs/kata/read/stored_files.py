@@ -13,7 +13,7 @@ from pathlib import Path
 from katafs.caching import Kept, Shared
 from katafs.errors import DamagedError, NotFoundError, unreadable
 from katafs.git import read_config
-from katafs.git.beneath import open_beneath, real_path
+from katafs.git.beneath import close_quietly, open_beneath, real_path
 from katafs.git.budget import NAME, Budget
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
@@ -111,7 +111,7 @@ def _read(root: Path, path: bytes, offset: int, length: int) -> bytes:
         try:
             return os.pread(fd, length, offset)
         finally:
-            os.close(fd)
+            close_quietly(fd)
     except OSError as error:
         raise unreadable(f"{path!r}", error) from error
 

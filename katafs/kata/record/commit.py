@@ -115,7 +115,7 @@ class _Try:
             if self.repo.main() != new.commit.oid:
                 raise
             message = f"event {new.last} may be there, and may be lost by a power cut: {error}"
-            raise StorageError(message, error.errno) from error
+            raise StorageError(message, errno.EIO if error.errno == errno.ESTALE else error.errno) from error
         if self.landed is not None:
             self.landed(Committed(new.last, new.commit.oid))
 
@@ -206,7 +206,7 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:
     tries = 0
-    lost: RaceLostError | None = None
+    lost: KataError | None = None
     while True:
         # each attempt stores another commit: not while it is in vain
         if not tries or not git.refs.locks.is_locked(MAIN):
@@ -215,6 +215,11 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
                 return attempt(git)
             except RaceLostError as error:
                 # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
+                lost = error
+            except StorageError as error:
+                # another host has replaced what was just looked at
+                if error.errno != errno.ESTALE:
+                    raise
                 lost = error
         if time.monotonic() > end:
             raise StorageError(f"kata {kata_id}: {lost}", errno.EBUSY) from lost

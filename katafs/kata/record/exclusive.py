@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from katafs.errors import LateError
+from katafs.git.beneath import close_quietly
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Attempt:
             if is_directory:
                 os.mkdir(path, 0o755)
             else:
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+                close_quietly(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
         except FileExistsError as error:
             raise LateError(f"{path} is there already") from error
 
