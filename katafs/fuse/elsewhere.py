@@ -34,12 +34,14 @@ from katafs.tree.xattrs import PREFIX
 
 log = logging.getLogger(__name__)
 
-_WORKERS = 3
+# where all is asked of them, which then wait for a network most of the time, there are more
+_WORKERS, _REMOTE_WORKERS = 3, 8
 _MEMORY = 1 << 30  # bytes of address space
 # until a worker is there; until it has answered: longer than what it has made in a process of its own
 _START_SECONDS, _SECONDS = 20.0, 75.0
 _TRIES = 2  # whoever is killed need not have taken too much
 _REFUSED, _REFUSED_SECONDS = 1_000, 60.0
+_LOOK_SECONDS = 0.5
 _MOST_WAITING = 200
 # parts of listings that the kernel has yet to take
 _PARTS, _PART_SECONDS = 4, 1.0
@@ -66,9 +68,10 @@ class Elsewhere:
     def __init__(self, tree: Tree, makers: Preparer) -> None:
         self._tree, self._preparer = tree, makers
         ctx = tree.ctx
-        self._place = Place(ctx.store.root, ctx.uid, ctx.gid)
-        self._pool = Pool(_WORKERS, (answer.__module__,), _MEMORY)
-        self._places = Places(_WORKERS)
+        self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device)
+        workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS
+        self._pool = Pool(workers, (answer.__module__,), _MEMORY)
+        self._places = Places(workers)
         self._asked: dict[Question, _Asked] = {}
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
         # a kata has one worker at a time
@@ -81,6 +84,12 @@ class Elsewhere:
     def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
         self._pool.reap_idle()
+
+    async def look_at_root(self) -> None:
+        """See, for ever, what the root of the store is, where it may not be asked for each request."""
+        while self._tree.ctx.store.is_remote:
+            await trio.sleep(_LOOK_SECONDS)
+            await trio.to_thread.run_sync(self._tree.ctx.store.look, abandon_on_cancel=True)
 
     # -- requests
 
@@ -239,7 +248,7 @@ class Elsewhere:
     def _user(self, question: Question) -> User:
         try:
             return self._tree.ctx.store.status(question.kata_id).st_uid, question.kata_id
-        except NotFoundError:
+        except (NotFoundError, HeavyError):
             return -1, question.kata_id
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
@@ -250,6 +259,11 @@ class Elsewhere:
             try:
                 return worker.call(_hear, answer, self._place, outcomes, question, seconds=_SECONDS)
             except TimeoutError:
+                if self._tree.ctx.store.is_remote:
+                    log.warning(
+                        "kata %s: the store has not answered (%s) for %g s", question.kata_id, question.name, _SECONDS
+                    )
+                    raise StorageError(f"kata {question.kata_id}: the store does not answer", errno.EIO) from None
                 log.warning("kata %s: %s takes more than %g s", question.kata_id, question.name, _SECONDS)
                 raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from None
             except LeftError as error:

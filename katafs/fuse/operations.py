@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pyfuse3
+import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
@@ -271,7 +272,7 @@ class Operations(pyfuse3.Operations):
     # -- the file system
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        store = os.statvfs(self._tree.ctx.store.root)
+        store = await trio.to_thread.run_sync(os.statvfs, self._tree.ctx.store.root, limiter=trio.CapacityLimiter(1))
         answer = pyfuse3.StatvfsData()
         for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
             setattr(answer, name, getattr(store, name))

@@ -10,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cachetools
+
 from katafs.caching import CountedCache, Kept
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
+from katafs.git.beneath import appears, is_shared
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases, kept_bases
 from katafs.git.odb.parts import clear_parts, kept_parts
@@ -22,8 +25,15 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.recent import clear_rows, kept_rows
 from katafs.kata.read.stored_files import kept_corrected
 
-_OPEN_KATAS = 128
+_MICROSECONDS, _NOTHING = 10_000.0, -1.0
+_OPEN_KATAS, _WAITED_SECONDS = 128, 60.0
 _KATA = 18_000  # bytes in memory, with some trees and commits
+
+
+def budget_of_loop(root: Path) -> Budget:
+    """What a request may cost in an event loop that answers for all katas: nothing at all of a network file system, of
+    which nobody knows when it answers."""
+    return Budget(_NOTHING if is_shared(root) else _MICROSECONDS)
 
 
 class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
@@ -44,15 +54,25 @@ class Store:
         self.root = root
         self._caches = ReadCaches(budget=budget)
         self.budget = self._caches.budget
+        #: whether it is not asked in this process, which could not go on if it did not answer
+        self.is_remote = self.budget.left < 0
         self.plain = PlainStore(self._caches, spool)
         self._open = _Open(_OPEN_KATAS)
+        self._waited: cachetools.TTLCache[str, bool] = cachetools.TTLCache(_OPEN_KATAS, _WAITED_SECONDS)
+        self._root = os.stat(root)
+        #: of the root when it was mounted
+        self.device = self._root.st_dev
+
+    def look(self) -> None:
+        """Remember the status of the root, for who may not ask for it. In any thread."""
         with suppress(OSError):
-            self._device = os.stat(root).st_dev
+            self._root = os.stat(self.root)
 
     def check_there(self) -> None:
         """Raises `StorageError` (EIO) where the store was unmounted: what is in its place is empty, and to stay so."""
+        self.budget.spend(0)
         try:
-            is_another = os.stat(self.root).st_dev != self._device
+            is_another = os.stat(self.root).st_dev != self.device
             if not is_another or os.listdir(self.root):
                 return
         except OSError as error:
@@ -69,6 +89,9 @@ class Store:
 
     def status(self, parts: str) -> os.stat_result:
         """The status of such a directory. Raises `NotFoundError` if there is none; links are not followed."""
+        if not parts and self.is_remote:
+            return self._root
+        self.budget.spend(0)
         place = self._place(parts)
         try:
             status = os.lstat(place)
@@ -80,6 +103,7 @@ class Store:
 
     def names(self, parts: str) -> list[str]:
         """The two-character names below such a directory, sorted."""
+        self.budget.spend(0)
         try:
             with os.scandir(self._place(parts)) as entries:
                 return sorted(
@@ -90,15 +114,18 @@ class Store:
 
     def is_git(self, kata_id: str) -> bool:
         """Whether the kata is stored as a git repository."""
+        self.budget.spend(0)
         return is_git(self._place(kata_id))
 
     def is_plain(self, kata_id: str) -> bool:
         """Whether the kata is stored as plain files."""
+        self.budget.spend(0)
         place = self._place(kata_id)
         return not is_git(place) and os.path.isfile(f"{place}/manifest.json")
 
     def kata(self, kata_id: str) -> Kata:
         """A kata, however it is stored. Raises `NotFoundError`, or `DamagedError` when it cannot be opened."""
+        self.budget.spend(0)
         known = self._open.get(kata_id)
         if known is not None:
             return known[0]
@@ -108,7 +135,7 @@ class Store:
                 return self.plain.kata(kata_id, self.path(kata_id), (status.st_uid, status.st_gid))
             except KataError:
                 # it may have been migrated meanwhile
-                if not self.is_git(kata_id):
+                if not self._is_migrated(kata_id):
                     raise
         if not self.is_git(kata_id):
             raise NotFoundError(f"kata {kata_id} has no manifest")
@@ -117,6 +144,13 @@ class Store:
         kata.identity = object()
         self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
         return kata
+
+    def _is_migrated(self, kata_id: str) -> bool:
+        """Whether a kata that was plain is none any more; waited for once, where another host may have done it."""
+        if self.budget.may_wait and kata_id not in self._waited:
+            self._waited[kata_id] = True
+            appears(f"{self._place(kata_id)}/.git")
+        return self.is_git(kata_id)
 
     def refresh(self, kata_id: str) -> os.stat_result:
         """The status of a kata's directory; drops what is known of a kata that was replaced or removed."""

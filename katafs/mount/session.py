@@ -20,8 +20,7 @@ from katafs.fuse import fastopen, memory
 from katafs.fuse.loop_watch import Steps
 from katafs.fuse.waiting import wait_quickly
 from katafs.fuse.writing.journal import Journal
-from katafs.git.budget import Budget
-from katafs.kata.store import Store
+from katafs.kata.store import Store, budget_of_loop
 from katafs.mount import runtime
 from katafs.mount.child import touch
 from katafs.mount.device import Held, resend
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
-# what a request may cost in the event loop (`katafs.git.budget`)
-_MICROSECONDS = 10_000.0
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
 # how long who hands over waits for the rest of messages that were begun
 _UNFINISHED_SECONDS = 0.8
@@ -140,7 +137,7 @@ def _set_up_process() -> None:
 
 
 def _tree(options: MountOptions, about: About) -> Tree:
-    store = Store(options.store, budget=Budget(_MICROSECONDS))
+    store = Store(options.store, budget=budget_of_loop(options.store))
     return Tree(Context(store, options.uid, options.gid, options.groups, about=about))
 
 
@@ -209,6 +206,7 @@ async def _run(
         nursery.start_soon(look)
         nursery.start_soon(_watch_signals, operations, tree, kept, end)
         nursery.start_soon(_expire, options, operations, kept)
+        nursery.start_soon(operations.elsewhere.look_at_root)
         if options.compact_after is not None:
             compactor = Compactor(tree.ctx.store, tree.ctx.counters)
             operations.writes.wrote = compactor.wrote
@@ -286,7 +284,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
         if trio.current_time() < due:
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
-        operations.writes.recorders.reap_idle()
+        operations.rest()
         process.reap_idle()
         await operations.memory.look()
         try:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import cachetools
 
-from katafs.errors import HeavyError, KataError, NotFoundError, StaleError, TooLargeError
+from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, NotFoundError, StaleError, TooLargeError
 from katafs.git import Oid
+from katafs.git.beneath import is_shared
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
@@ -30,7 +31,10 @@ from katafs.tree.writable import Writable
 _MOST = 10e6
 # entries of one answer, and seconds after which it is as long as it is
 _MOST_ENTRIES, _SECONDS = 200, 0.5
-_LISTINGS = 8
+_LISTINGS, _HELD = 8, 200
+# How long, in seconds, what another host is changing may seem to be damaged, and for how long what is not is taken for
+# damaged in earnest.
+_PATIENCE, _PAUSE, _IN_VAIN = 2.5, 0.05, 10.0
 # whose first argument is a name in the directory
 _OF_A_CHILD = ("lookup", "creator")
 
@@ -41,6 +45,7 @@ class Place(NamedTuple):
     store: Path
     uid: int | None
     gid: int | None
+    device: int
 
 
 class Question(NamedTuple):
@@ -82,6 +87,7 @@ class Seen(Node):
 
 _Trees = dict[Place, Tree]
 _trees: _Trees = {}
+_in_vain: cachetools.TTLCache[str, bool] = cachetools.TTLCache(1000, _IN_VAIN)
 # what a listing began with, for its later parts
 _listings: cachetools.LRUCache[Key, list[bytes]] = cachetools.LRUCache(_LISTINGS)
 
@@ -90,13 +96,31 @@ def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None
     """The answer to a question. Raises what is to be heard, and `TooLargeError` when it takes too much here as well."""
     tree = _trees.get(place)
     if tree is None:
-        tree = _trees[place] = Tree(Context(Store(place.store, budget=Budget(_MOST)), place.uid, place.gid))
-    store = tree.ctx.store
-    store.new_epoch()
+        store = Store(place.store, budget=Budget(_MOST, may_wait=True))
+        # it may have been unmounted since
+        store.device = place.device
+        tree = _trees[place] = Tree(Context(store, place.uid, place.gid))
     tree.ctx.controls.take(outcomes)
+    tree.ctx.git_files.trim(_HELD)
+    kata_id = question.kata_id
+    end = time.monotonic() + (_PATIENCE if is_shared(place.store) and kata_id not in _in_vain else 0.0)
+    while True:
+        try:
+            return _answer(tree, question)
+        except NoEventsError:
+            raise
+        except DamagedError:
+            if time.monotonic() >= end:
+                _in_vain[kata_id] = True
+                raise
+        time.sleep(_PAUSE)
+
+
+def _answer(tree: Tree, question: Question) -> object:
+    tree.ctx.store.new_epoch()
     try:
         if len(question.kata_id) == 6:
-            store.refresh(question.kata_id)
+            tree.ctx.store.refresh(question.kata_id)
         return _ANSWERS[question.name](tree, question.key, *question.arguments)
     except HeavyError as error:
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, NotFoundError, unreadable
-from katafs.git.beneath import open_beneath, real_path
+from katafs.git.beneath import GONE, close_quietly, open_beneath, real_path
 from katafs.kata.read import stored_files
 from katafs.kata.store import Store
 from katafs.tree.numbers import PLAIN, Key, Numbers
@@ -86,7 +86,7 @@ class HeldFiles:
         number = Numbers.number(key)
         known = self._held.get(number)
         if known is not None or len(self._held) >= self._most or not stat.S_ISREG(status.st_mode):
-            os.close(fd)
+            close_quietly(fd)
         else:
             known = self._held[number] = Held(key, fd, status)
         if known is not None:
@@ -118,7 +118,12 @@ class HeldFiles:
         held = self._held.pop(number, None)
         if held is not None:
             self._packs.pop((held.key.kata, held.key.path), None)
-            os.close(held.fd)
+            close_quietly(held.fd)
+
+    def trim(self, most: int) -> None:
+        """Let go of the oldest beyond so many: to be called where nobody hears what the kernel has forgotten."""
+        while len(self._held) > most:
+            self.release(next(iter(self._held)))
 
     def looked_up(self) -> tuple[list[Key], list[Held]]:
         """The oldest of too many, and all others that are not to be opened by a name that was listed."""
@@ -137,8 +142,10 @@ class HeldFiles:
         try:
             path = os.path.join(self._store.path(held.key.kata), os.fsdecode(held.key.path))
             return identified(held.key.kata, held.key.path, os.lstat(path)) != held.key
-        except (OSError, NotFoundError):
+        except NotFoundError:
             return True
+        except OSError as error:
+            return error.errno in GONE
 
     def __len__(self) -> int:
         """How many are held."""

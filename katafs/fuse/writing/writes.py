@@ -28,6 +28,7 @@ from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.kata.record.recorded import commits_before
 from katafs.kata.record.recorders import MOST, Recorders
+from katafs.kata.store import is_git
 from katafs.tree.nodes import Node
 from katafs.tree.tree import Tree
 from katafs.tree.writable import Writable
@@ -107,7 +108,7 @@ class Writes:
         self._tree.ctx.store.plain.partly_read.expire()
         for job in await trio.to_thread.run_sync(self._tree.overdue.jobs, limiter=self._at_once):
             try:
-                if self._tree.ctx.store.is_git(job.kata_id):
+                if await self._is_git(job.kata_id):
                     await self._do(job)
                 else:
                     # where it is about to be migrated nothing waits yet, and there is nothing to tell
@@ -185,7 +186,7 @@ class Writes:
         """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
         that one could not."""
         kata_id = sink.kata_id
-        if request.announced is None or not self._tree.ctx.store.is_git(kata_id):
+        if request.announced is None or not await self._is_git(kata_id):
             return None
         path = self._tree.ctx.store.path(kata_id)
         committed = await trio.to_thread.run_sync(sink.find_recorded, path, request.announced)
@@ -267,12 +268,15 @@ class Writes:
                 raise
             return None
 
+    async def _is_git(self, kata_id: str) -> bool:
+        return await trio.to_thread.run_sync(is_git, self._tree.ctx.store.path(kata_id), limiter=self._at_once)
+
     async def _tell_landed(self, job: Job, before: Oid | None, landed: trio.Event, invalidated: trio.Event) -> None:
         try:
             await landed.wait()
             has_moved = await self._kernel.since(job.kata_id, before)
             # what makes a new kata whole is its first commit
-            is_first = before is None and self._tree.ctx.store.is_git(job.kata_id)
+            is_first = before is None and await self._is_git(job.kata_id)
             if not job.in_turn and (has_moved or is_first):
                 self._count(job)
         finally:

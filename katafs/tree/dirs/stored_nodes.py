@@ -68,6 +68,7 @@ class GitFile(Node):
 
 def git_file(ctx: Context, key: Key) -> Node:
     """The file of a key that says which one it is. Raises `NotFoundError` where it is neither held nor at its path."""
+    ctx.store.budget.spend(0)
     held = ctx.git_files.get(Numbers.number(key))
     if held is not None:
         return GitFile(ctx, key, held.status, held.fd)
@@ -83,6 +84,7 @@ class PlainNode(Node):
     def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
         self._ctx, self._kata_id, self._path = ctx, kata_id, path
         self._root = ctx.store.path(kata_id)
+        ctx.store.budget.spend(0)
         status = stored_files.status(self._root, path)
         super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         self._size = stored_files.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0

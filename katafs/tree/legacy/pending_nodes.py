@@ -144,7 +144,7 @@ class _PendingDirectory(PlainEventDir):
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if is_directory or name != b"event.json":
             raise refuse_write()
-        return partial(Pending(self._kata.path, self._kata.kata_id).begin_file, self._index)
+        return partial(_begin_file, self._kata.path, self._kata.kata_id, self._index)
 
 
 class PlainOption(Stored, BytesFile):
@@ -230,6 +230,10 @@ def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> 
 
 def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
     migrate_kata(path, kata_id)
+
+
+def _begin_file(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
+    Pending(path, kata_id).begin_file(index, attempt)
 
 
 def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
