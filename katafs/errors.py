@@ -127,6 +127,16 @@ def storage_errors(what: str, missing: str = "") -> Iterator[None]:
         raise StorageError(f"{what}: {error.strerror or error}", error.errno or errno.EIO) from error
 
 
+# what says of a thing that it is not there, or not for us; the third of one that another host has removed
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def absent(message: str, error: OSError) -> KataError:
+    """What to raise when something cannot be looked at: `NotFoundError`; but what cannot be read may be there, and is
+    as `unreadable` says."""
+    return NotFoundError(f"{message}: {error.strerror}") if error.errno in _ABSENT else unreadable(message, error)
+
+
 class DiedError(KataError):
     """The daemon died while it had a part of what is needed; nothing was written."""
 

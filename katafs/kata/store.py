@@ -13,7 +13,7 @@ from typing import Any
 import cachetools
 
 from katafs.caching import CountedCache, Kept
-from katafs.errors import DamagedError, KataError, NotFoundError, StorageError
+from katafs.errors import DamagedError, KataError, NotFoundError, StorageError, absent
 from katafs.git.beneath import appears, is_shared
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import clear_bases, kept_bases
@@ -96,7 +96,7 @@ class Store:
         try:
             status = os.lstat(place)
         except OSError as error:
-            raise NotFoundError(f"{place}: {error.strerror}") from error
+            raise absent(place, error) from error
         if not stat.S_ISDIR(status.st_mode):
             raise NotFoundError(f"{place} is not a directory")
         return status
@@ -110,7 +110,7 @@ class Store:
                     entry.name for entry in entries if is_id_part(entry.name) and entry.is_dir(follow_symlinks=False)
                 )
         except OSError as error:
-            raise NotFoundError(f"{self.path(parts)}: {error.strerror}") from error
+            raise absent(self._place(parts), error) from error
 
     def is_git(self, kata_id: str) -> bool:
         """Whether the kata is stored as a git repository."""
@@ -231,8 +231,10 @@ class Store:
 
 
 def is_git(path: str | Path) -> bool:
-    """Whether what is in the directory of a kata is a git repository."""
+    """Whether what is in the directory of a kata is a git repository. Raises `DamagedError` where nobody can tell."""
     try:
         return stat.S_ISDIR(os.lstat(os.path.join(path, ".git")).st_mode)
-    except OSError:
-        return False
+    except OSError as error:
+        if isinstance(failure := absent(f"{path}/.git", error), NotFoundError):
+            return False
+        raise failure from error

@@ -62,6 +62,8 @@ class Client:
         self._listed: dict[int, list[os.DirEntry[bytes]]] = {}
         self._removed: set[int] = set()
         # by name: what it was when last it was asked for here
+        #: the name of what cannot be read
+        self.broken = b""
         self._known: dict[tuple[int, bytes], int] = {}
         # by name: until when it is wrong, and how
         self._wrong: dict[tuple[int, bytes], tuple[float, int]] = {}
@@ -106,6 +108,8 @@ class Client:
 
     def _lookup(self, parent: int, body: bytes) -> bytes:
         name = body[:-1]
+        if name == self.broken:
+            raise OSError(errno.EIO, "")
         try:
             self._look_for_replaced(parent, name)
             return self._entry(parent, name)

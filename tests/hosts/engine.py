@@ -8,7 +8,8 @@ all times are those of a clock that is ahead. With ``stale_entries`` names and f
 
 It speaks with the kernel itself, since pyfuse3 passes on no locks. On standard input it is told, each answered by a
 line: ``counts`` (requests by kind, as JSON), ``hang`` (no request is carried out from now on), ``hang OPERATION NAME``
-(from the next such request on, that included), ``expire`` (the server gives this host up: its locks are gone), ``go``.
+(from the next such request on, that included), ``expire`` (the server gives this host up: its locks are gone), ``go``,
+``break NAME`` (what is called so cannot be read; nothing any more without a name).
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class Engine:
                 self._stops_at = more[0], more[1].encode()
             elif word == "hang":
                 self._goes_on.clear()
+            elif word == "break":
+                self._client.broken = more[0].encode() if more else b""
             elif word == "expire":
                 self._client.expire()
             elif word == "go":

@@ -258,6 +258,26 @@ def test_git_reads_by_the_mount(hosts: Hosts, tmp_path: Path) -> None:
         assert (clone / "files/a.txt").read_text() in (f"{index - 1}\n", f"{index}\n")
 
 
+@pytest.mark.parametrize("name", [".git", "main"])
+def test_what_cannot_be_read_may_be_there(hosts: Hosts, name: str) -> None:
+    """Who reads hears EIO, and reads again when it can be read."""
+    one, other = hosts
+    kata_id = f"Err23{name[-1]}"
+    make_kata(one.store, kata_id, {"a.txt": "0\n"})
+    see(hosts, kata_id)
+    file = other.mount.kata(kata_id) / "events/0/files/a.txt"
+    other.mount.expected_log = "."
+    other.say("break", name)
+    try:
+        with pytest.raises(OSError, match="Input/output error"):
+            file.read_text()
+        assert send(other, kata_id, message({"a.txt": "1\n"}, index=1)) == "EIO"
+    finally:
+        other.say("break")
+    assert file.read_text() == "0\n"
+    assert not send(other, kata_id, message({"a.txt": "1\n"}, index=1))
+
+
 def test_a_hung_engine_stops_only_who_needs_it(hosts: Hosts) -> None:
     one, _ = hosts
     make_kata(one.store, "Hung23", {"a.txt": "0\n"})

@@ -301,8 +301,8 @@ def test_after_a_restart(store: Path, tmp_path: Path, mount: MakeMount) -> None:
 
 
 def spools_of(mounted: Mount) -> list[Path]:
-    """Where a daemon keeps its conversions: the directory that it holds locked."""
+    """Where a daemon keeps its conversions: the directory in which it holds a file locked."""
     children = Path(f"/proc/{mounted.pid}/task/{mounted.pid}/children").read_text().split()
     fds = [fd for pid in (mounted.pid, *children) for fd in Path(f"/proc/{pid}/fd").iterdir()]
     targets = {os.readlink(fd) for fd in fds if fd.is_symlink()}
-    return [Path(target) for target in targets if "katafs-plain-" in target and Path(target).is_dir()]
+    return [Path(target).parent for target in targets if "katafs-plain-" in target and target.endswith("/lock")]

@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from katafs.errors import DamagedError, NotFoundError
+from katafs.errors import DamagedError, NotFoundError, absent
 from katafs.git.beneath import File, open_plain
 from katafs.git.budget import STATUS, Budget
 from katafs.kata.model.options import OPTION_DEFAULTS
@@ -36,7 +36,7 @@ def plain_names(path: Path, budget: Budget | None = None) -> list[tuple[bytes, o
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
         return found
     except OSError as error:
-        raise NotFoundError(f"{path}: {error.strerror}") from error
+        raise absent(str(path), error) from error
 
 
 def is_plain_name(name: bytes) -> bool:
@@ -107,4 +107,4 @@ def mtime_ns(directory: Path, path: bytes) -> int:
     try:
         return os.lstat(os.path.join(os.fsencode(directory), path)).st_mtime_ns
     except OSError as error:
-        raise NotFoundError(f"{os.fsdecode(path)}: {error.strerror}") from error
+        raise absent(os.fsdecode(path), error) from error

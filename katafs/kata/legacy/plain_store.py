@@ -248,9 +248,9 @@ def _times(path: Path) -> Iterator[int]:
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock a directory: the descriptor that holds the lock, or None when somebody else does."""
+    """Lock a directory, by a file in it: the descriptor that holds the lock, or None when somebody else does."""
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:
         return None
     try:

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from katafs.caching import Kept, Shared
-from katafs.errors import DamagedError, NotFoundError, unreadable
+from katafs.errors import DamagedError, NotFoundError, absent, unreadable
 from katafs.git import read_config
 from katafs.git.beneath import close_quietly, open_beneath, real_path
 from katafs.git.budget import NAME, Budget
@@ -55,7 +55,7 @@ def status(root: Path, path: bytes) -> os.stat_result:
         try:
             found = os.lstat(here)
         except OSError as error:
-            raise NotFoundError(f"{here!r}: {error.strerror}") from error
+            raise absent(f"{here!r}", error) from error
         if stat.S_ISLNK(found.st_mode):
             raise NotFoundError(f"{here!r} is a symbolic link")
     if found is None or not is_shown(path) or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
@@ -85,7 +85,7 @@ def names(root: Path, path: bytes, budget: Budget) -> list[bytes]:
                 if not entry.is_symlink() and (entry.is_dir() or entry.is_file()):
                     found.append(entry.name)
     except OSError as error:
-        raise NotFoundError(f"{path!r}: {error.strerror}") from error
+        raise absent(f"{path!r}", error) from error
     prefix = path + b"/" if path else b""
     return sorted(name for name in found if is_shown(prefix + name))
 
