@@ -22,6 +22,7 @@ from katafs.errors import InvalidError
 _MAX_DEPTH, _RUBY_DEPTH = 64, 100
 # 2^1024 is no double; an integer of more digits than Python takes is cut to some that are too many
 _MOST_BITS, _MANY_DIGITS = 1023, 400
+_SHORT = 10**15
 _DECODER, _LONG_DECODER = json.JSONDecoder(), json.JSONDecoder(parse_int=lambda text: int(text[:_MANY_DIGITS]))
 _T = TypeVar("_T")
 
@@ -30,9 +31,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
     """``value`` as pretty JSON, without a newline at the end; `indent` stands before every line but the first."""
-    deeper = indent + "  "
     if isinstance(value, str):
-        return encode_basestring(_SURROGATE.sub("\ufffd", value))
+        return encode_basestring(value if value.isascii() else _SURROGATE.sub("\ufffd", value))
+    if type(value) is int and -_SHORT < value < _SHORT:
+        return str(value)
+    deeper = indent + "  "
     if isinstance(value, (dict, list, tuple)) and len(indent) >= 2 * _RUBY_DEPTH:
         return "null"
     if isinstance(value, dict) and value:

@@ -164,7 +164,11 @@ class Rows:
 
     def text(self, index: int) -> bytes:
         """``event.json`` of an event."""
-        return self._pretty(index).replace(b"\n  ", b"\n") + b"\n"
+        if index == len(self._texts):
+            # who looks at one event after the other asks for the summary, too
+            self._render(index)
+        text = self._texts[index] if index < len(self._texts) else self._pretty(index)
+        return text.replace(b"\n  ", b"\n") + b"\n"
 
     def summary(self, index: int) -> bytes:
         """``events_summary.json`` of an event: rows 0..index."""
