@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import IO, Any
 
 from katafs.engine.known import file_system
@@ -97,14 +98,19 @@ class Work:
     # -- files that are replaced, in git's way
 
     def put(self, name: str, text: str) -> None:
-        """Replace a file: a lock that is made with O_EXCL, synced, and renamed."""
+        """Replace a file: a lock that is made with O_EXCL, synced, and renamed; and the directory synced."""
         fd = os.open(self._at / f"{name}.lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
             os.write(fd, text.encode())
             os.fsync(fd)
         finally:
             self.close(fd)
+        self._rename(name)
+
+    def _rename(self, name: str) -> None:
         os.rename(self._at / f"{name}.lock", self._at / name)
+        # some engines make others wait for seconds until that is done
+        self.sync()
 
     def read(self, name: str) -> str:
         fd = os.open(self._at / name, os.O_RDONLY)
@@ -130,11 +136,11 @@ class Work:
                 os.write(fd, text.encode())
                 os.fsync(fd)
             except (OSError, ValueError):
-                os.unlink(self._at / f"{name}.lock")
+                self._unlock(name)
                 continue
             finally:
                 self.close(fd)
-            os.rename(self._at / f"{name}.lock", self._at / name)
+            self._rename(name)
             done += 1
         return done
 
@@ -142,7 +148,11 @@ class Work:
         """Remove a file under its lock, as git pack-refs does."""
         self.make("file", f"{name}.lock")
         os.unlink(self._at / name)
+        self._unlock(name)
+
+    def _unlock(self, name: str) -> None:
         os.unlink(self._at / f"{name}.lock")
+        self.sync()
 
     def read_locked(self, name: str) -> str | None:
         """What is in a file, under its lock; None if there is no such file."""
@@ -152,7 +162,7 @@ class Work:
         except OSError:
             return None
         finally:
-            os.unlink(self._at / f"{name}.lock")
+            self._unlock(name)
 
     def watch(self, name: str, text: str, seconds: float) -> tuple[float, int, dict[str, int]]:
         """Read a file until it has this text: how long that took; how often it was neither that nor whole; errors."""
@@ -239,8 +249,10 @@ class Work:
         return os.stat(self._at / "clock").st_mtime, time.time()
 
     def rate(self, times: int) -> float:
-        """Seconds that `put` takes."""
-        begin = time.monotonic()
+        """Seconds that `put` takes: the median."""
+        took = []
         for number in range(times):
+            begin = time.monotonic()
             self.put("rate", f"{number}")
-        return (time.monotonic() - begin) / times
+            took.append(time.monotonic() - begin)
+        return median(took)
