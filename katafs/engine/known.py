@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -31,17 +32,19 @@ _MOST = 1 << 16  # bytes of it, or of what an engine says of itself
 _FLAGS = "rw ro nosuid suid nodev dev noexec exec noatime relatime nodiratime strictatime lazytime"
 _OWN = frozenset(_FLAGS.split())
 _OWN_VALUES = ("user_id", "group_id", "clientaddr", "addr", "mountaddr", "fd")
-# of JuiceFS' ``.config`` (its JSON is that of the structs in pkg/vfs and pkg/meta): what must be 0 or false, and the
-# option of its mount command that makes it so
+_SECOND = 10**9  # ns
+# of JuiceFS' ``.config`` (its JSON is that of the structs in pkg/vfs and pkg/meta): the option of its mount command,
+# and the most that it may be. What is said of a directory may be a second old, of a file nothing: a file is looked for
+# by a name that is fresh.
 _JUICEFS = {
-    ("AttrTimeout",): "attr-cache",
-    ("EntryTimeout",): "entry-cache",
-    ("DirEntryTimeout",): "dir-entry-cache",
-    ("NegEntryTimeout",): "negative-entry-cache",
-    ("ReaddirCache",): "readdir-cache",
-    ("Meta", "OpenCache"): "open-cache",
-    ("Meta", "SkipDirMtime"): "skip-dir-mtime",
-    ("Chunk", "Writeback"): "writeback",
+    ("AttrTimeout",): ("attr-cache", _SECOND),
+    ("EntryTimeout",): ("entry-cache", 0),
+    ("DirEntryTimeout",): ("dir-entry-cache", _SECOND),
+    ("NegEntryTimeout",): ("negative-entry-cache", 0),
+    ("ReaddirCache",): ("readdir-cache", 0),
+    ("Meta", "OpenCache"): ("open-cache", 0),
+    ("Meta", "SkipDirMtime"): ("skip-dir-mtime", 0),
+    ("Chunk", "Writeback"): ("writeback", 0),
 }
 _NFS = {
     "nolock": "nolock, by which a lock excludes nobody on another host",
@@ -109,7 +112,8 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
             return wrong and f"NFS loses events with the mount option {wrong}; mount it without"
     # an older one without a setting has not that cache, but all have this one
     if "AttrTimeout" in settings:
-        wrong = " ".join(f"--{option}=0" for keys, option in _JUICEFS.items() if _at(settings, keys))
+        limits = [(_at(settings, keys), *limit) for keys, limit in _JUICEFS.items()]
+        wrong = " ".join(f"--{option}={most // _SECOND}" for value, option, most in limits if value > most)
         return wrong and f"JuiceFS loses events with these caches; mount it with {wrong}"
     if (probed := _probed(finding, found)) == 0:
         return ""
@@ -141,11 +145,11 @@ def _probed(finding: dict[str, Any], found: FileSystem) -> int | None:
     return int(finding.get("status") != 0) if isinstance(probed, list) and ours in probed else None
 
 
-def _at(settings: dict[str, Any], keys: tuple[str, ...]) -> Any:
+def _at(settings: dict[str, Any], keys: tuple[str, ...]) -> float:
     value: Any = settings
     for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+        value = value.get(key, 0) if isinstance(value, dict) else 0
+    return value if isinstance(value, (int, float)) else math.inf
 
 
 def _read(path: Path) -> dict[str, Any]:

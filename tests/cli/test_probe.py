@@ -87,6 +87,13 @@ def test_one_at_a_time(store: Path) -> None:
         ("fuse.juicefs", "", OFF, ""),
         ("fuse.juicefs", "", OFF | {"EntryTimeout": 10**9}, "mount it with --entry-cache=0"),
         ("fuse.juicefs", "", OFF | {"Meta": {"OpenCache": 1, "SkipDirMtime": 1}}, "--open-cache=0 --skip-dir-mtime=0"),
+        ("fuse.juicefs", "", OFF | {"AttrTimeout": 10**9, "DirEntryTimeout": 10**9}, ""),
+        (
+            "fuse.juicefs",
+            "",
+            OFF | {"AttrTimeout": 2e9, "ReaddirCache": True},
+            "with --attr-cache=1 --readdir",
+        ),
         ("fuse.juicefs", "", {}, "katafs probe finds out"),
         ("fuse.glusterfs", "", {}, "entry-timeout=0"),
         ("fuse.sshfs", "", {}, "katafs probe finds out"),

@@ -13,8 +13,10 @@ from tests.conftest import unavailable
 from tests.mounts import DEADLINE, Mount, patience, wait_until
 
 PROGRAM = Path(__file__).resolve().parents[2] / ".venv-engines/bin/juicefs"
-CACHES = ("attr-cache", "entry-cache", "dir-entry-cache", "negative-entry-cache", "open-cache", "skip-dir-mtime")
-WITHOUT_CACHES = tuple(word for name in CACHES for word in (f"--{name}", "0"))
+#: the names of files are fresh, what is said of directories may be a second old
+_SECONDS = {"attr": 1, "dir-entry": 1, "entry": 0, "negative-entry": 0, "open": 0}
+SAFE = (*(f"--{name}-cache={seconds}" for name, seconds in _SECONDS.items()), "--skip-dir-mtime=0")
+WITHOUT_CACHES = (*SAFE, "--attr-cache=0", "--dir-entry-cache=0")
 
 
 class Client:
@@ -45,6 +47,8 @@ class Client:
     def die(self) -> None:
         """The host is dead: katafs and the client end this moment, and nothing is said to anybody."""
         assert self._process is not None
+        # it may notice first
+        self.mount.expected_log = "endpoint is not connected"
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(patience(DEADLINE))
         self.mount.kill()
