@@ -21,8 +21,8 @@ from katafs.engine.mount_table import Mounted, holding
 
 #: file systems that only this host writes to (as /proc/self/mountinfo names them)
 _LOCAL = """
-    bcachefs btrfs erofs exfat ext2 ext3 ext4 f2fs fuseblk iso9660 jfs nilfs2 ntfs3 overlay ramfs reiserfs rootfs
-    squashfs tmpfs vfat xfs zfs"""
+    bcachefs btrfs erofs exfat ext2 ext3 ext4 f2fs fuse.fuse-overlayfs fuseblk iso9660 jfs nilfs2 ntfs3 overlay ramfs
+    reiserfs rootfs squashfs tmpfs vfat xfs zfs"""
 LOCAL = frozenset(_LOCAL.split())
 _CEPH = frozenset(("ceph", "fuse.ceph", "fuse.ceph-fuse"))
 #: what `katafs probe` found, at the root of the store, where all hosts read it
@@ -55,8 +55,8 @@ _NFS = {
 _JUICE = "fuse.juicefs"
 _HINTS = {
     "fuse.glusterfs": "GlusterFS loses events unless its client caches are off: gluster volume set VOLUME"
-    " performance.{quick-read,io-cache,stat-prefetch,open-behind,write-behind,read-ahead,readdir-ahead,nl-cache} off,"
-    " and mount with -o entry-timeout=0,attribute-timeout=0,negative-timeout=0; then ",
+    " performance.NAME off, of quick-read, io-cache, stat-prefetch, open-behind, write-behind, read-ahead,"
+    " readdir-ahead and nl-cache, and mount it with -o entry-timeout=0,attribute-timeout=0,negative-timeout=0; then ",
 }
 
 
