@@ -72,6 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
     )
     parser.addoption("--clients", action="store_true", help="have clients of eight runtimes write, too")
+    parser.addoption("--engines", action="store_true", help="have two hosts share a store on JuiceFS, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,6 +98,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         "the long ones: --slow runs them": not config.getoption("--slow"),
         "those in a browser: --browser runs them": config.getoption("--browser") is None,
         "those of clients in eight runtimes: --clients runs them": not config.getoption("--clients"),
+        "those of engines that hosts share: --engines runs them": not config.getoption("--engines"),
     }
     return [f"left out: {reason}" for reason, is_so in left_out.items() if is_so]
 

@@ -70,6 +70,8 @@ _COMMANDS = (
     mounts.resume,
     stores.create,
     stores.demo,
+    stores.probe,
+    stores.probe_side,
     migrating.migrate,
     compacting.compact,
     fsck.fsck,

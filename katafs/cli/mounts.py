@@ -67,6 +67,7 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
     show_default=True,
     help="After how many quiet seconds to do so.",
 )
+@click.option("--unsafe-store", is_flag=True, help="Mount a store whose file system may lose events all the same.")
 @click.option("--log-file", type=PATH, help="Log to this file [default: syslog, or standard error with -f].")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @verbose
@@ -85,6 +86,7 @@ def mount(
     no_keep_alive: bool,
     no_compact: bool,
     compact_after: float,
+    unsafe_store: bool,
     log_file: Path | None,
     log_level: str,
     verbose: bool,
@@ -98,8 +100,9 @@ def mount(
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
     after = None if no_compact else compact_after
+    fast, alive = not no_fast_open, not no_keep_alive
     wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, not no_fast_open, not no_keep_alive, uid, gid, xattr, after, groups
+        store, mountpoint, read_only, allow_other, fast, alive, uid, gid, xattr, after, groups, unsafe_store
     )
     try:
         if mounting.remove_dead(mountpoint) and not quiet:

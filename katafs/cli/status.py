@@ -18,8 +18,8 @@ from typing import Any
 import click
 
 from katafs.cli.common import DIRECTORY, Command, echo, fail
+from katafs.engine.mount_table import Mounted, mounts
 from katafs.mount import mounting, runtime
-from katafs.mount.mount_table import Mounted, mounts
 from katafs.text import visible
 
 _PATIENCE_SECONDS = 2.0
@@ -32,6 +32,7 @@ _TOLD = {
     "pid": re.compile(r"^katafs_daemon_pid ([0-9]{1,9})(?:\.0)?$", re.MULTILINE),
     "since": re.compile(r"^process_start_time_seconds ([0-9.]{1,20}e\+09)$", re.MULTILINE),
 }
+_UNSAFE = re.compile(r"^katafs_unsafe_store 1\.0$", re.MULTILINE)
 _MOST_STATS = 1 << 20  # bytes
 _SHORTER = {"request_duration": "requests", "request_errors": "errors"}
 # what every search for a name gets is no error to a person, nor that there are no extended attributes: the kernel
@@ -87,6 +88,7 @@ class _Shown:
     served: runtime.Status | None = None
     #: bytes
     memory: int | None = None
+    is_unsafe: bool = False
 
     def to_json(self) -> dict[str, Any]:
         served = self.served
@@ -96,6 +98,7 @@ class _Shown:
             "state": self.state,
             "read_only": "ro" in self.mounted.options,
             "allow_other": "allow_other" in self.mounted.options,
+            "unsafe_store": self.is_unsafe,
             "device": self.mounted.device,
             "memory_bytes": self.memory,
             "counters": self.counters,
@@ -122,7 +125,9 @@ def _look(mounted: Mounted) -> _Shown:
     def ask() -> None:
         is_dead = mounting.is_dead(mounted.path)
         text = "" if is_dead else _stats(mounted.path)
-        told.append(_Shown(mounted, _DEAD if is_dead else _SERVING, counted(text), _told(mounted, text)))
+        shown = _Shown(mounted, _DEAD if is_dead else _SERVING, counted(text), _told(mounted, text))
+        shown.is_unsafe = _UNSAFE.search(text) is not None
+        told.append(shown)
 
     # whoever asks a mount waits for it
     thread = threading.Thread(target=ask, daemon=True)
@@ -183,7 +188,8 @@ def _lines(shown: _Shown) -> Iterator[str]:
         )
         how = [f"{'fast' if served.is_fast else 'slower'} mode", *how]
         how += ["kept alive" if served.is_kept else "ends with its daemon"]
-    facts = {"store": visible(shown.mounted.source), "state": state, "mode": ", ".join(how)}
+    unsafe = " (unsafe_store: events may be lost)" if shown.is_unsafe else ""
+    facts = {"store": visible(shown.mounted.source) + unsafe, "state": state, "mode": ", ".join(how)}
     if served is not None:
         if served.reason:
             what = "" if served.is_fast else "fast mode, "

@@ -1,15 +1,21 @@
-"""Commands for stores: ``create``, ``demo``."""
+"""Commands for stores: ``create``, ``demo``, ``probe``."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from katafs.cli.common import DIRECTORY, Command, drop_output, echo, fail, quiet, real_store, start_writing
 from katafs.errors import KataError
+
+if TYPE_CHECKING:
+    from katafs.engine.trials import Trial
 
 _MAX_MANIFEST = 16 << 20
 
@@ -104,3 +110,67 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
         if is_new:
             with contextlib.suppress(OSError):
                 store.rmdir()
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("katafs probe /mnt/a /mnt/b", "two mounts of it on this host"),
+        ("katafs probe /srv/katas host-b:/srv/katas", "with another host, by ssh"),
+    ],
+    statuses={0: "nothing that loses events was found", 1: "events can be lost, or it could not be tried"},
+)
+@click.argument("store_on_a", type=DIRECTORY)
+@click.argument("store_on_b")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
+    """Try what the file system of a store gives to two hosts.
+
+    STORE_ON_A and STORE_ON_B are one store, as two hosts mount it: two mounts on this host, or one of another host,
+    HOST:PATH, where ssh finds katafs. What is tried is in .katafs-probe/ at the root of the store, and removed. Takes
+    some seconds, with a slow engine a minute. Of a file system that hosts share, what was found is kept in
+    .katafs-probe.json there, for katafs mount.
+    """
+    from katafs.engine import known, side, trials
+
+    start_writing()
+    store = real_store(store_on_a, 2)
+    other = str(real_store(Path(store_on_b), 2)) if side.is_path(store_on_b) else store_on_b
+    found: list[Trial] = []
+    try:
+        with side.probing(store, other) as (a, b):
+            file_systems = [a.ask("about"), b.ask("about")]
+            for trial in trials.probe(a, b):
+                found.append(trial)
+                if not as_json:
+                    echo(_line(trial))
+        status = int(any(trial.grade == trials.LOSES for trial in found))
+        if not known.FileSystem(**file_systems[0]).is_local:
+            known.keep_finding(store, file_systems, status)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing is known")
+    except side.WrongSidesError as error:
+        fail(str(error), 2)
+    except (side.SideError, OSError) as error:
+        fail(str(error))
+    if as_json:
+        told = [asdict(trial) for trial in found]
+        click.echo(json.dumps({"status": status, "file_systems": file_systems, "trials": told}, indent=2))
+    else:
+        echo("events can be lost" if status else "nothing that loses events was found")
+    sys.exit(status)
+
+
+def _line(trial: Trial) -> str:
+    """A line of the table, and one with what it means."""
+    grade = click.style(f"{trial.grade:<12}", fg={"right": "green", "slow": "yellow"}.get(trial.grade, "red"))
+    return f"{grade}  {trial.name:<34}  {trial.found}" + (f"\n{'':48}  {trial.meaning}" if trial.meaning else "")
+
+
+@click.command("probe-side", hidden=True)
+@click.argument("store", type=DIRECTORY)
+def probe_side(store: Path) -> None:
+    """What probe runs on each host: it is told what to do in lines of JSON."""
+    from katafs.engine.work import serve
+
+    serve(store, sys.stdin, sys.stdout)

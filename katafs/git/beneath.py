@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import cachetools
 
+from katafs.engine.known import LOCAL
+from katafs.engine.mount_table import holding
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -22,10 +25,6 @@ _REMEMBERED, _PAUSE = 1.5, 0.05
 _GONE = " (deleted)"
 #: what opening, or reading on, says of a file that is gone; the last of one that another host removed
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
-# file systems that only this host writes to (as /proc/self/mountinfo names them)
-_LOCAL = frozenset(
-    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
-)
 
 
 def real_path(directory: str | os.PathLike[str]) -> str:
@@ -137,7 +136,8 @@ def is_shared(path: str | os.PathLike[str]) -> bool:
     try:
         device = os.stat(path).st_dev
         if (known := _shared.get(device)) is None:
-            known = _shared[device] = _look_at_mounts(os.path.realpath(path))
+            mounted = holding(path)
+            known = _shared[device] = mounted is None or mounted.file_system not in LOCAL
         return known
     except OSError:
         return True
@@ -145,15 +145,3 @@ def is_shared(path: str | os.PathLike[str]) -> bool:
 
 # by device: what is mounted may become another
 _shared: cachetools.TTLCache[int, bool] = cachetools.TTLCache(64, 60.0)
-
-
-def _look_at_mounts(path: str) -> bool:
-    best, kind = "", ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            # proc(5): the fifth field is where it is mounted, the first after the dash its type
-            mount, _, rest = line.partition(" - ")
-            point = mount.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
-            if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
-                best, kind = point, rest.split(" ")[0]
-    return kind not in _LOCAL

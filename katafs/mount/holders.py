@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from katafs.mount.mount_table import mounts
+from katafs.engine.mount_table import mounts
 from katafs.text import visible
 
 _MOST_NAMED = 4

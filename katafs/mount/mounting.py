@@ -15,8 +15,9 @@ from io import BufferedRandom
 from itertools import combinations
 from pathlib import Path
 
+from katafs.engine.known import refusal
+from katafs.engine.mount_table import Mounted, mounted_at
 from katafs.mount import holders, runtime
-from katafs.mount.mount_table import Mounted, mounted_at
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
@@ -67,6 +68,9 @@ class MountOptions:
     compact_after: float | None = 60.0
     #: the directory of cyber-dojo's groups
     groups: Path | None = None
+    #: whether to mount a store all the same whose file system may lose events, and why it may, if it was so
+    unsafe_store: bool = False
+    risk: str = ""
 
     def fuse_options(self) -> set[str]:
         """The options for libfuse. Permissions are checked by the kernel, from owners and modes."""
@@ -97,7 +101,10 @@ def check(options: MountOptions) -> MountOptions:
     if not is_empty:
         raise MountError(f"mount point {mountpoint} is not empty; what is in it would be hidden")
     _check_device()
-    return replace(options, store=store, mountpoint=mountpoint, groups=groups)
+    risk = refusal(store)
+    if risk and not options.unsafe_store:
+        raise MountError(f"store {store}: {risk}; -o unsafe_store mounts it as it is")
+    return replace(options, store=store, mountpoint=mountpoint, groups=groups, risk=risk)
 
 
 def real_directory(path: Path, word: str) -> Path:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -97,8 +98,10 @@ def serve(
 
     from katafs.fuse.operations import Operations
 
-    about = About(options.read_only, options.xattr, lambda: fast.is_active, lambda: _deaths(kept))
-    tree = _tree(options, about)
+    deaths = partial(_deaths, kept)
+    about = About(options.read_only, options.xattr, lambda: fast.is_active, deaths, is_unsafe=bool(options.risk))
+    store = Store(options.store, budget=budget_of_loop(options.store))
+    tree = Tree(Context(store, options.uid, options.gid, options.groups, about=about))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -134,11 +137,6 @@ def _set_up_process() -> None:
     # how long the event loop may have to wait for a thread that has the GIL
     memory.keep_few_heaps()
     sys.setswitchinterval(_SWITCH_SECONDS)
-
-
-def _tree(options: MountOptions, about: About) -> Tree:
-    store = Store(options.store, budget=budget_of_loop(options.store))
-    return Tree(Context(store, options.uid, options.gid, options.groups, about=about))
 
 
 def _begin(operations: Operations, options: MountOptions, kept: Kept | None) -> None:
@@ -250,7 +248,9 @@ async def _announce(
             raise MountError(f"{options.mountpoint}: whoever asked for the mount has gone") from error
     # who reads this may kill us at once, and those who wait for us have heard
     mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
-    log.info("%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
+    mode += f"; unsafe_store, events may be lost: {options.risk}" if options.risk else ""
+    level = logging.WARNING if options.risk else logging.INFO
+    log.log(level, "%s is mounted on %s; mode: %s", options.store, options.mountpoint, mode)
 
 
 async def _watch_signals(operations: Operations, tree: Tree, kept: Kept | None, end: _End) -> None:

@@ -65,6 +65,8 @@ class About:
     is_fast: Callable[[], bool] = lambda: False
     #: how many daemons before this one have died
     deaths: Callable[[], int] = lambda: 0
+    #: whether the store is on a file system that may lose events
+    is_unsafe: bool = False
     #: when the daemon was started, in ns
     began_ns: int = field(default_factory=time.time_ns)
 

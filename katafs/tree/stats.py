@@ -86,6 +86,7 @@ class _Collector(Collector):
         store = str(self._ctx.store.root).encode("utf-8", "replace").decode()
         mount.add_metric((store, mode, str(about.read_only).lower()), 1)
         yield from (build, mount)
+        yield Gauge("katafs_unsafe_store", "1: the file system of the store may lose events.", int(about.is_unsafe))
         yield Gauge("katafs_daemon_pid", "The number of the process that answers.", os.getpid())
         yield Counter("katafs_daemon_deaths", "Daemons of this mount that have died and were replaced.", about.deaths())
 

@@ -254,7 +254,8 @@ class Client:
         return self._handle(os.open(self._at(node), flags), node)
 
     def _check_there(self, node: int) -> None:
-        if not os.fstat(self._nodes[node]).st_nlink and node not in self._removed:
+        is_gone = not os.fstat(self._nodes[node]).st_nlink and node not in self._removed
+        if is_gone and not self.options.stale_entries:
             raise OSError(errno.ESTALE, "")
 
     def _create(self, parent: int, body: bytes) -> bytes:

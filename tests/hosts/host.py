@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from katafs.engine.known import file_system, keep_finding
 from tests.mounts import DEADLINE, Mount, patience, wait_until
-
-#: what katafs must be told to mount a file system that it does not know
-OPTIONS: tuple[str, ...] = ()
 
 
 class Host:
@@ -22,7 +21,7 @@ class Host:
 
     def __init__(self, shared: Path, directory: Path, **options: Any) -> None:
         self.store, self.shared, self._options = directory / "store", shared, options
-        self.mount = Mount(self.store, directory / "mnt", "fast", OPTIONS)
+        self.mount = Mount(self.store, directory / "mnt", "fast", ())
         self._engine: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -85,4 +84,6 @@ def two_hosts(directory: Path, **options: Any) -> Iterator[tuple[Host, Host]]:
     first = Host(shared, directory / "a", seed=1, **options)
     second = Host(shared, directory / "b", seed=2, **options)
     with first, second:
+        # as after a probe, which takes longer
+        keep_finding(first.store, [asdict(file_system(host.store)) for host in (first, second)], 0)
         yield first, second

@@ -104,6 +104,7 @@ def test_every_option_of_the_readme_exists() -> None:
         "create",
         "demo",
         "migrate",
+        "probe",
         "fsck",
         "log",
         "show",

@@ -13,6 +13,7 @@ from pathlib import Path
 class Mounted:
     """One line of the table."""
 
+    number: int
     path: Path
     #: such as ``0:53``
     device: str
@@ -33,7 +34,7 @@ def mounts(process: str = "self") -> Iterator[Mounted]:
             rest = fields[fields.index(b"-", 6) + 1 :]
             options = os.fsdecode(fields[5] + b"," + rest[2]).split(",")
             path, device = Path(_plain(fields[4])), fields[2].decode()
-            yield Mounted(path, device, _plain(rest[0]), _plain(rest[1]), frozenset(options))
+            yield Mounted(int(fields[0]), path, device, _plain(rest[0]), _plain(rest[1]), frozenset(options))
 
 
 def mounted_at(path: Path) -> Mounted | None:
@@ -43,6 +44,18 @@ def mounted_at(path: Path) -> Mounted | None:
         if one.path == path:
             found = one
     return found
+
+
+def holding(path: str | os.PathLike[str]) -> Mounted | None:
+    """The mount that a file or directory is in; None where the table does not say. Raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # not by the path, which may be hidden by another mount, nor by the device, which btrfs gives out anew
+        about = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    finally:
+        os.close(fd)
+    number = re.search(r"^mnt_id:\s*(\d+)$", about, re.MULTILINE)
+    return next((one for one in mounts() if number is not None and one.number == int(number[1])), None)
 
 
 def _plain(field: bytes) -> str:

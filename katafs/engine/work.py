@@ -1,0 +1,258 @@
+"""What each side of a probe does in a store, when it is asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+from katafs.engine.known import file_system
+from katafs.owner import acting_as_owner
+
+#: the directory for all that is tried, at the root of the store
+DIRECTORY = ".katafs-probe"
+#: what is followed of another's changes, each in a directory of its own
+FOLLOWED = ("name", "listing", "directory", "size")
+#: a user and group who own nothing
+OTHER = 65534
+_PAUSE = 0.002  # seconds
+
+
+def serve(store: Path, told: IO[str], answers: IO[str]) -> None:
+    """Be a side, until there is nothing more to be told. Raises OSError."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work = Work(store)
+    for line in told:
+        number, what, *arguments = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            answer = {"is": getattr(work, what)(*arguments)}
+        except OSError as error:
+            answer = {"errno": error.errno or errno.EIO}
+        print(json.dumps({"number": number, **answer}), file=answers, flush=True)
+
+
+class Work:
+    """What a side is asked for."""
+
+    def __init__(self, store: Path) -> None:
+        self._store, self._at = store, store / DIRECTORY
+        self._locks: dict[str, int] = {}
+        self._mtime = self._unclosed = 0
+
+    def about(self) -> dict[str, Any]:
+        """What the store lies on, as `known.keep_finding` wants it."""
+        return asdict(file_system(self._store))
+
+    def close(self, fd: int) -> None:
+        """On some engines that fails though all is well."""
+        try:
+            os.close(fd)
+        except OSError:
+            self._unclosed += 1
+
+    def unclosed(self) -> int:
+        """How often it failed."""
+        return self._unclosed
+
+    # -- who is first
+
+    def win(self, how: str, count: int) -> list[int]:
+        """Make so many names, each a file, a directory or a link: those that we were first to make."""
+        self.put(f"{how}-{os.getpid()}", "")
+        return [number for number in range(count) if self.make(how, f"{how}{number}")]
+
+    def make(self, how: str, name: str) -> bool:
+        try:
+            if how == "directory":
+                (self._at / name).mkdir()
+            elif how == "link":
+                os.link(self._at / f"{how}-{os.getpid()}", self._at / name)
+            else:
+                self.close(os.open(self._at / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        return True
+
+    def lock(self, how: str) -> bool:
+        """Lock a file until the end; whether nobody else has."""
+        fd = os.open(self._at / how, os.O_RDWR | os.O_CREAT, 0o644)
+        self._locks[how] = fd
+        try:
+            getattr(fcntl, how)(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return False
+        return True
+
+    # -- files that are replaced, in git's way
+
+    def put(self, name: str, text: str) -> None:
+        """Replace a file: a lock that is made with O_EXCL, synced, and renamed; and the directory synced."""
+        fd = os.open(self._at / f"{name}.lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        try:
+            os.write(fd, text.encode())
+            os.fsync(fd)
+        finally:
+            self.close(fd)
+        self._rename(name)
+
+    def _rename(self, name: str) -> None:
+        os.rename(self._at / f"{name}.lock", self._at / name)
+        # some engines make others wait for seconds until that is done
+        self.sync()
+
+    def read(self, name: str) -> str:
+        fd = os.open(self._at / name, os.O_RDONLY)
+        try:
+            return os.read(fd, 1 << 12).decode()
+        finally:
+            self.close(fd)
+
+    def exists(self, name: str) -> bool:
+        return os.path.lexists(self._at / name)
+
+    def count(self, name: str, times: int, seconds: float) -> int:
+        """Add one to the number in a file, so often, under the lock of `put`; how often that was done in the time."""
+        done, end = 0, time.monotonic() + seconds
+        while done < times and time.monotonic() < end:
+            try:
+                fd = os.open(self._at / f"{name}.lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except OSError:
+                time.sleep(_PAUSE)
+                continue
+            try:
+                text = f"{int(self.read(name)) + 1:040}\n"
+                os.write(fd, text.encode())
+                os.fsync(fd)
+            except (OSError, ValueError):
+                self._unlock(name)
+                continue
+            finally:
+                self.close(fd)
+            self._rename(name)
+            done += 1
+        return done
+
+    def remove_locked(self, name: str) -> None:
+        """Remove a file under its lock, as git pack-refs does."""
+        self.make("file", f"{name}.lock")
+        os.unlink(self._at / name)
+        self._unlock(name)
+
+    def _unlock(self, name: str) -> None:
+        os.unlink(self._at / f"{name}.lock")
+        self.sync()
+
+    def read_locked(self, name: str) -> str | None:
+        """What is in a file, under its lock; None if there is no such file."""
+        self.make("file", f"{name}.lock")
+        try:
+            return self.read(name)
+        except OSError:
+            return None
+        finally:
+            self._unlock(name)
+
+    def watch(self, name: str, text: str, seconds: float) -> tuple[float, int, dict[str, int]]:
+        """Read a file until it has this text: how long that took; how often it was neither that nor whole; errors."""
+        torn, errors = 0, Counter[str]()
+        begin = time.monotonic()
+        while (took := time.monotonic() - begin) < seconds:
+            try:
+                read = self.read(name)
+            except OSError as error:
+                errors[errno.errorcode.get(error.errno or 0, "?")] += 1
+                continue
+            if read == text:
+                break
+            torn += len(read) != len(text)
+        return took, torn, errors
+
+    # -- what is seen of another's changes
+
+    def change(self, number: int) -> None:
+        """Change each directory that is looked at in its way."""
+        for what in FOLLOWED:
+            path = self._at / what / ("file" if what == "size" else f"{number}")
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            os.write(fd, b"x")
+            self.close(fd)
+
+    def look(self, number: int) -> dict[str, bool]:
+        """What is seen of that change, by what is looked at; of each another directory, as one look renews another."""
+        mtime, self._mtime = self._mtime, os.stat(self._at / "directory").st_mtime_ns
+        size = 0
+        with contextlib.suppress(FileNotFoundError):
+            size = os.stat(self._at / "size/file").st_size
+        return {
+            "name": os.path.lexists(self._at / "name" / f"{number}"),
+            "listing": f"{number}" in os.listdir(self._at / "listing"),
+            "directory": self._mtime != mtime,
+            "size": size > number,
+        }
+
+    def follow(self, number: int, seconds: float) -> dict[str, float]:
+        """How long it took until each was seen."""
+        begin = time.monotonic()
+        took = dict.fromkeys(FOLLOWED, seconds)
+        while time.monotonic() - begin < seconds and seconds in took.values():
+            for what, is_seen in self.look(number).items():
+                if is_seen and took[what] == seconds:
+                    took[what] = time.monotonic() - begin
+            time.sleep(_PAUSE)
+        return took
+
+    # -- the rest
+
+    def sync(self) -> None:
+        """fsync(2) of a directory."""
+        fd = os.open(self._at, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            self.close(fd)
+
+    def whole_seconds(self, count: int) -> bool:
+        """Whether the times of a directory that so many files are made in are all those of whole seconds."""
+        times = []
+        for number in range(count):
+            self.make("file", f"time{number}")
+            times.append(os.stat(self._at).st_mtime_ns)
+        return all(one % 1_000_000_000 == 0 for one in times)
+
+    def own(self) -> None:
+        """Make a directory of another user's, and in it a file as that user."""
+        (self._at / "owned").mkdir()
+        os.chown(self._at / "owned", OTHER, OTHER)
+        with acting_as_owner(self._at / "owned"):
+            self.make("file", "owned/file")
+
+    def owners(self) -> list[int]:
+        """Whose they are."""
+        found = [os.stat(self._at / name) for name in ("owned", "owned/file")]
+        return [owner for one in found for owner in (one.st_uid, one.st_gid)]
+
+    def clock(self) -> tuple[float, float]:
+        """The time of a file that is made now, and that of this host, in seconds since the epoch."""
+        self.put("clock", "")
+        return os.stat(self._at / "clock").st_mtime, time.time()
+
+    def rate(self, times: int) -> float:
+        """Seconds that `put` takes: the median."""
+        took = []
+        for number in range(times):
+            begin = time.monotonic()
+            self.put("rate", f"{number}")
+            took.append(time.monotonic() - begin)
+        return median(took)

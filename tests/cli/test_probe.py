@@ -1,0 +1,146 @@
+"""``katafs probe``, and what ``katafs mount`` refuses; on engines as they are see `tests.engines`, `tests.hosts`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from katafs.engine.known import FINDING, FileSystem, judgement, keep_finding
+from katafs.engine.mount_table import holding
+from tests.conftest import unavailable
+from tests.mounts import CommandLine, command_line, katafs, patience, wait_until
+
+OFF = {"AttrTimeout": 0, "EntryTimeout": 0, "DirEntryTimeout": 0, "NegEntryTimeout": 0, "Meta": {"OpenCache": 0}}
+SHARED = FileSystem("fuse.some", "server:/katas", ("allow_other", "max_read=131072"))
+
+
+@pytest.fixture
+def cli(fuse: None) -> Iterator[CommandLine]:
+    with command_line() as started:
+        yield started
+
+
+def test_a_local_file_system_by_way_of_another_host(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is asked for another host runs what it would be told there."""
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\nshift 4\nexec {sys.executable} -m "$@"\n'.replace('"$@"', "$*"))
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = json.loads(katafs("probe", "--json", store, f"host:{store}").stdout)
+    assert told["status"] == 0
+    assert {trial["grade"] for trial in told["trials"] if trial["name"] != "clocks"} == {"right"}
+    assert {one["type"] for one in told["file_systems"]} == {mounted_type(store)}
+    # nothing is left: what a local file system gives need not be kept
+    assert os.listdir(store) == []
+
+
+def mounted_type(path: Path) -> str:
+    mounted = holding(path)
+    assert mounted is not None
+    return mounted.file_system
+
+
+def test_the_command_line_is_wrong(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for other, why in ((tmp_path / "other", "they are not one store"), (tmp_path / "none", "does not exist")):
+        said = katafs("probe", store, other, check=False)
+        assert (said.returncode, why in said.stderr.decode()) == (2, True), said
+    assert os.listdir(store) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_made_goes_when_it_is_stopped(store: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-m", "katafs", "probe", store, store], stdout=subprocess.DEVNULL)
+    wait_until((store / ".katafs-probe/turns").exists, "the probe")
+    process.send_signal(number)
+    assert process.wait(patience(20)) == 1
+    assert os.listdir(store) == []
+
+
+def test_one_at_a_time(store: Path) -> None:
+    (store / ".katafs-probe").mkdir()
+    said = katafs("probe", store, store, check=False)
+    assert (said.returncode, b"another probe" in said.stderr) == (1, True)
+    assert os.listdir(store) == [".katafs-probe"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "settings", "said"),
+    [
+        ("ext4", "", {}, ""),
+        ("ceph", "acl", {}, ""),
+        ("fuse.ceph-fuse", "", {}, ""),
+        ("nfs4", "vers=4.2,local_lock=none", {}, ""),
+        ("nfs4", "vers=4.2,nocto", {}, "nocto"),
+        ("nfs", "vers=3,nolock", {}, "nolock"),
+        ("nfs", "vers=3,local_lock=none", {}, "katafs probe finds out"),
+        ("fuse.mfs", "", {}, "whole seconds"),
+        ("fuse.juicefs", "", OFF, ""),
+        ("fuse.juicefs", "", OFF | {"EntryTimeout": 10**9}, "mount it with --entry-cache=0"),
+        ("fuse.juicefs", "", OFF | {"Meta": {"OpenCache": 1, "SkipDirMtime": 1}}, "--open-cache=0 --skip-dir-mtime=0"),
+        ("fuse.juicefs", "", OFF | {"AttrTimeout": 10**9, "DirEntryTimeout": 10**9}, ""),
+        (
+            "fuse.juicefs",
+            "",
+            OFF | {"AttrTimeout": 2e9, "ReaddirCache": True},
+            "with --attr-cache=1 --readdir",
+        ),
+        ("fuse.juicefs", "", {}, "katafs probe finds out"),
+        ("fuse.glusterfs", "", {}, "entry-timeout=0"),
+        ("fuse.sshfs", "", {}, "katafs probe finds out"),
+        ("unknown", "", {}, "katafs probe finds out"),
+    ],
+)
+def test_what_is_known(kind: str, options: str, settings: dict[str, Any], said: str) -> None:
+    reason = judgement(FileSystem(kind, "", tuple(options.split(","))), settings, {})
+    assert said in reason
+    assert bool(said) == bool(reason)
+
+
+def test_a_finding_is_of_one_file_system_with_its_options(store: Path) -> None:
+    keep_finding(store, [vars(SHARED)], 0)
+    finding = json.loads((store / FINDING).read_text())
+    assert judgement(SHARED, {}, finding) == ""
+    others = (
+        FileSystem("fuse.other", SHARED.source, SHARED.options),
+        FileSystem(SHARED.type, "server:/others", SHARED.options),
+        FileSystem(SHARED.type, SHARED.source, ("allow_other",)),
+    )
+    assert all("it is not known" in judgement(other, {}, finding) for other in others)
+    # and what is known stays so
+    assert "whole seconds" in judgement(FileSystem("fuse.mfs", "", ()), {}, finding)
+    keep_finding(store, [vars(SHARED)], 1)
+    assert "has found that events can be lost" in judgement(SHARED, {}, json.loads((store / FINDING).read_text()))
+
+
+def test_mounting_what_is_not_known(cli: CommandLine) -> None:
+    """No store is there, but what it lies on is no file system that katafs knows."""
+    if os.geteuid() != 0:
+        unavailable("only root's mounts say who serves them")
+    refused = cli.run("mount", "/proc/sys", "mnt")
+    assert refused.returncode == 1
+    assert "file system of type proc" in refused.stderr
+    assert "unsafe_store" in refused.stderr
+    cli.mount("-o", "unsafe_store", "--log-file", "log", "/proc/sys", "mnt")
+    (one,) = json.loads(cli.run("status", "--json", "mnt").stdout)
+    assert one["unsafe_store"] is True
+    assert "unsafe_store: events may be lost" in cli.run("status", "mnt").stdout
+    assert "katafs_unsafe_store 1.0" in (cli.directory / "mnt/.katafs/stats").read_text()
+    assert "WARNING" in (log := (cli.directory / "log").read_text())
+    assert "of type proc" in log
+
+
+def test_what_is_known_is_not_called_unsafe(cli: CommandLine) -> None:
+    (cli.directory / "store").mkdir(exist_ok=True)
+    cli.mount("-o", "unsafe_store", "store", "mnt")
+    (one,) = json.loads(cli.run("status", "--json", "mnt").stdout)
+    assert one["unsafe_store"] is False
