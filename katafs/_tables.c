@@ -19,7 +19,7 @@
 #include <time.h>
 
 #define VISIBLE __attribute__((visibility("default")))
-#define RING ((uint64_t)2 << 20)
+#define RING ((uint64_t)3 << 19)
 #define SLOTS 4096
 #define OLDEST 700000000ull /* nanoseconds */
 #define KATA_SHIFT 27       /* the bits of a number below those of its kata, see katafs.tree.numbers */

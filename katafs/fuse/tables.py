@@ -18,7 +18,7 @@ _TABLE = struct.Struct("QIIQqIIdI4x")
 #: number, size, mode, length of the name
 _ENTRY = struct.Struct("QQII")
 _CONTENT = 0xFFFFFFFF
-_RING = 2 << 20
+_RING = 3 << 19
 #: of one that is handed over, in bytes
 MOST_BYTES = 1 << 19
 

@@ -134,11 +134,11 @@ def test_somebody_writes_meanwhile(store: Path, moment: str, monkeypatch: pytest
             once()
         return real_differences(plain, kata)
 
-    def rename(source: Path, target: Path) -> None:
-        is_swap = os.fsdecode(source).endswith(".katafs-new/.git")
+    def rename(source: str | Path, target: str | Path, **directories: int) -> None:
+        is_swap = source == ".git" and "src_dir_fd" in directories
         if is_swap and moment == "before the swap":
             once()
-        real_rename(source, target)
+        real_rename(source, target, **directories)
         if is_swap and moment == "after the swap":
             once()
 
