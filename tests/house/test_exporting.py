@@ -23,7 +23,7 @@ katafs mount -o groups=/srv/groups /srv/katas /mnt/katas
 """
 
 
-@pytest.mark.parametrize("copies", [30, pytest.param(989, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("copies", [9, pytest.param(989, marks=pytest.mark.slow)])
 def test_exporting(copies: int, fuse: None) -> None:
     """Eleven katas of the demo, with four lights and 17 at most, and copies of one with four; twice."""
     have("rsync")
