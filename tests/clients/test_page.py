@@ -96,6 +96,10 @@ def test_when_the_daemon_has_died(client: Client, fuse: None, store: Path, tmp_p
     with mount:
         kata = Served(stored, mount.kata("AbCdEf"))
         mount.kill()
+        assert mount.process is not None
+        assert mount.process.stdout is not None
+        mount.process.stdout.close()
+        mount.log.unlink()
         process = client.start(kata, 1)
         mount.start()
         assert said(process) == (0, "1\n", "")
