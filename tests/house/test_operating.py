@@ -109,23 +109,28 @@ def test_containers(machine: System) -> None:
     daemon = "katafs mount --foreground --allow-other /srv/katas /srv/cyber-dojo/katas"
     container = f"unshare --mount --propagation shared setpriv --bounding-set=-all,{capabilities} {daemon}"
     weak = f"setpriv --reuid={uid} --regid={gid} --clear-groups"
-    machine.done(
-        f"unshare --mount --pid --fork --kill-child --propagation slave {weak} sleep 1000 & echo $! > /srv/service"
-    )
+    service = "unshare --mount --pid --fork --kill-child --propagation slave sleep 1000"
+    machine.done(f"{service} & echo $! > /srv/service")
+    child = "cat /proc/$(cat /srv/service)/task/*/children"
+    inside = f"nsenter --mount --pid --target=$({child})"
     put(machine, "/srv/message", '{"summary": {"colour": "green"}}\n')
 
     def in_service(command: str) -> str:
-        return machine.run(f"nsenter --mount=/proc/$(cat /srv/service)/ns/mnt {weak} sh -c '{command}'")[1]
+        return machine.run(f"{inside} {weak} sh -c '{command}'")[1]
 
     kata = "/srv/cyber-dojo/katas/Py/Fz/Bz"
     healthy = "katafs status /srv/cyber-dojo/katas"
-    for number in (18, 19):
-        assert in_service("ls /srv/cyber-dojo/katas") == ""
-        machine.done(f"{container} >/srv/log 2>&1 & echo $! > /srv/daemon")
-        wait_until(lambda: machine.run(healthy)[0] == 0, "a healthy container", 20)
-        assert in_service(f"cat /srv/message > {kata}/ran_tests; readlink {kata}/events/latest") == f"{number}\n"
-        assert machine.done("stat -c %u /srv/katas/Py/Fz/Bz/.git/refs/heads/main") == f"{uid}\n"
-        machine.done("kill $(cat /srv/daemon); wait $(cat /srv/daemon)")
+    try:
+        for number in (18, 19):
+            assert in_service("ls /srv/cyber-dojo/katas") == ""
+            machine.done(f"{container} >/srv/log 2>&1 & echo $! > /srv/daemon")
+            wait_until(lambda: machine.run(healthy)[0] == 0, "a healthy container", 20)
+            assert in_service(f"cat /srv/message > {kata}/ran_tests; readlink {kata}/events/latest") == f"{number}\n"
+            assert machine.done("stat -c %u /srv/katas/Py/Fz/Bz/.git/refs/heads/main") == f"{uid}\n"
+            machine.done("kill $(cat /srv/daemon); wait $(cat /srv/daemon)")
+    finally:
+        # unshare itself ends at nothing else
+        machine.run(f"kill -9 $({child})")
 
 
 # -- other programs
