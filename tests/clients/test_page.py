@@ -8,14 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.conftest import unavailable
-from tests.katas import Served, make_kata, serve_kata
+from tests.katas import Served, make_kata, serve_kata, serving
 from tests.mounts import Mount, patience
 
 PAGE = Path(__file__).resolve().parents[2] / "katafs/docs/messages.md"
@@ -51,6 +51,12 @@ def said(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, complaint
 
 
+@pytest.fixture(scope="module")
+def fast(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    with serving(tmp_path_factory.mktemp("served"), "fast") as mount:
+        yield mount
+
+
 @pytest.fixture(scope="module", params=COMMANDS)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Client:
     language = str(request.param)
@@ -69,9 +75,9 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Client(language, [directory / "record"])
 
 
-def test_once(client: Client, served: Mount) -> None:
+def test_once(client: Client, fast: Mount) -> None:
     """A message, the same again, and one that is refused."""
-    kata = serve_kata(served)
+    kata = serve_kata(fast)
     assert said(client.start(kata, 1)) == (0, "1\n", "")
     assert said(client.start(kata, 2)) == (0, "2\n", "")
     assert said(client.start(kata, 1)) == (0, "1\n", "")
@@ -81,9 +87,9 @@ def test_once(client: Client, served: Mount) -> None:
     assert len(os.listdir(kata.shown / "events")) == 4
 
 
-def test_four_at_once(client: Client, served: Mount) -> None:
+def test_four_at_once(client: Client, fast: Mount) -> None:
     """Each tells its own outcome from that of another who wrote meanwhile."""
-    kata = serve_kata(served)
+    kata = serve_kata(fast)
     heard = [said(process) for process in [client.start(kata, number) for number in range(4)]]
     assert sorted(heard) == [(0, f"{index}\n", "") for index in range(1, 5)]
     assert len(os.listdir(kata.shown / "events")) == 6

@@ -47,6 +47,14 @@ def checker(file: str, name: str) -> Callable[[Any], bool]:
 MESSAGE = {kind: checker("message.schema.json", kind.value) for kind in Kind}
 
 
+@pytest.fixture(scope="module")
+def shown(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    top = tmp_path_factory.mktemp("schemas")
+    katafs("demo", top / "store")
+    with Mount(top / "store", top / "mnt", "fast", ()) as mount:
+        yield mount
+
+
 def test_messages() -> None:
     """Whatever is accepted is valid; what is valid and refused is so for what no schema says."""
     accepted = refused = 0
@@ -71,22 +79,14 @@ def test_messages() -> None:
     assert refused > 500
 
 
-def test_the_examples_are_valid(served: Mount) -> None:
+def test_the_examples_are_valid(shown: Mount) -> None:
     """What each control file says of itself before anything was written to it."""
-    kata = serve_kata(served)
+    kata = serve_kata(shown)
     for kind in Kind:
         text = (kata.shown / "control" / kind.value).read_text()
         example = re.search(r"^(\{.*?\})\n\n", text, re.DOTALL | re.MULTILINE)
         assert example is not None, text
         assert MESSAGE[kind](json.loads(example.group(1))), text
-
-
-@pytest.fixture(scope="module")
-def shown(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    top = tmp_path_factory.mktemp("schemas")
-    katafs("demo", top / "store")
-    with Mount(top / "store", top / "mnt", "fast", ()) as mount:
-        yield mount
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_documents(shown: Mount, name: str, pattern: str) -> None:
         assert not is_valid(document), path
 
 
-def test_outcomes(served: Mount) -> None:
+def test_outcomes(shown: Mount) -> None:
     is_valid = checker("documents.schema.json", "outcome")
-    kata = serve_kata(served)
+    kata = serve_kata(shown)
     light = '"summary": {"colour": "red"}'
     for text in (f'{{{light}, "tab_seq": "7"}}', f'{{"index": 1, {light}}}', "[]", "{"):
         with contextlib.suppress(OSError):
