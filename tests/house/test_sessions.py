@@ -99,24 +99,6 @@ def test_the_command_line_is_that_of_help() -> None:
     table = text[text.index("## Command line") : text.index("## Containers")]
     options = set(re.findall(r"--[a-z-]+", katafs("mount", "--help").stdout.decode())) - {"--help"}
     assert options == {option for option in re.findall(r"--[a-z-]+", table) if option in options}
-<<<<<<< HEAD:tests/house/test_readme.py
-    commands = set(re.findall(r"^    katafs (\w+)", table, re.MULTILINE))
-    assert commands == {
-        "compact",
-        "mount",
-        "umount",
-        "reload",
-        "create",
-        "demo",
-        "migrate",
-        "probe",
-        "fsck",
-        "log",
-        "show",
-        "status",
-        "install",
-    }
-=======
     commands = re.findall(r"^    katafs (\w+)", table, re.MULTILINE)
     assert {*commands} == {name for name, command in main.commands.items() if not command.hidden}
 
@@ -143,8 +125,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in links:
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
-        if target.name == "hosts.md" and not target.exists():
-            continue  # a page that is being written
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
@@ -155,4 +135,3 @@ def test_every_page_is_found_from_the_readme() -> None:
     while more := {(page.parent / link).resolve() for page, link in links if page in found} - found:
         found |= more
     assert set(DOCS.rglob("*.*")) <= found
->>>>>>> f954fd6 (docs: a README of one sitting, and a page for each who runs katafs, writes to it or looks at it):tests/house/test_sessions.py

@@ -19,7 +19,7 @@ from tests.katas import serve_kata
 from tests.model.hostile import messages
 from tests.mounts import Mount, katafs
 
-DOCS = Path(__file__).resolve().parents[2] / "katafs/docs"
+SCHEMAS = Path(__file__).resolve().parents[2] / "katafs/docs/schemas"
 #: why a message that the schema takes is refused: what a schema does not know of JSON, and of paths
 BEYOND = re.compile(
     "nested too deeply|lone surrogate|duplicate key|is not UTF-8|out of range|not a file name"
@@ -31,7 +31,7 @@ BEYOND = re.compile(
 
 def checker(file: str, name: str) -> Callable[[Any], bool]:
     """Whether something is as a definition of a schema says."""
-    definitions = json.loads((DOCS / file).read_text())["definitions"]
+    definitions = json.loads((SCHEMAS / file).read_text())["definitions"]
     validate = fastjsonschema.compile({"$ref": f"#/definitions/{name}", "definitions": definitions})
 
     def is_valid(document: Any) -> bool:
@@ -44,7 +44,7 @@ def checker(file: str, name: str) -> Callable[[Any], bool]:
     return is_valid
 
 
-MESSAGE = {kind: checker("message.schema.json", kind.value) for kind in Kind}
+MESSAGE = {kind: checker("message.json", kind.value) for kind in Kind}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_examples_are_valid(shown: Mount) -> None:
 )
 def test_documents(shown: Mount, name: str, pattern: str) -> None:
     """Of every event of the demo: plain and native katas, outages, all kinds."""
-    is_valid = checker("documents.schema.json", name)
+    is_valid = checker("documents.json", name)
     paths: list[Path] = []
     for kata in shown.path.glob("??/??/??"):
         last = int((kata / "events/latest").readlink().name)
@@ -118,7 +118,7 @@ def test_documents(shown: Mount, name: str, pattern: str) -> None:
 
 
 def test_outcomes(shown: Mount) -> None:
-    is_valid = checker("documents.schema.json", "outcome")
+    is_valid = checker("documents.json", "outcome")
     kata = serve_kata(shown)
     light = '"summary": {"colour": "red"}'
     for text in (f'{{{light}, "tab_seq": "7"}}', f'{{"index": 1, {light}}}', "[]", "{"):
