@@ -52,9 +52,9 @@ class Browser:
         found = self._call("POST", "/element", {"using": "css selector", "value": selector})
         self._call("POST", f"/element/{next(iter(found.values()))}/click", {})
 
-    def look(self, width: int, scheme: str, medium: str = "") -> None:
-        """Set the width of the window, whether the room is dark, and whether it is for paper."""
-        size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": width < 600}
+    def look(self, width: int, scheme: str, medium: str = "", height: int = 1100) -> None:
+        """Set the size of the window, whether the room is dark, and whether it is for paper."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         media = {"media": medium, "features": [{"name": "prefers-color-scheme", "value": scheme}]}
         for command, values in (("setDeviceMetricsOverride", size), ("setEmulatedMedia", media)):
             self._call("POST", "/goog/cdp/execute", {"cmd": f"Emulation.{command}", "params": values})

@@ -71,6 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
     )
+    parser.addoption("--pictures", action="store_true", help="with --browser: make the pictures of the README anew")
     parser.addoption("--clients", action="store_true", help="have clients of eight runtimes write, too")
     parser.addoption("--engines", action="store_true", help="have two hosts share a store on JuiceFS, too")
 

@@ -21,6 +21,8 @@ from tests.lively_katas import make_lively_kata
 from tests.mounts import Mount, katafs, patience, wait_until
 from tests.tree.test_groups import make_class
 
+PICTURES = Path(__file__).resolve().parents[2] / "katafs/docs/pictures"
+
 
 @pytest.fixture(scope="module")
 def driver(request: pytest.FixtureRequest) -> Iterator[int]:
@@ -48,7 +50,8 @@ def driver(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     store = tmp_path_factory.mktemp("browser") / "store"
-    katafs("demo", store)
+    groups = store.with_name("groups")
+    katafs("demo", "--groups", groups, store)
     evil = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">\n"
     add_event(make_kata(store, "HHHHHH", {"a.html": "a\n"}), 1, files={"a.html": evil}, stdout={"content": evil})
     make_lively_kata(store, "Lvy8Ev", 8)
@@ -59,7 +62,7 @@ def katas(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -> 
     changed = "".join([*lines[:2_500], "changed\n", *lines[2_501:]])
     add_event(long, 1, files={"long.py": changed})
     add_event(long, 2, files={"long.py": changed, "new.py": changed.replace("function", "procedure")})
-    with Mount(store, store.parent / "mnt", "fast", ()) as mount:
+    with Mount(store, store.parent / "mnt", "fast", (f"--groups={groups}",)) as mount:
         yield mount
 
 
@@ -237,6 +240,21 @@ def classes(driver: int, fuse: None, tmp_path_factory: pytest.TempPathFactory) -
         make_class(top / "store", top / "groups", members, 100, f"C1ss{members:02}", min(members, 8))
     with Mount(top / "store", top / "mnt", "fast", (f"--groups={top / 'groups'}",)) as mount:
         yield mount.path / ".katafs/groups"
+
+
+def test_the_pictures_of_the_readme(
+    browser: Browser, katas: Mount, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Small enough for a repository; ``--pictures`` puts them there."""
+    directory = PICTURES if request.config.getoption("--pictures") else tmp_path
+    pages = {"kata": (katas.kata("PyFzBz") / "html", 500), "class": (katas.path / ".katafs/groups/C1ass0", 640)}
+    for name, (page, height) in pages.items():
+        browser.look(1000, "light", height=height)
+        browser.open(page / "index.html")
+        picture = browser.screenshot()
+        assert len(picture) < 150_000
+        (directory / f"{name}.png").write_bytes(picture)
+    assert {path.name for path in PICTURES.iterdir()} == {f"{name}.png" for name in pages}
 
 
 @pytest.mark.parametrize("members", [1, 8, 64])

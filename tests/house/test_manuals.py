@@ -16,7 +16,7 @@ from katafs.cli.helper import helper
 from katafs.cli.mounts import mount
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.options import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.record.message import _OWN_SUMMARY_KEYS
+from katafs.kata.record.message import _FOR_ALL, _FOR_RUNS, _OWN_SUMMARY_KEYS
 from tests.katas import add_event, make_kata
 from tests.mounts import MakeMount
 from tests.system import have
@@ -135,3 +135,44 @@ def test_control_files_and_options_are_those_of_the_code() -> None:
     table = re.findall(r"^\.It Pa (\w+) Ta (.+) Ta (\w+)$", part(5, "OPTIONS"), re.MULTILINE)
     assert {name: default for name, _, default in table} == OPTION_DEFAULTS
     assert {name: tuple(values.split(", ")) for name, values, _ in table} == OPTION_VALUES
+
+
+# -- the pages, and what is shown in each mount
+
+
+def test_all_speak_of_the_same_names() -> None:
+    """The README, the page on the tree, katafs(5) and ``.katafs/README.md``."""
+    docs = PAGES.parent / "docs"
+    pages = (docs / "tree.md").read_text() + (docs / "old-katas.md").read_text()
+    manual = {
+        name for line in re.findall(r"^\.It Pa (.*)$", part(5, "THE TREE"), re.MULTILINE) for name in line.split()
+    }
+    shown = (PAGES.parent / "tree/help.md").read_text().partition("Try, in a kata")[0]
+    about = {name for names in re.findall(r"^    (\S.*?)  +\S", shown, re.MULTILINE) for name in names.split()}
+    tree = rows((docs / "tree.md").read_text())
+    assert len(tree) > 25
+    assert tree <= manual
+    assert {name for name in manual - {",", "..."} if name not in pages} == set()
+    assert about - manual == {"download/"}
+    assert rows((PAGES.parent.parent / "README.md").read_text()) <= tree
+
+
+def rows(text: str) -> set[str]:
+    """The names in the first column of the tables of a page."""
+    first = "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))
+    return {name for names in re.findall(r"`([^`]+)`", first) for name in names.split()}
+
+
+def test_error_numbers_are_those_of_the_page() -> None:
+    text = (PAGES.parent / "docs/messages.md").read_text()
+    table = text[text.index("| errno |") : text.index("After any error")]
+    first = " ".join(re.findall(r"^\| (E.*?) \|", table, re.MULTILINE))
+    assert set(first.replace(",", "").split()) == set(
+        re.findall(r"^\.It Bq Er (\w+)$", part(5, "ERROR NUMBERS"), re.MULTILINE)
+    )
+
+
+def test_the_page_has_all_keys_and_control_files() -> None:
+    names = rows((PAGES.parent / "docs/messages.md").read_text())
+    assert {kind.value for kind in Kind} <= {name.removeprefix("control/") for name in names}
+    assert names >= {*_FOR_ALL, *_FOR_RUNS}

@@ -25,7 +25,7 @@ from katafs.tree.context import Context
 from tests.katas import make_kata
 from tests.mounts import MakeMount, Mount, is_keeper, patience, wait_until
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "katafs/docs/watching.md"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -249,7 +249,7 @@ def test_promtool_has_nothing_to_say(mount: MakeMount, store: Path) -> None:
     assert checked.returncode == 0, (checked.stdout + checked.stderr).decode()
 
 
-def test_it_is_scraped_as_the_readme_says(mount: MakeMount, store: Path, tmp_path: Path, mode: str) -> None:
+def test_it_is_scraped_as_the_page_says(mount: MakeMount, store: Path, tmp_path: Path, mode: str) -> None:
     """By any web server over the directory, and by way of a copy."""
     mounted = mount(store, mode)
     about = mounted.path / ".katafs"
@@ -274,15 +274,15 @@ def test_it_is_scraped_as_the_readme_says(mount: MakeMount, store: Path, tmp_pat
     finally:
         server.terminate()
         server.wait(patience(20))
-    script = README.read_text().split("    grep -v process_ ", 1)[1].split("\n", 1)[0]
+    script = PAGE.read_text().split("    grep -v process_ ", 1)[1].split("\n", 1)[0]
     copy = f"grep -v process_ {script}".replace("/cyber-dojo/katas", str(mounted.path))
     subprocess.run(["bash", "-c", copy], cwd=tmp_path, check=True)
     copied = Stats((tmp_path / "katafs.prom").read_text())
     assert {family.name.split("_")[0] for family in copied.families} == {"katafs"}
 
 
-def test_the_readme_has_every_metric(mount: MakeMount, store: Path) -> None:
-    text = README.read_text()
+def test_the_page_has_every_metric(mount: MakeMount, store: Path) -> None:
+    text = PAGE.read_text()
     for family in stats_of(mount(store)).families:
         name = "process_…" if family.name.startswith("process_") else family.name
         name = name.replace("katafs_cache_", "") if name.startswith("katafs_cache_") else name
