@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
@@ -132,7 +132,10 @@ class _KataCheck:
         exam = self._wait_for_locks(exam)
         if any(problem.is_passing for problem in first) and _was_written(exam):
             time.sleep(max(0.0, _APART - (time.monotonic() - started)))
-        with repository_lock(self._path / ".git", _PATIENCE):
+        with ExitStack() as held:
+            # its file, which may not be there yet, is the owner's
+            with acting_as_owner(self._path):
+                held.enter_context(repository_lock(self._path / ".git", _PATIENCE))
             return self._findings(self._again(first))
 
     def _look_at_objects(self, exam: Examination) -> None:
