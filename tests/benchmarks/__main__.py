@@ -94,7 +94,9 @@ def main() -> None:
 
     @contextlib.contextmanager
     def bench() -> Iterator[Bench]:
-        with tempfile.TemporaryDirectory(prefix="katafs-bench-", dir=options.at) as directory:
+        with tempfile.TemporaryDirectory(
+            prefix="katafs-bench-", dir=options.at, ignore_cleanup_errors=True
+        ) as directory:
             yield Bench(Path(directory), options.quick, rounds, say)
 
     if options.against:
