@@ -18,7 +18,6 @@
  */
 
 #define _GNU_SOURCE
-#include "_tables.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +28,7 @@
 #include <string.h>
 
 #define VISIBLE __attribute__((visibility("default")))
+#include "_tables.h"
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 /* `want` is the lower half of `want_ext` there, and libfuse keeps the two alike. */
@@ -110,7 +110,7 @@ static void fast_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	if (katafs_tables_read(req, ino, size, off))
+	if (answer_read(req, ino, size, off))
 		return;
 	if (katafs_fast_active)
 		fi->fh = ino;
@@ -119,7 +119,7 @@ static void fast_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, st
 
 static void fast_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	if (katafs_tables_list(req, ino, size, off))
+	if (answer_listing(req, ino, size, off))
 		return;
 	if (katafs_fast_active)
 		fi->fh = ino;

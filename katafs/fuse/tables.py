@@ -1,4 +1,4 @@
-"""Handing tables over: listings and contents that the C library answers by itself (``_tables.c``).
+"""Handing tables over: listings and contents that the C library answers by itself (``_tables.h``).
 
 A table is a head and what it holds, in the machine's byte order, with its length made a multiple of 8; see ``struct
 table`` and ``struct entry`` there.

@@ -18,7 +18,7 @@ from tests.katas import git, make_kata
 from tests.mounts import CommandLine, command_line, wait_until
 
 PACKAGE = Path(katafs.__file__).parent
-SOURCE, TABLES = PACKAGE / "_fastopen.c", str(PACKAGE / "_tables.c")
+SOURCE = PACKAGE / "_fastopen.c"
 # as in pyproject.toml, but that warnings are errors
 COMPILE = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-I/usr/include/fuse3"]
 COMPILE += [f"-I{PACKAGE}", "-DFUSE_USE_VERSION=35", "-D_FILE_OFFSET_BITS=64"]
@@ -42,7 +42,7 @@ def build(source: str, directory: Path) -> Path:
     file = directory / "source.c"
     file.write_text(source)
     library = directory / "_fastopen.so"
-    subprocess.run([*COMPILE, file, TABLES, "-o", library, "-lfuse3"], check=True)
+    subprocess.run([*COMPILE, file, "-o", library, "-lfuse3"], check=True)
     return library
 
 
@@ -210,7 +210,7 @@ def test_with_libfuse_before_3_17(tmp_path: Path) -> None:
         pytest.skip("it is older here, as all other tests show")
     (tmp_path / "fuse_lowlevel.h").write_text(OLD_HEADER)
     (tmp_path / "_fastopen.c").write_text(SOURCE.read_text())
-    command = [*COMPILE[:1], f"-I{tmp_path}", *COMPILE[1:], "_fastopen.c", TABLES, "-o", "a.so"]
+    command = [*COMPILE[:1], f"-I{tmp_path}", *COMPILE[1:], "_fastopen.c", "-o", "a.so"]
     subprocess.run(command, cwd=tmp_path, check=True)
     symbols = subprocess.run(["nm", "-D", tmp_path / "a.so"], capture_output=True, text=True, check=True).stdout
     assert " T fuse_session_new\n" in symbols
@@ -225,7 +225,7 @@ def test_with_libfuse_3_17_or_newer(tmp_path: Path) -> None:
     # its caller looks in the katafs library first, and that one in the libfuse behind it
     parts: list[tuple[str, str, list[str]]] = [
         ("libnew.so", NEW_LIBFUSE, []),
-        ("_fastopen.so", SOURCE.read_text(), [TABLES, "-L.", "-lnew", "-lfuse3"]),
+        ("_fastopen.so", SOURCE.read_text(), ["-L.", "-lnew", "-lfuse3"]),
         ("program.so", NEW_PROGRAM, ["-L.", "-l:_fastopen.so", "-lnew"]),
     ]
     for name, text, links in parts:
