@@ -115,7 +115,9 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
         limits = [(_at(settings, keys), *limit) for keys, limit in _JUICEFS.items()]
         wrong = " ".join(f"--{option}={most // _SECOND}" for value, option, most in limits if value > most)
         return wrong and f"JuiceFS loses events with these caches; mount it with {wrong}"
-    if (probed := _probed(finding, found)) == 0:
+    probed = _probed(finding, found)
+    # what does not say what it is, is not known for a network file system: it is mounted, and read as one
+    if probed == 0 or (probed is None and found.type == "fuse"):
         return ""
     what = "katafs probe has found that" if probed is not None else "it is not known whether"
     hint = _HINTS.get(found.type, "")

@@ -97,6 +97,7 @@ def test_one_at_a_time(store: Path) -> None:
         ("fuse.juicefs", "", {}, "katafs probe finds out"),
         ("fuse.glusterfs", "", {}, "entry-timeout=0"),
         ("fuse.sshfs", "", {}, "katafs probe finds out"),
+        ("fuse", "allow_other", {}, ""),
         ("unknown", "", {}, "katafs probe finds out"),
     ],
 )
@@ -120,6 +121,9 @@ def test_a_finding_is_of_one_file_system_with_its_options(store: Path) -> None:
     assert "whole seconds" in judgement(FileSystem("fuse.mfs", "", ()), {}, finding)
     keep_finding(store, [vars(SHARED)], 1)
     assert "has found that events can be lost" in judgement(SHARED, {}, json.loads((store / FINDING).read_text()))
+    bare = FileSystem("fuse", "", ())
+    keep_finding(store, [vars(bare)], 1)
+    assert "has found that events can be lost" in judgement(bare, {}, json.loads((store / FINDING).read_text()))
 
 
 def test_mounting_what_is_not_known(cli: CommandLine) -> None:
