@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from katafs.engine.known import FileSystem
-from katafs.engine.work import DIRECTORY, FOLLOWED
+from katafs.engine.work import DIRECTORY
 
 _PAUSE, _LONGEST = 0.1, 10.0  # seconds
 
@@ -111,8 +111,7 @@ def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
             path = store / DIRECTORY
             raise SideError(f"{path} is there: another probe runs, or was killed; then remove it") from error
         is_made = True
-        for name in FOLLOWED:
-            (store / DIRECTORY / name).mkdir()
+        sides[0].ask("begin")
         yield sides
     finally:
         # who makes files ends first
