@@ -66,7 +66,10 @@ class Side:
             line = self._from.readline()
             if not line:
                 raise SideError(f"{self.place}: no katafs probes there")
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError as error:
+                raise SideError(f"{self.place} says {line[:80].strip()!r}, which is no answer") from error
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]), self.place)
         return said["is"]

@@ -45,6 +45,15 @@ def test_a_local_file_system_by_way_of_another_host(
     assert os.listdir(store) == []
 
 
+def test_a_host_that_greets(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some shells print something for whoever comes by ssh."""
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho Welcome\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    said = katafs("probe", store, f"host:{store}", check=False)
+    assert (said.returncode, said.stderr) == (1, f"katafs: host:{store} says 'Welcome', which is no answer\n".encode())
+
+
 def mounted_type(path: Path) -> str:
     mounted = holding(path)
     assert mounted is not None
@@ -53,7 +62,11 @@ def mounted_type(path: Path) -> str:
 
 def test_the_command_line_is_wrong(store: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    for other, why in ((tmp_path / "other", "they are not one store"), (tmp_path / "none", "does not exist")):
+    for other, why in (
+        (tmp_path / "other", "they are not one store"),
+        (tmp_path / "missing", "does not exist"),
+        ("", "the path is empty"),
+    ):
         said = katafs("probe", store, other, check=False)
         assert (said.returncode, why in said.stderr.decode()) == (2, True), said
     assert os.listdir(store) == []
