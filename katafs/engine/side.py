@@ -125,8 +125,10 @@ def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
 
 
 def _remove(directory: Path) -> None:
-    """Remove what was made; by and by, where the engine still shows what is gone. Raises OSError."""
+    """Remove what was made; by and by, where the engine still shows what is gone. Raises OSError, `SideError`."""
     end = time.monotonic() + _LONGEST
+    if directory.is_symlink():
+        raise SideError(f"{directory} was replaced by a link; who else can write to the store?")
     while directory.exists():
         try:
             shutil.rmtree(directory)

@@ -114,6 +114,18 @@ def test_links_that_others_planted(store: Path, tmp_path: Path) -> None:
     assert (victim / "file").read_text() == "as it was"
 
 
+def test_a_link_that_comes_in_the_middle(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    command = [sys.executable, "-m", "katafs", "probe", store, store]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_until((store / ".katafs-probe/turns").exists, "the probe")
+        (store / ".katafs-probe").rename(store / "moved")
+        (store / ".katafs-probe").symlink_to(tmp_path / "victim")
+        assert b"was replaced by a link" in process.communicate(timeout=patience(20))[1]
+    assert process.returncode == 1
+    assert os.listdir(tmp_path / "victim") == []
+
+
 def asked_of_side(store: Path, *told: list[object]) -> list[dict[str, object]]:
     """What a side of a probe answers."""
     lines = "".join(json.dumps([number, *each]) + "\n" for number, each in enumerate(told))
