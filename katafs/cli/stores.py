@@ -135,7 +135,8 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
 
     start_writing()
     store = real_store(store_on_a, 2)
-    other = str(real_store(Path(store_on_b), 2)) if side.is_path(store_on_b) else store_on_b
+    is_here = side.is_path(store_on_b)
+    other = str(real_store(DIRECTORY.convert(store_on_b, None, None), 2)) if is_here else store_on_b
     found: list[Trial] = []
     try:
         with side.probing(store, other) as (a, b):
@@ -151,8 +152,10 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
         fail("interrupted; nothing is known")
     except side.WrongSidesError as error:
         fail(str(error), 2)
-    except (side.SideError, OSError) as error:
+    except side.SideError as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
     if as_json:
         told = [asdict(trial) for trial in found]
         click.echo(json.dumps({"status": status, "file_systems": file_systems, "trials": told}, indent=2))

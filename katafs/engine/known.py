@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -130,14 +131,16 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
 def keep_finding(store: Path, file_systems: Iterable[dict[str, Any]], status: int) -> None:
     """Keep what a probe of a store found; ``status`` is what it ended with. Raises OSError."""
     finding = {"status": status, "time": int(time.time()), "file_systems": [*file_systems]}
-    new = store / f"{FINDING}.{os.getpid()}"
+    # of a name that nobody can have put a link at
+    fd, new = tempfile.mkstemp(prefix=f"{FINDING}.", dir=store)
     try:
-        new.write_text(json.dumps(finding, indent=2) + "\n")
-        new.chmod(0o644)
-        new.replace(store / FINDING)
+        with open(fd, "w") as file:
+            file.write(json.dumps(finding, indent=2) + "\n")
+            os.fchmod(fd, 0o644)
+        os.replace(new, store / FINDING)
     finally:
         with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
+            os.unlink(new)
 
 
 def _probed(finding: dict[str, Any], found: FileSystem) -> int | None:
@@ -159,7 +162,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
-            read = json.loads(file.read(_MOST))
+            # a pipe that is empty gives None
+            read = json.loads(file.read(_MOST) or b"")
     except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from katafs.engine.known import FileSystem
-from katafs.engine.work import DIRECTORY, FOLLOWED
+from katafs.engine.work import DIRECTORY
 
 _PAUSE, _LONGEST = 0.1, 10.0  # seconds
 
@@ -66,7 +66,10 @@ class Side:
             line = self._from.readline()
             if not line:
                 raise SideError(f"{self.place}: no katafs probes there")
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError as error:
+                raise SideError(f"{self.place} says {line[:80].strip()!r}, which is no answer") from error
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]), self.place)
         return said["is"]
@@ -111,8 +114,7 @@ def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
             path = store / DIRECTORY
             raise SideError(f"{path} is there: another probe runs, or was killed; then remove it") from error
         is_made = True
-        for name in FOLLOWED:
-            (store / DIRECTORY / name).mkdir()
+        sides[0].ask("begin")
         yield sides
     finally:
         # who makes files ends first
@@ -123,8 +125,10 @@ def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
 
 
 def _remove(directory: Path) -> None:
-    """Remove what was made; by and by, where the engine still shows what is gone. Raises OSError."""
+    """Remove what was made; by and by, where the engine still shows what is gone. Raises OSError, `SideError`."""
     end = time.monotonic() + _LONGEST
+    if directory.is_symlink():
+        raise SideError(f"{directory} was replaced by a link; who else can write to the store?")
     while directory.exists():
         try:
             shutil.rmtree(directory)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -45,9 +47,30 @@ class Work:
     """What a side is asked for."""
 
     def __init__(self, store: Path) -> None:
-        self._store, self._at = store, store / DIRECTORY
+        self._store = store.absolute()
         self._locks: dict[str, int] = {}
         self._mtime = self._unclosed = 0
+
+    @functools.cached_property
+    def _at(self) -> Path:
+        """The directory, which this process enters for good: who can write to the store may put a link, or a directory
+        of his own with links, in its place at any moment. Raises OSError where he has."""
+        fd = os.open(self._store / DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        os.fchdir(fd)
+        # a file system may know us by another number, so it is asked whose our files are
+        made, name = tempfile.mkstemp(dir=".")
+        is_ours = os.fstat(made).st_uid == os.fstat(fd).st_uid
+        self.close(made)
+        self.close(fd)
+        os.unlink(name)
+        if not is_ours:
+            raise PermissionError(errno.EPERM, "it belongs to another user", DIRECTORY)
+        return Path()
+
+    def begin(self) -> None:
+        """Make what changes are followed in."""
+        for name in FOLLOWED:
+            (self._at / name).mkdir()
 
     def about(self) -> dict[str, Any]:
         """What the store lies on, as `known.keep_finding` wants it."""

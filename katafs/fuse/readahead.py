@@ -24,6 +24,7 @@ from katafs.tree.tree import Tree
 _LARGEST = 128 << 10  # bytes of a file
 _MOST_OF_DIRECTORY = 256 << 10  # bytes of its files, and how many entries
 _MOST_ENTRIES = 256
+_TIMES_END = 1 << 63  # ns since the epoch, in the year 2262
 _FEWEST, _MOST = 4, 16  # events at once
 _KATAS = 64  # that are being walked through
 _LONGEST = 0.003  # seconds in which nobody else is answered
@@ -121,7 +122,7 @@ class ReadAhead:
 
 def _tables_of(directory: Node, *, with_contents: bool) -> bytes:
     entries = directory.fast_listing() if directory.is_reusable() else None
-    if entries is None or len(entries) > _MOST_ENTRIES or directory.mtime_ns < 0:
+    if entries is None or len(entries) > _MOST_ENTRIES or not 0 <= directory.mtime_ns < _TIMES_END:
         return b""
     above = Numbers.number(directory.parent())
     listing = pack_listing(

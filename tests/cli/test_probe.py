@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from katafs.engine.known import FINDING, FileSystem, judgement, keep_finding
+from katafs.engine.known import FINDING, FileSystem, judgement, keep_finding, refusal
 from katafs.engine.mount_table import holding
 from tests.conftest import unavailable
-from tests.mounts import CommandLine, command_line, katafs, patience, wait_until
+from tests.mounts import OTHER, CommandLine, command_line, katafs, patience, wait_until
 
 OFF = {"AttrTimeout": 0, "EntryTimeout": 0, "DirEntryTimeout": 0, "NegEntryTimeout": 0, "Meta": {"OpenCache": 0}}
 SHARED = FileSystem("fuse.some", "server:/katas", ("allow_other", "max_read=131072"))
@@ -43,6 +45,15 @@ def test_a_local_file_system_by_way_of_another_host(
     assert os.listdir(store) == []
 
 
+def test_a_host_that_greets(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some shells print something for whoever comes by ssh."""
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho Welcome\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    said = katafs("probe", store, f"host:{store}", check=False)
+    assert (said.returncode, said.stderr) == (1, f"katafs: host:{store} says 'Welcome', which is no answer\n".encode())
+
+
 def mounted_type(path: Path) -> str:
     mounted = holding(path)
     assert mounted is not None
@@ -51,7 +62,11 @@ def mounted_type(path: Path) -> str:
 
 def test_the_command_line_is_wrong(store: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    for other, why in ((tmp_path / "other", "they are not one store"), (tmp_path / "none", "does not exist")):
+    for other, why in (
+        (tmp_path / "other", "they are not one store"),
+        (tmp_path / "missing", "does not exist"),
+        ("", "the path is empty"),
+    ):
         said = katafs("probe", store, other, check=False)
         assert (said.returncode, why in said.stderr.decode()) == (2, True), said
     assert os.listdir(store) == []
@@ -71,6 +86,62 @@ def test_one_at_a_time(store: Path) -> None:
     said = katafs("probe", store, store, check=False)
     assert (said.returncode, b"another probe" in said.stderr) == (1, True)
     assert os.listdir(store) == [".katafs-probe"]
+
+
+def test_links_that_others_planted(store: Path, tmp_path: Path) -> None:
+    """Who can write to the store has nothing written by whoever probes: a link in place of the directory, a directory
+    with links, a link where the finding is made."""
+    if os.geteuid() != 0:
+        unavailable("only root can give files away")
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("as it was")
+    (victim / "file").chmod(0o600)
+    planted = store / ".katafs-probe"
+    planted.symlink_to(victim)
+    assert asked_of_side(store, ["put", "name", "x"], ["lock", "flock"]) == [{"errno": errno.ENOTDIR}] * 2
+    planted.unlink()
+    (planted / "size").mkdir(parents=True)
+    (planted / "size/file").symlink_to(victim / "file")
+    (planted / "owned").symlink_to(victim / "file")
+    os.chown(planted, OTHER, OTHER)
+    assert asked_of_side(store, ["change", 0], ["own"]) == [{"errno": errno.EPERM}] * 2
+    (store / f"{FINDING}.{os.getpid()}").symlink_to(victim / "file")
+    keep_finding(store, [vars(SHARED)], 0)
+    assert stat.S_IMODE((store / FINDING).stat().st_mode) == 0o644
+    status = (victim / "file").stat()
+    assert (os.listdir(victim), status.st_uid, stat.S_IMODE(status.st_mode)) == (["file"], 0, 0o600)
+    assert (victim / "file").read_text() == "as it was"
+
+
+def test_a_link_that_comes_in_the_middle(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    command = [sys.executable, "-m", "katafs", "probe", store, store]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_until((store / ".katafs-probe/turns").exists, "the probe")
+        (store / ".katafs-probe").rename(store / "moved")
+        (store / ".katafs-probe").symlink_to(tmp_path / "victim")
+        assert b"was replaced by a link" in process.communicate(timeout=patience(20))[1]
+    assert process.returncode == 1
+    assert os.listdir(tmp_path / "victim") == []
+
+
+def asked_of_side(store: Path, *told: list[object]) -> list[dict[str, object]]:
+    """What a side of a probe answers."""
+    lines = "".join(json.dumps([number, *each]) + "\n" for number, each in enumerate(told))
+    said = katafs("probe-side", store, stdin=lines.encode()).stdout.splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "number"} for line in said]
+
+
+def test_a_pipe_in_place_of_the_finding(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That somebody has open, and sends nothing through."""
+    os.mkfifo(store / FINDING)
+    pipe = os.open(store / FINDING, os.O_RDWR)
+    try:
+        monkeypatch.setattr("katafs.engine.known.LOCAL", frozenset())
+        assert "katafs probe finds out" in refusal(store)
+    finally:
+        os.close(pipe)
 
 
 @pytest.mark.parametrize(

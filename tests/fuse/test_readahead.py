@@ -12,16 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from katafs.kata.model.ids import kata_path
 from tests.conftest import MODES
 from tests.katas import (
+    GitCommit,
+    GitFile,
     add_event,
     git_blobs,
     git_files,
+    import_commits,
     loosen,
     make_kata,
     make_long_kata,
     make_odd_kata,
     message,
+    pretty_json,
     stored_rows,
 )
 from tests.mounts import DEADLINE, MakeMount, Mount, patience, wait_until
@@ -142,6 +147,20 @@ def test_another_kata_comes_in_the_middle(store: Path, mount: MakeMount, mode: s
     for index in range(3, 12):
         found = read_below(events / str(index) / "files")
         assert found == dict.fromkeys(("hiker.py", "empty.txt"), text.encode())
+
+
+def test_times_that_take_more_room(store: Path, mount: MakeMount, mode: str) -> None:
+    """A kata may say that it is from the year 9999."""
+    rows = [{"index": index, "colour": "red", "time": [9999, 12, 31, 23, 59, 59, 0]} for index in range(6)]
+    commits = []
+    for index in range(6):
+        named = {"events_summary.json": pretty_json(rows[: index + 1]), "config/theme": b"dark\n", "files/a": b"a"}
+        commits.append(GitCommit(f"{index} x", [GitFile(*each) for each in named.items()], [index]))
+    import_commits(kata_path(store, "AbCdEf"), commits)
+    events = mount(store, mode).kata("AbCdEf") / "events"
+    for index in range(6):
+        assert (events / str(index) / "files").is_dir()
+        assert os.listdir(events / str(index) / "files") == ["a"]
 
 
 def test_a_damaged_file_between_others(store: Path, mount: MakeMount, mode: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.legacy.migrate import migrate_kata
+from katafs.kata.model.facts import csv_lines
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.steps import Step, history, history_text
 from katafs.kata.reader import reader
@@ -189,6 +190,11 @@ def test_for_other_programs(two: Path, store: Path, tmp_path: Path) -> None:
             name: "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in event.items()
         }
+
+
+def test_formulas_of_double_width() -> None:
+    """Spreadsheets that are set to Chinese or Japanese take them for their own."""
+    assert csv_lines([["\uff1d1", "\uff0d1", "a=1", -1]]) == "'\uff1d1,'\uff0d1,a=1,-1\n"
 
 
 @pytest.mark.parametrize("archive", ["v0-5rTJv5", "v1-38w9NC", "v1-5U2J18", "saver-v2-rG63fy"])

@@ -15,8 +15,8 @@ COLUMNS = (
     *("kata", "event", "type", "light", "time", "duration", "predicted", "right"),
     *("added", "deleted", "file", "old_file", "origin", "laptop"),
 )
-# what a spreadsheet takes for the beginning of a formula
-_FORMULA = ("=", "+", "-", "@")
+# what a spreadsheet takes for the beginning of a formula; those of double width where Chinese or Japanese is written
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def facts(step: Step, kata_id: str) -> Facts:
