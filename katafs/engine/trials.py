@@ -44,8 +44,10 @@ def probe(a: Side, b: Side) -> Iterator[Trial]:
     """
     token = secrets.token_hex(20)
     a.ask("put", "token", token)
-    if b.ask("watch", "token", token, _MEETING)[0] >= _MEETING:
-        raise WrongSidesError(f"what is written to {a.place} is not seen at {b.place}: they are not one store")
+    took, _, errors = b.ask("watch", "token", token, _MEETING)
+    if took >= _MEETING:
+        why = " or ".join(sorted(errors.keys() - {"ENOENT"})) or "they are not one store"
+        raise WrongSidesError(f"what is written to {a.place} is not seen at {b.place}: {why}")
     for name, attempt in _TRIES.items():
         try:
             yield from attempt(a, b)

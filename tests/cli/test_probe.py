@@ -116,7 +116,7 @@ def test_links_that_others_planted(store: Path, tmp_path: Path) -> None:
 
 def test_a_link_that_comes_in_the_middle(store: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
-    command = [sys.executable, "-m", "katafs", "probe", store, store]
+    command = [sys.executable, "-m", "katafs", "probe", str(store), str(store)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wait_until((store / ".katafs-probe/turns").exists, "the probe")
         (store / ".katafs-probe").rename(store / "moved")
