@@ -27,7 +27,7 @@ from katafs.kata.reader import reader
 from katafs.kata.store import is_git
 
 _MOST = 64  # members
-_LIST = 64 << 10  # bytes of ``katas.txt`` that are read; a member has ten
+_LIST = 4 << 10  # bytes of ``katas.txt`` that are read; a member has ten, and each line is looked for in the store
 _MEMBER = re.compile(rb"([0-9A-Za-z]{6}) ([0-9]|[1-5][0-9]|6[0-3])")
 _TO_ALL = stat.S_IROTH | stat.S_IXOTH
 _SECOND = 1_000_000_000
@@ -75,7 +75,7 @@ def status_of(root: Path, group_id: str) -> tuple[os.stat_result, int]:
 
 
 def look(root: Path, store: Path, group_id: str) -> Group:
-    """A group of the directory ``root``, a path without links, as it is now. Reads 64 KiB and a reference a kata at
+    """A group of the directory ``root``, a path without links, as it is now. Reads 4 KiB and a reference a kata at
     most. To be called in a worker thread. Raises `NotFoundError`."""
     newest = status_of(root, group_id)[0].st_mtime_ns
     members: dict[int, Member] = {}

@@ -201,6 +201,16 @@ def test_hostile_groups(store: Path, groups: Path, serve: Serve, tmp_path: Path)
     assert links(top / "000003").keys() == {"01-AAAAAA"}
 
 
+def test_a_list_of_thousands(store: Path, groups: Path, serve: Serve) -> None:
+    """Each line is looked for in the store, several times a second while somebody looks: those of a class are few."""
+    make_kata(store, "AAAAAA")
+    make_kata(store, "BBBBBB")
+    make_group(groups, "AAAAAA 0\n" + "Zzzzzz 7\n" * 1_000 + "BBBBBB 1\n")
+    top = serve()
+    assert links(top / CLASS).keys() == {"00-AAAAAA"}
+    assert "what of katas.txt is behind the first 4 KiB" in top.parent.parent.with_suffix(".log").read_text()
+
+
 @pytest.mark.parametrize("closed", ["", "..", "../.."])
 def test_of_a_closed_kata_there_is_its_link(store: Path, groups: Path, serve: Serve, closed: str) -> None:
     """Whichever of its directories is closed; and it is open again at once."""
