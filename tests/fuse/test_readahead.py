@@ -100,8 +100,9 @@ def test_the_bytes_are_right(mounted: Mount, mount: MakeMount, mode: str, kata_i
             assert found[f"{index}/{os.fsdecode(name)}"] == blobs[oid]
 
 
-@pytest.mark.parametrize("kata_id", ["AbCdEf", "GhJkLm"])
-@pytest.mark.parametrize("order", [list, sorted, lambda names: sorted(names, key=str.swapcase, reverse=True)])
+@pytest.mark.parametrize(
+    ("kata_id", "order"), [("AbCdEf", sorted), ("AbCdEf", lambda names: names[::-1]), ("GhJkLm", list)]
+)
 def test_both_modes_say_the_same(two_katas: Path, mount: MakeMount, tmp_path: Path, kata_id: str, order: Order) -> None:
     """Of every entry: in the slower mode there are no tables."""
     fast, slower = (
