@@ -77,16 +77,15 @@ static const struct table *find(uint64_t number)
 	return (const struct table *)(ring + slots[slot].at % RING);
 }
 
-/* Take tables, one behind the other. Returns how many were taken. */
-VISIBLE int katafs_tables_hand(const char *tables, size_t size)
+/* Take tables, one behind the other. */
+VISIBLE void katafs_tables_hand(const char *tables, size_t size)
 {
 	uint64_t at, now = now_ns();
 	const struct table *table;
 	size_t next, slot;
-	int taken = 0;
 
 	if (size > RING / 2)
-		return 0;
+		return;
 	if (end % RING + size > RING)
 		end += RING - end % RING;
 	memcpy(ring + end % RING, tables, size);
@@ -99,18 +98,16 @@ VISIBLE int katafs_tables_hand(const char *tables, size_t size)
 		slots[slot].number = table->number;
 		slots[slot].at = at + next;
 		slots[slot].made_ns = now;
-		taken++;
 	}
-	return taken;
 }
 
-/* Forget the tables of a kata, given one of its numbers; 0: all. */
+/* Forget the tables of a kata, given one of its numbers. */
 VISIBLE void katafs_tables_drop(uint64_t number)
 {
 	size_t slot;
 
 	for (slot = 0; slot < SLOTS; slot++)
-		if (!number || slots[slot].number >> KATA_SHIFT == number >> KATA_SHIFT)
+		if (slots[slot].number >> KATA_SHIFT == number >> KATA_SHIFT)
 			slots[slot].number = 0;
 }
 

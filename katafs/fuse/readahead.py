@@ -16,7 +16,6 @@ import cachetools
 
 from katafs.errors import KataError
 from katafs.fuse.tables import MOST_BYTES, Tables, pack_content, pack_listing
-from katafs.git.budget import Budget
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import EVENT, Numbers
 from katafs.tree.tree import Tree
@@ -64,15 +63,15 @@ class _Walk:
 class ReadAhead:
     """Sees what is listed and read, and hands over tables. Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, tables: Tables, budget: Budget) -> None:
-        self._tree, self._tables, self._budget = tree, tables, budget
+    def __init__(self, tree: Tree, tables: Tables) -> None:
+        self._tree, self._tables = tree, tables
         self._walks: cachetools.LRUCache[str, _Walk] = cachetools.LRUCache(_KATAS)
 
     def listed(self, directory: Node) -> None:
         """A directory is being listed that had no table."""
         walk = self._walk(directory)
         if walk is not None:
-            self._make(directory, walk.go_on(directory.key.a), walk)
+            self._make(directory.key.kata, walk.go_on(directory.key.a), walk)
 
     def read(self, file: Node) -> None:
         """A file is being read that had none."""
@@ -83,7 +82,7 @@ class ReadAhead:
         walk.files = walk.files + 1 if index == walk.index else 1
         walk.is_reading = walk.is_reading or walk.files > 1
         if walk.is_reading:
-            self._make(file, walk.go_on(index), walk)
+            self._make(file.key.kata, walk.go_on(index), walk)
         else:
             # one file of an event alone says nothing of what comes
             walk.index = index
@@ -97,8 +96,8 @@ class ReadAhead:
             self._walks[key.kata] = _Walk(key.a)
         return walk
 
-    def _make(self, node: Node, events: range, walk: _Walk) -> None:
-        """Make the tables of events, but that of the directory that is being listed."""
+    def _make(self, kata_id: str, events: range, walk: _Walk) -> None:
+        """Make the tables of events, also of the one that is being listed: its end is asked for next."""
         if not events:
             return
         walk.is_reading = walk.is_reading and (walk.files > 0 or self._tables.reads > walk.reads)
@@ -107,9 +106,9 @@ class ReadAhead:
         room = MOST_BYTES
         end = time.monotonic() + _LONGEST
         # whoever asks for them will be told what is wrong with them
-        with contextlib.suppress(KataError), self._budget.within(_LONGEST * 1e6):
+        with contextlib.suppress(KataError), self._tree.ctx.store.budget.within(_LONGEST * 1e6):
             for walk.end in events:
-                for directory in self._tree.directories_of_event(node.key.kata, walk.end):
+                for directory in self._tree.directories_of_event(kata_id, walk.end):
                     tables = _tables_of(directory, with_contents=walk.is_reading)
                     room -= len(tables)
                     if room < 0:

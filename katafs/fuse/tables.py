@@ -51,7 +51,7 @@ class Tables:
         if library is None:
             return
         # with PYFUNCTYPE the interpreter is not let go, which would take longer than what is done
-        self._hand = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
+        self._hand = ctypes.PYFUNCTYPE(None, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
         self._drop = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(("katafs_tables_drop", library))
         self._listings, self._reads, self._bytes = (
             ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}") for name in ("listings", "reads", "bytes")
@@ -75,7 +75,7 @@ class Tables:
         """Hand over tables that stand one behind the other, `MOST_BYTES` at most."""
         self._hand(tables, len(tables))
 
-    def drop(self, number: int = 0) -> None:
-        """Forget those of the kata that has this number, or all."""
+    def drop(self, number: int) -> None:
+        """Forget those of the kata that has this number."""
         if self.is_there:
             self._drop(number)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from importlib import resources
 from operator import attrgetter
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import Template
 
 from katafs.errors import KataError
 from katafs.html.class_axis import PLACES, Axis
-from katafs.html.pages import clock, label, page_of, span
+from katafs.html.pages import asset, environment, span
 from katafs.kata.groups import Group, Member, group_steps, read_start
 from katafs.kata.model.steps import LIGHTS, Step
 from katafs.text import visible
@@ -101,11 +97,7 @@ def _whole_minutes(last: datetime | None, time: datetime) -> float:
 def _strips(group: Group) -> list[Strip]:
     found = {member: Strip(member, trouble="closed to others") for member in group.members}
     for member, steps in group_steps(group):
-        found[member] = (
-            Strip(member, trouble="its events cannot be read")
-            if isinstance(steps, KataError)
-            else _strip(member, steps)
-        )
+        found[member] = _strip(member, steps)
     return list(found.values())
 
 
@@ -137,29 +129,8 @@ def _words(directory: Path) -> dict[str, str]:
 @cache
 def template() -> Template:
     """The one of this process."""
-    environment = Environment(
-        loader=PackageLoader("katafs.html", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # a position in an attribute would not be allowed by the policy
     places = "".join(f".t{place}{{left:{100 * place / PLACES:g}%}}" for place in range(PLACES + 1))
-    style = "".join(
-        resources.files("katafs.html").joinpath("templates", name).read_text(encoding="utf-8")
-        for name in ("style.css", "class.css")
-    )
-    style += places
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment.globals.update(
-        script="",
-        style=Markup(style),  # noqa: S704 - ours
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        page_of=page_of,
-        label=label,
-        css=lambda light: light if light in LIGHTS else "event",
-        clock=clock,
-        span=span,
-    )
-    return environment.get_template("class.html")
+    found = environment(asset("style.css") + asset("class.css") + places)
+    found.globals["css"] = lambda light: light if light in LIGHTS else "event"
+    return found.get_template("class.html")

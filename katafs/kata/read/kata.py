@@ -73,8 +73,10 @@ class Kata:
 
     @identity.setter
     def identity(self, identity: object | None) -> None:
-        self._identity = identity
-        self._caches.on_change(self.kata_id)
+        earlier, self._identity = self._identity, identity
+        # of one that had none nobody has kept anything
+        if earlier is not None:
+            self._caches.on_change(self.kata_id)
 
     # -- the tip
 
