@@ -21,8 +21,7 @@ from katafs.tree.numbers import EVENT, Numbers
 from katafs.tree.tree import Tree
 
 _LARGEST = 128 << 10  # bytes of a file
-_MOST_OF_DIRECTORY = 256 << 10  # bytes of its files, and how many entries
-_MOST_ENTRIES = 256
+_MOST_OF_DIRECTORY = 256 << 10  # bytes of its files
 _TIMES_END = 1 << 63  # ns since the epoch, in the year 2262
 _FEWEST, _MOST = 4, 16  # events at once
 _KATAS = 64  # that are being walked through
@@ -89,7 +88,7 @@ class ReadAhead:
 
     def _walk(self, node: Node) -> _Walk | None:
         key = node.key
-        if not self._tables.is_there or key.kind != EVENT or not node.is_reusable():
+        if not self._tables.is_there or key.kind != EVENT or not node.is_lasting():
             return None
         walk = self._walks.get(key.kata)
         if walk is None:
@@ -120,8 +119,8 @@ class ReadAhead:
 
 
 def _tables_of(directory: Node, *, with_contents: bool) -> bytes:
-    entries = directory.fast_listing() if directory.is_reusable() else None
-    if entries is None or len(entries) > _MOST_ENTRIES or not 0 <= directory.mtime_ns < _TIMES_END:
+    entries = directory.fast_listing() if directory.is_lasting() else None
+    if entries is None or not 0 <= directory.mtime_ns < _TIMES_END:
         return b""
     above = Numbers.number(directory.parent())
     listing = pack_listing(
@@ -132,11 +131,11 @@ def _tables_of(directory: Node, *, with_contents: bool) -> bytes:
     return b"".join([listing, *(pack_content(*each) for each in directory.contents(_small(entries)))])
 
 
-def _small(entries: list[PlusEntry]) -> set[int]:
+def _small(entries: list[PlusEntry]) -> list[int]:
     room = _MOST_OF_DIRECTORY
-    found = set()
+    found = []
     for entry in entries:
         if 0 < entry.size <= min(_LARGEST, room):
-            found.add(entry.number)
+            found.append(entry.number)
             room -= entry.size
     return found

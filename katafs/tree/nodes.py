@@ -73,6 +73,11 @@ class Node:
         """As it comes from another process: whole for who writes, without what readers and the daemon alone need."""
         return {name: value for name, value in vars(self).items() if name not in _LEFT_BEHIND}
 
+    def is_lasting(self) -> bool:
+        """Whether what is said of it holds until its kata is another (`katafs.kata.read.caches.ReadCaches.on_change`),
+        and is little enough to be made ahead."""
+        return False
+
     def is_reusable(self) -> bool:
         """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not
         have anything that is costly to keep."""

@@ -122,6 +122,17 @@ def test_most_is_there_before_it_is_asked_for(mounted: Mount, mode: str) -> None
     assert asked(mounted, "read") + ahead(mounted, "read") >= sum(map(bool, found.values()))
 
 
+def test_of_many_files_most_is_there_too(store: Path, mount: MakeMount) -> None:
+    path = make_kata(store, "AbCdEf")
+    for index in range(1, 17):
+        add_event(path, index, files={f"file{number}": f"{number} at {index}\n" for number in range(40)})
+    mounted = mount(store, "fast")
+    found = read_below(mounted.kata("AbCdEf") / "events")
+    assert all(found[f"{index}/files/file7"] == b"7 at %d\n" % index for index in range(1, 17))
+    for operation in ("readdir", "read"):
+        assert ahead(mounted, operation) > asked(mounted, operation)
+
+
 def test_for_who_lists_or_reads_one_file_no_bytes_are_fetched(mounted: Mount) -> None:
     events = mounted.kata("AbCdEf") / "events"
     subprocess.run(["ls", "-lR", events], check=True, capture_output=True)

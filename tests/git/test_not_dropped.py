@@ -167,7 +167,7 @@ def test_what_a_third_has_locked_does_not_become_ours(store: Path, monkeypatch: 
     def late(source: str | Path, target: str | Path) -> None:
         if not thirds:
             (path / f".git/{MAIN}.lock").unlink()
-            thirds.append(RefLocks(path / ".git").take(MAIN, b"2" * 40 + b"\n"))
+            thirds.append(RefLocks(path / ".git").take(MAIN, locks.NewFile(path / ".git", b"2" * 40 + b"\n")))
         rename(source, target)
 
     monkeypatch.setattr("katafs.git.refs.locks.os.rename", late)

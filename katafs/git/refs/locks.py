@@ -54,7 +54,7 @@ class RefLocks:
         self._is_alone = is_alone
 
     @contextmanager
-    def held(self, name: str, stale: float, data: bytes | None = None) -> Iterator[HeldLock]:
+    def held(self, name: str, stale: float, data: bytes = b"") -> Iterator[HeldLock]:
         """Hold the lock of a file, with ``data`` in it if that is known; waits for others, and removes a lock that was
         left behind `stale` seconds ago.
 
@@ -66,18 +66,18 @@ class RefLocks:
         finally:
             lock.release()
 
-    def _wait(self, name: str, stale: float, data: bytes | None) -> HeldLock:
+    def _wait(self, name: str, stale: float, data: bytes) -> HeldLock:
         for _ in range(_TRIES):
             try:
-                return self.take(name, data)
+                return self.take(name, NewFile(self._git_dir, data))
             except FileExistsError:
                 self.unlock(name, stale)
                 time.sleep(_PAUSE)
         raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
 
-    def take(self, name: str, data: bytes | None = None) -> HeldLock:
+    def take(self, name: str, own: NewFile) -> HeldLock:
         """Take a lock at once. Raises FileExistsError, OSError (ELOOP) where a link leads to the reference."""
-        return HeldLock(self._git_dir, name, data)
+        return HeldLock(self._git_dir, name, own)
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody has the lock at this moment."""
@@ -146,32 +146,61 @@ class RefLocks:
         _seen.pop(os.fspath(lock), None)
 
 
-class HeldLock:
-    """A lock that we made.
+class NewFile:
+    """A file of ours that is to become that of a reference, or its lock: complete before it gets its other name.
 
-    Its file stays open, as the next one could have the same inode number otherwise.
+    It stays open, as the next one could have the same inode number otherwise. Raises OSError.
     """
 
-    def __init__(self, git_dir: Path, name: str, data: bytes | None = None) -> None:
-        """Take that of the file ``name``, and put ``data`` into it, synced. Raises as `RefLocks.take`."""
+    def __init__(self, git_dir: Path, data: bytes = b"", *, is_synced: bool = True) -> None:
+        self.path = os.path.join(git_dir, f"{TEMPORARY}{secrets.token_hex(8)}")
+        self.has_path = True
+        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            self.write(data, is_synced=is_synced)
+        except BaseException:
+            self.drop()
+            raise
+
+    def write(self, data: bytes, *, is_synced: bool = True) -> None:
+        """Put this into it, which was empty."""
+        if data:
+            with File(self.fd, "wb", closefd=False) as file:
+                file.write(data)
+            if is_synced:
+                os.fsync(self.fd)
+
+    def drop(self) -> None:
+        """Close it, and remove its first name, if it still has it."""
+        try:
+            if self.has_path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path)
+        finally:
+            close_quietly(self.fd)
+
+
+class HeldLock:
+    """A lock that we made."""
+
+    def __init__(self, git_dir: Path, name: str, own: NewFile) -> None:
+        """Take that of the file ``name``, with what is in ``own``. Raises as `RefLocks.take`."""
         self._file = git_dir / name
         self._path = f"{self._file}.lock"
-        if not is_direct(self._file.parent, git_dir):
-            raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", self._path)
-        self._own, self._fd = _new_file(git_dir)
-        self._is_held, self._has_own_name = False, True
+        self._own = own
+        self._is_held = False
         try:
-            if data is not None:
-                self.write(data)
-            os.link(self._own, self._path)
+            if not is_direct(self._file.parent, git_dir):
+                raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", self._path)
+            os.link(own.path, self._path)
             self._is_held = True
         finally:
             if not self._is_held:
-                self.release()
+                own.drop()
 
     def write(self, data: bytes) -> None:
         """Put this into it, which was empty, synced."""
-        _write(self._fd, data)
+        self._own.write(data)
 
     def become(self, *, is_new: bool = False) -> None:
         """What it holds becomes the file that it locks; ``is_new``: where there is none. Raises `RaceLostError` when
@@ -182,10 +211,10 @@ class HeldLock:
         try:
             # Not the lock, which may be a third's by now: nobody else has this name of our file. And what seems not to
             # be there, by what a network file system remembers, is not replaced.
-            (os.link if is_new else os.rename)(self._own, self._file)
+            (os.link if is_new else os.rename)(self._own.path, self._file)
         except (FileExistsError, FileNotFoundError) as error:
             raise RaceLostError(f"{self._file} was made, or our lock removed, by another writer") from error
-        self._has_own_name = is_new
+        self._own.has_path = is_new
         if not self._is_ours():
             raise OSError(errno.EIO, "another writer took the lock meanwhile", self._path)
         self._is_held = False
@@ -196,33 +225,26 @@ class HeldLock:
         try:
             if self._is_held and self._is_ours():
                 os.unlink(self._path)
-            if self._has_own_name:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._own)
         finally:
             self._is_held = False
-            close_quietly(self._fd)
+            self._own.drop()
 
     def _is_ours(self) -> bool:
-        return _is_at(self._path, os.fstat(self._fd))
+        return _is_at(self._path, os.fstat(self._own.fd))
 
 
-def make_file(git_dir: Path, name: str, data: bytes) -> bool:
-    """Make the file of a reference, synced, unless there is one: whether it was made. Who finds it finds all of it.
-    Raises OSError, ELOOP where a link leads elsewhere."""
-    if not is_direct((git_dir / name).parent, git_dir):
-        raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", git_dir / name)
-    own, fd = _new_file(git_dir)
+def make_file(git_dir: Path, name: str, own: NewFile) -> bool:
+    """Make ``own`` the file of a reference, unless there is one: whether it is. Who finds it finds all of it. Raises
+    OSError, ELOOP where a link leads elsewhere."""
     try:
-        _write(fd, data)
-        os.link(own, git_dir / name)
+        if not is_direct((git_dir / name).parent, git_dir):
+            raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", git_dir / name)
+        os.link(own.path, git_dir / name)
         return True
     except FileExistsError:
         return False
     finally:
-        close_quietly(fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(own)
+        own.drop()
 
 
 def remove_left(git_dir: Path) -> None:
@@ -250,19 +272,6 @@ def _is_at(path: str | os.PathLike[str], status: os.stat_result) -> bool:
         if error.errno not in GONE:
             raise
         return False
-
-
-def _new_file(git_dir: Path) -> tuple[str, int]:
-    """A new file, and a descriptor for writing to it."""
-    path = os.path.join(git_dir, f"{TEMPORARY}{secrets.token_hex(8)}")
-    return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-
-
-def _write(fd: int, data: bytes) -> None:
-    """Put this into a new file, synced."""
-    with File(fd, "wb", closefd=False) as file:
-        file.write(data)
-    os.fsync(fd)
 
 
 # by path: which lock was seen there, and since when (monotonic)

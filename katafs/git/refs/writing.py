@@ -18,7 +18,7 @@ from katafs.git.format import packed_refs
 from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, NewFile, RefLocks, make_file
 from katafs.git.refs.reading import (
     HEAD_OF_MAIN,
     MAIN,
@@ -44,6 +44,24 @@ class RefWriter:
         self._repo = repo
         self._git_dir = repo.git_dir
         self.locks = RefLocks(repo.git_dir, is_alone=is_alone)
+        self._prepared: dict[tuple[str, Oid], NewFile] = {}
+
+    def prepare(self, main: Oid, tags: Mapping[int, Oid]) -> list[int]:
+        """Make the files that `move_main` and `set_tags` put into place: their descriptors, to be synced together with
+        what they refer to. Raises `StorageError`."""
+        names = {MAIN: main} | {f"{_TAGS}/{index}": commit for index, commit in list(tags.items())[:_MOST_LOOSE]}
+        with storing("references", self._git_dir):
+            for name, commit in names.items():
+                self._prepared[name, commit] = NewFile(self._git_dir, _line(commit), is_synced=False)
+        return [file.fd for file in self._prepared.values()]
+
+    def discard(self) -> None:
+        """Remove what was prepared and not used."""
+        while self._prepared:
+            self._prepared.popitem()[1].drop()
+
+    def _file(self, name: str, commit: Oid) -> NewFile:
+        return self._prepared.pop((name, commit), None) or NewFile(self._git_dir, _line(commit))
 
     # -- main
 
@@ -57,7 +75,7 @@ class RefWriter:
         with storing(MAIN, self._git_dir):
             made = make_parents(path.parent, self._git_dir)
             try:
-                lock = self.locks.take(MAIN, new.hex().encode() + b"\n")
+                lock = self.locks.take(MAIN, self._file(MAIN, new))
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
             try:
@@ -125,7 +143,7 @@ class RefWriter:
         """Without a lock, but for one that is there: who makes a file by link(2) takes nothing from another."""
         with storing(name, self._git_dir):
             made = make_parents((self._git_dir / name).parent, self._git_dir)
-            if not self.locks.is_locked(name) and make_file(self._git_dir, name, commit.hex().encode() + b"\n"):
+            if not self.locks.is_locked(name) and make_file(self._git_dir, name, self._file(name, commit)):
                 self._sync((self._git_dir / name).parent, *made)
                 return
         if self._value(name) is None:
@@ -142,7 +160,7 @@ class RefWriter:
         path = self._git_dir / name
         with storing(name, self._git_dir):
             made = make_parents(path.parent, self._git_dir)
-            with self.locks.held(name, stale, new.hex().encode() + b"\n" if new is not None else None) as lock:
+            with self.locks.held(name, stale, _line(new) if new is not None else b"") as lock:
                 if self._value(name) != old:
                     raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
                 if old is None and not replacing and os.path.lexists(path):
@@ -246,6 +264,10 @@ class RefWriter:
             with self.locks.held("HEAD", STALE_MAIN, HEAD_OF_MAIN) as lock:
                 lock.become()
             sync_path(self._git_dir)
+
+
+def _line(commit: Oid) -> bytes:
+    return commit.hex().encode() + b"\n"
 
 
 def loose_tags(git_dir: Path) -> list[str]:

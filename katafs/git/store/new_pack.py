@@ -18,7 +18,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from katafs.git.beneath import File, names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
 from katafs.git.odb.packs import OURS
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
-from katafs.git.store.storing import sync_directory
+from katafs.git.store.storing import sync_directory, sync_together
 
 #: how their names begin, of those without deltas, and of others: then 30 random digits
 WITHOUT_DELTAS = OURS + "00"
@@ -76,13 +76,14 @@ class NewPack:
         """Where the pack and its index are until they are installed."""
         return self._pack, self._idx
 
-    def finish(self) -> Pack:
-        """Write the rest and the index, and sync both."""
+    def finish(self, others: Collection[int] = ()) -> Pack:
+        """Write the rest and the index, and sync both, and other files that are open."""
         pack = self.writer.finish()
-        _sync(self._file)
-        self._idx, file = self._temporary()
-        file.write(pack.idx)
-        _sync(file)
+        self._idx, idx = self._temporary()
+        idx.write(pack.idx)
+        for file in (self._file, idx):
+            file.flush()
+        sync_together([self._file.fileno(), idx.fileno(), *others])
         return pack
 
     def install(self, *, is_kept: bool = False) -> Path:
@@ -124,15 +125,15 @@ class NewPack:
                 return name, file
 
 
-def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]]) -> Path:
+def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]], others: Collection[int] = ()) -> Path:
     """Write objects, kind and data by id, as a pack that nobody replaces until it is let go; it is on disk when this
-    returns: its path. Raises OSError."""
+    returns, as are the ``others``, which are open: its path. Raises OSError."""
     for left in reversed(range(_TRIES)):
         try:
             with NewPack(directory) as new:
                 for oid, (kind, data) in objects.items():
                     new.writer.add(oid, kind, b"", data)
-                new.finish()
+                new.finish(others)
                 return new.install(is_kept=True)
         except FileNotFoundError:
             # ``git gc --prune=now`` removes temporary files, also of those who live
@@ -175,8 +176,3 @@ def remove_left_behind(directory: Path) -> list[str]:
 def _read_only(path: str, flags: int) -> int:
     """Opens a new file that nobody is to change."""
     return os.open(path, flags | os.O_CLOEXEC, 0o444)
-
-
-def _sync(file: BufferedRandom) -> None:
-    file.flush()
-    os.fsync(file.fileno())

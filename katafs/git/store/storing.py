@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import DamagedError, StorageError
 from katafs.git.beneath import File, close_quietly, is_direct
+
+# of files that are synced at once, those but one; no thread is started before there are such
+_syncing = ThreadPoolExecutor(4, "katafs-sync")
 
 
 @contextmanager
@@ -44,6 +48,19 @@ def write_new(path: str | os.PathLike[str], data: bytes, sync: Callable[[int], N
     with File(os.fspath(path), "xb") as file:
         file.write(data)
         sync(file.fileno())
+
+
+def sync_together(fds: Collection[int]) -> None:
+    """Sync files at once, which takes hardly longer than one of them: a file system writes its journal for all. Raises
+    OSError when one could not be."""
+    last, *others = fds
+    waiting = [_syncing.submit(os.fsync, fd) for fd in others]
+    try:
+        os.fsync(last)
+    finally:
+        wait(waiting)
+    for each in waiting:
+        each.result()
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

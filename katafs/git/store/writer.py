@@ -22,7 +22,7 @@ from katafs.git.store.durable import make_durable, sync_loose
 from katafs.git.store.making import ObjectMaker
 from katafs.git.store.merging import merge_packs
 from katafs.git.store.new_pack import let_go, store_pack
-from katafs.git.store.storing import storing
+from katafs.git.store.storing import storing, sync_together
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class GitWriter(ObjectMaker):
 
     def discard(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
+        self.refs.discard()
         self.repo.objects.pending.clear()
         self._stored.clear()
         self._there.clear()
@@ -92,15 +93,18 @@ class GitWriter(ObjectMaker):
             for oid in self._of_others:
                 sync_loose(self.repo, oid)
 
-    def store(self) -> None:
-        """Store all objects that were made since this was last called; on disk when it returns. To be called before a
-        reference is set to one of them. Raises `StorageError`."""
+    def store(self, main: Oid, tags: Mapping[int, Oid]) -> None:
+        """Store all objects that were made since this was last called, and what ``main`` and tags are to be set to; on
+        disk when it returns. Raises `StorageError`."""
+        references = self.refs.prepare(main, tags)
         pending = self.repo.objects.pending
         new = {oid: pending[oid] for oid in pending.keys() - self._stored}
-        if new:
-            with storing("objects", self.repo.git_dir):
-                self._packs.append(store_pack(self.repo.objects.pack_directory, new))
-            self._stored |= new.keys()
+        with storing("objects", self.repo.git_dir):
+            if new:
+                self._packs.append(store_pack(self.repo.objects.pack_directory, new, references))
+            else:
+                sync_together(references)
+        self._stored |= new.keys()
 
     def merge(self) -> None:
         """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is

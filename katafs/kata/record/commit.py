@@ -1,9 +1,10 @@
 """Recording: the one place where a kata is written to.
 
 The order of durability: the objects, as one pack, then ``main`` by compare-and-swap, then the tags in ascending order,
-each synced before the next; the caller hears of success after all three. A crash between any two leaves a repository
-that reads right at once, and is mended by the next write: objects that nothing refers to, or newest rows without their
-tags (`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
+each synced before the next; the caller hears of success after all three. The files that become ``main`` and the tags
+are made, and synced, with the pack, all at once, which costs what one of them costs. A crash between any two leaves a
+repository that reads right at once, and is mended by the next write: objects that nothing refers to, or newest rows
+without their tags (`GitRepo.commit_of_event` finds their commits), or locks that nobody holds.
 
 Writers are told apart by the compare-and-swap, whoever they are: he who loses looks at the new tip and asks the three
 questions of `katafs.kata.record.placing` again. Katafs' own writers also wait for one another (`repository_lock`), lest
@@ -15,7 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +104,9 @@ class _Try:
     def repo(self) -> GitRepo:
         return self.git.repo
 
-    def move(self, new: State, old: State) -> None:
+    def move(self, new: State, old: State, tags: Mapping[int, Oid]) -> None:
         """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
-        self.git.store()
+        self.git.store(new.commit.oid, tags)
         if self.announce is not None:
             self.announce(new.commit.oid)
         try:
@@ -238,7 +239,7 @@ def _record(attempt: _Try, act: Act) -> Committed:
         index = place(head.last, act)
         new, tags = _write(writer, head, act, index)
         if new is not head:
-            attempt.move(new, head)
+            attempt.move(new, head, tags)
             # The event is recorded: from here on its writer must hear of success.
             _set_tags(attempt.git, tags)
             return Committed(new.last, new.commit.oid)
@@ -287,7 +288,7 @@ def _set_option(attempt: _Try, name: str, value: str, *, is_shown: bool) -> Comm
         attempt.git.sync_of_others()
         attempt.git.refs.sync_main()
         return None
-    attempt.move(new, head)
+    attempt.move(new, head, {})
     return Committed(new.last, new.commit.oid)
 
 

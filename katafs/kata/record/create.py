@@ -162,7 +162,7 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         subtrees[b"files"] = writer.file_tree({path: text.content for path, text in files.items()})
         tree = writer.tree(None, blobs, subtrees)
         commit = writer.commit(tree, [], "0 kata creation", *identity(kata_id), int(moment.timestamp()))
-        writer.store()
+        writer.store(commit, {0: commit})
         writer.refs.move_main(commit, None)
         writer.refs.set_tags({0: commit})
     if layout.is_shared_with_saver:

@@ -81,10 +81,11 @@ class ContentFile(KeptFile):
         self._kata, self._kata_identity, self._content = kata, kata.identity, content
         self._size: int | None = None
 
+    def is_lasting(self) -> bool:
+        return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
+
     def is_reusable(self) -> bool:
-        is_same = self._kata_identity is self._kata.identity is not None
-        is_small = not isinstance(self._content, bytes) or len(self._content) < _SMALL
-        return is_same and self.attr_timeout == IMMUTABLE and is_small
+        return self.is_lasting() and (not isinstance(self._content, bytes) or len(self._content) < _SMALL)
 
     def size(self) -> int:
         if self._size is None:

@@ -35,15 +35,18 @@ class _EventDirectory(Directory):
     def _snapshot(self) -> Snapshot:
         return self._kata.snapshot(self._index)
 
-    def is_reusable(self) -> bool:
+    def is_lasting(self) -> bool:
         return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
+
+    def is_reusable(self) -> bool:
+        return self.is_lasting()
 
     def _slots(self) -> list[tuple[bytes, int]]:
         """The names that are listed, with the slots of what they name."""
         raise NotImplementedError
 
-    def _content(self, slot: int) -> Content | Rows | None:
-        """What is in a file; None for a directory."""
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+        """What is in a file of the event; None for a directory."""
         raise NotImplementedError
 
     def names(self) -> list[bytes]:
@@ -57,24 +60,24 @@ class _EventDirectory(Directory):
         if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
             return None
         try:
-            return [PlusEntry(name, base | slot, *self._mode_and_size(slot)) for name, slot in slots]
+            snapshot = self._snapshot
+            return [PlusEntry(name, base | slot, *self._mode_and_size(snapshot, slot)) for name, slot in slots]
         except DamagedError:
             # `child` tells of which
             return None
 
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
-        for _, slot in self._slots():
-            if base | slot not in numbers:
-                continue
-            content = self._content(slot)
+        snapshot = self._snapshot
+        for slot in (number ^ base for number in numbers):
+            content = self._content(snapshot, slot)
             if isinstance(content, Rows):
                 yield base | slot, content.summary(self._index)
             elif content is not None:
                 yield base | slot, self._kata.read(content, 0, sys.maxsize)
 
-    def _mode_and_size(self, slot: int) -> tuple[int, int]:
-        content = self._content(slot)
+    def _mode_and_size(self, snapshot: Snapshot, slot: int) -> tuple[int, int]:
+        content = self._content(snapshot, slot)
         if content is None:
             return DIR, 0
         if isinstance(content, Rows):
@@ -82,8 +85,8 @@ class _EventDirectory(Directory):
         return FILE, self._kata.size(content)
 
 
-# of paths that a node may have with it that is kept
-_FEW_PATHS = 16
+# of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each
+_FEW_PATHS, _MANY_PATHS = 16, 256
 
 
 class FilesDir(_EventDirectory):
@@ -105,6 +108,9 @@ class FilesDir(_EventDirectory):
     def _key(self, kata_id: str, index: int, position: int) -> Key:
         return _path_key(kata_id, index, self._listing, position)
 
+    def is_lasting(self) -> bool:
+        return len(self._listing) <= _MANY_PATHS and super().is_lasting()
+
     def is_reusable(self) -> bool:
         return len(self._listing) <= _FEW_PATHS and super().is_reusable()
 
@@ -118,7 +124,7 @@ class FilesDir(_EventDirectory):
         entries = self._listing.entries
         return [(entries[position].name, FIRST_PATH + position) for position in self._listing.children(self._position)]
 
-    def _content(self, slot: int) -> Content | None:
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
         position = slot - FIRST_PATH
         return None if self._listing.is_directory(position) else BlobId(self._listing.entries[position].oid)
 
@@ -165,8 +171,8 @@ class FixedEventDir(_EventDirectory):
             # this event lacks one of them
             return None
 
-    def _content(self, slot: int) -> Content | Rows | None:
-        return None if slot in (FILES, CONFIG) else content_of(self._kata, self._snapshot, slot)
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+        return None if slot in (FILES, CONFIG) else content_of(self._kata, snapshot, slot)
 
     def child(self, name: bytes) -> Entry:
         row = find(self._kata, self._path, name)
