@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -10,14 +9,13 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from katafs.mount import runtime
-from tests import scratch
+from tests import scratch, template
 from tests.katas import Served, make_kata, serving, unpack
 from tests.mounts import MakeMount, Mount
 
@@ -124,6 +122,7 @@ def pytest_sessionstart() -> None:
 
 def pytest_sessionfinish() -> None:
     """Mounts whose keepers were killed have left something."""
+    template.end()
     runtime.tidy()
     scratch.tidy()
 
@@ -165,6 +164,8 @@ def plain_environment() -> Iterator[None]:
                 patch.delenv(name)
         for name, value in settings.items():
             patch.setenv(name, value)
+        template.ENVIRONMENT.update(os.environ)
+        template.ENVIRONMENT.pop("PYTEST_CURRENT_TEST", None)
         yield
 
 
@@ -247,14 +248,8 @@ def mount(fuse: None, tmp_path: Path) -> Iterator[MakeMount]:
     assert not errors, "\n".join(errors)
 
 
-def no_tracing() -> None:
-    """Take from a process, before it starts, what it needs to ask others."""
-    cap_sys_ptrace, pr_capbset_drop = 19, 24
-    ctypes.CDLL(None).prctl(pr_capbset_drop, cap_sys_ptrace, 0, 0, 0)
-
-
 @pytest.fixture
-def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def unasked(fuse: None) -> Iterator[Served]:
     """A kata of user 65534 in a mount whose daemon may not ask what other users' processes do."""
     if os.geteuid() != 0:
         unavailable("only root can be another user")
@@ -266,13 +261,11 @@ def unasked(fuse: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     make_kata(store, "AbCdEf")
     subprocess.run(["chown", "-R", "65534:65534", store], check=True)
     mount = Mount(store, directory / "mnt", "fast", ("--allow-other",))
-    start = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", partial(start, preexec_fn=no_tracing))
+    # what it needs to ask others
+    mount.katafs = ["setpriv", "--bounding-set=-sys_ptrace", "--", *mount.katafs]
     try:
         mount.start()
-        monkeypatch.undo()
         yield Served(store / "Ab/Cd/Ef", mount.kata("AbCdEf"))
     finally:
-        monkeypatch.undo()
         assert mount.stop() == ""
         shutil.rmtree(directory)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Self
 
 import katafs as katafs_package
+from tests import template
 
 DEADLINE = 20.0
+KATAFS = [sys.executable, "-m", "katafs"]
 
 #: the fixture ``mount``: (store, mode="fast", options=()) → a mount that ends with the test
 MakeMount = Callable[..., "Mount"]
@@ -40,7 +42,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = DEAD
 
 def katafs(*arguments: object, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
     """Run the command line."""
-    command = [sys.executable, "-m", "katafs", *map(str, arguments)]
+    command = [*KATAFS, *map(str, arguments)]
     result = subprocess.run(command, input=stdin, capture_output=True, timeout=patience(60), check=False)
     assert not check or result.returncode == 0, result.stderr.decode()
     return result
@@ -52,8 +54,8 @@ class Mount:
     def __init__(self, store: Path, path: Path, mode: str, options: tuple[str, ...]) -> None:
         self.store, self.path, self.mode, self.options = store, path, mode, options
         self.log = path.with_suffix(".log")
-        self.katafs = [sys.executable, "-m", "katafs"]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.katafs = KATAFS
+        self.process: subprocess.Popen[bytes] | template.Forked | None = None
         self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
         self.expected_log = ""
@@ -78,7 +80,10 @@ class Mount:
         if self.mode != "fast":
             arguments.append("--no-fast-open")
         command = [*self.katafs, *map(str, arguments), str(self.store), str(self.path)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if self.katafs == KATAFS and template.is_usable():
+            self.process = template.Forked(command[len(KATAFS) :])
+        else:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
         assert self.process.poll() is None, f"{command}: {self._output()}"
         assert f"mode: {self.mode}" in self.log_text(), self.log_text()
@@ -156,8 +161,8 @@ class Mount:
 
     def _output(self) -> str:
         assert self.process is not None
-        output, _ = self.process.communicate(timeout=patience(DEADLINE))
-        return output.decode()
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode()
 
 
 def children(pid: int) -> list[int]:
@@ -244,7 +249,7 @@ class CommandLine:
 
     def command(self, *arguments: object) -> list[str]:
         """The command line, for the operating system."""
-        return [*self.before, sys.executable, "-m", "katafs", *map(str, arguments)]
+        return [*self.before, *KATAFS, *map(str, arguments)]
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script that uses ``katafs``, to the end of what it and its children print."""
