@@ -19,7 +19,8 @@ import katafs as katafs_package
 from tests import template
 
 DEADLINE = 20.0
-KATAFS = [sys.executable, "-m", "katafs"]
+#: what a mount is forked for and not started, as long as nobody sets another in `Mount.katafs` or `sys.executable`
+_USUAL = [sys.executable, "-m", "katafs"]
 
 #: the fixture ``mount``: (store, mode="fast", options=()) → a mount that ends with the test
 MakeMount = Callable[..., "Mount"]
@@ -42,7 +43,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = DEAD
 
 def katafs(*arguments: object, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
     """Run the command line."""
-    command = [*KATAFS, *map(str, arguments)]
+    command = [sys.executable, "-m", "katafs", *map(str, arguments)]
     result = subprocess.run(command, input=stdin, capture_output=True, timeout=patience(60), check=False)
     assert not check or result.returncode == 0, result.stderr.decode()
     return result
@@ -54,7 +55,7 @@ class Mount:
     def __init__(self, store: Path, path: Path, mode: str, options: tuple[str, ...]) -> None:
         self.store, self.path, self.mode, self.options = store, path, mode, options
         self.log = path.with_suffix(".log")
-        self.katafs = KATAFS
+        self.katafs = [sys.executable, "-m", "katafs"]
         self.process: subprocess.Popen[bytes] | template.Forked | None = None
         self._is_kept = False
         #: set by a test that provokes errors on purpose: what may stand in the log
@@ -80,8 +81,8 @@ class Mount:
         if self.mode != "fast":
             arguments.append("--no-fast-open")
         command = [*self.katafs, *map(str, arguments), str(self.store), str(self.path)]
-        if self.katafs == KATAFS and template.is_usable():
-            self.process = template.Forked(command[len(KATAFS) :])
+        if self.katafs == _USUAL and template.is_usable():
+            self.process = template.Forked(command[len(_USUAL) :])
         else:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
@@ -249,7 +250,7 @@ class CommandLine:
 
     def command(self, *arguments: object) -> list[str]:
         """The command line, for the operating system."""
-        return [*self.before, *KATAFS, *map(str, arguments)]
+        return [*self.before, sys.executable, "-m", "katafs", *map(str, arguments)]
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script that uses ``katafs``, to the end of what it and its children print."""
