@@ -131,12 +131,17 @@ def test_a_large_repository_with_open(store: Path, mount: MakeMount) -> None:
     check(store, mount, "references", SMALL["references"], ("html", "download", "download.tgz"), "slower")
 
 
-@pytest.mark.parametrize("name", ["events", "references"])
+@pytest.fixture(scope="module", params=["events", "references"])
+def large_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("large")
+    SMALL[request.param](make_kata(store, "AbCdEf", {"a.txt": "hello 2\n", "cyber-dojo.sh": "true\n"}))
+    return store
+
+
 @pytest.mark.parametrize(("above", "below"), [("", "Ab"), ("Ab", "Cd"), ("Ab/Cd", "Ef")])
-def test_directories_above_one_are_listed(store: Path, mount: MakeMount, name: str, above: str, below: str) -> None:
+def test_directories_above_one_are_listed(large_store: Path, mount: MakeMount, above: str, below: str) -> None:
     """What a kata is said to be there is asked for elsewhere, too."""
-    SMALL[name](make_kata(store, "AbCdEf", {"a.txt": "hello 2\n", "cyber-dojo.sh": "true\n"}))
-    mounted = mount(store)
+    mounted = mount(large_store)
     listed = subprocess.run(["ls", "-l", mounted.path / above], capture_output=True, check=True, text=True)
     assert listed.stdout.split()[-1] == below
     assert stats_of(mounted)("katafs_elsewhere_total") or not above.count("/")

@@ -59,7 +59,8 @@ class Reader:
         self._thread.join()
 
     def _read(self) -> None:
-        while not self._is_over.is_set():
+        # the processors are for those who are read from
+        while not self._is_over.wait(0.005):
             where = "events_summary.json"
             try:
                 rows = json.loads((self._kata / where).read_bytes())

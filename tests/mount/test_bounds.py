@@ -88,7 +88,7 @@ def asking(path: Path) -> Iterator[list[float]]:
     done = threading.Event()
 
     def ask() -> None:
-        while not done.wait(0.002):
+        while not done.wait(0.01):
             start = time.monotonic()
             assert not os.path.lexists(path / f"nothing{len(taken)}")
             taken.append(time.monotonic() - start)

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -315,7 +315,7 @@ def all_at_once(katas: list[Path], begin: int, end: int, meanwhile: Callable[[],
 
     with ThreadPoolExecutor(len(katas)) as pool:
         writing = [pool.submit(write_all, path) for path in katas]
-        while not all(each.done() for each in writing):
+        while wait(writing, 0.005).not_done:
             meanwhile()
         for each in writing:
             each.result()
