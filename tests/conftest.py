@@ -55,6 +55,14 @@ LONG = {
         "mount/test_recorders.py",
         "mount/test_survival.py",
         "kata/test_writers.py",
+        "cli/test_cli.py",
+        "fuse/test_nothing_blocks.py",
+        "fuse/test_readahead.py",
+        "hosts/test_two_hosts.py",
+        "legacy/test_mount_plain.py",
+        "legacy/test_mount_services.py",
+        "tree/test_expansion.py",
+        "tree/test_groups.py",
     )
 }
 
