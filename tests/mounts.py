@@ -47,7 +47,10 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = DEAD
 def katafs(*arguments: object, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
     """Run the command line."""
     command = [sys.executable, "-m", "katafs", *map(str, arguments)]
-    result = subprocess.run(command, input=stdin, capture_output=True, timeout=patience(60), check=False)
+    if command[: len(_USUAL)] == _USUAL and template.is_usable():
+        result = template.run(command[len(_USUAL) :], stdin, patience(60))
+    else:
+        result = subprocess.run(command, input=stdin, capture_output=True, timeout=patience(60), check=False)
     assert not check or result.returncode == 0, result.stderr.decode()
     return result
 
@@ -85,7 +88,7 @@ class Mount:
             arguments.append("--no-fast-open")
         command = [*self.katafs, *map(str, arguments), str(self.store), str(self.path)]
         if self.katafs == _USUAL and template.is_usable():
-            self.process = template.Forked(command[len(_USUAL) :])
+            self.process = template.start(command[len(_USUAL) :])
         else:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         wait_until(lambda: self.is_ready() or self.process is None or self.process.poll() is not None, "the mount")
@@ -122,8 +125,9 @@ class Mount:
         assert self.process is not None
         daemon = self.daemon
         self.process.kill()
-        self.process.wait(patience(DEADLINE))
+        # at once: it would log that it has been left alone
         kill_orphan(daemon)
+        self.process.wait(patience(DEADLINE))
 
     def stop(self) -> str:
         """Unmount and end the daemon by all means; what was wrong with it, if anything."""

@@ -1,5 +1,5 @@
-"""A process that has imported what a mount needs, and forks for each: an interpreter and its imports take 0.35 s of a
-processor, five times what the rest of a mount takes, and the tests mount some hundred times.
+"""A process that has imported what a mount needs, and forks for each, and for other commands: an interpreter and its
+imports take 0.3 s of a processor, three times what the rest of a mount takes, and the tests mount some hundred times.
 
 It imports neither pyfuse3 nor our C library, whose order is the mount's own business. Its environment is that of all
 tests: where a test has set something, such as LD_PRELOAD, `is_usable` says no.
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 _REQUEST = 1 << 16  # bytes
@@ -38,17 +39,16 @@ def end() -> None:
 
 
 class Forked:
-    """``katafs ARGUMENT…``, forked from the template: what tests use of a Popen; output and errors are one pipe."""
+    """``katafs ARGUMENT…``, forked from the template, with these as its standard streams: what tests use of a Popen."""
 
-    def __init__(self, arguments: list[str]) -> None:
-        template = _template()
-        self._ending, ending = socket.socketpair()
-        reader, writer = os.pipe()
+    def __init__(self, arguments: list[str], stdin: IO[bytes], output: IO[bytes], errors: IO[bytes]) -> None:
+        self._ending, ending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = json.dumps([os.getcwd(), *arguments]).encode()
-        socket.send_fds(template.control, [request], [writer, ending.fileno()])
-        os.close(writer)
+        files = [file.fileno() for file in (stdin, output, errors, ending)]
+        socket.send_fds(_template().control, [request], files)
         ending.close()
-        self.stdout: IO[bytes] = open(reader, "rb")  # noqa: SIM115 - as Popen's
+        #: where whoever started it reads what it prints, if there is such a place
+        self.stdout: IO[bytes] | None = None
         self.pid = int(self._ending.recv(64))
         self.returncode: int | None = None
 
@@ -78,6 +78,31 @@ class Forked:
     def kill(self) -> None:
         """As `subprocess.Popen.kill`."""
         self.send_signal(signal.SIGKILL)
+
+
+def start(arguments: list[str]) -> Forked:
+    """With one pipe for output and errors."""
+    reader, writer = os.pipe()
+    with open(os.devnull, "rb") as null, open(writer, "wb") as output:
+        forked = Forked(arguments, null, output, output)
+    forked.stdout = open(reader, "rb")  # noqa: SIM115 - as Popen's
+    return forked
+
+
+def run(arguments: list[str], stdin: bytes, timeout: float) -> subprocess.CompletedProcess[bytes]:
+    """As `subprocess.run`."""
+    with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
+        given.write(stdin)
+        given.seek(0)
+        forked = Forked(arguments, given, output, errors)
+        try:
+            status = forked.wait(timeout)
+        except subprocess.TimeoutExpired:
+            forked.kill()
+            raise
+        for file in (output, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, status, output.read(), errors.read())
 
 
 class _Template:
@@ -115,10 +140,11 @@ def _serve(control: socket.socket) -> list[str] | None:
                 _tell(ending, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                 ending.close()
                 continue
-            request, fds, _, _ = socket.recv_fds(control, _REQUEST, 2)
+            request, fds, _, _ = socket.recv_fds(control, _REQUEST, 4)
             if not request:
                 return None
-            output, ending = fds[0], socket.socket(fileno=fds[1])
+            *streams, last = fds
+            ending = socket.socket(fileno=last)
             directory, *arguments = json.loads(request)
             pid = os.fork()
             if not pid:
@@ -127,9 +153,13 @@ def _serve(control: socket.socket) -> list[str] | None:
                     other.close()
                 ending.close()
                 control.close()
-                _become(directory, output)
+                os.chdir(directory)
+                for number, stream in enumerate(streams):
+                    os.dup2(stream, number)
+                    os.close(stream)
                 return arguments  # type: ignore[no-any-return]
-            os.close(output)
+            for stream in streams:
+                os.close(stream)
             children[os.pidfd_open(pid)] = pid, ending
             poll.register(next(reversed(children)), select.POLLIN)
             _tell(ending, pid)
@@ -140,15 +170,6 @@ def _tell(ending: socket.socket, number: int) -> None:
         ending.send(b"%d" % number)
     except BrokenPipeError:
         pass  # the test is over
-
-
-def _become(directory: str, output: int) -> None:
-    os.chdir(directory)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd, source in ((0, null), (1, output), (2, output)):
-        os.dup2(source, fd)
-    os.close(null)
-    os.close(output)
 
 
 def _main() -> None:

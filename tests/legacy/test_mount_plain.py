@@ -204,7 +204,7 @@ def test_reading_goes_on_while_it_is_migrated(
     written = make_plain_kata(store, "AbCdEf", version, 3, events=3)
     path = written.path / written.name(2)
     document = json.loads(path.read_bytes())
-    lines = [f"line {number}\n" for number in range(300_000)]
+    lines = [f"line {number}\n" for number in range(100_000)]
     document["files"]["large.txt"] = {"content": "".join(lines) if version else lines}
     # as services do not write it: it has another size when it is made from git
     path.write_text(json.dumps(document, indent=2))
