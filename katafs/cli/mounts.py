@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -130,6 +131,8 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
         log_to.start()
     except OSError as error:
         raise mounting.MountError(f"log file {log_to.path}: {error.strerror}") from error
+    # Until the event loop begins: what is imported is no garbage, and to look for some was 7 % of a start.
+    gc.disable()
     from katafs.mount import keeper
 
     with _logging_failures(options.mountpoint, log_to):

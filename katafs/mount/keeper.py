@@ -124,7 +124,6 @@ class _Keeper:
         waited_for = _SIGNALS - _STOP | stop
         signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
         # what is shared with the daemons is not to be copied because their collectors look at it
-        gc.collect()
         gc.freeze()
         try:
             if self._daemon is NOBODY:

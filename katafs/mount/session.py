@@ -112,6 +112,7 @@ def serve(
     # What is there now stays, and what comes has hardly any cycles: to look for them took a tenth of all time.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
+    gc.enable()
     try:
         trio.run(_run, options, operations, tree, fast, ready, kept, watcher, end, instruments=steps)
     except BaseExceptionGroup as group:
