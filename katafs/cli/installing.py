@@ -128,7 +128,9 @@ class _File:
 
     def put(self) -> bool:
         """As `_Link`'s."""
-        if self.is_ours() and self.path.read_text(encoding="utf-8") == self.text:
+        # an older one left it as the umask of its user said
+        is_for_all = self.is_ours() and self.path.stat().st_mode & 0o444 == 0o444
+        if is_for_all and self.path.read_text(encoding="utf-8") == self.text:
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}.new")

@@ -188,13 +188,15 @@ class Operations(pyfuse3.Operations):
     # -- files
 
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        """Only in the slower mode. O_TRUNC needs nothing: each open of a control file is a new writer."""
+        """Only in the slower mode. O_TRUNC changes nothing: each open of a control file is a new writer."""
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             keeps = False
             with contextlib.suppress(HeavyError):
                 keeps = self._tree.node(inode).attr_timeout == IMMUTABLE
             return pyfuse3.FileInfo(fh=inode, keep_cache=keeps)
         sink = await self.elsewhere.sink(inode)
+        if flags & os.O_TRUNC:
+            sink.check_settable(0)
         # what is written to pages that are mapped says not for whom: directly, there are none that are shared
         return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=sink.is_direct)
 

@@ -32,11 +32,12 @@ def texts(version: Any, kata_id: str, files: dict[str, str], /, **more: Any) -> 
     return {name: json.dumps(value).encode() + b"\n" * (name == "events.json") for name, value in made.items()}
 
 
-def put(path: Path, data: bytes) -> str | None:
-    """O_EXCL, and one write; the name of the errno of that, if it has one."""
+def put(path: Path, data: bytes, size: int = 1 << 20) -> str | None:
+    """O_EXCL, and one write, or more of ``size`` bytes; the name of the errno of that, if it has one."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        os.write(fd, data)
+        for at in range(0, len(data), size):
+            os.write(fd, data[at : at + size])
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     finally:
@@ -74,6 +75,70 @@ def test_a_manifest_of_another_version(served: Mount, version: Any, name: str, s
     for file, right in texts(1, kata_id, {"a.txt": "a\n"}).items():
         assert put(kata / file, right) is None
     assert (kata / "files/a.txt").read_text() == "a\n"
+
+
+@pytest.mark.parametrize("size", [1 << 20, 40])
+@pytest.mark.parametrize(
+    ("old", "new_text"),
+    [
+        pytest.param(b'"x"', b"x", id="a bare word"),
+        pytest.param(b'"x"', b"NaN", id="no number"),
+        pytest.param(b'"x"', b"1e400", id="infinity"),
+        pytest.param(b'"x"', b'"\\ud800"', id="half a character"),
+        pytest.param(b'"x"', b'"\xe9"', id="no UTF-8"),
+        pytest.param(b'"x"', b"[" * 3000 + b"]" * 3000, id="too deep"),
+        pytest.param(b'{"display', b'\xef\xbb\xbf{"display', id="a byte order mark"),
+        pytest.param(b'{"display', b'[{"display', id="a list"),
+        pytest.param(b"}}}", b"}}}x", id="something after it"),
+        pytest.param(b'"a.txt"', b'"../a.txt"', id="a file outside"),
+    ],
+)
+def test_a_manifest_that_cannot_become_one(served: Mount, old: bytes, new_text: bytes, size: int) -> None:
+    """The same: by the first write after which it is none, whatever follows."""
+    kata_id, kata, stored = new(served)
+    right = texts(1, kata_id, {"a.txt": "a\n"})
+    data = right["manifest.json"].replace(old, new_text, 1)
+    assert data != right["manifest.json"]
+    assert put(kata / "manifest.json", data, size) == "EINVAL"
+    assert content_below(stored) == []
+    for file, text in right.items():
+        assert put(kata / file, text) is None
+    assert (kata / "files/a.txt").read_text() == "a\n"
+
+
+@pytest.mark.parametrize(("version", "name"), [(1, "events.json"), (1, "0.event.json"), (0, "0/event.json")])
+def test_a_file_that_is_no_json(served: Mount, version: int, name: str) -> None:
+    """It is empty again, and the right text can be written to it."""
+    kata_id, kata, stored = new(served)
+    if not version:
+        (kata / "0").mkdir()
+    for file, text in texts(version, kata_id, {"a.txt": "a\n"}).items():
+        if file == name:
+            assert put(kata / file, b"{nonsense}") == "EINVAL"
+            assert (stored / file).stat().st_size == 0
+            (kata / file).write_bytes(text)  # opened with O_TRUNC
+        else:
+            assert put(kata / file, text) is None
+    assert assert_sound(stored) == 0
+    assert (kata / "files/a.txt").read_text() == "a\n"
+
+
+def test_what_is_there_is_not_cut(served: Mount) -> None:
+    kata_id, kata, stored = new(served)
+    text = texts(1, kata_id, {"a.txt": "a\n"})["manifest.json"]
+    assert put(kata / "manifest.json", text) is None
+    with pytest.raises(OSError, match="Read-only"), open(kata / "manifest.json", "wb"):
+        pass
+    assert (stored / "manifest.json").read_bytes() == text
+
+
+@pytest.mark.parametrize(("version", "name"), [(0, "0.event.json"), (1, "0/event.json")])
+def test_an_event_of_the_other_version(served: Mount, version: int, name: str) -> None:
+    kata_id, kata, _ = new(served)
+    if version:
+        (kata / "0").mkdir()
+    assert put(kata / "manifest.json", texts(version, kata_id, {"a.txt": "a\n"})["manifest.json"]) is None
+    assert put(kata / name, texts(1 - version, kata_id, {"a.txt": "a\n"})[name]) == "EINVAL"
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ class _KataCheck:
 
     def __init__(self, path: Path, kata_id: str, repair: bool, is_quick: bool) -> None:
         self._path, self._id, self._repair, self._is_quick = path, kata_id, repair, is_quick
+        self._is_ours = True  # whether katafs may write to it
         # what was found while nobody waited
         self._damage: list[Damage] = []
         self._long: list[Problem] = []
@@ -119,8 +120,8 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, Outcome.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
-        self._repair = self._repair and is_ours
+        self._is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
+        self._repair = self._repair and self._is_ours
         if read_config(exam.git_dir).object_format != "sha1":
             return self._findings([*self._found_by((settings.config,), exam)])
         if not self._is_quick:
@@ -133,9 +134,10 @@ class _KataCheck:
         if any(problem.is_passing for problem in first) and _was_written(exam):
             time.sleep(max(0.0, _APART - (time.monotonic() - started)))
         with ExitStack() as held:
-            # its file, which may not be there yet, is the owner's
-            with acting_as_owner(self._path):
-                held.enter_context(repository_lock(self._path / ".git", _PATIENCE))
+            # its file, which may not be there yet, is the owner's; where nobody of ours writes none is made
+            if self._is_ours:
+                with acting_as_owner(self._path):
+                    held.enter_context(repository_lock(self._path / ".git", _PATIENCE))
             return self._findings(self._again(first))
 
     def _look_at_objects(self, exam: Examination) -> None:
@@ -229,7 +231,7 @@ class _KataCheck:
                 advice = f"it could not be mended: {self._failed[key]}"
             elif key in self._mended:
                 advice = "it was mended, and is there again"
-            elif problem.mend is not None:
+            elif problem.mend is not None and self._is_ours:
                 state = Outcome.FOUND
             told.append(Finding(self._id, problem.code, problem.message, state, advice))
         return told

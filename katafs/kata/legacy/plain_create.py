@@ -14,17 +14,19 @@ from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
 from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file
 from katafs.kata.legacy.plain_kata import PlainKata, parse_event
-from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
+from katafs.kata.legacy.plain_rows import is_part_of_row, parse_object, parse_plain_rows
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.rows import without_contents
 from katafs.kata.model.versions import plain_version
 from katafs.kata.record.commit import Announce, Committed, set_option
 from katafs.kata.record.exclusive import UNNOTED, Attempt
 from katafs.owner import acting_as_owner
+from katafs.text import is_portable
 
 # the files and the directory of which a new kata is made, in either version
 FILES = (b"manifest.json", b"events.json", b"0.event.json")
 DIRECTORY, FILE_IN_DIRECTORY = b"0", b"0/event.json"
+_SMALL = 1 << 20
 
 
 def is_begun(path: Path) -> bool:
@@ -95,11 +97,12 @@ def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, 
     if offset + len(data) > LARGEST:
         raise TooLargeError(f"a plain file has {LARGEST >> 20} MiB at most")
     text = known[:offset] + data + known[offset + len(data) :]
-    if text.rstrip()[-1:] == b"}":
+    # of a large one that is plainly not whole not all is looked at for each piece
+    if len(text) <= _SMALL or text.rstrip()[-1:] == b"}":
         if name == b"manifest.json" and (error := refused_manifest(text)) is not None:
             _undo(path, (*FILES, FILE_IN_DIRECTORY), os.unlink)
             raise error
-        if problem := _problem(path, name, text):
+        if problem := _broken(name, text) or _problem(path, name, text):
             _undo(path, (name,), lambda file: os.truncate(file, 0))
             raise InvalidError(problem)
     _write(path, name, offset, data)
@@ -113,17 +116,36 @@ def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, 
 
 
 def refused_manifest(text: bytes) -> InvalidError | ReadOnlyError | None:
-    """Why no kata can be made by plain paths of a manifest that is whole; None if one can, or if it is not whole."""
+    """Why no kata can be made by plain paths of a manifest that begins so; None if one can."""
+    if problem := _broken(b"manifest.json", text):
+        return InvalidError(problem)
     try:
         manifest = parse_object(text, "manifest.json")
     except DamagedError:
-        return None
-    if not manifest or plain_version(manifest) is not None:
-        return None
+        return None  # it is not whole
+    problems: list[str] = []
+    parse_event(0, {}, {"files": manifest.get("visible_files")}, problems)
+    if not is_portable(manifest):
+        problems.append("the manifest has what not every parser of JSON takes")
+    if problems or not manifest or plain_version(manifest) is not None:
+        return InvalidError(problems[0]) if problems else None
     version = manifest["version"]
     if str(version).isdecimal() or (type(version) is float and version >= 2):
         return ReadOnlyError(f"katas of version {str(version)[:40]} are not made by plain paths, but by katafs create")
     return InvalidError("the manifest's version is no number of one")
+
+
+def _broken(name: bytes, text: bytes) -> str:
+    """Why a file of a new kata is no JSON, whatever follows; or nothing."""
+    if is_part_of_row(text):
+        return ""
+    if name == b"events.json":
+        return parse_plain_rows(text)[1]
+    try:
+        parse_object(text, name.decode())
+    except DamagedError as error:
+        return str(error)
+    return ""
 
 
 def _problem(path: Path, name: bytes, text: bytes) -> str:
@@ -135,6 +157,8 @@ def _problem(path: Path, name: bytes, text: bytes) -> str:
     try:
         manifest = parse_object(content(b"manifest.json"), "manifest.json")
         version = plain_version(manifest)
+        if name == (FILE_IN_DIRECTORY if version else b"0.event.json"):
+            return f"a kata of version {version} has no {name.decode()}"
         event = parse_object(content(b"0.event.json" if version else FILE_IN_DIRECTORY), "event 0")
         rows, wrong = parse_plain_rows(content(b"events.json"))
     except (DamagedError, NotFoundError):

@@ -80,8 +80,8 @@ def begins_row(data: bytes) -> bool:
 
 
 def is_part_of_row(data: bytes) -> bool:
-    """Whether what was appended is the beginning of a row, and its end is still to come: the kernel cuts a write at the
-    end of a page.
+    """Whether what was appended, or a file so far, is the beginning of a row, or object, and its end is still to come:
+    the kernel cuts a write at the end of a page.
 
     What is no JSON whatever comes after it is no part of a row.
     """

@@ -67,6 +67,11 @@ class Stored(Writable):
         row = self._controls.rows.feed(writer, offset, data) if self.takes_pieces else data
         return None if row is None else Message(row, in_pieces=False)
 
+    def check_settable(self, length: int | None) -> None:
+        """Who opens a file that is still empty with O_TRUNC, as ``>`` does, changes nothing. Else EROFS."""
+        if length != 0 or self.size():
+            super().check_settable(length)
+
     def find_recorded(self, path: Path, commit: Oid) -> Committed | None:
         committed = super().find_recorded(path, commit)
         if committed is not None:
@@ -262,7 +267,8 @@ class _LostFile(Stored):
     def parse(self, message: Message, offset: int) -> Job:
         if os.path.lexists(self._home / ".git"):
             return super().parse(message, offset)
-        refused = refused_manifest(message.data) if row_of(self.key).path == "manifest.json" else None
+        is_manifest = row_of(self.key).path == "manifest.json" and not offset
+        refused = refused_manifest(message.data) if is_manifest else None
         raise refused or StaleError("the file is not there")
 
 
