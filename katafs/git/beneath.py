@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from io import FileIO
 from pathlib import Path
@@ -56,7 +57,7 @@ def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
             os.close(fd)
             raise
         if found == path or found == path + _GONE:
-            return fd
+            return _readable(fd, path)
         # a file that is just being replaced has another name on some file systems
         os.close(fd)
     raise OSError(errno.ELOOP, f"a symbolic link leads to {found}", path)
@@ -64,7 +65,24 @@ def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file whose name is no link; waits for nothing. Also an opener for ``open``."""
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return _readable(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), path)
+
+
+def _readable(fd: int, path: str | os.PathLike[str]) -> int:
+    """The descriptor, of what the owner of its directory may read: who may write there may move a file of somebody
+    else's there, and root would read it for him. Else it is closed. Raises OSError (EACCES)."""
+    status = os.fstat(fd)
+    if status.st_mode & stat.S_IROTH or not stat.S_ISREG(status.st_mode) or os.geteuid():
+        return fd
+    try:
+        owner = os.stat(os.path.dirname(path) or ".")
+        is_of_group = status.st_gid == owner.st_gid and status.st_mode & stat.S_IRGRP
+        if not owner.st_uid or status.st_uid == owner.st_uid or is_of_group:
+            return fd
+        raise PermissionError(errno.EACCES, "its directory's owner may not read it", path)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def names_in(directory: str | os.PathLike[str]) -> list[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from katafs.git.format import index
 from katafs.kata.fsck import Outcome
 from tests.fsck.cases import (
     LAST,
+    assert_git_is_content,
     assert_mended,
     check,
     codes,
@@ -133,6 +135,50 @@ def test_a_pack_without_an_index(kata: Path) -> None:
     assert ("pack-without-index", Outcome.MENDED) in [(found.code, found.state) for found in check(kata, repair=True)]
     assert index.read_bytes() == whole
     assert check(kata, repair=True) == []
+
+
+def _without(number: int) -> Callable[[Path, Path], None]:
+    """An index that lacks an object of its pack, or has its place wrong."""
+
+    def harm(pack: Path, idx: Path) -> None:
+        records = index.records(idx.read_bytes())
+        record = records.pop(number)
+        if number:
+            records.append(record._replace(offset=records[0].offset))
+        idx.write_bytes(index.build(records, pack.read_bytes()[-20:]))
+
+    return harm
+
+
+INDEXES: dict[str, Callable[[Path, Path], object]] = {
+    "gone this moment": lambda _pack, idx: idx.unlink(),
+    "cut off": lambda _pack, idx: idx.write_bytes(idx.read_bytes()[:-30]),
+    "lacks an object": _without(0),
+    "a wrong place": _without(-1),
+}
+
+
+@pytest.mark.parametrize("harm", INDEXES)
+def test_what_only_a_damaged_index_has(kata: Path, harm: str) -> None:
+    """It is not taken for gone: neither a branch nor a tip is given up, and all can be read again."""
+    git(kata, "repack", "-adq")
+    side = git(kata, "commit-tree", "main^{tree}", "-p", "main", "-m", "side").decode().strip()
+    git(kata, "update-ref", "refs/heads/side", side)
+    name = git(kata, "pack-objects", "-q", ".git/objects/pack/pack", stdin=f"{side}\n".encode()).decode().strip()
+    git(kata, "prune-packed")
+    git(kata, "reflog", "expire", "--expire=now", "--all")
+    idx = kata / f".git/objects/pack/pack-{name}.idx"
+    idx.chmod(0o644)
+    if harm == "a wrong place":
+        (idx,) = set(idx.parent.glob("*.idx")) - {idx}
+        idx.chmod(0o644)
+    INDEXES[harm](idx.with_suffix(".pack"), idx)
+    found = check(kata, repair=True)
+    assert {finding.state for finding in found} == {Outcome.MENDED}, found
+    assert {finding.code for finding in found} <= {"pack-index-damaged", "pack-without-index"}
+    assert git(kata, "rev-parse", "side").decode().strip() == side
+    assert check(kata) == []
+    assert_git_is_content(kata)
 
 
 def test_a_damaged_pack_without_an_index(kata: Path) -> None:

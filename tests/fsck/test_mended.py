@@ -128,6 +128,7 @@ HARM: dict[str, tuple[str, Damage]] = {
     "another manifest": ("manifest-differs", write("manifest.json", '{"version": 1}')),
     "a temporary object": ("temporary-file", write(".git/objects/ab/tmp_obj_XyZ123", b"x")),
     "a temporary object of libgit2's": ("temporary-file", write(".git/objects/tmp_object_git2_Xy", b"x")),
+    "what was to be a lock of ours": ("temporary-file", write(".git/.katafs-0123456789abcdef", b"")),
     "a temporary pack": ("temporary-file", write(".git/objects/pack/tmp_pack_XyZ123", b"x")),
     "an empty object": ("object-damaged", write(f".git/objects/{NOWHERE[:2]}/{NOWHERE[2:]}")),
     "an object of other bytes": (

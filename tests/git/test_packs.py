@@ -147,8 +147,8 @@ def test_what_was_left_behind_goes(kata: Path) -> None:
     mark. No clock is asked."""
     many_packs(kata)
     directory = kata / ".git/objects/pack"
-    whole, others, cut, empty = sorted(packs(kata))[:4]
-    marks = {whole: KEPT, others: b"receive-pack 1 on host\n", cut: KEPT[:5], empty: b""}
+    whole, others, cut, empty, nuls = sorted(packs(kata))[:5]
+    marks = {whole: KEPT, others: b"receive-pack 1 on host\n", cut: KEPT[:5], empty: b"", nuls: bytes(len(KEPT))}
     for name, text in marks.items():
         (directory / f"{name}.keep").write_bytes(text)
     (directory / "tmp_pack_other").touch()

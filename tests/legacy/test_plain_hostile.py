@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from katafs.errors import DamagedError, InvalidError, StorageError
+from katafs.errors import DamagedError, InvalidError, KataError, StorageError
+from katafs.git.beneath import open_beneath
 from katafs.kata.legacy import pending as pending_module
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending, flush_pending
@@ -21,7 +22,7 @@ from katafs.kata.model.kinds import Kind
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from tests.katas import assert_sound, make_kata, stored_rows
-from tests.mounts import MakeMount, patience
+from tests.mounts import OTHER, MakeMount, patience
 from tests.plain_katas import make_plain_kata
 
 
@@ -166,3 +167,23 @@ def test_what_the_owner_may_not_read_is_not_shown(store: Path, mount: MakeMount)
     assert (shown / "ORIG_HEAD").read_text() == "secret\n"
     for name in ("description", "COMMIT_EDITMSG"):
         assert not (shown / name).exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.json", "1.event.json"])
+def test_what_the_owner_may_not_read_is_not_migrated(store: Path, mount: MakeMount, name: str) -> None:
+    """Nor shown, and what he moves into `.git` or a group is not read either."""
+    path = make_plain_kata(store, "AbCdEf", 1, 3, events=3).path
+    for file in (path, *path.iterdir()):
+        os.chown(file, OTHER, OTHER)
+    os.chown(path / name, 0, 0)
+    (path / name).chmod(0o600)
+    with pytest.raises(KataError, match="may not read"):
+        migrate_kata(path, "AbCdEf")
+    mounted = mount(store)
+    mounted.expected_log = "ERROR"
+    assert not (mounted.kata("AbCdEf") / name).exists()
+    assert not (mounted.kata("AbCdEf") / "events/1").exists()
+    with pytest.raises(PermissionError):
+        open_beneath(os.path.realpath(path / name))
+    os.chown(path / name, OTHER, 0)
+    assert migrate_kata(path, "AbCdEf") is not None

@@ -10,7 +10,7 @@ from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
 from katafs.git.format import index
 from katafs.git.format.delta import apply_delta, delta_sizes
 from katafs.git.format.loose import Oid
-from katafs.git.format.pack import ENTRY_HEAD, Entry, parse_entry
+from katafs.git.format.pack import ENTRY_HEAD, HEAD, Entry, parse_entry, parse_pack_head
 from katafs.git.odb.loose_files import LargeObjectError
 from katafs.git.odb.parts import OVERHEAD, PART, PartFile
 
@@ -85,8 +85,17 @@ class PackReader:
 
     def ids(self) -> Iterator[Oid]:
         """The ids of all objects, in order, after the whole index was compared with its checksum."""
-        data = self._idx.read(0, self._idx.size())
-        yield from (record.oid for record in index.records(data))
+        yield from (record.oid for record in self._records())
+
+    def records(self) -> list[index.Record]:
+        """All that the index says, by id, after it was compared with its checksum, and its length with the pack."""
+        found = self._records()
+        if parse_pack_head(self._pack.read(0, HEAD)) != len(found):
+            raise ValueError("an index that has not all objects of its pack")
+        return found
+
+    def _records(self) -> list[index.Record]:
+        return index.records(self._idx.read(0, self._idx.size()))
 
     def find(self, oid: Oid) -> int | None:
         """Where the entry of an object begins; None when it is not in this pack."""

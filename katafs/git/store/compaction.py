@@ -134,7 +134,7 @@ def _is_small(repo: GitRepo, oid: Oid) -> bool:
 
 def _ids(pack: PackFile) -> Iterator[Oid]:
     try:
-        yield from PackReader(pack.stem, Budget()).ids()
+        yield from (record.oid for record in PackReader(pack.stem, Budget()).records())
     except ValueError as error:
         raise DamagedError(f"{pack.path.with_suffix('.idx')}: {error}") from error
 

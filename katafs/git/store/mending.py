@@ -97,14 +97,25 @@ def _end(data: bytes, start: int) -> int:
     return at - len(inflater.unused_data)
 
 
-def damaged_indexes(repo: GitRepo) -> list[tuple[Path, str]]:
-    """The packs whose index cannot be read, each with the reason. Raises OSError."""
+def damaged_indexes(repo: GitRepo, *, is_thorough: bool) -> list[tuple[Path, str]]:
+    """The packs whose index cannot be read, or, thoroughly, says something else than the pack, each with the reason.
+
+    Raises OSError.
+    """
     found = []
     for pack in pack_files(repo.objects.pack_directory):
         try:
-            list(PackReader(pack.stem, Budget()).ids())
+            known = PackReader(pack.stem, Budget()).records()
         except (OSError, ValueError) as error:
-            found.append((pack.path, str(error)))
+            found.append((pack.path, f"cannot be read: {error}"))
+            continue
+        made = index_of(pack.path) if is_thorough else None
+        # version 1 says nothing of CRC-32s
+        if made is not None and known not in (
+            right := index.records(made),
+            [each._replace(crc=None) for each in right],
+        ):
+            found.append((pack.path, "says something else than the pack"))
     return found
 
 

@@ -148,9 +148,10 @@ def let_go(pack: Path) -> None:
 
 
 def is_kept_by_us(keep: Path) -> bool:
-    """Whether a ``.keep`` is one of `store_pack`: after a power cut it may be empty, or a part of what it was."""
+    """Whether a ``.keep`` is one of `store_pack`: after a power cut it may be empty, or a part of what it was, or
+    NULs stand for the rest."""
     try:
-        text = read_whole(keep, len(KEPT))
+        text = read_whole(keep, len(KEPT)).rstrip(b"\0")
     except OSError:
         return False
     return KEPT.startswith(text) and (

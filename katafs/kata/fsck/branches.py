@@ -17,6 +17,7 @@ from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whol
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import age, replace_file
+from katafs.kata.fsck.object_checks import indexes
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
@@ -207,6 +208,8 @@ def _is_known(repo: GitRepo, line: bytes) -> bool:
 def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:
     if oid is not None:
         message = f"{printable(name)} names {oid.hex()}, which is not there"
+        if any(indexes(exam)):
+            return Problem("reference-broken", message, advice="it may be in a pack whose index is missing or damaged")
         return Problem("reference-broken", message, partial(exam.mender.replace, name, None, oid))
     message = f"{printable(name)} cannot be understood"
     steps = [partial(exam.keep, f".git/{name}"), partial(exam.mender.replace, name, None, None)]

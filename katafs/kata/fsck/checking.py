@@ -62,6 +62,8 @@ _LOCK_PATIENCE = 11.0
 # when references were changed in the last 10 s, somebody may be at work
 _APART, _RECENT = 1.0, 10.0
 _ROUNDS = 6
+# what a pack has is missing where its index is
+_OF_INDEXES = ("pack-index-damaged", "pack-without-index")
 
 
 def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool = False) -> list[Finding]:
@@ -143,12 +145,15 @@ class _KataCheck:
     def _look_at_objects(self, exam: Examination) -> None:
         try:
             self._damage = object_checks.look(exam)
+            exam.has_damage = bool(self._damage)
         except Exception as error:  # noqa: BLE001 - as above
             message = f"its objects could not be checked: {reason(error)}"
             self._long.append(Problem("unchecked", message, advice="see the other findings"))
 
     def _exam(self) -> Examination:
-        return Examination(self._path, self._id, is_quick=self._is_quick)
+        exam = Examination(self._path, self._id, is_quick=self._is_quick)
+        exam.has_damage = bool(self._damage)
+        return exam
 
     def _look(self, exam: Examination) -> list[Problem]:
         """Everything that there is to find."""
@@ -189,10 +194,14 @@ class _KataCheck:
         return found
 
     def _mend_all(self, found: list[Problem]) -> bool:
-        """Whether something was tried. Where ``main`` moves, what was found before holds no longer."""
-        was_tried = False
+        """Whether something was tried. Where ``main`` moves, or an index is made, what was found before holds no
+        longer."""
+        was_tried = is_index_made = False
         for problem in found:
+            if is_index_made and problem.code not in _OF_INDEXES:
+                break
             if self._mend(problem):
+                is_index_made = problem.code in _OF_INDEXES
                 was_tried = True
                 if problem.code in ("main-lost", "main-behind"):
                     self._long = list(self._found_by(LONG_CHECKS, self._exam()))

@@ -58,6 +58,8 @@ class Examination:
         self.git_dir = path / ".git"
         #: indexes that had no tag in an earlier look; None: there was none
         self.untagged_before: frozenset[int] | None = None
+        #: whether objects were missing or damaged where all were read
+        self.has_damage = False
 
     @cached_property
     def repo(self) -> GitRepo:
@@ -78,6 +80,13 @@ class Examination:
             return oid if oid is not None and self.repo.commit(oid).oid == oid else None
         except KataError:
             return None
+
+    @cached_property
+    def lacks_objects(self) -> bool:
+        """Whether a reference names an object that no index and no file has, or one that it needs is damaged."""
+        return self.has_damage or any(
+            found.oid is not None and not is_there(self.repo, found.oid) for found in self.references.values()
+        )
 
     @cached_property
     def scan(self) -> Scan:

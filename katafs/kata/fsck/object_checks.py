@@ -165,14 +165,16 @@ def indexes(exam: Examination) -> Iterator[Problem]:
     directory = exam.git_dir / "objects/pack"
     if not directory.is_dir():
         return
-    for path, why in damaged_indexes(exam.repo):
-        yield _index(
-            path, "pack-index-damaged", f"the index of {printable(path.name)} cannot be read: {printable(why)}"
-        )
+    for path, why in damaged_indexes(exam.repo, is_thorough=exam.lacks_objects):
+        yield _index(path, "pack-index-damaged", f"the index of {printable(path.name)} {printable(why)}")
     names = set(os.listdir(directory))
     for name in sorted(names):
         stem, suffix = os.path.splitext(name)
-        if suffix == ".pack" and f"{stem}.idx" not in names and age(directory / name) > STALE_WORK:
+        if (
+            suffix == ".pack"
+            and f"{stem}.idx" not in names
+            and (exam.lacks_objects or age(directory / name) > STALE_WORK)
+        ):
             message = f"{printable(name)} has no index, so that nobody finds the objects in it"
             yield _index(directory / name, "pack-without-index", message)
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from katafs.git.beneath import close_quietly
-from katafs.git.store.clock import now
+from katafs.git.store.clock import TEMPORARY, now
 
 # git: tmp_obj_*, tmp_pack_*, tmp_idx_*, .tmp-*-pack; libgit2: tmp_object_git2_*, pack_git2_*
 _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
+# what becomes a lock of ours by a second name, with which it goes
+_OURS = re.compile(rf"\.git/{re.escape(TEMPORARY)}[0-9a-f]+")
 _OBJECTS = ".git/objects"
 _DEEPEST = 24
 
@@ -89,7 +91,7 @@ def _look(found: Scan, name: str, status: os.stat_result, owner: int) -> None:
         base = name.rpartition("/")[2]
         if name.endswith(".lock"):
             found.locks[name] = found.now - status.st_mtime
-        elif name.startswith(_OBJECTS) and _TEMPORARY.match(base):
+        elif _TEMPORARY.match(base) if name.startswith(_OBJECTS) else _OURS.fullmatch(name) and status.st_nlink == 1:
             found.temporary[name] = found.now - status.st_mtime
 
 
