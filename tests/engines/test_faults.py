@@ -1,5 +1,6 @@
 """What happens to one host, or to the server, while both write: what was acknowledged is there, once, and nobody waits
-longer than the engine does for a host that is not heard of."""
+longer than the engine does for a host that is not heard of. Who waits for longer than 15 s hears EBUSY meanwhile, and
+sends his message again."""
 
 from __future__ import annotations
 
@@ -54,8 +55,9 @@ def test_a_host_dies(hosts: Hosts) -> None:
         writers[1].wait_for(2, _WRITE)
     longest = max(writer.longest for writer in writers[1::2])
     say(f"a host died: the other one waited {longest:.1f} s at most, of a lease of {one.lease:g} s")
-    assert longest < patience(one.lease + _WRITE)
-    assert not writers[1].errors + writers[3].errors
+    # a lease takes no longer on a machine that is busy
+    assert longest < one.lease + patience(_WRITE)
+    assert not (writers[1].errors + writers[3].errors).keys() - {"EBUSY"}
 
 
 def test_a_host_is_cut_off(hosts: Hosts) -> None:
@@ -71,8 +73,8 @@ def test_a_host_is_cut_off(hosts: Hosts) -> None:
     longest = [max(writer.longest for writer in writers[number::2]) for number in (0, 1)]
     say(f"a host was cut off for {_CUT:g} s: it waited {longest[0]:.1f} s at most, the other one {longest[1]:.1f} s")
     say(f"errors: {[dict(writer.errors) for writer in writers]}")
-    assert max(longest) < patience(_CUT + one.lease + _WRITE)
-    assert not writers[1].errors + writers[3].errors
+    assert max(longest) < max(_CUT, one.lease) + patience(_WRITE)
+    assert not (writers[1].errors + writers[3].errors).keys() - {"EBUSY"}
 
 
 def test_the_server_is_away(hosts: Hosts) -> None:
@@ -86,5 +88,5 @@ def test_the_server_is_away(hosts: Hosts) -> None:
             writer.wait_for(3, one.lease + _WRITE)
     longest = max(writer.longest for writer in writers)
     say(f"{what} for {_AWAY:g} s: who wrote waited {longest:.1f} s at most")
-    assert longest < patience(_AWAY + one.lease + _WRITE)
-    assert not sum((writer.errors for writer in writers), writers[0].errors)
+    assert longest < _AWAY + one.lease + patience(_WRITE)
+    assert not {error for writer in writers for error in writer.errors} - {"EBUSY"}

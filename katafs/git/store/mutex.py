@@ -55,12 +55,17 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
 
 def _open(directory: Path, end: float) -> int:
     """A descriptor of the file; -1 where it cannot be made, and nobody can write."""
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    # to be written to: CephFS gives up a dead host after a minute where another one wants to write what it writes, and
+    # else, with its lock, after five
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         try:
             return os.open(directory / MUTEX, flags, 0o644)
         except OSError as error:
             os.lstat(directory)
+            if error.errno == errno.EACCES and flags & os.O_RDWR:
+                flags &= ~os.O_RDWR
+                continue
             if error.errno in _NOT_MADE:
                 return -1
             # another host may have removed it this moment
