@@ -82,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engines",
         action="store_true",
-        help="have two hosts share a store on JuiceFS; with --slow on CephFS and NFS, too",
+        help="have two hosts share a store on JuiceFS; with --slow others, too",
     )
 
 
