@@ -14,5 +14,5 @@ from tests.engines.user_mode import is_user_mode, run_pytest
 @pytest.mark.skipif(is_user_mode(), reason="this is it")
 def test_in_user_mode(directories: Callable[[str], Path]) -> None:
     folder = Path(__file__).parent
-    tests = [str(folder / name) for name in ("test_hosts.py", "test_faults.py")]
+    tests = [str(folder / name) for name in ("test_at_once.py", "test_faults.py")]
     assert run_pytest(directories("nfs"), *tests, "--engines", "--slow", seconds=1800) == 0
