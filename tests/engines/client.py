@@ -24,6 +24,8 @@ class Client:
 
     #: seconds until the engine gives up a host that is not heard of
     lease = 10.0
+    #: seconds for which a host may go on showing what another has changed, as docs/hosts.md has it mounted
+    stale = 0.0
 
     def __init__(self, directory: Path, name: str) -> None:
         self.path = directory / f"client-{name}"

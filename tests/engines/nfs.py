@@ -47,6 +47,8 @@ class Here(Namespace):
 class NfsClient(Client):
     """A client: the kernel's, in a namespace of its own."""
 
+    stale = 1.0
+
     def __init__(self, directory: Path, server: Namespace, number: int) -> None:
         super().__init__(directory, f"{number}")
         self._server, self._number = server, number

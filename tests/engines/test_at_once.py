@@ -105,7 +105,7 @@ def test_seen_on_the_other_host(hosts: Hosts, request: pytest.FixtureRequest) ->
         assert (seen / f"events/{index}/files/a.txt").read_text() == f"{index}\n"
         assert len(json.loads((seen / "events_summary.json").read_bytes())) == index + 1
     say(f"seen after p99 {sorted(took)[int(count * 0.99) - 1]:.3f} s, at worst {max(took):.3f} s, of {count}")
-    assert max(took) < patience(SEEN)
+    assert max(took) < patience(SEEN + hosts[1].stale)
 
 
 def test_upkeep_on_both_beside_a_writer(hosts: Hosts) -> None:
