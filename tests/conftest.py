@@ -79,7 +79,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--pictures", action="store_true", help="with --browser: make the pictures of the README anew")
     parser.addoption("--clients", action="store_true", help="have clients of eight runtimes write, too")
-    parser.addoption("--engines", action="store_true", help="have two hosts share a store on JuiceFS, too")
+    parser.addoption(
+        "--engines",
+        action="store_true",
+        help="have two hosts share a store on JuiceFS; with --slow others, too",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

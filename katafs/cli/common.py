@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from katafs.engine.known import refusal
 from katafs.errors import KataError
 from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal
@@ -62,6 +63,7 @@ def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], s
 STATUSES = {0: "done", 1: "it could not be done; a sentence says why", 2: "the command line is wrong"}
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
+unsafe_store = click.option("--unsafe-store", is_flag=True, help="Also where the file system may lose events.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
 
 
@@ -92,6 +94,15 @@ def real_store(store: Path, status: int = 1) -> Path:
         fail(str(error), status)
     if mounting.is_mounted(path):
         fail(f"{store} is a mount, not a store", status)
+    return path
+
+
+def writable_store(store: Path, status: int = 1, *, unsafe_store: bool) -> Path:
+    """The same, to be written to; or the end of the command where events may be lost there, and that is not wanted."""
+    path = real_store(store, status)
+    risk = "" if unsafe_store else refusal(path)
+    if risk:
+        fail(f"store {store}: {risk}; --unsafe-store writes to it as it is", status)
     return path
 
 

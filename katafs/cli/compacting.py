@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, start_writing, unsafe_store, writable_store
 from katafs.cli.progress import Progress
 from katafs.errors import why
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 )
 @click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
+@unsafe_store
 @quiet
-def compact(store: Path, ids: Sequence[str], *, quiet: bool) -> None:
+def compact(store: Path, ids: Sequence[str], *, unsafe_store: bool, quiet: bool) -> None:
     """Pack the repositories of katas anew, so that they take less room.
 
     All katas in STORE that are stored as git, or those with an ID. A mount does this by itself for katas that are
@@ -41,7 +42,7 @@ def compact(store: Path, ids: Sequence[str], *, quiet: bool) -> None:
     from katafs.kata.store import is_git
 
     start_writing()
-    path = real_store(store)
+    path = writable_store(store, unsafe_store=unsafe_store)
     for kata_id in ids:
         if not is_kata_id(kata_id):
             fail(f"{kata_id} is not a kata id", 2)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, fail, real_store, say, start_writing
+from katafs.cli.common import DIRECTORY, Command, drop_output, fail, say, start_writing, unsafe_store, writable_store
 from katafs.text import visible
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ _STEPS = 1000  # of the progress bar
 @click.argument("store", type=DIRECTORY)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("-r", "--repair", is_flag=True, help="Mend what can be mended. Nothing that was recorded is lost.")
+@unsafe_store
 @click.option("--quick", is_flag=True, help="References, rows and tags only: do not read all objects.")
 @click.option("--json", "as_json", is_flag=True, help="Print each finding as a JSON object, one a line.")
 @click.option("-q", "--quiet", is_flag=True, help="Print findings only: no notes, progress or summary.")
-def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: bool, quiet: bool) -> None:
+def fsck(
+    store: Path, ids: tuple[str, ...], repair: bool, unsafe_store: bool, quick: bool, as_json: bool, quiet: bool
+) -> None:
     """Check the katas of STORE, all or those with these IDs.
 
     Safe beside running daemons and services. Each finding is one line: the kata, what kind of finding it is, a
@@ -57,7 +60,7 @@ def fsck(store: Path, ids: tuple[str, ...], repair: bool, quick: bool, as_json: 
     start_writing()
     # what the writers log is in the findings
     logging.getLogger().addHandler(logging.NullHandler())
-    path = real_store(store, _FAILED)
+    path = writable_store(store, _FAILED, unsafe_store=unsafe_store or not repair)
     _check_ids(path, store, ids)
     report = _Report(as_json, quiet)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, real_store, start_writing
+from katafs.cli.common import DIRECTORY, Command, fail, katas_of, quiet, start_writing, unsafe_store, writable_store
 from katafs.cli.progress import Progress
 from katafs.errors import StorageError, why
 
@@ -36,8 +36,11 @@ _HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 @click.option("--dry-run", is_flag=True, help="Try it all, change nothing, and say what would be done.")
 @click.option("--keep-originals", is_flag=True, help="Keep each kata's plain files in its .katafs-original.")
 @click.option("-v", "--verbose", is_flag=True, help="Name each kata that is migrated.")
+@unsafe_store
 @quiet
-def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool, verbose: bool, quiet: bool) -> None:
+def migrate(
+    store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool, verbose: bool, unsafe_store: bool, quiet: bool
+) -> None:
     """Turn katas of plain files into git repositories.
 
     All katas of versions 0 and 1 in STORE that are plain files, or those with an ID. Each gets its whole history, with
@@ -51,7 +54,7 @@ def migrate(store: Path, ids: Sequence[str], dry_run: bool, keep_originals: bool
     from katafs.kata.model.ids import is_kata_id
 
     start_writing()
-    path = real_store(store)
+    path = writable_store(store, unsafe_store=unsafe_store or dry_run)
     for kata_id in ids:
         if not is_kata_id(kata_id):
             fail(f"{kata_id} is not a kata id", 2)

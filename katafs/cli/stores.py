@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, echo, fail, quiet, real_store, start_writing
+from katafs.cli.common import (
+    DIRECTORY,
+    Command,
+    drop_output,
+    echo,
+    fail,
+    quiet,
+    real_store,
+    start_writing,
+    unsafe_store,
+    writable_store,
+)
 from katafs.errors import KataError
 
 if TYPE_CHECKING:
@@ -35,7 +46,8 @@ _MAX_MANIFEST = 16 << 20
     show_default=True,
     help="How it is stored: saver itself goes on with katas of its own layout alone.",
 )
-def create(store: Path, layout: str) -> None:
+@unsafe_store
+def create(store: Path, layout: str, unsafe_store: bool) -> None:
     """Make a kata in STORE from the manifest on standard input. Prints its id.
 
     The manifest is a JSON object with visible_files, as cyber-dojo's creator sends it:
@@ -48,7 +60,7 @@ def create(store: Path, layout: str) -> None:
     from katafs.kata.record.create import create_kata, parse_manifest
 
     start_writing()
-    path = real_store(store)
+    path = writable_store(store, unsafe_store=unsafe_store)
     try:
         data = sys.stdin.buffer.read(_MAX_MANIFEST + 1) if sys.stdin is not None else b""
         if not data:

@@ -7,7 +7,6 @@ events since are gone. That is so with caches of names, which most engines have 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -31,8 +30,7 @@ FINDING = ".katafs-probe.json"
 _MOST = 1 << 16  # bytes of it, or of what an engine says of itself
 # of mount(8): whether it can be written to and what else nobody else's view depends on; of NFS: who we are
 _FLAGS = "rw ro nosuid suid nodev dev noexec exec noatime relatime nodiratime strictatime lazytime"
-_OWN = frozenset(_FLAGS.split())
-_OWN_VALUES = ("user_id", "group_id", "clientaddr", "addr", "mountaddr", "fd")
+_OWN = frozenset((*_FLAGS.split(), "user_id", "group_id", "clientaddr", "addr", "mountaddr", "fd"))
 _SECOND = 10**9  # ns
 # of JuiceFS' ``.config`` (its JSON is that of the structs in pkg/vfs and pkg/meta): the option of its mount command,
 # and the most that it may be. What is said of a directory may be a second old, of a file nothing: a file is looked for
@@ -47,12 +45,8 @@ _JUICEFS = {
     ("Meta", "SkipDirMtime"): ("skip-dir-mtime", 0),
     ("Chunk", "Writeback"): ("writeback", 0),
 }
-_NFS = {
-    "nolock": "nolock, by which a lock excludes nobody on another host",
-    "local_lock=all": "local_lock=all, by which a lock excludes nobody on another host",
-    "local_lock=flock": "local_lock=flock, by which a lock excludes nobody on another host",
-    "nocto": "nocto, by which a host goes on reading what another has replaced",
-}
+_NFS = dict.fromkeys(("nolock", "local_lock=all", "local_lock=flock"), "a lock excludes nobody on another host")
+_NFS["nocto"] = "a host goes on reading what another has replaced"
 _JUICE = "fuse.juicefs"
 _HINTS = {
     "fuse.glusterfs": "GlusterFS loses events unless its client caches are off: gluster volume set VOLUME"
@@ -74,7 +68,7 @@ class FileSystem:
     def of(cls, mounted: Mounted | None) -> FileSystem:
         if mounted is None:
             return cls("unknown", "", ())
-        kept = (one for one in mounted.options if one not in _OWN and one.partition("=")[0] not in _OWN_VALUES)
+        kept = (one for one in mounted.options if one.partition("=")[0] not in _OWN)
         return cls(mounted.file_system, mounted.source, tuple(sorted(kept)))
 
     @property
@@ -108,9 +102,11 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
     if found.type == "fuse.mfs":
         return "MooseFS loses events: its directories have times of whole seconds, and no option changes that"
     if found.type in ("nfs", "nfs4"):
-        wrong = next((_NFS[option] for option in found.options if option in _NFS), "")
-        if wrong or any(one.startswith("vers=4") for one in found.options):
-            return wrong and f"NFS loses events with the mount option {wrong}; mount it without"
+        for option in found.options:
+            if option in _NFS:
+                return f"NFS loses events with the mount option {option}, by which {_NFS[option]}; mount it without"
+        if any(one.startswith("vers=4") for one in found.options):
+            return ""
     # an older one without a setting has not that cache, but all have this one
     if "AttrTimeout" in settings:
         limits = [(_at(settings, keys), *limit) for keys, limit in _JUICEFS.items()]
@@ -131,16 +127,12 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
 def keep_finding(store: Path, file_systems: Iterable[dict[str, Any]], status: int) -> None:
     """Keep what a probe of a store found; ``status`` is what it ended with. Raises OSError."""
     finding = {"status": status, "time": int(time.time()), "file_systems": [*file_systems]}
-    # of a name that nobody can have put a link at
-    fd, new = tempfile.mkstemp(prefix=f"{FINDING}.", dir=store)
-    try:
-        with open(fd, "w") as file:
-            file.write(json.dumps(finding, indent=2) + "\n")
-            os.fchmod(fd, 0o644)
-        os.replace(new, store / FINDING)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
+    # where nobody can have put a link
+    with tempfile.TemporaryDirectory(prefix=f"{FINDING}.", dir=store) as directory:
+        new = Path(directory, FINDING)
+        new.write_text(json.dumps(finding, indent=2) + "\n")
+        new.chmod(0o644)
+        new.replace(store / FINDING)
 
 
 def _probed(finding: dict[str, Any], found: FileSystem) -> int | None:

@@ -39,11 +39,7 @@ def mounts(process: str = "self") -> Iterator[Mounted]:
 
 def mounted_at(path: Path) -> Mounted | None:
     """The topmost mount at a real path."""
-    found = None
-    for one in mounts():
-        if one.path == path:
-            found = one
-    return found
+    return next((one for one in reversed([*mounts()]) if one.path == path), None)
 
 
 def holding(path: str | os.PathLike[str]) -> Mounted | None:

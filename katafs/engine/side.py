@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 from katafs.engine.known import FileSystem
 from katafs.engine.work import DIRECTORY
 
-_PAUSE, _LONGEST = 0.1, 10.0  # seconds
+_PAUSE, _LONGEST, _PATIENCE = 0.1, 10.0, 60.0  # seconds
 
 
 class SideError(Exception):
@@ -35,7 +35,7 @@ class Side:
 
     def __init__(self, place: str) -> None:
         """``place`` is a path, or ``HOST:PATH``, as with scp(1)."""
-        self.place, self.is_here, self._number = place, is_path(place), 0
+        self.place, self.is_here = place, is_path(place)
         command = [sys.executable, "-P", "-m", "katafs", "probe-side", place]
         if not self.is_here:
             host, _, path = place.partition(":")
@@ -46,30 +46,27 @@ class Side:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True, env=environment, text=True)
         self._process, self._to, self._from = process, cast(IO[str], process.stdin), cast(IO[str], process.stdout)
 
-    def ask(self, what: str, *arguments: Any, seconds: float = 60.0) -> Any:
+    def ask(self, what: str, *arguments: Any) -> Any:
         """Have it do something, and wait for the result. Raises OSError as it did there, `SideError`."""
         self.tell(what, *arguments)
-        return self.answer(seconds)
+        return self.answer()
 
     def tell(self, what: str, *arguments: Any) -> None:
-        """Have it begin."""
-        self._number += 1
+        """Have it begin; it is told no more before it has answered."""
         with contextlib.suppress(BrokenPipeError):
-            print(json.dumps([self._number, what, *arguments]), file=self._to, flush=True)
+            print(json.dumps([what, *arguments]), file=self._to, flush=True)
 
-    def answer(self, seconds: float = 60.0) -> Any:
-        """What it says to the last that it was told; raises as `ask` does."""
-        said: dict[str, Any] = {}
-        while said.get("number") != self._number:
-            if not select.select([self._from], [], [], seconds)[0]:
-                raise SideError(f"{self.place} does not answer")
-            line = self._from.readline()
-            if not line:
-                raise SideError(f"{self.place}: no katafs probes there")
-            try:
-                said = json.loads(line)
-            except ValueError as error:
-                raise SideError(f"{self.place} says {line[:80].strip()!r}, which is no answer") from error
+    def answer(self) -> Any:
+        """What it says to that; raises as `ask` does."""
+        if not select.select([self._from], [], [], _PATIENCE)[0]:
+            raise SideError(f"{self.place} does not answer")
+        line = self._from.readline()
+        if not line:
+            raise SideError(f"{self.place}: no katafs probes there")
+        try:
+            said = dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise SideError(f"{self.place} says {line[:80].strip()!r}, which is no answer") from error
         if "errno" in said:
             raise OSError(said["errno"], os.strerror(said["errno"]), self.place)
         return said["is"]
@@ -99,29 +96,26 @@ def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
 
     Raises `SideError`, OSError.
     """
-    sides = (Side(os.fspath(store)), Side(other))
-    is_made = False
-    try:
+    with contextlib.ExitStack() as ending:
+        sides = (Side(os.fspath(store)), Side(other))
+        for side in sides:
+            ending.callback(side.end)
         shared = not FileSystem(**sides[0].ask("about")).is_local
         sides[1].ask("about")
         if shared and sides[1].is_here and os.stat(store).st_dev == os.stat(other).st_dev:
             raise WrongSidesError(
                 f"{store} and {other} are one mount, as one host has it; give another one, or HOST:PATH"
             )
+        path = store / DIRECTORY
         try:
-            (store / DIRECTORY).mkdir()
+            path.mkdir()
         except FileExistsError as error:
-            path = store / DIRECTORY
             raise SideError(f"{path} is there: another probe runs, or was killed; then remove it") from error
-        is_made = True
-        sides[0].ask("begin")
-        yield sides
-    finally:
+        ending.callback(_remove, path)
         # who makes files ends first
         for side in sides:
-            side.end()
-        if is_made:
-            _remove(store / DIRECTORY)
+            ending.callback(side.end)
+        yield sides
 
 
 def _remove(directory: Path) -> None:

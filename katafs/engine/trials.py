@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from katafs.engine.side import Side, WrongSidesError
 from katafs.engine.work import OTHER
@@ -55,19 +57,18 @@ def probe(a: Side, b: Side) -> Iterator[Trial]:
             yield Trial(name, LOSES, error.strerror or str(error), "katafs cannot record events without it")
 
 
-def _of(name: str, found: str, meaning: str, *, is_right: bool, otherwise: str = LOSES) -> Trial:
+def _of(name: str, is_right: bool, found: str, meaning: str, otherwise: str = LOSES) -> Trial:
     return Trial(name, RIGHT if is_right else otherwise, found, "" if is_right else meaning)
 
 
 def _locks(a: Side, b: Side) -> Iterator[Trial]:
-    for how, grade, meaning in (
-        ("flock", LOSES, "two katafs write to one kata at once, and remove one another's lock files"),
-        ("lockf", SLOW, "katafs takes no such locks; other programs may"),
+    for how, name, grade, meaning in (
+        ("flock", "flock", LOSES, "two katafs write to one kata at once, and remove one another's lock files"),
+        ("lockf", "fcntl", SLOW, "katafs takes no such locks; other programs may"),
     ):
         is_right = a.ask("lock", how) and not b.ask("lock", how)
-        words = "excludes the other host" if is_right else "excludes nobody on the other host"
-        name = f"{'fcntl' if how == 'lockf' else how}(2) of a file"
-        yield _of(name, words, meaning, is_right=is_right, otherwise=grade)
+        whom = "the other host" if is_right else "nobody on the other host"
+        yield _of(f"{name}(2) of a file", is_right, f"excludes {whom}", meaning, grade)
 
 
 def _first(a: Side, b: Side) -> Iterator[Trial]:
@@ -76,23 +77,18 @@ def _first(a: Side, b: Side) -> Iterator[Trial]:
         ("link", "link(2)", "both take one name"),
         ("directory", "mkdir(2)", "two katas get one id"),
     ):
-        both, none = _race(a, b, how)
-        found = "exactly one wins" if not both and not none else f"{both} of {_NAMES} won by both, {none} by nobody"
+        for side in (a, b):
+            side.tell("win", how, _NAMES)
+        won = [set(side.answer()) for side in (a, b)]
+        both, none = len(won[0] & won[1]), _NAMES - len(won[0] | won[1])
+        found = f"{both} of {_NAMES} won by both, {none} by nobody" if both or none else "exactly one wins"
         if how == "file" and not both:
-            both = sum(_made_again(a, b, f"again{number}") for number in range(_TURNS))
+            both = sum(_is_made_again(a, b, f"again{number}") for number in range(_TURNS))
             found = f"made again where it was missing before: {both} of {_TURNS}" if both else found
-        yield _of(name, found, meaning, is_right=not both and not none)
+        yield _of(name, not both and not none, found, meaning)
 
 
-def _race(a: Side, b: Side, how: str) -> tuple[int, int]:
-    """How many names both were first to make, and neither."""
-    for side in (a, b):
-        side.tell("win", how, _NAMES)
-    won = [set(side.answer()) for side in (a, b)]
-    return len(won[0] & won[1]), _NAMES - len(won[0] | won[1])
-
-
-def _made_again(a: Side, b: Side, name: str) -> bool:
+def _is_made_again(a: Side, b: Side, name: str) -> bool:
     b.ask("exists", name)
     a.ask("make", "file", name)
     # or CephFS makes the other host wait for some seconds
@@ -103,58 +99,53 @@ def _made_again(a: Side, b: Side, name: str) -> bool:
 def _counted(a: Side, b: Side) -> Iterator[Trial]:
     """git's compare-and-swap: what is read under a lock that is made with O_EXCL."""
     meaning = "a commit is recorded on an old one, and the events between are gone: turn off the engine's caches"
-    a.ask("put", "turns", "0")
-    done = sum(side.ask("count", "turns", 1, _LONGEST) for _ in range(_TURNS) for side in (a, b))
-    yield _total(a, b, "turns", done, "in turn", meaning)
-    a.ask("put", "race", "0")
-    for side in (a, b):
-        side.tell("count", "race", 10 * _TURNS, 2.0)
-    yield _total(a, b, "race", a.answer() + b.answer(), "at once", meaning)
+    for name, how in (("turns", "in turn"), ("race", "at once")):
+        a.ask("put", name, "0")
+        if name == "turns":
+            done = sum(side.ask("count", name, 1, _LONGEST) for _ in range(_TURNS) for side in (a, b))
+        else:
+            for side in (a, b):
+                side.tell("count", name, 10 * _TURNS, 2.0)
+            done = a.answer() + b.answer()
+        seen = [side.ask("watch", name, f"{done:040}\n", _LONGEST)[0] < _LONGEST for side in (a, b)]
+        is_right = all(seen) and done > 0
+        found = f"{done} changes, {'none lost' if is_right else 'but not all are there'}"
+        yield _of(f"a file changed under lock, {how}", is_right, found, meaning)
     old = 0
     for number in range(_REMOVED):
         a.ask("put", f"gone{number}", "x")
         b.ask("watch", f"gone{number}", "x", _LONGEST)
         a.ask("remove_locked", f"gone{number}")
-        old += b.ask("read_locked", f"gone{number}") is not None
+        old += b.ask("is_read_locked", f"gone{number}")
     found = f"{old} of {_REMOVED} removed files are read on" if old else "gone at once"
-    yield _of("a file removed under its lock", found, meaning, is_right=not old)
-
-
-def _total(a: Side, b: Side, name: str, done: int, how: str, meaning: str) -> Trial:
-    text = f"{done:040}\n"
-    seen = [side.ask("watch", name, text, _LONGEST)[0] < _LONGEST for side in (a, b)]
-    is_right = all(seen) and done > 0
-    found = f"{done} changes, none lost" if is_right else f"{done} changes, but not all are there"
-    return _of(f"a file changed under lock, {how}", found, meaning, is_right=is_right)
+    yield _of("a file removed under its lock", not old, found, meaning)
 
 
 def _replaced(a: Side, b: Side) -> Iterator[Trial]:
-    def text(number: int) -> str:
-        return f"{number:040}"
-
-    took = 0.0
-    a.ask("put", "reference", text(0))
-    for number in range(_REPLACED):
-        b.ask("watch", "reference", text(number), _LONGEST)
-        a.ask("put", "reference", text(number + 1))
-        took = max(took, b.ask("watch", "reference", text(number + 1), _LONGEST)[0])
-    b.tell("watch", "reference", text(3 * _TURNS), 2 * _LONGEST)
-    for number in range(_REPLACED, 3 * _TURNS):
-        a.ask("put", "reference", text(number + 1))
+    took, last = 0.0, 3 * _TURNS
+    texts = [f"{number:040}" for number in range(last + 1)]
+    a.ask("put", "reference", texts[0])
+    for old, new in pairwise(texts[: _REPLACED + 1]):
+        b.ask("watch", "reference", old, _LONGEST)
+        a.ask("put", "reference", new)
+        took = max(took, b.ask("watch", "reference", new, _LONGEST)[0])
+    b.tell("watch", "reference", texts[last], 2 * _LONGEST)
+    for text in texts[_REPLACED + 1 :]:
+        a.ask("put", "reference", text)
     _, torn, errors = b.answer()
     yield _seen("a file that was replaced", took, "a host reads an old reference, and then the new one")
-    yield _of("half of it", f"{torn} times" if torn else "never", "half a reference is read", is_right=not torn)
+    yield _of("half of it", not torn, f"{torn} times" if torn else "never", "half a reference is read")
     words = ", ".join(f"{count} {word}" for word, count in errors.items())
-    yield _of("errors meanwhile", words or "none", "katafs reads again", is_right=not words, otherwise=SLOW)
+    yield _of("errors meanwhile", not words, words or "none", "katafs reads again", SLOW)
 
 
 def _stale(a: Side, b: Side) -> Iterator[Trial]:
-    took = dict[str, float]()
-    for number in range(_ROUNDS):
+    took: Counter[str] = Counter()
+    a.ask("change", 0)
+    for number in range(1, _ROUNDS + 1):
         b.ask("look", number)
         a.ask("change", number)
-        for what, seconds in b.ask("follow", number, _LONGEST).items():
-            took[what] = max(took.get(what, 0.0), seconds)
+        took |= Counter(b.ask("follow", number, _LONGEST))
     for what, name in (
         ("name", "a new name that was missing"),
         ("listing", "a name in a listing"),
@@ -166,16 +157,16 @@ def _stale(a: Side, b: Side) -> Iterator[Trial]:
 
 def _seen(name: str, took: float, meaning: str) -> Trial:
     found = f"seen after {took * 1000:.0f} ms at most" if took < _LONGEST else f"not seen within {_LONGEST:g} s"
-    return _of(name, found, meaning, is_right=took < _AT_ONCE, otherwise=SLOW)
+    return _of(name, took < _AT_ONCE, found, meaning, SLOW)
 
 
 def _times(a: Side, b: Side) -> Iterator[Trial]:
     is_coarse = a.ask("whole_seconds", 10)
     found = "whole seconds" if is_coarse else "finer than a second"
-    yield _of("times of directories", found, "a change in the same second is never seen", is_right=not is_coarse)
+    yield _of("times of directories", not is_coarse, found, "a change in the same second is never seen")
     apart = [abs(time.time() - one) for one in (a.ask("clock")[0], b.ask("clock")[1])]
     found = f"the engine's {apart[0]:.1f} s, the other host's {apart[1]:.1f} s from ours"
-    yield _of("clocks", found, _CLOCKS, is_right=max(apart) < _FAR, otherwise=SLOW)
+    yield _of("clocks", max(apart) < _FAR, found, _CLOCKS, SLOW)
 
 
 def _synced(a: Side, b: Side) -> Iterator[Trial]:
@@ -188,22 +179,21 @@ def _closed(a: Side, b: Side) -> Iterator[Trial]:
     """Last, as it is counted all the time."""
     failed = sum(side.ask("unclosed") for side in (a, b))
     found = f"failed {failed} times though all was well" if failed else "never fails"
-    yield _of("close(2)", found, "katafs goes on after what was synced", is_right=not failed, otherwise=SLOW)
+    yield _of("close(2)", not failed, found, "katafs goes on after what was synced", SLOW)
 
 
 def _owned(a: Side, b: Side) -> Iterator[Trial]:
-    name, meaning = "owners", "services find files that are not theirs; see root_squash and mapping of users"
-    if os.geteuid() != 0:
-        yield Trial(name, RIGHT, "not tried, which needs root")
-        return
-    try:
-        a.ask("own")
-        found = b.ask("owners")
-    except OSError as error:
-        yield Trial(name, SLOW, error.strerror or "", meaning)
-        return
-    words = "seen on the other host" if found == [OTHER] * 4 else f"{found}, not {OTHER}"
-    yield _of(name, words, meaning, is_right=found == [OTHER] * 4, otherwise=SLOW)
+    is_right, found = True, "not tried, which needs root"
+    if os.geteuid() == 0:
+        try:
+            a.ask("own")
+            owners = b.ask("owners")
+            is_right = owners == [OTHER] * 4
+            found = "seen on the other host" if is_right else f"{owners}, not {OTHER}"
+        except OSError as error:
+            is_right, found = False, error.strerror or ""
+    meaning = "services find files that are not theirs; see root_squash and mapping of users"
+    yield _of("owners", is_right, found, meaning, SLOW)
 
 
 def _rate(a: Side, b: Side) -> Iterator[Trial]:

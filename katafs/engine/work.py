@@ -12,7 +12,9 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -34,13 +36,12 @@ def serve(store: Path, told: IO[str], answers: IO[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work = Work(store)
     for line in told:
-        number, what, *arguments = json.loads(line)
-        answer: dict[str, Any]
+        what, *arguments = json.loads(line)
         try:
             answer = {"is": getattr(work, what)(*arguments)}
         except OSError as error:
             answer = {"errno": error.errno or errno.EIO}
-        print(json.dumps({"number": number, **answer}), file=answers, flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 class Work:
@@ -48,8 +49,8 @@ class Work:
 
     def __init__(self, store: Path) -> None:
         self._store = store.absolute()
-        self._locks: dict[str, int] = {}
-        self._mtime = self._unclosed = 0
+        self._unclosed = 0
+        self._seen: dict[str, object] = {}
 
     @functools.cached_property
     def _at(self) -> Path:
@@ -65,12 +66,10 @@ class Work:
         os.unlink(name)
         if not is_ours:
             raise PermissionError(errno.EPERM, "it belongs to another user", DIRECTORY)
+        for what in FOLLOWED:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(what)
         return Path()
-
-    def begin(self) -> None:
-        """Make what changes are followed in."""
-        for name in FOLLOWED:
-            (self._at / name).mkdir()
 
     def about(self) -> dict[str, Any]:
         """What the store lies on, as `known.keep_finding` wants it."""
@@ -91,17 +90,17 @@ class Work:
 
     def win(self, how: str, count: int) -> list[int]:
         """Make so many names, each a file, a directory or a link: those that we were first to make."""
-        self.put(f"{how}-{os.getpid()}", "")
+        self.put(f"{how}-{os.getpid()}", "x")
         return [number for number in range(count) if self.make(how, f"{how}{number}")]
 
     def make(self, how: str, name: str) -> bool:
         try:
             if how == "directory":
-                (self._at / name).mkdir()
+                os.mkdir(self._at / name)
             elif how == "link":
                 os.link(self._at / f"{how}-{os.getpid()}", self._at / name)
             else:
-                self.close(os.open(self._at / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                self.close(os.open(self._at / name, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return False
         return True
@@ -109,31 +108,37 @@ class Work:
     def lock(self, how: str) -> bool:
         """Lock a file until the end; whether nobody else has."""
         fd = os.open(self._at / how, os.O_RDWR | os.O_CREAT, 0o644)
-        self._locks[how] = fd
         try:
             getattr(fcntl, how)(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
+        except (BlockingIOError, PermissionError):
             return False
         return True
 
     # -- files that are replaced, in git's way
 
-    def put(self, name: str, text: str) -> None:
-        """Replace a file: a lock that is made with O_EXCL, synced, and renamed; and the directory synced."""
-        fd = os.open(self._at / f"{name}.lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[int]:
+        """Hold git's lock of a file, which is made with O_EXCL: what is written to it is synced, and replaces the file;
+        a lock that is empty, or was held in vain, is removed."""
+        lock, is_written = self._at / f"{name}.lock", False
+        fd = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
-            os.write(fd, text.encode())
+            yield fd
             os.fsync(fd)
+            is_written = os.fstat(fd).st_size > 0
         finally:
             self.close(fd)
-        self._rename(name)
+            if is_written:
+                os.rename(lock, self._at / name)
+            else:
+                os.unlink(lock)
+            # some engines make others wait for seconds until that is done
+            self.sync()
 
-    def _rename(self, name: str) -> None:
-        os.rename(self._at / f"{name}.lock", self._at / name)
-        # some engines make others wait for seconds until that is done
-        self.sync()
+    def put(self, name: str, text: str) -> None:
+        """Replace a file."""
+        with self._locked(name) as fd:
+            os.write(fd, text.encode())
 
     def read(self, name: str) -> str:
         fd = os.open(self._at / name, os.O_RDONLY)
@@ -146,46 +151,30 @@ class Work:
         return os.path.lexists(self._at / name)
 
     def count(self, name: str, times: int, seconds: float) -> int:
-        """Add one to the number in a file, so often, under the lock of `put`; how often that was done in the time."""
+        """Add one to the number in a file, so often, under its lock; how often that was done in the time."""
         done, end = 0, time.monotonic() + seconds
         while done < times and time.monotonic() < end:
             try:
-                fd = os.open(self._at / f"{name}.lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except OSError:
-                time.sleep(_PAUSE)
-                continue
-            try:
-                text = f"{int(self.read(name)) + 1:040}\n"
-                os.write(fd, text.encode())
-                os.fsync(fd)
+                with self._locked(name) as fd:
+                    os.write(fd, f"{int(self.read(name)) + 1:040}\n".encode())
+                done += 1
             except (OSError, ValueError):
-                self._unlock(name)
-                continue
-            finally:
-                self.close(fd)
-            self._rename(name)
-            done += 1
+                time.sleep(_PAUSE)
         return done
 
     def remove_locked(self, name: str) -> None:
         """Remove a file under its lock, as git pack-refs does."""
-        self.make("file", f"{name}.lock")
-        os.unlink(self._at / name)
-        self._unlock(name)
+        with self._locked(name):
+            os.unlink(self._at / name)
 
-    def _unlock(self, name: str) -> None:
-        os.unlink(self._at / f"{name}.lock")
-        self.sync()
-
-    def read_locked(self, name: str) -> str | None:
-        """What is in a file, under its lock; None if there is no such file."""
-        self.make("file", f"{name}.lock")
-        try:
-            return self.read(name)
-        except OSError:
-            return None
-        finally:
-            self._unlock(name)
+    def is_read_locked(self, name: str) -> bool:
+        """Whether there is such a file, under its lock."""
+        with self._locked(name):
+            try:
+                self.read(name)
+            except OSError:
+                return False
+        return True
 
     def watch(self, name: str, text: str, seconds: float) -> tuple[float, int, dict[str, int]]:
         """Read a file until it has this text: how long that took; how often it was neither that nor whole; errors."""
@@ -212,27 +201,24 @@ class Work:
             os.write(fd, b"x")
             self.close(fd)
 
-    def look(self, number: int) -> dict[str, bool]:
+    def look(self, number: int) -> dict[str, object]:
         """What is seen of that change, by what is looked at; of each another directory, as one look renews another."""
-        mtime, self._mtime = self._mtime, os.stat(self._at / "directory").st_mtime_ns
-        size = 0
-        with contextlib.suppress(FileNotFoundError):
-            size = os.stat(self._at / "size/file").st_size
-        return {
+        self._seen = {
             "name": os.path.lexists(self._at / "name" / f"{number}"),
             "listing": f"{number}" in os.listdir(self._at / "listing"),
-            "directory": self._mtime != mtime,
-            "size": size > number,
+            "directory": os.stat(self._at / "directory").st_mtime_ns,
+            "size": os.stat(self._at / "size/file").st_size,
         }
+        return self._seen
 
     def follow(self, number: int, seconds: float) -> dict[str, float]:
-        """How long it took until each was seen."""
-        begin = time.monotonic()
+        """How long it took until each was another than at the last look."""
+        before, begin = self._seen, time.monotonic()
         took = dict.fromkeys(FOLLOWED, seconds)
-        while time.monotonic() - begin < seconds and seconds in took.values():
-            for what, is_seen in self.look(number).items():
-                if is_seen and took[what] == seconds:
-                    took[what] = time.monotonic() - begin
+        while (passed := time.monotonic() - begin) < seconds and seconds in took.values():
+            for what, seen in self.look(number).items():
+                if seen != before[what]:
+                    took[what] = min(took[what], passed)
             time.sleep(_PAUSE)
         return took
 
@@ -248,34 +234,30 @@ class Work:
 
     def whole_seconds(self, count: int) -> bool:
         """Whether the times of a directory that so many files are made in are all those of whole seconds."""
-        times = []
-        for number in range(count):
-            self.make("file", f"time{number}")
-            times.append(os.stat(self._at).st_mtime_ns)
-        return all(one % 1_000_000_000 == 0 for one in times)
+        return not any(
+            self.make("file", f"time{number}") and os.stat(self._at).st_mtime_ns % 10**9 for number in range(count)
+        )
 
     def own(self) -> None:
         """Make a directory of another user's, and in it a file as that user."""
-        (self._at / "owned").mkdir()
+        os.mkdir(self._at / "owned")
         os.chown(self._at / "owned", OTHER, OTHER)
         with acting_as_owner(self._at / "owned"):
             self.make("file", "owned/file")
 
     def owners(self) -> list[int]:
         """Whose they are."""
-        found = [os.stat(self._at / name) for name in ("owned", "owned/file")]
-        return [owner for one in found for owner in (one.st_uid, one.st_gid)]
+        return [owner for name in ("owned", "owned/file") for owner in os.stat(self._at / name)[4:6]]
 
     def clock(self) -> tuple[float, float]:
         """The time of a file that is made now, and that of this host, in seconds since the epoch."""
-        self.put("clock", "")
+        self.put("clock", "x")
         return os.stat(self._at / "clock").st_mtime, time.time()
 
     def rate(self, times: int) -> float:
         """Seconds that `put` takes: the median."""
-        took = []
+        begun = [time.monotonic()]
         for number in range(times):
-            begin = time.monotonic()
             self.put("rate", f"{number}")
-            took.append(time.monotonic() - begin)
-        return median(took)
+            begun.append(time.monotonic())
+        return median(after - before for before, after in pairwise(begun))

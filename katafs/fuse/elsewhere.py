@@ -68,7 +68,7 @@ class Elsewhere:
     def __init__(self, tree: Tree, makers: Preparer) -> None:
         self._tree, self._preparer = tree, makers
         ctx = tree.ctx
-        self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device)
+        self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device, ctx.groups)
         workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS
         self._pool = Pool(workers, (answer.__module__,), _MEMORY)
         self._places = Places(workers)

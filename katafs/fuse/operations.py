@@ -274,7 +274,11 @@ class Operations(pyfuse3.Operations):
     # -- the file system
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        store = await trio.to_thread.run_sync(os.statvfs, self._tree.ctx.store.root, limiter=trio.CapacityLimiter(1))
+        known = self._tree.ctx.store
+        if known.is_remote:
+            store = await trio.to_thread.run_sync(os.statvfs, known.root, limiter=trio.CapacityLimiter(1))
+        else:
+            store = os.statvfs(known.root)
         answer = pyfuse3.StatvfsData()
         for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
             setattr(answer, name, getattr(store, name))

@@ -21,6 +21,7 @@ from katafs.fuse import fastopen, memory
 from katafs.fuse.loop_watch import Steps
 from katafs.fuse.waiting import wait_quickly
 from katafs.fuse.writing.journal import Journal
+from katafs.git.beneath import is_shared
 from katafs.kata.store import Store, budget_of_loop
 from katafs.mount import runtime
 from katafs.mount.child import touch
@@ -101,7 +102,9 @@ def serve(
     deaths = partial(_deaths, kept)
     about = About(options.read_only, options.xattr, lambda: fast.is_active, deaths, is_unsafe=bool(options.risk))
     store = Store(options.store, budget=budget_of_loop(options.store))
-    tree = Tree(Context(store, options.uid, options.gid, options.groups, about=about))
+    groups = options.groups
+    status = os.stat(groups) if groups is not None and is_shared(groups) else None
+    tree = Tree(Context(store, options.uid, options.gid, groups, status, about=about))
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, _signals(kept))
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))

@@ -22,7 +22,7 @@ from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.nodes import Creator, Later, Node
-from katafs.tree.numbers import PREFIX, Key
+from katafs.tree.numbers import GROUP, PREFIX, Key
 from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Stale, Tree
 from katafs.tree.writable import Writable
@@ -46,6 +46,7 @@ class Place(NamedTuple):
     uid: int | None
     gid: int | None
     device: int
+    groups: Path | None
 
 
 class Question(NamedTuple):
@@ -99,7 +100,7 @@ def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None
         store = Store(place.store, budget=Budget(_MOST, may_wait=True))
         # it may have been unmounted since
         store.device = place.device
-        tree = _trees[place] = Tree(Context(store, place.uid, place.gid))
+        tree = _trees[place] = Tree(Context(store, place.uid, place.gid, place.groups))
     tree.ctx.controls.take(outcomes)
     tree.ctx.git_files.trim(_HELD)
     kata_id = question.kata_id
@@ -119,7 +120,7 @@ def answer(_say: object, place: Place, outcomes: Mapping[Key, tuple[bytes | None
 def _answer(tree: Tree, question: Question) -> object:
     tree.ctx.store.new_epoch()
     try:
-        if len(question.kata_id) == 6:
+        if len(question.kata_id) == 6 and question.key.kind != GROUP:
             tree.ctx.store.refresh(question.kata_id)
         return _ANSWERS[question.name](tree, question.key, *question.arguments)
     except HeavyError as error:

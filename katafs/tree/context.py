@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ class Context:
     gid: int | None = None
     #: the directory of cyber-dojo's groups, a path without links; None where they are not shown
     groups: Path | None = None
+    #: its status once, where it is not looked at in this process, which could not go on if nobody answered for it
+    groups_status: os.stat_result | None = None
     spool: Spool = field(default_factory=Spool)
     downloads: DownloadCache = field(
         default_factory=lambda: DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))

@@ -128,9 +128,9 @@ def test_a_link_that_comes_in_the_middle(store: Path, tmp_path: Path) -> None:
 
 def asked_of_side(store: Path, *told: list[object]) -> list[dict[str, object]]:
     """What a side of a probe answers."""
-    lines = "".join(json.dumps([number, *each]) + "\n" for number, each in enumerate(told))
+    lines = "".join(json.dumps(each) + "\n" for each in told)
     said = katafs("probe-side", store, stdin=lines.encode()).stdout.splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "number"} for line in said]
+    return [json.loads(line) for line in said]
 
 
 def test_a_pipe_in_place_of_the_finding(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

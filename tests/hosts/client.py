@@ -296,6 +296,9 @@ class Client:
     def _setlk(self, _node: int, body: bytes, wait: int = fcntl.LOCK_NB) -> bytes:
         fd, _, start, end, kind, _, flags, _ = wire.LOCK.unpack(body)
         if flags & wire.IS_FLOCK:
+            if kind == fcntl.F_WRLCK and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                # as on NFS
+                raise OSError(errno.EBADF, "")
             fcntl.flock(fd, _FLOCKS[kind] | wait)
         else:
             # of an open file, not of a process: all who lock are one process here

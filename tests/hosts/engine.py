@@ -3,8 +3,9 @@
 ``python -m tests.hosts.engine DIRECTORY MOUNTPOINT [JSON of the options]``; two of them are two hosts.
 Directories' attributes and listings, and names that are not there, are up to a second old; names that are there, and
 what open(2) finds, are fresh (close-to-open). There is no O_TMPFILE, flock(2) of a directory stays on its host, a file
-that the other host has replaced is ESTALE or ENOENT for a while, close(2) fails now and then though all is well, and
-all times are those of a clock that is ahead. With ``stale_entries`` names and files are stale, too: events are lost.
+that is only read cannot be locked for oneself, one that the other host has replaced is ESTALE or ENOENT for a while,
+close(2) fails now and then though all is well, and all times are those of a clock that is ahead. With
+``stale_entries`` names and files are stale, too: events are lost.
 
 It speaks with the kernel itself, since pyfuse3 passes on no locks. On standard input it is told, each answered by a
 line: ``counts`` (requests by kind, as JSON), ``hang`` (no request is carried out from now on), ``hang OPERATION NAME``

@@ -21,7 +21,7 @@ from katafs.kata.model.ids import kata_path
 from tests.hosts.host import Host, two_hosts
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
 from tests.legacy.test_mount_services import assert_sound_with_outages, event_of, ran_tests
-from tests.mounts import katafs, patience, wait_until
+from tests.mounts import Mount, katafs, patience, wait_until
 from tests.plain_katas import make_plain_kata
 
 IDS = ("AbCdEf", "GhJkMn", "PqRsTu", "VwXyZa")
@@ -293,3 +293,33 @@ def test_a_hung_engine_stops_only_who_needs_it(hosts: Hosts) -> None:
         finally:
             one.say("go")
         assert waits.result(patience(20)) == "0\n"
+
+
+def test_groups_that_hang_stop_only_who_needs_them(hosts: Hosts, tmp_path: Path) -> None:
+    """Groups on a network file system, of a store that is on none."""
+    one, _ = hosts
+    (tmp_path / "store").mkdir()
+    make_kata(tmp_path / "store", "Mem234", {"a.txt": "0\n"})
+    groups = one.store / "groups"
+    place = kata_path(groups, "Gr0up5")
+    place.mkdir(parents=True)
+    (place / "katas.txt").write_text("Mem234 7\n")
+    mount = Mount(tmp_path / "store", tmp_path / "mnt", "fast", (f"--groups={groups}",))
+    with mount, ThreadPoolExecutor(2) as pool:
+        shown = mount.path / ".katafs/groups/Gr0up5"
+        assert sorted(os.listdir(shown)) == ["07-Mem234", "events.csv", "history", "index.html"]
+        assert os.path.samefile(shown / "07-Mem234", mount.kata("Mem234"))
+        assert (shown / "events.csv").read_text().count("\n") == 2
+        assert not (shown.parent / "N0ne99").exists()
+        assert os.listdir(shown.parent) == []
+        one.say("hang")
+        try:
+            waits = pool.submit(os.listdir, shown.parent / "Gr0up6")
+            about = pool.submit((mount.path / ".katafs/stats").read_text)
+            assert "katafs_requests" in about.result(patience(5))
+            assert "groups" in os.listdir(mount.path / ".katafs")
+            assert not waits.done()
+        finally:
+            one.say("go")
+        with pytest.raises(FileNotFoundError):
+            waits.result(patience(20))

@@ -19,8 +19,8 @@ from katafs.git.beneath import GONE, close_quietly
 
 #: The file that is locked; of a directory flock(2) excludes nobody on another host. It is empty; in ``.git`` it stays.
 MUTEX = ".katafs-mutex"
-# what flock(2) says on a file system that has no locks
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+# what flock(2) says on a file system that has no locks, or on NFS of a file that may only be read
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 # the last three: something else has that name
 _NOT_MADE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.01  # seconds
@@ -55,12 +55,17 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
 
 def _open(directory: Path, end: float) -> int:
     """A descriptor of the file; -1 where it cannot be made, and nobody can write."""
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    # To be written to: on NFS only such a file is locked. CephFS gives up a dead host after a minute where another one
+    # wants to write what it writes, and else, with its lock, after five.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         try:
             return os.open(directory / MUTEX, flags, 0o644)
         except OSError as error:
             os.lstat(directory)
+            if error.errno == errno.EACCES and flags & os.O_RDWR:
+                flags &= ~os.O_RDWR
+                continue
             if error.errno in _NOT_MADE:
                 return -1
             # another host may have removed it this moment

@@ -167,7 +167,8 @@ def remove_left_behind(directory: Path) -> list[str]:
         if name.startswith(_TEMPORARY):
             # whoever compacts is alive without that lock
             with contextlib.suppress(OSError), File(open_plain(directory / name)) as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # shared: on NFS the other one is not for what is only read
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 (directory / name).unlink()
         elif name.endswith(".keep") and is_kept_by_us(directory / name):
             let_go((directory / name).with_suffix(".pack"))

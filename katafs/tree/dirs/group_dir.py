@@ -16,7 +16,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 from katafs import process
-from katafs.errors import NotFoundError, TooLargeError
+from katafs.errors import HeavyError, NotFoundError, TooLargeError
 from katafs.html.class_process import write_page
 from katafs.kata.groups import Group, look, status_of, write_events, write_history
 from katafs.kata.model.ids import is_kata_id, kata_path
@@ -48,6 +48,8 @@ _FILES: dict[bytes, _Write] = {b"events.csv": write_events, b"history": write_hi
 def _root(ctx: Context) -> Path:
     if ctx.groups is None:
         raise NotFoundError("no groups are shown")
+    if ctx.groups_status is not None:
+        raise HeavyError("groups are looked at elsewhere")
     return ctx.groups
 
 
@@ -70,7 +72,7 @@ class GroupsDir(Directory):
 
     def __init__(self, ctx: Context, key: Key) -> None:
         try:
-            status = _root(ctx).stat()
+            status = ctx.groups_status or _root(ctx).stat()
         except OSError as error:
             raise NotFoundError(f"{ctx.groups}: {error.strerror}") from error
         super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
