@@ -93,12 +93,9 @@ class LooseFiles:
                 raise ValueError("it is longer than it says")
             rest = file.readall() or b""
         data = text[start:]
-        # never more than one byte more than the header says
-        while not inflater.eof and len(data) <= size:
-            more = inflater.decompress(inflater.unconsumed_tail + rest, size + 1 - len(data))
-            data, rest = data + more, b""
-            if not more:
-                break
+        if not inflater.eof and len(data) <= size:
+            # never more than one byte more than the header says
+            data += inflater.decompress(inflater.unconsumed_tail + rest, size + 1 - len(data))
         if not inflater.eof or len(data) != size:
             raise ValueError("it is cut short, or longer than it says")
         if object_id(kind, data) != oid:

@@ -17,10 +17,9 @@ from katafs.errors import KataError
 from katafs.git.beneath import File, is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
-from katafs.git.format.chunks import graph_commits
 from katafs.git.format.index import Record
 from katafs.git.format.loose import COMMIT, Oid, header, object_id
-from katafs.git.format.pack import HEAD, is_whole, parse_pack_head
+from katafs.git.format.pack import HEAD, graph_commits, is_whole, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo

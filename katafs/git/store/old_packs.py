@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.git.beneath import names_in, read_whole
-from katafs.git.format.chunks import midx_packs
+from katafs.git.format.pack import midx_packs
 
 # what says that a pack is somebody's: to be kept, to be asked for elsewhere, to be forgotten
 _MARKS = (".keep", ".promisor", ".mtimes")

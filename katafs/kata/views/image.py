@@ -15,7 +15,7 @@ from katafs.errors import TooLargeError, storage_errors
 from katafs.git import GitRepo, Oid
 from katafs.git.format import packed_refs
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.format.work_tree import index_file
+from katafs.git.format.tree_object import index_file
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
 from katafs.git.store.pack_writer import write_pack
 from katafs.git.store.whole_pack import whole_pack
