@@ -138,6 +138,16 @@ class File(FileIO):
             super().close()
 
 
+def is_at(path: str | os.PathLike[str], file: os.stat_result | int) -> bool:
+    """Whether what has that name is a certain file, or one that is open. Raises OSError."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(file) if isinstance(file, int) else file)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return False
+
+
 def appears(path: str | os.PathLike[str]) -> bool:
     """Whether something is there; asked for as long as this host may remember that it was not, where another may have
     made it."""

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.caching import Newest
-from katafs.errors import DamagedError, KataError, NotFoundError
+from katafs.errors import DamagedError, NotFoundError
 from katafs.git import budget as costs
 from katafs.git.budget import Budget
 from katafs.git.format.commit_object import Commit, commit_links, parse_commit, tag_target
 from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree_object import Stored, TreeEntry, parse_tree, tree_entries
+from katafs.git.format.tree_object import MODE_TREE, Stored, TreeEntry, parse_tree, tree_entries
 from katafs.git.odb.objects import IN_MEMORY, Objects
 from katafs.git.refs.reading import References
 
@@ -54,10 +54,6 @@ class GitRepo:
         """The tag of an event, see `References.tag`."""
         return self.refs.tag(index)
 
-    def missing(self, what: str) -> KataError:
-        """What to raise when something is not there: is it that, or the whole repository?"""
-        return self.objects.missing(what)
-
     def blob(self, oid: Oid) -> bytes:
         """All bytes of a blob."""
         return self.objects.read(oid, BLOB)
@@ -92,15 +88,14 @@ class GitRepo:
 
     def entry(self, tree: Oid, path: bytes) -> TreeEntry | None:
         """The entry at ``path`` (components separated by ``/``) below a tree, or None."""
-        found: TreeEntry | None = None
+        found = TreeEntry(b"", MODE_TREE, tree)
         for name in path.split(b"/"):
-            if found is not None:
-                if not found.is_tree:
-                    return None
-                tree = found.oid
-            found = next((entry for entry in self.tree(tree) if entry.name == name), None)
-            if found is None:
+            if not found.is_tree:
                 return None
+            entry = next((entry for entry in self.tree(found.oid) if entry.name == name), None)
+            if entry is None:
+                return None
+            found = entry
         return found
 
     # -- commits
@@ -157,17 +152,9 @@ class GitRepo:
             tagged = self.tag(index)
             if tagged is not None:
                 return self.commit(tagged)
-        best: Commit | None = None
-        for commit in self.history(tip):
-            number = commit.event
-            if number == index:
-                return commit
-            if number is not None and number < index:
-                break
-            best = commit if number is not None else best
-        if best is None:
+        if not (found := self.commits_of_events(tip, index, index)):
             raise NotFoundError(f"{self.git_dir}: no commit for event {index}")
-        return best
+        return self.commit(found[index])
 
     def commits_of_events(self, tip: Oid, first: int, last: int) -> dict[int, Oid]:
         """The commits of the events ``first … last`` by their subjects alone, as `commit_of_event` finds them when they
@@ -176,11 +163,12 @@ class GitRepo:
         found: dict[int, Oid] = {}
         later: Oid | None = None
         for commit in self.history(tip):
-            if commit.event is None:
+            if (number := commit.event) is None:
                 continue
             # what was skipped has the commit of the event after it
-            while last > commit.event and last >= first:
-                found |= {last: later} if later is not None else {}
+            while last >= max(first, number):
+                oid = commit.oid if last == number else later
+                found |= {last: oid} if oid is not None else {}
                 last -= 1
             later = commit.oid
             if last < first:

@@ -18,7 +18,7 @@ import pygit2
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git.beneath import appears, is_shared, real_path
 from katafs.git.budget import Budget
-from katafs.git.format.loose import EMPTY_BLOB, WORDS, Oid
+from katafs.git.format.loose import COMMIT, EMPTY_BLOB, WORDS, Oid
 from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
 from katafs.git.odb.packs import DAMAGE, Packs
 
@@ -65,10 +65,6 @@ class Objects:
     def pack_directory(self) -> Path:
         """Where the packs are, or will be."""
         return Path(self.directory, "pack")
-
-    def close(self) -> None:
-        """Close the packs; they are opened again when one is read."""
-        self.packs.close()
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -191,6 +187,13 @@ class Objects:
         """The kind of an object, from its header. Raises as `read` does."""
         return self._ask(oid, lambda: self._head(oid)[0])
 
+    def is_commit(self, oid: Oid) -> bool:
+        """Whether there is such a commit, by its header."""
+        try:
+            return self.kind(oid) == COMMIT
+        except KataError:
+            return False
+
     def inflate_loose(self, oid: Oid, expected: int, write: Callable[[bytes], object]) -> bool:
         """Hand the data of a loose object, however large, to ``write`` in small pieces; False when it is no loose one.
 
@@ -260,28 +263,14 @@ class _Backend(pygit2.OdbBackend):
         self._objects = objects
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
-        return self._read(bytes(oid.raw))
-
-    def read_prefix_cb(self, digits: str) -> tuple[int, bytes, pygit2.Oid]:
-        """pygit2 asks for whole ids in this way, and for nothing else."""
-        oid = bytes.fromhex(digits)
-        return (*self._read(oid), pygit2.Oid(raw=oid))
-
-    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
-        kind, data = self._read(bytes(oid.raw))
-        return kind, len(data)
-
-    def _read(self, oid: Oid) -> tuple[int, bytes]:
         try:
-            return self._objects.read_any(oid)
+            return self._objects.read_any(bytes(oid.raw))
         except KataError as error:
             raise KeyError(str(error)) from error
 
-    def exists_cb(self, oid: pygit2.Oid) -> bool:
-        return bytes(oid.raw) in self._objects
-
-    def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
-        raise KeyError(digits)
+    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
+        kind, data = self.read_cb(oid)
+        return kind, len(data)
 
     def refresh_cb(self) -> None:
         """`Packs` looks again by itself."""

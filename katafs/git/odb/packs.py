@@ -71,7 +71,12 @@ class Packs:
         looked, and can be read."""
         if not self._packs:
             self._look()
-        return [stem for stem, pack in self._packs.items() if _has(pack, oid)]
+        found = []
+        for stem, pack in self._packs.items():
+            with contextlib.suppress(*DAMAGE):
+                if pack.find(oid) is not None:
+                    found.append(stem)
+        return found
 
     def __len__(self) -> int:
         """How many packs there were when last it was looked."""
@@ -193,12 +198,6 @@ class Packs:
             stem: tuple(_identity(found[f"{stem}{suffix}"]) for suffix in (".pack", ".idx"))
             for stem in stems[:_MOST_PACKS]
         }
-
-
-def _has(pack: PackReader, oid: Oid) -> bool:
-    with contextlib.suppress(*DAMAGE):
-        return pack.find(oid) is not None
-    return False
 
 
 def _identity(entry: os.DirEntry[str]) -> _Version | None:

@@ -75,11 +75,8 @@ class References:
         except DamagedError:
             return None
 
-    def get(self, name: str) -> Oid | None:
-        """The id in a reference. Raises `DamagedError`."""
-        return self._get(name, _SYMBOLIC_STEPS)
-
-    def _get(self, name: str, left: int) -> Oid | None:
+    def get(self, name: str, left: int = _SYMBOLIC_STEPS) -> Oid | None:
+        """The id in a reference, or in that of which it is a name, and so on. Raises `DamagedError`."""
         text, deadline = None, 0.0
         while text is None:
             try:
@@ -97,7 +94,7 @@ class References:
         if (found := _START.match(text)) and (oid := bytes.fromhex(found[1].decode())) != _ZERO:
             return oid
         if left and (symbolic := _SYMBOLIC.fullmatch(text)):
-            return self._get(os.fsdecode(symbolic[1]), left - 1)
+            return self.get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
 
     def _may_be_there(self, name: str, packed: Oid | None) -> bool:

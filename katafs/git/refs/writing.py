@@ -18,7 +18,7 @@ from katafs.git.format import packed_refs
 from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, NewFile, RefLocks, make_file
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
 from katafs.git.refs.reading import (
     HEAD_OF_MAIN,
     MAIN,
@@ -29,7 +29,7 @@ from katafs.git.refs.reading import (
     reference_files,
 )
 from katafs.git.repo import GitRepo
-from katafs.git.store.storing import make_parents, storing, sync_path
+from katafs.git.store.storing import NewFile, make_parents, storing, sync_path
 
 # a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
 _MOST_LOOSE = 8
@@ -53,7 +53,7 @@ class RefWriter:
         with storing("references", self._git_dir):
             for name, commit in names.items():
                 self._prepared[name, commit] = NewFile(self._git_dir, _line(commit), is_synced=False)
-        return [file.fd for file in self._prepared.values()]
+        return [file.fileno() for file in self._prepared.values()]
 
     def discard(self) -> None:
         """Remove what was prepared and not used."""
@@ -78,14 +78,12 @@ class RefWriter:
                 lock = self.locks.take(MAIN, self._file(MAIN, new))
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
-            try:
+            with lock:
                 # what has a file is not made again
                 if (self._repo.main() if old is not None else self._repo.refs.packed(MAIN)) != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
                 lock.become(is_new=not os.path.lexists(path))
-            finally:
-                lock.release()
-            self._sync(path.parent, *made)
+            sync_path(path.parent, *made)
         self._log(new, old)
 
     def unlock_main(self) -> None:
@@ -98,10 +96,6 @@ class RefWriter:
             for name in (PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
                 with suppress(FileNotFoundError):
                     sync_path(os.path.join(self._git_dir, name))
-
-    def _sync(self, *directories: Path) -> None:
-        for directory in directories:
-            sync_path(directory)
 
     def _log(self, new: Oid, old: Oid | None) -> None:
         """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout). No reader needs it."""
@@ -144,7 +138,7 @@ class RefWriter:
         with storing(name, self._git_dir):
             made = make_parents((self._git_dir / name).parent, self._git_dir)
             if not self.locks.is_locked(name) and make_file(self._git_dir, name, self._file(name, commit)):
-                self._sync((self._git_dir / name).parent, *made)
+                sync_path((self._git_dir / name).parent, *made)
                 return
         if self._value(name) is None:
             self.replace(name, commit, None, STALE_TAG, replacing=replacing)
@@ -174,7 +168,7 @@ class RefWriter:
                 else:
                     self.rewrite_packed(name.encode(errors="surrogateescape"))
                     path.unlink(missing_ok=True)
-            self._sync(path.parent, *made)
+            sync_path(path.parent, *made)
 
     def _value(self, name: str) -> Oid | None:
         try:
@@ -227,7 +221,7 @@ class RefWriter:
         for name in loose_tags(self._git_dir):
             reference = read_reference(self._git_dir, name)
             # of another object ``packed-refs`` would have to say what that stands for
-            if reference is not None and reference.oid is not None and self._is_commit(reference.oid):
+            if reference is not None and reference.oid is not None and self._repo.objects.is_commit(reference.oid):
                 found[os.fsencode(name)] = reference.oid
         if not found:
             return 0
@@ -238,12 +232,6 @@ class RefWriter:
             with suppress(StorageError):
                 gone += self._prune(os.fsdecode(tag), oid)
         return gone
-
-    def _is_commit(self, oid: Oid) -> bool:
-        try:
-            return self._repo.objects.kind(oid) == COMMIT
-        except DamagedError:
-            return False
 
     def _prune(self, name: str, oid: Oid) -> bool:
         with self.locks.held(name, STALE_TAG):

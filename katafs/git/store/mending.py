@@ -13,12 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from katafs.errors import KataError
 from katafs.git.beneath import File, is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.index import Record
-from katafs.git.format.loose import COMMIT, Oid, header, object_id
+from katafs.git.format.loose import Oid, header, object_id
 from katafs.git.format.pack import HEAD, graph_commits, is_whole, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
@@ -129,7 +128,7 @@ def stale_files(repo: GitRepo) -> list[tuple[str, Callable[[], object]]]:
         found.append((f".git/objects/pack/{wrong}", lambda: remove_midx(directory)))
     for path in (each for each in _graphs(repo) if each.name != _CHAIN):
         try:
-            gone = sum(not _is_commit(repo, oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
+            gone = sum(not repo.objects.is_commit(oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
             wrong = f"speaks of {gone} commits that are gone" if gone else ""
         except (OSError, ValueError) as error:
             wrong = f"cannot be read: {error}"
@@ -155,10 +154,3 @@ def _remove_graphs(repo: GitRepo) -> None:
     """git does without, and makes them again."""
     for path in _graphs(repo):
         path.unlink(missing_ok=True)
-
-
-def _is_commit(repo: GitRepo, oid: Oid) -> bool:
-    try:
-        return repo.objects.kind(oid) == COMMIT
-    except KataError:
-        return False

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError
 from katafs.git.format import index
-from katafs.git.format.commit_object import commit_links
+from katafs.git.format.commit_object import links
 from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
+from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
-from katafs.git.format.tree_object import TreeEntry, every_entry
+from katafs.git.format.tree_object import every_entry
 from katafs.git.repo import GitRepo
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies
@@ -81,25 +81,10 @@ def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
             data = repo.objects.read(oid, kind)
             yield oid, kind, path, data
             try:
-                waiting += reversed(_new_links(kind, data, path, seen))
+                new = [(oid, kind, path + name) for oid, kind, name in links(kind, data, seen, every_entry)]
             except ValueError as error:
                 raise DamagedError(f"{repo.git_dir}: {oid.hex()} is damaged: {error}") from error
-
-
-def _new_links(kind: int, data: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
-    """Id, kind and path of what a commit or a tree refers to and is not in ``seen``."""
-    if kind == COMMIT:
-        tree, parents = commit_links(data)
-        return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
-    found = []
-    for mode, name, oid in every_entry(data) if kind == TREE else ():
-        if oid not in seen:
-            entry = TreeEntry(name, int(mode, 8), oid)
-            if entry.is_tree:
-                found.append((oid, TREE, path + name + b"/"))
-            elif not entry.is_submodule:
-                found.append((oid, BLOB, path + name))
-    return found
+            waiting += reversed(new)
 
 
 class PackWriter:

@@ -1,16 +1,24 @@
-"""What goes wrong when something is written, as katafs' own errors."""
+"""Writing files: what goes wrong, as katafs' own errors; syncing them; what time it is by their clock."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import cachetools
+
 from katafs.errors import DamagedError, StorageError
-from katafs.git.beneath import File, close_quietly, is_direct
+from katafs.git.beneath import File, close_quietly, is_direct, is_shared
+
+#: how the names of files begin that are ours for a moment
+TEMPORARY = ".katafs-"
 
 # of files that are synced at once, those but one; no thread is started before there are such
 _syncing = ThreadPoolExecutor(4, "katafs-sync")
@@ -65,22 +73,77 @@ def sync_together(fds: Collection[int]) -> None:
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Sync a directory: the names in it. Raises OSError."""
-    _sync(path, os.O_DIRECTORY)
+    sync_path(path, flag=os.O_DIRECTORY)
 
 
-def sync_path(path: str | os.PathLike[str]) -> None:
-    """Sync a file or a directory that is no link. Raises OSError."""
-    _sync(path, os.O_NOFOLLOW)
+def sync_path(*paths: str | os.PathLike[str], flag: int = os.O_NOFOLLOW) -> None:
+    """Sync files or directories that are no links. Raises OSError."""
+    for path in paths:
+        # a pipe that somebody put there would be waited for
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flag)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            # fsync(2): of what is neither file nor directory there is nothing on the disk
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            close_quietly(fd)
 
 
-def _sync(path: str | os.PathLike[str], flag: int) -> None:
-    # a pipe that somebody put there would be waited for
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flag)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        # fsync(2): of what is neither file nor directory there is nothing on the disk
-        if error.errno != errno.EINVAL:
+class NewFile(File):
+    """A file of ours that is to become another, complete before it gets that name. It stays open, as the next one could
+    have the same inode number otherwise. Raises OSError."""
+
+    def __init__(self, directory: Path, data: bytes = b"", *, is_synced: bool = True) -> None:
+        self.path = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+        super().__init__(self.path, "xb", opener=partial(os.open, mode=0o644))
+        self.has_path = True
+        try:
+            self.put(data, is_synced=is_synced)
+        except BaseException:
+            self.drop()
             raise
+
+    def put(self, data: bytes, *, is_synced: bool = True) -> None:
+        """Put this into it, which was empty."""
+        if data:
+            self.write(data)
+            if is_synced:
+                os.fsync(self.fileno())
+
+    def drop(self) -> None:
+        """Close it, and remove its first name, if it still has it."""
+        try:
+            if self.has_path:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+        finally:
+            self.close()
+
+
+# by device: how many seconds the clock of its server is ahead of ours, and how long that holds
+_ahead: cachetools.TTLCache[int, float] = cachetools.TTLCache(64, 60.0)
+
+
+def now(directory: Path) -> float:
+    """Seconds since 1970, by the clock that the files at ``directory`` have their times from: on a network file system
+    that of a server, for which a file is made there; where that cannot be, our own. Raises OSError where there is no
+    such directory.
+    """
+    device = os.stat(directory).st_dev
+    ahead = _ahead.get(device)
+    if ahead is None:
+        ahead = _ahead[device] = _look(directory) if is_shared(directory) else 0.0
+    return time.time() + ahead
+
+
+def _look(directory: Path) -> float:
+    try:
+        file = NewFile(directory)
+    except OSError:
+        return 0.0
+    try:
+        return os.fstat(file.fileno()).st_mtime - time.time()
     finally:
-        close_quietly(fd)
+        file.drop()

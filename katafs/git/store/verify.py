@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from katafs.errors import DamagedError
-from katafs.git.format.commit_object import commit_links, tag_target
-from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree_object import TreeEntry, parse_tree
+from katafs.git.format.commit_object import links
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
+from katafs.git.format.tree_object import parse_tree
 from katafs.git.repo import GitRepo
 
 # a tree can name another many times, so that a few small ones can hold 10^10 paths
@@ -41,8 +41,8 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
                 kind, data = objects.read_any(oid, strictly=True)
             else:
                 data = objects.read(oid, kind, strictly=True)
-            waiting += _links(kind, data)
-        except DamagedError as error:
+            waiting += [each[:2] for each in links(kind, data, seen, parse_tree)]
+        except (DamagedError, ValueError) as error:
             yield Damage(oid, kind or COMMIT, not is_there(repo, oid), str(error).rpartition(f"{oid.hex()} ")[2])
 
 
@@ -52,29 +52,6 @@ def is_there(repo: GitRepo, oid: Oid) -> bool:
         return oid in repo.objects
     except DamagedError:
         return False
-
-
-def _links(kind: int, data: bytes) -> list[tuple[Oid, int]]:
-    """Id and kind of what an object refers to. Raises `DamagedError`."""
-    try:
-        if kind == COMMIT:
-            tree, parents = commit_links(data)
-            return [(tree, TREE), *((parent, COMMIT) for parent in parents)]
-    except ValueError as error:
-        raise DamagedError(str(error)) from error
-    if kind == TREE:
-        return [(entry.oid, TREE if entry.is_tree else BLOB) for entry in _entries(data)]
-    target = tag_target(data) if kind == TAG else None
-    return [target] if target is not None else []
-
-
-def _entries(tree: bytes) -> list[TreeEntry]:
-    """The entries of a tree but for submodules, which are elsewhere. Raises `DamagedError`."""
-    try:
-        entries = [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in parse_tree(tree)]
-    except ValueError as error:
-        raise DamagedError(str(error)) from error
-    return [entry for entry in entries if not entry.is_submodule]
 
 
 class Whereabouts:
@@ -92,13 +69,12 @@ class Whereabouts:
             found = [(tree, b"")] if tree in self._wanted else []
             try:
                 data = self._repo.objects.read(tree, TREE) if depth < _DEEPEST else b""
-                for entry in _entries(data):
-                    if entry.is_tree:
-                        below = self.below(entry.oid, depth + 1)
-                        found += [(inner, entry.name + b"/" + path) for inner, path in below]
-                    elif entry.oid in self._wanted:
-                        found.append((entry.oid, entry.name))
-            except DamagedError:
+                for oid, kind, name in links(TREE, data, (), parse_tree):
+                    if kind == TREE:
+                        found += [(inner, name + path) for inner, path in self.below(oid, depth + 1)]
+                    elif oid in self._wanted:
+                        found.append((oid, name))
+            except (DamagedError, ValueError):
                 pass  # that it cannot be read is known
             known = self._known[tree] = tuple(found[:_MOST_PATHS])
         return known

@@ -57,7 +57,7 @@ class GitWriter(ObjectMaker):
         the traceback of an error, would do it much later."""
         self.discard()
         self.let_go()
-        self.repo.objects.close()
+        self.repo.objects.packs.close()
 
     def discard(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""

@@ -7,8 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from katafs.git.store.clock import now
-from katafs.git.store.storing import sync_directory, write_new
+from katafs.git.store.storing import now, sync_directory, write_new
 
 
 def keep(path: Path, aside: Path, name: str, *, move: bool) -> None:
