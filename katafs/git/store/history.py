@@ -22,10 +22,10 @@ from katafs.git.format.loose import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
-from katafs.git.store.making import ObjectMaker
 from katafs.git.store.new_pack import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
 from katafs.git.store.storing import storing, write_new
+from katafs.git.store.writer import ObjectMaker
 
 # what libgit2 writes into a repository that it makes
 _CONFIG = """\

@@ -1,7 +1,8 @@
-"""Mending a repository without libgit2: it may have no configuration and no ``HEAD``.
+"""Finding what is damaged in a repository, and mending it, without libgit2: it may have no configuration, no ``HEAD``.
 
-What is missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside
-packs and commits, and would believe although it is not true any more, is removed.
+Every object that some commits reach is read and compared with its id; what is damaged does not end the walk. What is
+missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside packs and
+commits, and would believe although it is not true any more, is removed.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
+from katafs.errors import DamagedError
 from katafs.git.beneath import File, is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
+from katafs.git.format.commit_object import links
 from katafs.git.format.index import Record
-from katafs.git.format.loose import Oid, header, object_id
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, header, object_id
 from katafs.git.format.pack import HEAD, graph_commits, is_whole, parse_pack_head
+from katafs.git.format.tree_object import parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
@@ -30,6 +35,76 @@ from katafs.git.store.storing import make_parents, storing, sync_directory, sync
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
 _PIECE = 1 << 16
 _CHAIN = "commit-graph-chain"
+# a tree can name another many times, so that a few small ones can hold 10^10 paths
+_MOST_PATHS, _DEEPEST = 100, 64
+
+
+class Damage(NamedTuple):
+    """An object that is reached and cannot be read."""
+
+    oid: Oid
+    kind: int
+    is_missing: bool
+    why: str
+
+
+def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damage]:
+    """Read every object once that the tips reach and that is not in ``seen``, which grows. A tip can be any object."""
+    objects = repo.objects
+    waiting: list[tuple[Oid, int]] = [(tip, 0) for tip in tips]
+    while waiting:
+        oid, kind = waiting.pop()
+        if oid in seen:
+            continue
+        seen.add(oid)
+        try:
+            if kind == BLOB:
+                objects.check(oid, BLOB)
+                continue
+            if not kind:
+                kind, data = objects.read_any(oid, strictly=True)
+            else:
+                data = objects.read(oid, kind, strictly=True)
+            waiting += [each[:2] for each in links(kind, data, seen, parse_tree)]
+        except (DamagedError, ValueError) as error:
+            yield Damage(oid, kind or COMMIT, not is_there(repo, oid), str(error).rpartition(f"{oid.hex()} ")[2])
+
+
+def is_there(repo: GitRepo, oid: Oid) -> bool:
+    """Whether there is such an object, whole or not."""
+    try:
+        return oid in repo.objects
+    except DamagedError:
+        return False
+
+
+class Whereabouts:
+    """Where in the trees of commits some objects are."""
+
+    def __init__(self, repo: GitRepo, wanted: Collection[Oid]) -> None:
+        self._repo = repo
+        self._wanted = frozenset(wanted)
+        self._known: dict[Oid, tuple[tuple[Oid, bytes], ...]] = {}
+
+    def below(self, tree: Oid, depth: int = 0) -> tuple[tuple[Oid, bytes], ...]:
+        """Id and path of the wanted objects below a tree, at most 100; a tree's own path is that with a ``/``."""
+        known = self._known.get(tree)
+        if known is None:
+            found = [(tree, b"")] if tree in self._wanted else []
+            try:
+                data = self._repo.objects.read(tree, TREE) if depth < _DEEPEST else b""
+                for oid, kind, name in links(TREE, data, (), parse_tree):
+                    if kind == TREE:
+                        found += [(inner, name + path) for inner, path in self.below(oid, depth + 1)]
+                    elif oid in self._wanted:
+                        found.append((oid, name))
+            except (DamagedError, ValueError):
+                pass  # that it cannot be read is known
+            known = self._known[tree] = tuple(found[:_MOST_PATHS])
+        return known
+
+
+# -- mending
 
 
 def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:

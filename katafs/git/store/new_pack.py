@@ -21,8 +21,6 @@ import stat
 from collections.abc import Collection, Mapping
 from io import BufferedRandom
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from katafs.git.beneath import File, names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
@@ -35,51 +33,38 @@ WITHOUT_DELTAS = OURS + "00"
 WITH_DELTAS = OURS + "01"
 #: what we write into a ``.keep``
 KEPT = b"katafs: being recorded\n"
-_TRIES = 3
 _TEMPORARY = "tmp_pack_katafs_"
 
 
-class NewPack:
+class NewPack(contextlib.ExitStack):
     """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread.
 
     To be used in a ``with`` statement, at whose end what was not installed is removed. Raises OSError.
     """
 
     def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
+        super().__init__()
         self._directory = directory
         try:
             if stat.S_ISLNK(os.lstat(directory).st_mode):
                 raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
         except FileNotFoundError:
             directory.mkdir(exist_ok=True)
-        self._undo = contextlib.ExitStack()
         self._left: list[str] = []
-        self._pack, self._file = self._temporary()
-        self._idx = ""
+        self.callback(self._remove_left)
+        pack, self._file = self._new_file()
+        #: where the pack and its index are until they are installed
+        self.temporary = pack, ""
         start = WITHOUT_DELTAS if kind is QuickWriter else WITH_DELTAS
         self._path = directory / f"{start}{secrets.token_hex(15)}.pack"
         #: where the objects are to be added
         self.writer = kind(self._file)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.close()
-        for name in self._left:
-            Path(name).unlink(missing_ok=True)
-
-    @property
-    def temporary(self) -> tuple[str, str]:
-        """Where the pack and its index are until they are installed."""
-        return self._pack, self._idx
-
     def finish(self, others: Collection[int] = ()) -> Pack:
         """Write the rest and the index, and sync both, and other files that are open."""
         pack = self.writer.finish()
-        self._idx, idx = self._temporary()
+        name, idx = self._new_file()
+        self.temporary = self.temporary[0], name
         idx.write(pack.idx)
         for file in (self._file, idx):
             file.flush()
@@ -99,20 +84,24 @@ class NewPack:
                     # on a full disk this may be what does not fit
                     failed.callback(mark.unlink, missing_ok=True)
                     keep.write(KEPT)
-            os.rename(self._pack, self._path)
+            os.rename(self.temporary[0], self._path)
             # who prunes may have taken the index for one that was left
             failed.callback(self._path.unlink, missing_ok=True)
-            os.rename(self._idx, self._path.with_suffix(".idx"))
+            os.rename(self.temporary[1], self._path.with_suffix(".idx"))
             failed.pop_all()
             self._left.clear()
         sync_directory(self._directory)
         return self._path
 
-    def _temporary(self) -> tuple[str, BufferedRandom]:
+    def _remove_left(self) -> None:
+        for name in self._left:
+            Path(name).unlink(missing_ok=True)
+
+    def _new_file(self) -> tuple[str, BufferedRandom]:
         """A new file, removed at the end if it was not installed; without a suffix, by which others know packs."""
         while True:
             name = f"{self._directory}/{_TEMPORARY}{secrets.token_hex(8)}"
-            file = self._undo.enter_context(BufferedRandom(File(name, "x+b", opener=_read_only)))
+            file = self.enter_context(BufferedRandom(File(name, "x+b", opener=_read_only)))
             self._left.append(name)
             try:
                 # says that its writer is alive
@@ -125,21 +114,22 @@ class NewPack:
                 return name, file
 
 
-def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]], others: Collection[int] = ()) -> Path:
+def store_pack(
+    directory: Path, objects: Mapping[Oid, tuple[int, bytes]], others: Collection[int] = (), tries: int = 3
+) -> Path:
     """Write objects, kind and data by id, as a pack that nobody replaces until it is let go; it is on disk when this
     returns, as are the ``others``, which are open: its path. Raises OSError."""
-    for left in reversed(range(_TRIES)):
-        try:
-            with NewPack(directory) as new:
-                for oid, (kind, data) in objects.items():
-                    new.writer.add(oid, kind, b"", data)
-                new.finish(others)
-                return new.install(is_kept=True)
-        except FileNotFoundError:
-            # ``git gc --prune=now`` removes temporary files, also of those who live
-            if not left:
-                raise
-    raise AssertionError
+    try:
+        with NewPack(directory) as new:
+            for oid, (kind, data) in objects.items():
+                new.writer.add(oid, kind, b"", data)
+            new.finish(others)
+            return new.install(is_kept=True)
+    except FileNotFoundError:
+        # ``git gc --prune=now`` removes temporary files, also of those who live
+        if tries < 2:
+            raise
+    return store_pack(directory, objects, others, tries - 1)
 
 
 def let_go(pack: Path) -> None:

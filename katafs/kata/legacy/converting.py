@@ -20,7 +20,7 @@ from typing import Any
 from katafs.errors import TooLargeError
 from katafs.git import Oid
 from katafs.git.store.history import HistoryWriter
-from katafs.git.store.making import ObjectMaker
+from katafs.git.store.writer import ObjectMaker
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.ids import identity
