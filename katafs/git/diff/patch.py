@@ -121,9 +121,13 @@ def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: in
             one, other = old.get(name), new.get(name)
             if one != other:
                 path = prefix + name
-                deltas += _file_deltas(_file(path, one), _file(path, other))
-                if _subtree(one) != _subtree(other):
-                    todo.append((path + b"/", _subtree(one), _subtree(other)))
+                (one_file, one_tree), (other_file, other_tree) = _parts(path, one), _parts(path, other)
+                if one_file is not None and other_file is not None and one_file.kind != other_file.kind:
+                    deltas += [Delta(None, other_file), Delta(one_file, None)]
+                elif one_file != other_file:
+                    deltas.append(Delta(one_file, other_file))
+                if one_tree != other_tree:
+                    todo.append((path + b"/", one_tree, other_tree))
         if most is not None and len(todo) + len(deltas) > most:
             raise HeavyError(f"{repo.git_dir}: more than {most} files differ")
     return sorted(deltas, key=lambda delta: (delta.path, delta.new is None))
@@ -181,12 +185,11 @@ def _entries(repo: GitRepo, tree: Oid | None) -> dict[bytes, TreeEntry]:
     return {entry.name: entry for entry in repo.tree(tree)} if tree is not None else {}
 
 
-def _subtree(entry: TreeEntry | None) -> Oid | None:
-    return entry.oid if entry is not None and entry.is_tree else None
-
-
-def _file(path: bytes, entry: TreeEntry | None) -> Side | None:
-    return _side(path, entry.mode, entry.oid) if entry is not None and not entry.is_tree else None
+def _parts(path: bytes, entry: TreeEntry | None) -> tuple[Side | None, Oid | None]:
+    """The file at a path, the tree at it."""
+    if entry is None or entry.is_tree:
+        return None, entry and entry.oid
+    return _side(path, entry.mode, entry.oid), None
 
 
 def _side(path: bytes, mode: int, oid: Oid) -> Side:
@@ -194,15 +197,6 @@ def _side(path: bytes, mode: int, oid: Oid) -> Side:
     if mode & _KIND == MODE_BLOB & _KIND:
         return Side(path, MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB, oid)
     return Side(path, MODE_SYMLINK if mode & _KIND == MODE_SYMLINK else MODE_SUBMODULE, oid)
-
-
-def _file_deltas(old: Side | None, new: Side | None) -> list[Delta]:
-    """What became of the file at one path."""
-    if old == new:
-        return []
-    if old is not None and new is not None and old.kind != new.kind:
-        return [Delta(None, new), Delta(old, None)]
-    return [Delta(old, new)]
 
 
 def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:

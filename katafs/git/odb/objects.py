@@ -133,13 +133,11 @@ class Objects:
             return self.loose.read(oid, largest)
         except KeyError:
             return self.packs.read(oid, largest)
-        except DAMAGE as error:
-            if strictly:
-                raise
-            try:
-                return self.packs.read(oid, largest)
-            except (KeyError, *DAMAGE):
-                raise error from None
+        except DAMAGE:
+            if not strictly:
+                with contextlib.suppress(KeyError, *DAMAGE):
+                    return self.packs.read(oid, largest)
+            raise
 
     def size(self, oid: Oid) -> int:
         """The size of an object in bytes: its own where it is a small loose one, or stands in several places, of which
@@ -174,11 +172,10 @@ class Objects:
             kind, size, data = self.loose.head(oid, self._largest)
         except KeyError:
             return self.packs.head(oid)
-        except DAMAGE as error:
-            try:
+        except DAMAGE:
+            with contextlib.suppress(KeyError, *DAMAGE):
                 return self.packs.head(oid)
-            except (KeyError, *DAMAGE):
-                raise error from None
+            raise
         if data is not None:
             self._last = oid, kind, data
         return kind, size
@@ -235,9 +232,7 @@ class Objects:
             self.packs.read(oid, self._largest, look=False)
             return True
         with contextlib.suppress(*_WRONG):
-            if oid in self.loose or self.packs.holders(oid):
-                self._read(oid, self._largest)
-                return True
+            return bool(self.loose.read(oid, self._largest))
         return False
 
     @cached_property

@@ -19,6 +19,7 @@ import os
 import secrets
 import stat
 from collections.abc import Collection, Mapping
+from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class NewPack(contextlib.ExitStack):
         """A new file, removed at the end if it was not installed; without a suffix, by which others know packs."""
         while True:
             name = f"{self._directory}/{_TEMPORARY}{secrets.token_hex(8)}"
-            file = self.enter_context(BufferedRandom(File(name, "x+b", opener=_read_only)))
+            file = self.enter_context(BufferedRandom(File(name, "x+b", opener=partial(os.open, mode=0o444))))
             self._left.append(name)
             try:
                 # says that its writer is alive
@@ -162,8 +163,3 @@ def remove_left_behind(directory: Path) -> list[str]:
         elif name.endswith(".keep") and is_kept_by_us(directory / name):
             let_go((directory / name).with_suffix(".pack"))
     return names
-
-
-def _read_only(path: str, flags: int) -> int:
-    """Opens a new file that nobody is to change."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o444)

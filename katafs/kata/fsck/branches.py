@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import partial
 
 from katafs.errors import KataError
-from katafs.git import GitRepo, Oid, packed_references, read_reference
+from katafs.git import GitRepo, Oid
 from katafs.git.beneath import File, open_beneath, open_plain, read_all
-from katafs.git.refs.reading import MAIN
+from katafs.git.refs.reading import MAIN, packed_references, read_reference
 from katafs.git.store.storing import make_parents
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.file_checks import STALE_WORK
