@@ -96,11 +96,8 @@ def names_in(directory: str | os.PathLike[str]) -> list[str]:
 
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file whose name is no link. Raises OSError, EFBIG when it has more than ``limit`` bytes."""
-    fd = open_plain(path)
-    try:
-        return read_all(fd, limit)
-    finally:
-        close_quietly(fd)
+    with File(open_plain(path)) as file:
+        return read_all(file.fileno(), limit)
 
 
 def read_all(fd: int, limit: int) -> bytes:

@@ -67,7 +67,7 @@ class LooseFiles:
         """The kind, size and data of an object; the data of a large one is None, and its kind and size only what its
         header says."""
         with self._open(oid) as file:
-            stored = file.read(_SMALL) or b""
+            stored = file.read(_SMALL)
             kind, size, _ = parse_header(zlib.decompressobj().decompress(stored[:_HEAD_STORED], HEADER))
             if len(stored) == _SMALL or size > min(largest, _PIECE):
                 return kind, size, None
@@ -77,7 +77,7 @@ class LooseFiles:
     def read(self, oid: Oid, largest: float) -> tuple[int, bytes]:
         """The kind and the data of an object of at most ``largest`` bytes; they are those of its id."""
         with self._open(oid) as file:
-            return self._inflate(oid, file.read(_SMALL) or b"", file, largest)
+            return self._inflate(oid, file.read(_SMALL), file, largest)
 
     def _inflate(self, oid: Oid, stored: bytes, file: File, largest: float) -> tuple[int, bytes]:
         inflater = zlib.decompressobj()
@@ -91,7 +91,7 @@ class LooseFiles:
             # nine bits for each byte, and the heads of small blocks, are the worst that a deflater makes
             if os.fstat(file.fileno()).st_size > size + (size >> 2) + _HEAD_STORED:
                 raise ValueError("it is longer than it says")
-            rest = file.readall() or b""
+            rest = file.read()
         data = text[start:]
         if not inflater.eof and len(data) <= size:
             # never more than one byte more than the header says
@@ -109,7 +109,7 @@ class LooseFiles:
         """
         with self._open(oid) as file:
             inflater = zlib.decompressobj()
-            text = inflater.decompress(file.read(_HEAD_STORED) or b"", HEADER)
+            text = inflater.decompress(file.read(_HEAD_STORED), HEADER)
             kind, size, start = parse_header(text)
             if size > LARGEST:
                 raise LargeObjectError(f"{size} bytes are too many")
@@ -118,7 +118,7 @@ class LooseFiles:
             yield kind, text[start:]
             stored = inflater.unconsumed_tail
             while not inflater.eof and left >= 0:
-                stored = stored or file.read(_PIECE) or b""
+                stored = stored or file.read(_PIECE)
                 piece = inflater.decompress(stored, _PIECE)
                 if not piece and not stored:
                     break

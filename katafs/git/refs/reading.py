@@ -191,7 +191,7 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
         if not stat.S_ISREG(status.st_mode):
             return None if stat.S_ISDIR(status.st_mode) else Reference(None)
         with File(open_plain(path)) as file:
-            text = file.read(_MOST_BYTES) or b""
+            text = file.read(_MOST_BYTES)
             # a directory on the way may be a link: what is not the owner's is not told
             is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid
     except OSError as error:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
-from katafs.git.beneath import File, close_quietly, open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.format import packed_refs
 from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
@@ -108,12 +108,9 @@ class RefWriter:
                 path = self._git_dir / "logs" / name
                 make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                fd = os.open(path, flags, 0o644)
-                try:
-                    if stat.S_ISREG(os.fstat(fd).st_mode):
-                        os.write(fd, line)
-                finally:
-                    close_quietly(fd)
+                with File(os.open(path, flags, 0o644), "wb") as log:
+                    if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+                        log.write(line)
 
     # -- tags
 

@@ -51,11 +51,10 @@ class NewPack(contextlib.ExitStack):
                 raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
         except FileNotFoundError:
             directory.mkdir(exist_ok=True)
-        self._left: list[str] = []
-        self.callback(self._remove_left)
-        pack, self._file = self._new_file()
         #: where the pack and its index are until they are installed
-        self.temporary = pack, ""
+        self.temporary: list[str] = []
+        self.callback(self._remove_left)
+        self._file = self._new_file()
         start = WITHOUT_DELTAS if kind is QuickWriter else WITH_DELTAS
         self._path = directory / f"{start}{secrets.token_hex(15)}.pack"
         #: where the objects are to be added
@@ -64,8 +63,7 @@ class NewPack(contextlib.ExitStack):
     def finish(self, others: Collection[int] = ()) -> Pack:
         """Write the rest and the index, and sync both, and other files that are open."""
         pack = self.writer.finish()
-        name, idx = self._new_file()
-        self.temporary = self.temporary[0], name
+        idx = self._new_file()
         idx.write(pack.idx)
         for file in (self._file, idx):
             file.flush()
@@ -90,29 +88,29 @@ class NewPack(contextlib.ExitStack):
             failed.callback(self._path.unlink, missing_ok=True)
             os.rename(self.temporary[1], self._path.with_suffix(".idx"))
             failed.pop_all()
-            self._left.clear()
+            self.temporary.clear()
         sync_directory(self._directory)
         return self._path
 
     def _remove_left(self) -> None:
-        for name in self._left:
+        for name in self.temporary:
             Path(name).unlink(missing_ok=True)
 
-    def _new_file(self) -> tuple[str, BufferedRandom]:
+    def _new_file(self) -> BufferedRandom:
         """A new file, removed at the end if it was not installed; without a suffix, by which others know packs."""
         while True:
             name = f"{self._directory}/{_TEMPORARY}{secrets.token_hex(8)}"
             file = self.enter_context(BufferedRandom(File(name, "x+b", opener=partial(os.open, mode=0o444))))
-            self._left.append(name)
             try:
                 # says that its writer is alive
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # `remove_left_behind` was sooner
             except OSError:
-                return name, file
+                pass
             if os.path.lexists(name):
-                return name, file
+                self.temporary.append(name)
+                return file
 
 
 def store_pack(

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -51,11 +51,12 @@ def make_parents(directory: Path, top: Path) -> list[Path]:
     return [each.parent for each in missing]
 
 
-def write_new(path: str | os.PathLike[str], data: bytes, sync: Callable[[int], None] = os.fsync) -> None:
-    """Make a file with ``data`` in it where there is none; ``sync`` makes a descriptor's file last. Raises OSError."""
+def write_new(path: str | os.PathLike[str], data: bytes, *, is_durable: bool = True) -> None:
+    """Make a file with ``data`` in it where there is none, synced if it is to last. Raises OSError."""
     with File(os.fspath(path), "xb") as file:
         file.write(data)
-        sync(file.fileno())
+        if is_durable:
+            os.fsync(file.fileno())
 
 
 def sync_together(fds: Collection[int]) -> None:

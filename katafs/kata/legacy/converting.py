@@ -12,7 +12,7 @@ which. Katas that services wrote have all, and no such line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,13 @@ def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
     return Converted(main, tags)
 
 
-def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], None] | None = None) -> Converted:
-    """Convert a kata into ``directory/.git``; each file is given to ``sync``, where the repository must last. Raises as
-    `convert` does, `StorageError` and OSError."""
+def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = False) -> Converted:
+    """Convert a kata into ``directory/.git``, synced if it is to last. Raises as `convert` does, `StorageError` and
+    OSError."""
     git = HistoryWriter(directory / ".git")
     try:
         converted = convert(plain, git)
-        git.finish(converted.main, converted.tags, *identity(plain.kata_id), sync or (lambda _fd: None))
+        git.finish(converted.main, converted.tags, *identity(plain.kata_id), is_durable=is_durable)
         return converted
     finally:
         git.close()
