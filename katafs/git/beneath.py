@@ -43,10 +43,8 @@ def is_direct(directory: Path, top: Path) -> bool:
 
 
 def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the file at ``path``, for reading; it waits for nothing, such as the other end of a pipe.
-
-    ``path`` is one without links. Raises OSError, with ELOOP where a part of it is a symbolic link.
-    """
+    """A descriptor of the file at ``path``, one without links; opening waits for nothing, such as the other end of a
+    pipe. Raises OSError, ELOOP where a part of the path is a symbolic link."""
     found = path
     for _ in range(_TRIES):
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

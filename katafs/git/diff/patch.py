@@ -80,11 +80,8 @@ class Region(NamedTuple):
 
 
 def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
-    """The files that differ between two trees (None: an empty one), renames paired by libgit2, in order of `path`.
-
-    A file that became a symbolic link, or the like, is created and deleted. Raises `DamagedError` when an object that
-    is needed cannot be read, and for trees that are larger or deeper than katafs shows.
-    """
+    """The files that differ between two trees, renames paired by libgit2, in order of `path`. Raises as
+    `unpaired_deltas` does."""
     deltas = unpaired_deltas(repo, was, now)
     created = [delta.new for delta in deltas if delta.new is not None and delta.old is None]
     deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
@@ -103,10 +100,11 @@ def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
 
 
 def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> list[Delta]:
-    """The files that differ between two trees, none renamed; in order of `path`, the created one of two first.
+    """The files that differ between two trees (None: an empty one), none renamed; in order of `path`. A file that
+    became a symbolic link, or the like, is created and deleted.
 
-    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does, and `HeavyError` where more than ``most``
-    files and directories differ.
+    Equal subtrees are not read. Raises `DamagedError` when an object that is needed cannot be read, and for trees that
+    are larger or deeper than katafs shows; `HeavyError` where more than ``most`` files and directories differ.
     """
     if was == now:
         return []
@@ -160,10 +158,8 @@ def is_binary(data: bytes) -> bool:
 
 
 def _deflated_as_git(part: bytes) -> bytes:
-    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise.
-
-    Each line is base 85 after a letter that tells its number of bytes, up to 52.
-    """
+    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise. Each
+    line is base 85 after a letter that tells its number of bytes, up to 52."""
     kind, *lines = part.split(b"\n")
     packed = b"".join(base64.b85decode(line[1:])[: _LENGTHS.index(line[0])] for line in lines)
     packed = zlib.compress(zlib.decompress(packed), 1)

@@ -28,7 +28,7 @@ class LargeObjectError(ValueError):
 class LooseFiles:
     """The loose objects of one repository, below its ``objects``, a path without links.
 
-    Errors are KeyError for an object that is not there; OSError, ValueError or zlib.error for one that is damaged.
+    Errors are KeyError for one that is not there; OSError, ValueError or zlib.error for one that is damaged.
     """
 
     def __init__(self, directory: str, budget: Budget) -> None:
@@ -41,7 +41,6 @@ class LooseFiles:
         return f"{self._directory}/{name[:2]}/{name[2:]}"
 
     def __contains__(self, oid: Oid) -> bool:
-        """Whether there is such a file."""
         return os.access(self.path(oid), os.F_OK, follow_symlinks=False)
 
     def __iter__(self) -> Iterator[Oid]:
@@ -103,10 +102,7 @@ class LooseFiles:
         return kind, data
 
     def kind_and_pieces(self, oid: Oid) -> Iterator[tuple[int, bytes]]:
-        """The data of an object, however large, with little memory: pieces of it, each with the kind of the object.
-
-        What is wrong with it is found at the end.
-        """
+        """The data of an object, however large, in small pieces, each with its kind. Damage is found at the end."""
         with self._open(oid) as file:
             inflater = zlib.decompressobj()
             text = inflater.decompress(file.read(_HEAD_STORED), HEADER)

@@ -95,11 +95,8 @@ class Objects:
             self.packs.discard()
 
     def read(self, oid: Oid, expected: int, *, strictly: bool = False) -> bytes:
-        """The data of an object of the kind ``expected``. Raises `DamagedError`, or `NotFoundError` when the whole
-        repository is gone.
-
-        Where a loose object is damaged a packed one will do, but ``strictly``.
-        """
+        """The data of an object of the kind ``expected``; where a loose one is damaged a packed one will do, but
+        ``strictly``. Raises `DamagedError`, or `NotFoundError` when the whole repository is gone."""
         kind, data = self.read_any(oid, strictly=strictly)
         if kind != expected:
             raise self.wrong_kind(oid, kind, expected)
@@ -193,9 +190,7 @@ class Objects:
 
     def inflate_loose(self, oid: Oid, expected: int, write: Callable[[bytes], object]) -> bool:
         """Hand the data of a loose object, however large, to ``write`` in small pieces; False when it is no loose one.
-
-        Raises as `read` does, maybe after some pieces; what ``write`` raises goes through, if it is a `KataError`.
-        """
+        Raises as `read` does, maybe after some pieces, and what ``write`` raises, if it is a `KataError`."""
         if oid not in self.loose:
             return False
         try:
@@ -217,14 +212,13 @@ class Objects:
         return oid in self.pending or oid in self.loose or self._ask(oid, lambda: oid in self.packs)
 
     def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
-        """The kind and the data of an object as a pack has it; None when no pack has it whole."""
+        """An object as a pack has it; None when no pack has it whole."""
         with contextlib.suppress(*_WRONG):
             return self.packs.read(oid, self._largest)
         return None
 
     def has(self, oid: Oid) -> bool:
-        """Whether there is such an object, and whole; what came to be packed by others since it was last looked is not
-        seen."""
+        """Whether there is such an object, and whole; what others packed since packs were last listed is not seen."""
         if oid in self.pending:
             return True
         with contextlib.suppress(*_WRONG):

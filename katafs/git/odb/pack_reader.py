@@ -93,8 +93,7 @@ class PartFile:
 class PackReader:
     """One pack with its index, opened when they are first read.
 
-    Errors are OSError, ValueError or zlib.error for what cannot be read; an index that cannot be is never taken for an
-    empty one. ``budget`` pays for all.
+    What cannot be read is OSError, ValueError or zlib.error; an index that cannot be is never taken for an empty one.
     """
 
     __slots__ = ("_budget", "_idx", "_pack", "_shape", "_stem", "_wrong")
@@ -109,7 +108,6 @@ class PackReader:
         self._budget = budget
 
     def discard(self) -> None:
-        """What was read may have been damaged: read it again."""
         self._pack.discard()
         self._idx.discard()
         self._shape, self._wrong = None, ""

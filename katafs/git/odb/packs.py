@@ -44,11 +44,8 @@ class Packs:
         self._unseen = ""
 
     def read(self, oid: Oid, largest: float, *, look: bool = True) -> tuple[int, bytes]:
-        """The kind and the data of an object; they are those of its id.
-
-        Nothing that it is made of may have more than ``largest`` bytes. Without ``look`` only packs that are known
-        already are asked.
-        """
+        """The kind and the data of an object; they are those of its id. Nothing that it is made of may have more than
+        ``largest`` bytes. Without ``look`` only packs that are known already are asked."""
 
         def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
             kind, data = pack.read(offset, largest)
@@ -67,8 +64,7 @@ class Packs:
         return self._ask(oid, PackReader.size, look=look)
 
     def holders(self, oid: Oid) -> list[str]:
-        """The names, without a suffix, of the packs that have an object, of those that were there when last it was
-        looked, and can be read."""
+        """The names, without a suffix, of the known packs that have an object, and can be read."""
         if not self._packs:
             self._look()
         found = []
@@ -156,8 +152,7 @@ class Packs:
             yield from pack.ids()
 
     def _look(self, failed: Iterable[PackReader] = ()) -> bool:
-        """List the packs that there are now; whether that is something new. What was read of those that ``failed`` does
-        not count any more."""
+        """List the packs; whether that is something new. What was read of those that ``failed`` is forgotten."""
         for pack in failed:
             pack.discard()
         before, self._unseen = self._identities, ""

@@ -53,10 +53,7 @@ class RefLocks:
 
     def held(self, name: str, stale: float, data: bytes = b"") -> HeldLock:
         """Take the lock of a file, with ``data`` in it if that is known; waits for others, and removes a lock that was
-        left behind `stale` seconds ago.
-
-        Raises `StorageError` (EBUSY) when somebody else holds it too long.
-        """
+        left behind ``stale`` seconds ago. Raises `StorageError` (EBUSY) when somebody else holds it too long."""
         for _ in range(_TRIES):
             try:
                 return self.take(name, NewFile(self._git_dir, data))
@@ -74,8 +71,7 @@ class RefLocks:
         return os.path.lexists(self._git_dir / f"{name}.lock")
 
     def unlock_dead(self, name: str, commit: Oid) -> None:
-        """Remove the lock of a reference that was left by a writer of ours of whom it is known that he died while he
-        set it to ``commit``: the lock says so itself."""
+        """Remove the lock that a dead writer of ours left while he set a reference to ``commit``: it says so itself."""
         lock = self._git_dir / f"{name}.lock"
         with contextlib.suppress(OSError):
             status = os.lstat(lock)
@@ -90,10 +86,7 @@ class RefLocks:
             time.sleep(_PAUSE)
 
     def unlock(self, name: str, seconds: float) -> None:
-        """Remove a lock whose maker is dead: one of ours, or one that is older than ``seconds``.
-
-        To be called again and again by who waits for the lock.
-        """
+        """Remove a lock whose maker is dead: one of ours, or older than ``seconds``; to be called again and again."""
         lock = self._git_dir / f"{name}.lock"
         try:
             status = os.lstat(lock) if is_direct(lock.parent, self._git_dir) else None
@@ -192,8 +185,7 @@ class HeldLock(contextlib.AbstractContextManager["HeldLock"]):
 
 
 def make_file(git_dir: Path, name: str, own: NewFile) -> bool:
-    """Make ``own`` the file of a reference, unless there is one: whether it is. Who finds it finds all of it. Raises
-    OSError, ELOOP where a link leads elsewhere."""
+    """Make ``own`` the file of a reference, all at once, unless there is one: whether it is. Raises OSError."""
     try:
         if not is_direct((git_dir / name).parent, git_dir):
             raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", git_dir / name)

@@ -62,14 +62,11 @@ class References:
         self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
 
     def main(self) -> Oid | None:
-        """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
+        """See `GitRepo.main`."""
         return self.get(MAIN)
 
     def tag(self, index: int) -> Oid | None:
-        """What the tag ``index`` refers to, or None when there is none that can be read.
-
-        Never by rev-parse, where ``12`` may be the start of an id.
-        """
+        """What the tag ``index`` refers to, or None when it cannot be read. Never by rev-parse: ``12`` may be an id."""
         try:
             return self.get(f"refs/tags/{index}")
         except DamagedError:
@@ -137,8 +134,7 @@ def _first(fd: int) -> bytes:
 
 
 class Reference(NamedTuple):
-    """One reference as it is stored: the id that it holds, or the name of another, or neither when it cannot be
-    read."""
+    """One reference as it is stored: its id, or the name of another, or neither when it cannot be read."""
 
     oid: Oid | None
     target: str | None = None
@@ -160,8 +156,7 @@ def references(git_dir: Path) -> dict[str, Reference]:
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
-    """The names of the references that have files of their own; a directory that cannot be listed, or is
-    a link, has none."""
+    """The names of the references that have files of their own. Of a directory that is a link, or unreadable, none."""
     found: list[str] = []
     waiting = [below]
     while waiting:

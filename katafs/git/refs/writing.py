@@ -66,10 +66,10 @@ class RefWriter:
     # -- main
 
     def move_main(self, new: Oid, old: Oid | None) -> None:
-        """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
+        """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap.
 
-        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
-        try again. `StorageError`, `DamagedError`; after one of EIO the branch may be at ``new``.
+        Raises `RaceLostError` when it is somewhere else by now, or locked, and can be tried again; `DamagedError`,
+        `StorageError`: after one of EIO the branch may be at ``new``.
         """
         path = self._git_dir / MAIN
         with storing(MAIN, self._git_dir):
@@ -115,11 +115,8 @@ class RefWriter:
     # -- tags
 
     def set_tags(self, tags: Mapping[int, Oid], *, replacing: bool = False) -> None:
-        """Make the lightweight tags of events, by index; those that exist are left as they are, ``replacing`` those
-        that cannot be read.
-
-        In ascending order, so that a crash in between leaves out the newest ones.
-        """
+        """Make the lightweight tags of events, by index, oldest first; those that exist are left as they are,
+        ``replacing`` those that cannot be read."""
         missing = {index: tags[index] for index in sorted(tags) if self._repo.tag(index) is None}
         if len(missing) > _MOST_LOOSE:
             broken = {index for index in missing if os.path.lexists(self._git_dir / _TAGS / str(index))}
@@ -209,11 +206,9 @@ class RefWriter:
             sync_path(self._git_dir)
 
     def pack_tags(self) -> int:
-        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then
-        each file of a tag is removed under the lock of that tag, if it still says the same. Heads, which move, stay.
-
-        How many files are gone. Raises OSError, `StorageError` (EBUSY for a lock).
-        """
+        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then the
+        file of each goes under its own lock, if it still says the same. How many are gone. Raises OSError,
+        `StorageError` (EBUSY for a lock)."""
         found: dict[bytes, Oid] = {}
         for name in loose_tags(self._git_dir):
             reference = read_reference(self._git_dir, name)

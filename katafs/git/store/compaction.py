@@ -86,10 +86,8 @@ class Repack(contextlib.ExitStack):
         return Path(self._repo.objects.loose.path(oid))
 
     def write(self) -> bool:
-        """Write the new pack under a temporary name, and read it back; False when there is nothing to be done.
-
-        Takes long, and changes nothing that others see.
-        """
+        """Write the new pack, hidden from others, and read it back, which takes long; False when there is nothing to be
+        done."""
         if not self._loose and len(self._packs) < 2:
             return False
         wanted = set(self._loose).union(*(_ids(pack) for pack in self._packs))
@@ -176,12 +174,11 @@ def _check(new: NewPack, wanted: Collection[Oid]) -> None:
 
 
 def merge_packs(directory: Path) -> int:
-    """Make one pack of all small ones that katafs wrote for single events, if there are many; how many there were,
-    or 0. To be called by who is alone (`katafs.git.store.mutex`).
+    """Make one pack of all small ones of single events, if there are many; how many there were, or 0. To be called by
+    who is alone (`katafs.git.store.mutex`). Raises OSError, and then all packs are as they were.
 
     A reader may have found an object in one of them and not opened it yet: he looks again. Whoever packs the whole
-    repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other. Raises OSError, and then all
-    packs are as they were.
+    repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other.
     """
     # at once, so that what a dead writer stored does not stay as it is until there are many
     names = remove_left_behind(directory)
@@ -211,10 +208,8 @@ def merge_packs(directory: Path) -> int:
 
 
 def _entries(path: Path) -> Iterator[tuple[Oid, bytes]]:
-    """Each object of a small pack without deltas, in the order of the pack: its id, and its entry as it is stored.
-
-    Raises ValueError when the pack is not what its index says, or has deltas.
-    """
+    """Id and stored entry of each object of a small pack, in its order. Raises ValueError when it is not what its index
+    says, or has deltas."""
     data = read_whole(path, 2 * _SMALL_SIZE)
     records = sorted(index.records(read_whole(path.with_suffix(".idx"), 2 * _SMALL_SIZE)), key=lambda each: each.offset)
     if parse_pack_head(data) != len(records) or len(data) < HEAD + 20:

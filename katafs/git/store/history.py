@@ -76,10 +76,7 @@ def check_out(path: Path) -> None:
 
 
 class HistoryWriter(ObjectMaker):
-    """Writes objects to a pack, which is put into a new repository by `finish`.
-
-    Not thread-safe. What the operating system refuses is an OSError.
-    """
+    """Writes objects to a pack, which is put into a new repository by `finish`. What is refused is an OSError."""
 
     def __init__(self, git_dir: Path) -> None:
         """Make the directories of a repository; ``git_dir`` must not be there."""

@@ -76,7 +76,7 @@ def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
 
 
 def midx_files(directory: Path) -> list[Path]:
-    """A multi-pack-index, or the layers of one, and what was made of it, in the order in which they are removed."""
+    """A multi-pack-index, or its layers, and what was made of it, in the order in which they are removed."""
     chained = directory / f"{_MIDX}.d"
     # a link may lead to files that have nothing to do with it
     if directory.is_symlink():

@@ -46,8 +46,8 @@ _Object = tuple[Oid, int, bytes, bytes]
 
 
 class Pack(NamedTuple):
-    """What was written: `name` is 40 hex digits made of the ids in it, `size` is in bytes, `commits` are those that are
-    in it."""
+    """What was written: `name` is 40 hex digits made of the ids in it, `size` in bytes, `commits` those that are in
+    it."""
 
     name: str
     size: int
@@ -56,10 +56,8 @@ class Pack(NamedTuple):
 
 
 def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
-    """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end.
-
-    Raises `DamagedError` when one of them cannot be read; an OSError is the file's own.
-    """
+    """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end. Raises
+    `DamagedError` when one of them cannot be read; an OSError is the file's own."""
     writer = PackWriter(file)
     objects = reachable(repo, tip)
     while batch := list(_some(objects)):
@@ -78,8 +76,7 @@ def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
 
 
 def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
-    """Every object once: newest commit first, each before what is new in its tree, in the order of the tree. Raises
-    `DamagedError`."""
+    """Every object once: newest commit first, each before what is new in its tree, in order. Raises `DamagedError`."""
     seen: set[Oid] = set()
     waiting = [(tip, COMMIT, b"")]
     while waiting:

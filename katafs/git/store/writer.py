@@ -81,9 +81,8 @@ class ObjectMaker:
 class GitWriter(ObjectMaker):
     """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
 
-    Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
-    sees them already. No configuration is read. ``is_alone``: the lock of the repository is held
-    (`katafs.git.store.mutex`).
+    Objects are in memory until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already.
+    ``is_alone``: the lock of the repository is held (`katafs.git.store.mutex`).
     """
 
     def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
@@ -102,8 +101,8 @@ class GitWriter(ObjectMaker):
         self.close()
 
     def close(self) -> None:
-        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
-        the traceback of an error, would do it much later."""
+        """Forget what was not stored, and close the files: the garbage collector, which finds cycles in tracebacks, is
+        late."""
         self.discard()
         self.let_go()
         self.repo.objects.packs.close()
@@ -136,8 +135,8 @@ class GitWriter(ObjectMaker):
                 let_go(self._packs.pop())
 
     def sync_of_others(self) -> None:
-        """Sync what `build_on` found not to be on disk, where it is: it is to be answered for, and nothing is to be
-        stored. Raises `StorageError`."""
+        """Sync what `build_on` found not to be on disk, where it is: nothing is to be stored, it is to be answered for.
+        Raises `StorageError`."""
         with storing("what others recorded", self.repo.git_dir):
             for oid in self._of_others:
                 sync_loose(self.repo, oid)
@@ -156,8 +155,7 @@ class GitWriter(ObjectMaker):
         self._stored |= new.keys()
 
     def merge(self) -> None:
-        """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
-        nobody's loss."""
+        """Merge the packs that `store` made, if there are many by now; they are referred to. It may fail."""
         self.let_go()
         try:
             if self._is_alone and merge_packs(self.repo.objects.pack_directory):
@@ -166,11 +164,9 @@ class GitWriter(ObjectMaker):
             log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - packs of events have no deltas
-        """Make an object. One that `build_on` found, and is whole, is not stored again.
-
-        Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
-        would drop them. Raises `TooLargeError` for what no reader would read.
-        """
+        """Make an object; one that `build_on` found, and is whole, is not stored again. Others are, although they may
+        be there: nothing may refer to them, and who packs at this moment drops them. Raises `TooLargeError` for what no
+        reader would read."""
         if len(data) > IN_MEMORY:
             raise TooLargeError(
                 f"what is to be stored has parts of more than {IN_MEMORY >> 20} MiB, which nobody could read"
@@ -185,10 +181,8 @@ class GitWriter(ObjectMaker):
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
         """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
-
-        Directories come and go as they are needed. Raises `InvalidError` where a path leads through a file, or a blob
-        would take the place of a directory.
-        """
+        Directories come and go. Raises `InvalidError` where a path leads through a file, or a blob would take the place
+        of a directory."""
         known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
         here, below = by_directory(changes)
         taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
