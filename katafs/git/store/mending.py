@@ -8,15 +8,13 @@ commits, and would believe although it is not true any more, is removed.
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError
-from katafs.git.beneath import File, is_direct, read_whole, real_path
+from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.commit_object import links
@@ -29,7 +27,7 @@ from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
 from katafs.git.store.new_pack import is_kept_by_us, remove_left_behind
 from katafs.git.store.old_packs import pack_files, remove_midx, stale_midx
-from katafs.git.store.storing import make_parents, storing, sync_directory, sync_path
+from katafs.git.store.storing import make_parents, replace_file, storing, sync_path
 
 # bytes; larger ones are for ``git index-pack``, and for nobody
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
@@ -112,30 +110,14 @@ def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
     path = Path(repo.objects.loose.path(oid))
     with storing(f"object {oid.hex()}", repo.git_dir):
         made = make_parents(path.parent, repo.git_dir)
-        _put(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_")
-        for directory in made:
-            sync_path(directory)
+        replace_file(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_", 0o444)
+        sync_path(*made)
 
 
 def put_index(path: Path, idx: bytes) -> None:
     """Put the index beside the pack at ``path``; on disk when this returns. Raises `StorageError`."""
     with storing("an index", path.parent):
-        _put(path.with_suffix(".idx"), idx, "tmp_idx_")
-
-
-def _put(path: Path, data: bytes, temporary: str) -> None:
-    fd, name = tempfile.mkstemp(prefix=temporary, dir=path.parent)
-    try:
-        with File(fd, "wb") as file:
-            file.write(data)
-            os.fchmod(fd, 0o444)
-            os.fsync(fd)
-        os.rename(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    sync_directory(path.parent)
+        replace_file(path.with_suffix(".idx"), idx, "tmp_idx_", 0o444)
 
 
 def index_of(path: Path) -> bytes | None:

@@ -51,10 +51,12 @@ def make_parents(directory: Path, top: Path) -> list[Path]:
     return [each.parent for each in missing]
 
 
-def write_new(path: str | os.PathLike[str], data: bytes, *, is_durable: bool = True) -> None:
+def write_new(path: str | os.PathLike[str], data: bytes, mode: int | None = None, *, is_durable: bool = True) -> None:
     """Make a file with ``data`` in it where there is none, synced if it is to last. Raises OSError."""
     with File(os.fspath(path), "xb") as file:
         file.write(data)
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
         if is_durable:
             os.fsync(file.fileno())
 
@@ -70,6 +72,19 @@ def sync_together(fds: Collection[int]) -> None:
         wait(waiting)
     for each in waiting:
         each.result()
+
+
+def replace_file(path: Path, data: bytes, start: str = ".", mode: int | None = None) -> None:
+    """Write a file, synced, before it gets its name; what is left of one that was not written to its end begins with
+    ``start``. Raises OSError."""
+    temporary = path.with_name(f"{start}{path.name}-{secrets.token_hex(4)}")
+    try:
+        write_new(temporary, data, mode)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

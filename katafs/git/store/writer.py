@@ -79,7 +79,7 @@ class ObjectMaker:
 
 
 class GitWriter(ObjectMaker):
-    """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
+    """Writes to the repository of a `GitRepo`, in the same thread; for a ``with`` statement.
 
     Objects are in memory until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already.
     ``is_alone``: the lock of the repository is held (`katafs.git.store.mutex`).
@@ -98,11 +98,7 @@ class GitWriter(ObjectMaker):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Forget what was not stored, and close the files: the garbage collector, which finds cycles in tracebacks, is
-        late."""
+        # the garbage collector, which finds cycles in the traceback of an error, would close files much later
         self.discard()
         self.let_go()
         self.repo.objects.packs.close()

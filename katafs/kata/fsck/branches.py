@@ -12,11 +12,11 @@ from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
 from katafs.git.beneath import File, open_beneath, open_plain, read_all
 from katafs.git.refs.reading import MAIN, packed_references, read_reference
-from katafs.git.store.storing import make_parents
+from katafs.git.store.storing import make_parents, replace_file
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import age, replace_file
+from katafs.kata.fsck.keeping import age
 from katafs.kata.fsck.object_checks import indexes
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
