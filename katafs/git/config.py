@@ -19,6 +19,7 @@ from katafs.text import visible
 
 _LARGEST = 64 << 10  # bytes
 _NEWEST_FORMAT = 1
+_NO_FILE = "its .git/config is no plain file"
 
 # No group is repeated possessively, since Python before 3.11.5 takes one that fails in its midst for one that fits
 # (https://github.com/python/cpython/issues/106052); what can follow one another begins with different characters, so
@@ -68,7 +69,9 @@ def read_config(git_dir: str | os.PathLike[str]) -> RepositoryConfig:
         key = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = _known.get(key)
         if known is None:
-            known = _read(path)
+            with File(open_plain(path)) as file:
+                is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                known = parse_config(file.read(_LARGEST + 1)) if is_plain else RepositoryConfig(_NO_FILE)
             _known.keep(key, known)
         return known
     except FileNotFoundError:
@@ -78,13 +81,6 @@ def read_config(git_dir: str | os.PathLike[str]) -> RepositoryConfig:
 
 
 _known: Shared[tuple[str, int, int, int, int, int], RepositoryConfig] = Shared(4096, lambda _config: 1)
-
-
-def _read(path: str) -> RepositoryConfig:
-    with File(open_plain(path)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return RepositoryConfig("its .git/config is no plain file")
-        return parse_config(file.read(_LARGEST + 1))
 
 
 def parse_config(data: bytes) -> RepositoryConfig:

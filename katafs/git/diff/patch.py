@@ -87,8 +87,12 @@ def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
     deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
     if was is None or now is None or not created or not deleted:
         return deltas
-    flags = _rename_flags(created, deleted)
-    if flags == DiffFind.FIND_RENAMES:
+    # libgit2 is told, because its default asks the repository's configuration
+    flags = DiffFind.FIND_RENAMES
+    same = (Counter(side.oid for side in created) & Counter(side.oid for side in deleted)).total()
+    if (len(created) - same) * (len(deleted) - same) > _RENAME_LIMIT**2:
+        flags |= DiffFind.FIND_EXACT_MATCH_ONLY
+    else:
         # libgit2 1.9.7 never returns from a truncated loose object: what it is going to read is read here first
         for side in created + deleted:
             if not side.is_submodule:
@@ -193,14 +197,6 @@ def _side(path: bytes, mode: int, oid: Oid) -> Side:
     if mode & _KIND == MODE_BLOB & _KIND:
         return Side(path, MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB, oid)
     return Side(path, MODE_SYMLINK if mode & _KIND == MODE_SYMLINK else MODE_SUBMODULE, oid)
-
-
-def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:
-    """How libgit2 shall look for renames. It is told so because its default asks the repository's configuration."""
-    same = Counter(side.oid for side in created) & Counter(side.oid for side in deleted)
-    if (len(created) - same.total()) * (len(deleted) - same.total()) > _RENAME_LIMIT**2:
-        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
-    return DiffFind.FIND_RENAMES
 
 
 def _paired(repo: GitRepo, was: Oid, now: Oid, flags: DiffFind) -> list[Delta]:

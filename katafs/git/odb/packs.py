@@ -89,7 +89,10 @@ class Packs:
                     if (offset := pack.find(oid)) is None:
                         continue
                     if pack not in self._open:
-                        self._keep_open(pack)
+                        # those that were read last, and no others: a daemon has many repositories open
+                        self._open.append(pack)
+                        if len(self._open) > _MOST_OPEN:
+                            self._open.pop(0).close()
                     answer = question(pack, offset)
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
@@ -114,12 +117,6 @@ class Packs:
         if self._unseen and look:
             raise OSError(errno.EIO, self._unseen)
         raise KeyError(oid.hex())
-
-    def _keep_open(self, pack: PackReader) -> None:
-        """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
-        self._open.append(pack)
-        if len(self._open) > _MOST_OPEN:
-            self._open.pop(0).close()
 
     def close(self) -> None:
         """Close all files; they are opened again when one is read."""

@@ -146,13 +146,9 @@ def references(git_dir: Path) -> dict[str, Reference]:
     """All references below ``refs``, by name. Those in files of their own are read before ``packed-refs``, so that one
     that git packs meanwhile is seen. Links are not followed, locks left out.
     """
-    found: dict[str, Reference] = {}
-    for name in reference_files(git_dir):
-        reference = read_reference(git_dir, name)
-        if reference is not None:
-            found[name] = reference
-    packed, _ = packed_references(git_dir)
-    return {**{name: Reference(ref.oid, is_packed_only=True) for name, ref in packed.items()}, **found}
+    files = {name: read_reference(git_dir, name) for name in reference_files(git_dir)}
+    packed = {name: Reference(ref.oid, is_packed_only=True) for name, ref in packed_references(git_dir)[0].items()}
+    return packed | {name: reference for name, reference in files.items() if reference is not None}
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:

@@ -181,11 +181,11 @@ class GitWriter(ObjectMaker):
         of a directory."""
         known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
         here, below = by_directory(changes)
-        taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
-        subtrees: dict[bytes, Oid | None] = {}
+        # and what is taken out
+        subtrees: dict[bytes, Oid | None] = {name: None for name, blob in here.items() if blob is None}
         for name, inside in below.items():
             entry = known.get(name)
-            if entry is not None and not entry.is_tree and name not in taken_out:
+            if entry is not None and not entry.is_tree and name not in subtrees:
                 raise InvalidError(f"{name.decode()!r} is a file, not a directory")
             subtrees[name] = self.with_files(entry.oid if entry is not None and entry.is_tree else None, inside)
         blobs = {path: blob for path, blob in here.items() if blob is not None}
@@ -193,8 +193,6 @@ class GitWriter(ObjectMaker):
             is_directory = name in known and known[name].is_tree
             if subtrees.get(name) is not None or (is_directory and name not in subtrees):
                 raise InvalidError(f"{name.decode()!r} is a directory")
-        left = (known.keys() - taken_out.keys() - subtrees.keys()) | blobs.keys()
-        if not left and not any(subtrees.values()):
+        if not (known.keys() - subtrees.keys()) | blobs.keys() and not any(subtrees.values()):
             return None
-        emptied = {name: subtree for name, subtree in subtrees.items() if name not in blobs}
-        return self.tree(tree, blobs, {**taken_out, **emptied})
+        return self.tree(tree, blobs, {name: below for name, below in subtrees.items() if name not in blobs})
