@@ -84,7 +84,6 @@ _known: Shared[tuple[str, int, int, int, int, int], RepositoryConfig] = Shared(4
 
 
 def parse_config(data: bytes) -> RepositoryConfig:
-    """What a configuration says of the format of its repository."""
     if len(data) > _LARGEST:
         return RepositoryConfig(f"its .git/config is larger than {_LARGEST >> 10} KiB")
     version, is_precious, object_format, why_not = 0, False, "sha1", ""

@@ -51,11 +51,9 @@ class GitRepo:
         return self.refs.main()
 
     def tag(self, index: int) -> Oid | None:
-        """The tag of an event, see `References.tag`."""
         return self.refs.tag(index)
 
     def blob(self, oid: Oid) -> bytes:
-        """All bytes of a blob."""
         return self.objects.read(oid, BLOB)
 
     def blob_size(self, oid: Oid) -> int:

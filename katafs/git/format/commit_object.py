@@ -35,7 +35,6 @@ class Commit(NamedTuple):
 
 
 def parse_commit(oid: Oid, data: bytes) -> Commit:
-    """A commit of this id."""
     tree, parents = commit_links(data)
     head, _, message = data.partition(b"\n\n")
     if (committer := _COMMITTER.search(head)) is None:
@@ -44,7 +43,6 @@ def parse_commit(oid: Oid, data: bytes) -> Commit:
 
 
 def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:
-    """The tree and the parents of a commit."""
     head = _HEAD.match(data)
     if head is None:
         raise ValueError("a commit has no tree")

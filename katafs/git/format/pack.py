@@ -39,7 +39,6 @@ def pack_head(count: int) -> bytes:
 
 
 def parse_pack_head(data: bytes) -> int:
-    """How many objects a pack has."""
     if len(data) < HEAD:
         raise ValueError("it is cut off")
     magic, version, count = _HEAD.unpack_from(data)
@@ -102,7 +101,6 @@ def varint(number: int) -> bytes:
 
 
 def checksummed(data: bytes | bytearray) -> bytes:
-    """A file with its checksum at its end."""
     return bytes(data) + hashlib.sha1(data).digest()
 
 
@@ -137,6 +135,5 @@ def midx_packs(data: bytes) -> list[str]:
 
 
 def graph_commits(data: bytes) -> list[Oid]:
-    """The commits that a commit-graph speaks of."""
     ids = _chunk(data, b"CGPH", b"OIDL", "a commit-graph without commits")
     return [ids[at : at + 20] for at in range(0, len(ids), 20)]

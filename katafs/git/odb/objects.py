@@ -63,7 +63,6 @@ class Objects:
 
     @property
     def pack_directory(self) -> Path:
-        """Where the packs are, or will be."""
         return Path(self.directory, "pack")
 
     def missing(self, what: str) -> KataError:
@@ -103,7 +102,6 @@ class Objects:
         return data
 
     def wrong_kind(self, oid: Oid, kind: int, expected: int) -> DamagedError:
-        """What to raise for an object of another kind."""
         return DamagedError(
             f"{self._git_dir}: {oid.hex()} is a {WORDS[kind].decode()}, not a {WORDS[expected].decode()}"
         )
@@ -182,7 +180,6 @@ class Objects:
         return self._ask(oid, lambda: self._head(oid)[0])
 
     def is_commit(self, oid: Oid) -> bool:
-        """Whether there is such a commit, by its header."""
         try:
             return self.kind(oid) == COMMIT
         except KataError:

@@ -62,7 +62,6 @@ class PartFile:
         self.close()
 
     def size(self) -> int:
-        """In bytes. Raises OSError."""
         return os.stat(self.path, follow_symlinks=False).st_size
 
     def __getitem__(self, part: slice) -> bytes:
@@ -196,7 +195,6 @@ class PackReader:
         return delta_sizes(self._inflate(entry, begun, 20))[1] if entry.is_delta else entry.size
 
     def kind(self, offset: int) -> int:
-        """The kind of the object at ``offset``."""
         seen: set[int] = set()
         while (entry := self.entry(offset)[0]).is_delta:
             seen.add(offset)

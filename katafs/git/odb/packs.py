@@ -124,7 +124,6 @@ class Packs:
             pack.close()
 
     def discard(self) -> None:
-        """Forget what was read."""
         self.close()
         self._packs, self._open, self._identities = {}, [], {}
 

@@ -67,7 +67,6 @@ class RefLocks:
         return HeldLock(self._git_dir, name, own)
 
     def is_locked(self, name: str) -> bool:
-        """Whether somebody has the lock at this moment."""
         return os.path.lexists(self._git_dir / f"{name}.lock")
 
     def unlock_dead(self, name: str, commit: Oid) -> None:

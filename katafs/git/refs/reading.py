@@ -62,7 +62,6 @@ class References:
         self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
 
     def main(self) -> Oid | None:
-        """See `GitRepo.main`."""
         return self.get(MAIN)
 
     def tag(self, index: int) -> Oid | None:

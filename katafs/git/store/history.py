@@ -41,7 +41,6 @@ _CONFIG = """\
 
 
 def new_config(name: str, email: str) -> bytes:
-    """The configuration of a new repository."""
     return _CONFIG.format(name=name, email=email).encode()
 
 
@@ -88,7 +87,6 @@ class HistoryWriter(ObjectMaker):
         self._seen: set[Oid] = set()
 
     def close(self) -> None:
-        """Close the file of the pack. May be called again."""
         self._file.close()
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:

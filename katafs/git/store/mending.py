@@ -208,6 +208,5 @@ def _graphs(repo: GitRepo) -> list[Path]:
 
 
 def _remove_graphs(repo: GitRepo) -> None:
-    """git does without, and makes them again."""
     for path in _graphs(repo):
         path.unlink(missing_ok=True)

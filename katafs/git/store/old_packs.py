@@ -29,7 +29,6 @@ class PackFile(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """Its path without the suffix."""
         return os.fspath(self.path.with_suffix(""))
 
 

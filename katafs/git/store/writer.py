@@ -43,7 +43,6 @@ class ObjectMaker:
         raise NotImplementedError
 
     def blob(self, data: bytes, *, path: bytes = b"") -> Oid:
-        """Make a blob."""
         return self._made(BLOB, data, path)
 
     def tree(
