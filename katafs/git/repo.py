@@ -16,7 +16,7 @@ from katafs.git import budget as costs
 from katafs.git.budget import Budget
 from katafs.git.format.commit_object import Commit, commit_links, parse_commit, tag_target
 from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree_object import MODE_TREE, Stored, TreeEntry, parse_tree, tree_entries
+from katafs.git.format.tree_object import MODE_TREE, TreeEntry, tree_entries
 from katafs.git.odb.objects import IN_MEMORY, Objects
 from katafs.git.refs.reading import References
 
@@ -77,13 +77,6 @@ class GitRepo:
             self._trees.keep(oid, entries)
         return entries
 
-    def tree_as_stored(self, oid: Oid) -> list[Stored]:
-        """Mode, name and id of all entries of a tree, odd ones too. Raises `DamagedError`."""
-        try:
-            return parse_tree(self.objects.read(oid, TREE))
-        except ValueError as error:
-            raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged") from error
-
     def entry(self, tree: Oid, path: bytes) -> TreeEntry | None:
         """The entry at ``path`` (components separated by ``/``) below a tree, or None."""
         found = TreeEntry(b"", MODE_TREE, tree)
@@ -100,14 +93,9 @@ class GitRepo:
 
     def commit(self, oid: Oid) -> Commit:
         """One commit; of an annotated tag the commit that it stands for."""
-        if (known := self._commits.get(oid)) is None:
-            known = self._read_commit(oid)
-            if len(known.message) <= _SHORT_MESSAGE:
-                self._commits.keep(oid, known)
-        return known
-
-    def _read_commit(self, oid: Oid) -> Commit:
-        kind, data = self.objects.read_any(oid)
+        if (known := self._commits.get(oid)) is not None:
+            return known
+        asked, (kind, data) = oid, self.objects.read_any(oid)
         for _ in range(_DEEPEST_TAG):
             if kind != TAG or (target := tag_target(data)) is None:
                 break
@@ -116,9 +104,12 @@ class GitRepo:
         if kind != COMMIT:
             raise self.objects.wrong_kind(oid, kind, COMMIT)
         try:
-            return parse_commit(oid, data)
+            commit = parse_commit(oid, data)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit: {error}") from error
+        if len(commit.message) <= _SHORT_MESSAGE:
+            self._commits.keep(asked, commit)
+        return commit
 
     def links(self, oid: Oid) -> tuple[Oid, tuple[Oid, ...]]:
         """The tree and the parents of a commit. Raises `DamagedError`."""

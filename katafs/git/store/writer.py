@@ -14,7 +14,7 @@ from typing import Self
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format.commit_object import build_commit
 from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
-from katafs.git.format.tree_object import Stored, build_tree, by_directory
+from katafs.git.format.tree_object import Stored, build_tree, by_directory, parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
@@ -172,7 +172,10 @@ class GitWriter(ObjectMaker):
         return oid
 
     def _entries(self, tree: Oid) -> list[Stored]:
-        return self.repo.tree_as_stored(tree)
+        try:
+            return parse_tree(self.repo.objects.read(tree, TREE))
+        except ValueError as error:
+            raise DamagedError(f"{self.repo.git_dir}: tree {tree.hex()} is damaged") from error
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
         """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
