@@ -13,32 +13,15 @@ here; the settings below switch off the rest for the whole process.
 import pygit2
 from pygit2.enums import ConfigLevel
 
-from katafs.git.config import RepositoryConfig, read_config
+from katafs.git.config import read_config
 from katafs.git.format.commit_object import Commit
 from katafs.git.format.loose import Oid
-from katafs.git.format.tree_object import TreeEntry, is_component
-from katafs.git.refs.reading import Reference, packed_references, read_reference, references
+from katafs.git.format.tree_object import TreeEntry
 from katafs.git.repo import GitRepo
-from katafs.git.store.history import init_repository
 from katafs.git.store.mutex import repository_lock
 from katafs.git.store.writer import GitWriter
 
-__all__ = [
-    "Commit",
-    "GitRepo",
-    "GitWriter",
-    "Oid",
-    "Reference",
-    "RepositoryConfig",
-    "TreeEntry",
-    "init_repository",
-    "is_component",
-    "packed_references",
-    "read_config",
-    "read_reference",
-    "references",
-    "repository_lock",
-]
+__all__ = ["Commit", "GitRepo", "GitWriter", "Oid", "TreeEntry", "read_config", "repository_lock"]
 
 # Stores belong to the services that write them, seldom to the daemon's user (libgit2: GIT_OPT_SET_OWNER_VALIDATION).
 pygit2.settings.owner_validation = False

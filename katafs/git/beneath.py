@@ -43,10 +43,8 @@ def is_direct(directory: Path, top: Path) -> bool:
 
 
 def open_beneath(path: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the file at ``path``, for reading; it waits for nothing, such as the other end of a pipe.
-
-    ``path`` is one without links. Raises OSError, with ELOOP where a part of it is a symbolic link.
-    """
+    """A descriptor of the file at ``path``, one without links; opening waits for nothing, such as the other end of a
+    pipe. Raises OSError, ELOOP where a part of the path is a symbolic link."""
     found = path
     for _ in range(_TRIES):
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -96,11 +94,8 @@ def names_in(directory: str | os.PathLike[str]) -> list[str]:
 
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file whose name is no link. Raises OSError, EFBIG when it has more than ``limit`` bytes."""
-    fd = open_plain(path)
-    try:
-        return read_all(fd, limit)
-    finally:
-        close_quietly(fd)
+    with File(open_plain(path)) as file:
+        return read_all(file.fileno(), limit)
 
 
 def read_all(fd: int, limit: int) -> bytes:
@@ -136,6 +131,16 @@ class File(FileIO):
     def close(self) -> None:
         with contextlib.suppress(OSError):
             super().close()
+
+
+def is_at(path: str | os.PathLike[str], file: os.stat_result | int) -> bool:
+    """Whether what has that name is a certain file, or one that is open. Raises OSError."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(file) if isinstance(file, int) else file)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return False
 
 
 def appears(path: str | os.PathLike[str]) -> bool:

@@ -19,18 +19,19 @@ from katafs.text import visible
 
 _LARGEST = 64 << 10  # bytes
 _NEWEST_FORMAT = 1
+_NO_FILE = "its .git/config is no plain file"
 
 # No group is repeated possessively, since Python before 3.11.5 takes one that fails in its midst for one that fits
 # (https://github.com/python/cpython/issues/106052); what can follow one another begins with different characters, so
 # that nothing is tried twice.
-_BLANK = re.compile(rb"(?:[ \t\r\n]|[#;][^\n]*+)*")
+_BLANK = re.compile(rb"(?:[ \t\r\n]|[#;][^\n]*+)+")
 # a subsection in quotes
 _SECTION = re.compile(rb'\[(?!\])([A-Za-z0-9.-]*+)(?:[ \t\r]++"((?:[^"\\\n]|\\[^\n])*)")?\]')
 _QUOTED = rb'"(?:[^"\\\n]|\\[tbn"\\\n])*"'
 _VALUE = rb'(?:[^"\\\n#;]|\\[tbn"\\\n]|\\\Z|' + _QUOTED + rb")*"
 _SETTING = re.compile(rb"([A-Za-z][A-Za-z0-9-]*+)[ \t]*+(?:=(" + _VALUE + rb")(?:[#;][^\n]*+)?)?(?=\n|\Z)")
 _CONTINUED = re.compile(rb"\\(?:\n|\Z)|(\\.)", re.DOTALL)
-_BEFORE = re.compile(rb'(?:[ \t\r]|"")+')
+_BEFORE = re.compile(rb'\A(?:[ \t\r]|"")+')
 _ESCAPE = re.compile(rb'\\(.)|"', re.DOTALL)
 _ESCAPED = {b"t": b"\t", b"b": b"\b", b"n": b"\n"}
 _INTEGER = re.compile(rb"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)([kKmMgG]?)")
@@ -68,7 +69,9 @@ def read_config(git_dir: str | os.PathLike[str]) -> RepositoryConfig:
         key = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = _known.get(key)
         if known is None:
-            known = _read(path)
+            with File(open_plain(path)) as file:
+                is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                known = parse_config(file.read(_LARGEST + 1)) if is_plain else RepositoryConfig(_NO_FILE)
             _known.keep(key, known)
         return known
     except FileNotFoundError:
@@ -80,15 +83,7 @@ def read_config(git_dir: str | os.PathLike[str]) -> RepositoryConfig:
 _known: Shared[tuple[str, int, int, int, int, int], RepositoryConfig] = Shared(4096, lambda _config: 1)
 
 
-def _read(path: str) -> RepositoryConfig:
-    with File(open_plain(path)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return RepositoryConfig("its .git/config is no plain file")
-        return parse_config(file.read(_LARGEST + 1))
-
-
 def parse_config(data: bytes) -> RepositoryConfig:
-    """What a configuration says of the format of its repository."""
     if len(data) > _LARGEST:
         return RepositoryConfig(f"its .git/config is larger than {_LARGEST >> 10} KiB")
     version, is_precious, object_format, why_not = 0, False, "sha1", ""
@@ -121,8 +116,10 @@ def settings(data: bytes) -> Iterator[tuple[str, bytes | None]]:
     if b"\0" in text:
         raise ValueError("it has a NUL in it")
     section, at = "", 0
-    while (at := _end(_BLANK, text, at)) < len(text):
-        if found := _SECTION.match(text, at):
+    while at < len(text):
+        if found := _BLANK.match(text, at):
+            pass
+        elif found := _SECTION.match(text, at):
             section = found[1].decode().lower() + "."
             if found[2] is not None:
                 section += re.sub(rb"\\(.)", rb"\1", found[2]).decode("utf-8", "replace") + "."
@@ -133,15 +130,10 @@ def settings(data: bytes) -> Iterator[tuple[str, bytes | None]]:
         at = found.end()
 
 
-def _end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
-    found = pattern.match(text, at)
-    return found.end() if found else at
-
-
 def _value(raw: bytes) -> bytes:
     """A value without continuations, blanks around it, quotes and escapes."""
     line = _CONTINUED.sub(lambda found: found[0] if found[1] else b"", raw)
-    line = line[_end(_BEFORE, line, 0) :].rstrip(b" \t\r")
+    line = _BEFORE.sub(b"", line).rstrip(b" \t\r")
     return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]) if found[1] else b"", line)
 
 

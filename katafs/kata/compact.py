@@ -20,9 +20,9 @@ from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.clock import now
 from katafs.git.store.compaction import Parts, Repack, parts
 from katafs.git.store.new_pack import remove_left_behind
+from katafs.git.store.storing import now
 from katafs.owner import acting_as_owner
 
 # What a kata may be stored in before it is worth the work: an event is a pack and a tag. So the last events of a kata
@@ -105,7 +105,7 @@ def _repack(path: Path, *, is_again: bool) -> bool:
                 if is_again:
                     raise StorageError(f"{path} is being packed anew by somebody else", errno.EBUSY) from error
     finally:
-        repo.objects.close()
+        repo.objects.packs.close()
     return _repack(path, is_again=True)
 
 

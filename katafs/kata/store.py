@@ -16,8 +16,7 @@ from katafs.caching import CountedCache, Kept
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError, absent
 from katafs.git.beneath import appears, is_shared
 from katafs.git.budget import Budget
-from katafs.git.odb.pack_reader import clear_bases, kept_bases
-from katafs.git.odb.parts import clear_parts, kept_parts
+from katafs.git.odb.pack_reader import CACHES
 from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.kata.read.caches import ReadCaches
@@ -201,8 +200,8 @@ class Store:
         """Forget what was read, and can be read again."""
         self._caches.clear()
         clear_rows()
-        clear_bases()
-        clear_parts()
+        for cache in CACHES.values():
+            cache.clear()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""
@@ -218,8 +217,8 @@ class Store:
     def kept(self) -> dict[str, Kept]:
         """What all of it takes in memory."""
         own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
-        shared = {"bases": kept_bases(), "parts": kept_parts(), "corrected": kept_corrected()}
-        return {**own, **self._caches.kept(), **shared}
+        shared = {name: cache.kept() for name, cache in CACHES.items()}
+        return {**own, **self._caches.kept(), **shared, "corrected": kept_corrected()}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from pathlib import Path
 
 import pytest
 
-from katafs.git.format import chunks, index, packed_refs
+from katafs.git.format import index, pack, packed_refs
 from katafs.git.format.commit_object import parse_commit
 from katafs.git.format.delta import apply_delta, quick_delta
 from katafs.git.format.index import Record
 from katafs.git.format.loose import EMPTY_BLOB
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.tree_object import every_entry
 from tests.katas import add_event, git, make_kata
 
 
-def reader(data: bytes) -> index.Read:
+def reader(data: bytes) -> packed_refs.Read:
     return lambda at, size: data[at : at + size]
 
 
@@ -40,11 +42,11 @@ def test_an_index_of_git(kata: Path, version: int) -> None:
     assert {record.oid: record.offset for record in index.records(data)} == expected
     shape = index.parse_head(data[: index.HEAD], len(data))
     assert (shape.version, shape.objects) == (version, len(expected))
-    assert all(index.find(reader(data), shape, oid) == offset for oid, offset in expected.items())
+    assert all(index.find(data, shape, oid) == offset for oid, offset in expected.items())
     # the end of one id and the start of the next are none
     joined = b"".join(sorted(expected))
     for oid in (bytes(20), b"\xff" * 20, *(joined[at : at + 20] for at in range(1, 400, 7) if at % 20)):
-        assert index.find(reader(data), shape, oid) is None
+        assert index.find(data, shape, oid) is None
 
 
 def test_an_index_that_is_not_as_it_was_written() -> None:
@@ -65,11 +67,11 @@ def test_the_chunks_of_git(kata: Path) -> None:
     git(kata, "commit-graph", "write", "--reachable")
     packs = [path.name for path in (kata / ".git/objects/pack").glob("*.idx")]
     midx = (kata / ".git/objects/pack/multi-pack-index").read_bytes()
-    assert sorted(chunks.midx_packs(midx)) == sorted(packs)
+    assert sorted(pack.midx_packs(midx)) == sorted(packs)
     graph = (kata / ".git/objects/info/commit-graph").read_bytes()
     commits = git(kata, "rev-list", "--all").decode().split()
-    assert sorted(oid.hex() for oid in chunks.graph_commits(graph)) == sorted(commits)
-    for data, parse in ((midx, chunks.midx_packs), (graph, chunks.graph_commits)):
+    assert sorted(oid.hex() for oid in pack.graph_commits(graph)) == sorted(commits)
+    for data, parse in ((midx, pack.midx_packs), (graph, pack.graph_commits)):
         for wrong in (b"", data[:-1], data[:40], data[:30] + b"\xff" + data[31:]):
             with pytest.raises(ValueError, match=r"it does not|without"):
                 parse(wrong)
@@ -111,6 +113,24 @@ def test_a_delta_of_ends() -> None:
         data = base[:at] + dice.randbytes(dice.randrange(400)) + base[at + dice.randrange(50) :]
         delta = quick_delta(base, data)
         assert not delta or apply_delta(base, delta) == data
+
+
+@pytest.mark.parametrize("text", [b"0 ", b"100644 ", b"0"])
+def test_a_tree_that_is_none_takes_no_time(text: bytes) -> None:
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="a tree is damaged"):
+        every_entry(text * 6000)
+    assert time.process_time() - begin < 0.3
+
+
+def test_odd_trees() -> None:
+    oid = bytes(range(20))
+    whole = [(b"100644", b"a", oid), (b"00040000", b"a/b", oid), (b"7777777777", b"", oid)]
+    data = b"".join(b"%b %b\0%b" % entry for entry in whole)
+    assert every_entry(data) == every_entry(data + b"100644 cut off\0" + oid[:19]) == whole
+    for wrong in (b"1", b"1 ", b"8 a\0" + oid, b"-1 a\0" + oid, b"77777777777 a\0" + oid, b" a\0" + oid):
+        with pytest.raises(ValueError, match="a tree is damaged"):
+            every_entry(data + wrong)
 
 
 def test_commits() -> None:

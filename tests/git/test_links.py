@@ -12,7 +12,7 @@ import pytest
 from katafs.errors import KataError
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.store.compaction import MOST_SMALL, merge_packs
 from katafs.kata.compact import compact_kata
 from katafs.kata.model.ids import kata_path
 from tests.fsck.cases import check, make_old

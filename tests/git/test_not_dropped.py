@@ -21,6 +21,7 @@ from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
+from katafs.git.store.storing import NewFile
 from katafs.kata.model.act import Act
 from katafs.kata.model.kinds import Kind
 from katafs.kata.record.commit import record
@@ -167,7 +168,7 @@ def test_what_a_third_has_locked_does_not_become_ours(store: Path, monkeypatch: 
     def late(source: str | Path, target: str | Path) -> None:
         if not thirds:
             (path / f".git/{MAIN}.lock").unlink()
-            thirds.append(RefLocks(path / ".git").take(MAIN, locks.NewFile(path / ".git", b"2" * 40 + b"\n")))
+            thirds.append(RefLocks(path / ".git").take(MAIN, NewFile(path / ".git", b"2" * 40 + b"\n")))
         rename(source, target)
 
     monkeypatch.setattr("katafs.git.refs.locks.os.rename", late)

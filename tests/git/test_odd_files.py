@@ -21,7 +21,7 @@ from katafs.git import GitRepo
 from katafs.git.format.loose import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.merging import MOST_SMALL, merge_packs
+from katafs.git.store.compaction import MOST_SMALL, merge_packs
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import WITHOUT_DELTAS, let_go, remove_left_behind, store_pack
 from katafs.git.store.old_packs import remove_midx

@@ -80,18 +80,19 @@ class Region(NamedTuple):
 
 
 def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
-    """The files that differ between two trees (None: an empty one), renames paired by libgit2, in order of `path`.
-
-    A file that became a symbolic link, or the like, is created and deleted. Raises `DamagedError` when an object that
-    is needed cannot be read, and for trees that are larger or deeper than katafs shows.
-    """
+    """The files that differ between two trees, renames paired by libgit2, in order of `path`. Raises as
+    `unpaired_deltas` does."""
     deltas = unpaired_deltas(repo, was, now)
     created = [delta.new for delta in deltas if delta.new is not None and delta.old is None]
     deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
     if was is None or now is None or not created or not deleted:
         return deltas
-    flags = _rename_flags(created, deleted)
-    if flags == DiffFind.FIND_RENAMES:
+    # libgit2 is told, because its default asks the repository's configuration
+    flags = DiffFind.FIND_RENAMES
+    same = (Counter(side.oid for side in created) & Counter(side.oid for side in deleted)).total()
+    if (len(created) - same) * (len(deleted) - same) > _RENAME_LIMIT**2:
+        flags |= DiffFind.FIND_EXACT_MATCH_ONLY
+    else:
         # libgit2 1.9.7 never returns from a truncated loose object: what it is going to read is read here first
         for side in created + deleted:
             if not side.is_submodule:
@@ -103,10 +104,11 @@ def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
 
 
 def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None) -> list[Delta]:
-    """The files that differ between two trees, none renamed; in order of `path`, the created one of two first.
+    """The files that differ between two trees (None: an empty one), none renamed; in order of `path`. A file that
+    became a symbolic link, or the like, is created and deleted.
 
-    Equal subtrees are not read. Raises `DamagedError` as `tree_deltas` does, and `HeavyError` where more than ``most``
-    files and directories differ.
+    Equal subtrees are not read. Raises `DamagedError` when an object that is needed cannot be read, and for trees that
+    are larger or deeper than katafs shows; `HeavyError` where more than ``most`` files and directories differ.
     """
     if was == now:
         return []
@@ -121,9 +123,13 @@ def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: in
             one, other = old.get(name), new.get(name)
             if one != other:
                 path = prefix + name
-                deltas += _file_deltas(_file(path, one), _file(path, other))
-                if _subtree(one) != _subtree(other):
-                    todo.append((path + b"/", _subtree(one), _subtree(other)))
+                (one_file, one_tree), (other_file, other_tree) = _parts(path, one), _parts(path, other)
+                if one_file is not None and other_file is not None and one_file.kind != other_file.kind:
+                    deltas += [Delta(None, other_file), Delta(one_file, None)]
+                elif one_file != other_file:
+                    deltas.append(Delta(one_file, other_file))
+                if one_tree != other_tree:
+                    todo.append((path + b"/", one_tree, other_tree))
         if most is not None and len(todo) + len(deltas) > most:
             raise HeavyError(f"{repo.git_dir}: more than {most} files differ")
     return sorted(deltas, key=lambda delta: (delta.path, delta.new is None))
@@ -156,10 +162,8 @@ def is_binary(data: bytes) -> bool:
 
 
 def _deflated_as_git(part: bytes) -> bytes:
-    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise.
-
-    Each line is base 85 after a letter that tells its number of bytes, up to 52.
-    """
+    """One direction of a binary patch in git's own bytes: it deflates at level 1, the zlib in libgit2 otherwise. Each
+    line is base 85 after a letter that tells its number of bytes, up to 52."""
     kind, *lines = part.split(b"\n")
     packed = b"".join(base64.b85decode(line[1:])[: _LENGTHS.index(line[0])] for line in lines)
     packed = zlib.compress(zlib.decompress(packed), 1)
@@ -181,12 +185,11 @@ def _entries(repo: GitRepo, tree: Oid | None) -> dict[bytes, TreeEntry]:
     return {entry.name: entry for entry in repo.tree(tree)} if tree is not None else {}
 
 
-def _subtree(entry: TreeEntry | None) -> Oid | None:
-    return entry.oid if entry is not None and entry.is_tree else None
-
-
-def _file(path: bytes, entry: TreeEntry | None) -> Side | None:
-    return _side(path, entry.mode, entry.oid) if entry is not None and not entry.is_tree else None
+def _parts(path: bytes, entry: TreeEntry | None) -> tuple[Side | None, Oid | None]:
+    """The file at a path, the tree at it."""
+    if entry is None or entry.is_tree:
+        return None, entry and entry.oid
+    return _side(path, entry.mode, entry.oid), None
 
 
 def _side(path: bytes, mode: int, oid: Oid) -> Side:
@@ -194,23 +197,6 @@ def _side(path: bytes, mode: int, oid: Oid) -> Side:
     if mode & _KIND == MODE_BLOB & _KIND:
         return Side(path, MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB, oid)
     return Side(path, MODE_SYMLINK if mode & _KIND == MODE_SYMLINK else MODE_SUBMODULE, oid)
-
-
-def _file_deltas(old: Side | None, new: Side | None) -> list[Delta]:
-    """What became of the file at one path."""
-    if old == new:
-        return []
-    if old is not None and new is not None and old.kind != new.kind:
-        return [Delta(None, new), Delta(old, None)]
-    return [Delta(old, new)]
-
-
-def _rename_flags(created: list[Side], deleted: list[Side]) -> DiffFind:
-    """How libgit2 shall look for renames. It is told so because its default asks the repository's configuration."""
-    same = Counter(side.oid for side in created) & Counter(side.oid for side in deleted)
-    if (len(created) - same.total()) * (len(deleted) - same.total()) > _RENAME_LIMIT**2:
-        return DiffFind.FIND_RENAMES | DiffFind.FIND_EXACT_MATCH_ONLY
-    return DiffFind.FIND_RENAMES
 
 
 def _paired(repo: GitRepo, was: Oid, now: Oid, flags: DiffFind) -> list[Delta]:

@@ -24,13 +24,9 @@ _CANDIDATES = 4
 def git_deltas(
     repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None, most_moved: int | None = None
 ) -> list[Delta]:
-    """The files that differ between two trees (None: an empty one) as ``git diff`` pairs and orders them.
-
-    A file that became a symbolic link, or the like, is deleted, then created, and never renamed. Raises `DamagedError`
-    when an object that is needed cannot be read, and for trees that are larger or deeper than katafs shows; and
-    `HeavyError` where more than ``most`` files and directories differ, or more than ``most_moved`` came or went, among
-    which renames are to be found.
-    """
+    """The files that differ between two trees (None: an empty one) as ``git diff`` pairs and orders them: what became a
+    symbolic link, or the like, is deleted, then created. Raises as `unpaired_deltas` does, and `HeavyError` where more
+    than ``most_moved`` came or went, among which renames are to be found."""
     deltas = unpaired_deltas(repo, was, now, most=most)
     times = Counter(delta.path for delta in deltas)
     created = [new for old, new in deltas if new is not None and old is None and times[new.path] == 1]
@@ -147,10 +143,8 @@ class _Content:
 
 
 def _likeness(old: _Content, new: _Content) -> int:
-    """How many bytes two contents have in pieces of the same kinds, in any order; out of `_ALL` of the larger one.
-
-    A likeness below a half may be 0.
-    """
+    """How many bytes two contents share in pieces of the same kinds, out of `_ALL` of the larger; below half maybe
+    0."""
     largest = max(old.size, new.size)
     if not largest or 2 * min(old.size, new.size) < largest:
         return 0

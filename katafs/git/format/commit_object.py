@@ -1,12 +1,13 @@
-"""Commits and annotated tags: lines of ``<word> SP <value>``, an empty line, the message."""
+"""Commits and annotated tags: lines of ``<word> SP <value>``, an empty line, the message. What objects refer to."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
-from katafs.git.format.loose import KINDS, Oid
+from katafs.git.format.loose import BLOB, COMMIT, KINDS, TAG, TREE, Oid
+from katafs.git.format.tree_object import Stored, TreeEntry
 
 _HEAD = re.compile(rb"tree [0-9a-f]{40}\n(?:parent [0-9a-f]{40}\n)*")
 _COMMITTER = re.compile(rb"^committer (.* (-?[0-9]{1,15}) [+-][0-9]+)$", re.MULTILINE)
@@ -34,7 +35,6 @@ class Commit(NamedTuple):
 
 
 def parse_commit(oid: Oid, data: bytes) -> Commit:
-    """A commit of this id."""
     tree, parents = commit_links(data)
     head, _, message = data.partition(b"\n\n")
     if (committer := _COMMITTER.search(head)) is None:
@@ -43,7 +43,6 @@ def parse_commit(oid: Oid, data: bytes) -> Commit:
 
 
 def commit_links(data: bytes) -> tuple[Oid, tuple[Oid, ...]]:
-    """The tree and the parents of a commit."""
     head = _HEAD.match(data)
     if head is None:
         raise ValueError("a commit has no tree")
@@ -55,6 +54,28 @@ def committer(data: bytes) -> bytes:
     """Who committed, when: as it stands in the line of a log."""
     found = _COMMITTER.search(data)
     return found[1] if found is not None else b""
+
+
+def links(
+    kind: int, data: bytes, seen: Container[Oid], entries: Callable[[bytes], list[Stored]]
+) -> list[tuple[Oid, int, bytes]]:
+    """What an object refers to and is not in ``seen``: id, kind, and name in a tree, which ends in ``/`` for a tree.
+    ``entries`` are those of a tree; submodules, which are elsewhere, are left out."""
+    if kind == COMMIT:
+        tree, parents = commit_links(data)
+        return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
+    if kind == TAG:
+        target = tag_target(data)
+        return [(*target, b"")] if target is not None else []
+    found = []
+    for mode, name, oid in entries(data) if kind == TREE else ():
+        if oid not in seen:
+            entry = TreeEntry(name, int(mode, 8), oid)
+            if entry.is_tree:
+                found.append((oid, TREE, name + b"/"))
+            elif not entry.is_submodule:
+                found.append((oid, BLOB, name))
+    return found
 
 
 def tag_target(data: bytes) -> tuple[Oid, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import Literal
 
 from katafs.git.format.loose import TREE
 from katafs.git.format.pack import varint
@@ -21,7 +22,7 @@ _SHORTEST_COPY = 6
 # up to so many bytes, comparing as numbers is faster than halving
 _SMALL = 512
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
-_TREE_PIECES = re.compile(rb"([^\0]+\0)(.{20})", re.DOTALL)
+_TREE_PIECES = re.compile(rb"([^\0]+\0)(.{20})|.+", re.DOTALL)
 
 
 def delta_sizes(delta: bytes) -> tuple[int, int, int]:
@@ -82,8 +83,8 @@ def apply_delta(base: bytes, delta: bytes, sizes: tuple[int, int, int] | None = 
 def quick_delta(base: bytes, data: bytes) -> bytes:
     """A delta of what both have in common at their ends; empty when that would save little."""
     most = min(len(base), len(data))
-    start = _common_start(base, data, most)
-    end = _common_end(base, data, most - start)
+    start = _common(base, data, most, "big")
+    end = _common(base, data, most - start, "little")
     if (start + end) * 2 < len(data) or len(data) < 64:
         return b""
     middle = data[start : len(data) - end]
@@ -91,30 +92,21 @@ def quick_delta(base: bytes, data: bytes) -> bytes:
     return b"".join([varint(len(base)), varint(len(data)), *ends])
 
 
-def _common_start(one: bytes, other: bytes, most: int) -> int:
-    """How many bytes are the same at the start, ``most`` at most: by halves, then by the highest bit that differs."""
+def _common(one: bytes, other: bytes, most: int, order: Literal["big", "little"]) -> int:
+    """How many bytes are the same at the start, or (little) at the end, ``most`` at most: by halves, then by the
+    highest bit that differs."""
+
+    def part(data: bytes, start: int, end: int) -> bytes:
+        return data[start:end] if order == "big" else data[len(data) - end : len(data) - start]
+
     low = 0
     while most - low > _SMALL:
         middle = (low + most) // 2
-        if one.startswith(other[low:middle], low):
+        if part(one, low, middle) == part(other, low, middle):
             low = middle
         else:
             most = middle
-    bits = int.from_bytes(one[low:most], "big") ^ int.from_bytes(other[low:most], "big")
-    return most - (bits.bit_length() + 7) // 8
-
-
-def _common_end(one: bytes, other: bytes, most: int) -> int:
-    """How many bytes are the same at the end, ``most`` at most."""
-    low, size, other_size = 0, len(one), len(other)
-    while most - low > _SMALL:
-        middle = (low + most) // 2
-        if one.endswith(other[other_size - middle : other_size - low], 0, size - low):
-            low = middle
-        else:
-            most = middle
-    one_end, other_end = one[size - most : size - low], other[other_size - most : other_size - low]
-    bits = int.from_bytes(one_end, "little") ^ int.from_bytes(other_end, "little")
+    bits = int.from_bytes(part(one, low, most), order) ^ int.from_bytes(part(other, low, most), order)
     return most - (bits.bit_length() + 7) // 8
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import checksummed, is_whole
@@ -21,13 +20,15 @@ HEAD = 8 + 256 * 4
 _MAGIC = b"\xfftOc\0\0\0\2"
 _TRAILER = 40
 _PAIR = struct.Struct(">2I")
-_NUMBER = struct.Struct(">I").unpack_from
 _FAR = 0x80000000
 # ids that are compared one after the other: Python takes longer for a step of a binary search
 _FEW = 256
 
-#: gives so many bytes of an index from an offset, or fewer at its end
-Read = Callable[[int, int], bytes]
+
+class Sliced(Protocol):
+    """The bytes of an index, of which parts are read: from an offset to another, or fewer at its end."""
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
 
 
 class Shape(NamedTuple):
@@ -58,62 +59,42 @@ def parse_head(head: bytes, size: int) -> Shape:
     count = fanout[-1]
     if list(fanout) != sorted(fanout):
         raise ValueError("an index whose table is not in order")
-    if is_second:
-        least = HEAD + 28 * count + _TRAILER
-        if not least <= size <= least + 8 * count or (size - least) % 8:
-            raise ValueError("an index of another size")
-        return Shape(2, count, HEAD, 20, size)
-    if size != 1024 + 24 * count + _TRAILER:
+    shape = Shape(2, count, HEAD, 20, size) if is_second else Shape(1, count, 1024 + 4, 24, size)
+    far = size - (HEAD + 28 * count if is_second else 1024 + 24 * count) - _TRAILER
+    if not 0 <= far <= 8 * count * is_second or far % 8:
         raise ValueError("an index of another size")
-    return Shape(1, count, 1024 + 4, 24, size)
+    return shape
 
 
-def find(read: Read, shape: Shape, oid: Oid) -> int | None:
+def find(data: Sliced, shape: Shape, oid: Oid) -> int | None:
     """Where the entry of an object begins; None when it is not in this index, of which only some parts are read."""
     version, high, start, stride, _ = shape
     table, first = 8 if version == 2 else 0, oid[0]
-    low, high = _PAIR.unpack(read(table + 4 * first - 4, 8) if first else bytes(4) + read(table, 4))
+    at = table + 4 * first
+    low, high = _PAIR.unpack(data[at - 4 : at + 4] if first else bytes(4) + data[at : at + 4])
     while high - low > _FEW:
-        middle = (low + high) // 2
-        if read(start + stride * middle, 20) <= oid:
-            low = middle
+        middle = start + stride * ((low + high) // 2)
+        if data[middle : middle + 20] <= oid:
+            low = (low + high) // 2
         else:
-            high = middle
-    at = _place(read(start + stride * low, stride * (high - low)), 0, stride * (high - low), stride, oid)
-    return _offset(read, shape, low + at) if at >= 0 else None
-
-
-def find_in(data: bytes, shape: Shape, oid: Oid) -> int | None:
-    """The same, in an index that is in memory."""
-    version, count, start, stride, _ = shape
-    table, first = 8 if version == 2 else 0, oid[0]
-    low, high = _PAIR.unpack_from(data, table + 4 * first - 4) if first else (0, _NUMBER(data, table)[0])
-    at = _place(data, start + stride * low, start + stride * high, stride, oid)
-    if at < 0:
-        return None
-    at += low
-    if version == 2 and not (offset := _NUMBER(data, HEAD + 24 * count + 4 * at)[0]) & _FAR:
-        return int(offset)
-    return _offset(lambda place, size: data[place : place + size], shape, at)
-
-
-def _place(data: bytes, start: int, end: int, stride: int, oid: Oid) -> int:
-    """The position of an id among those that begin there; -1 when it is not one of them."""
-    at = data.find(oid, start, end)
+            high = (low + high) // 2
+    ids = data[start + stride * low : start + stride * high]
+    at = ids.find(oid)
     # the end of one id and the start of the next are none
-    while at >= 0 and (at - start) % stride:
-        at = data.find(oid, at + 1, end)
-    return (at - start) // stride if at >= 0 else -1
+    while at >= 0 and at % stride:
+        at = ids.find(oid, at + 1)
+    return _offset(data, shape, low + at // stride) if at >= 0 else None
 
 
-def _offset(read: Read, shape: Shape, position: int) -> int:
+def _offset(data: Sliced, shape: Shape, position: int) -> int:
     if shape.version == 1:
-        return int.from_bytes(read(1024 + 24 * position, 4))
+        return int.from_bytes(data[1024 + 24 * position : 1024 + 24 * position + 4])
     offsets = HEAD + 24 * shape.objects
-    offset = int.from_bytes(read(offsets + 4 * position, 4))
+    offset = int.from_bytes(data[offsets + 4 * position : offsets + 4 * position + 4])
     if not offset & _FAR:
         return offset
-    far = read(offsets + 4 * shape.objects + 8 * (offset & ~_FAR), 8)
+    at = offsets + 4 * shape.objects + 8 * (offset & ~_FAR)
+    far = data[at : at + 8]
     if len(far) < 8 or far[0] & 0x80:
         raise ValueError("an index with an offset that is none")
     return int.from_bytes(far)
@@ -135,18 +116,10 @@ def pack_checksum(data: bytes) -> bytes:
 def records(data: bytes) -> list[Record]:
     """All objects of a whole index, by id."""
     shape = check(data)
-    count, start, stride = shape.objects, shape.first_id, shape.stride
+    version, count, start, stride, _ = shape
+    crcs = struct.unpack_from(f">{count}I", data, HEAD + 20 * count) if version == 2 else [None] * count
     ids = [data[at : at + 20] for at in range(start, start + stride * count, stride)]
-    if shape.version == 1:
-        places = range(1024, start + stride * count, stride)
-        offsets = [int.from_bytes(data[at : at + 4]) for at in places]
-        return [Record(oid, offset, None) for oid, offset in zip(ids, offsets, strict=False)]
-    crcs = struct.unpack_from(f">{count}I", data, HEAD + 20 * count)
-
-    def read(at: int, size: int) -> bytes:
-        return data[at : at + size]
-
-    return [Record(oid, _offset(read, shape, place), crcs[place]) for place, oid in enumerate(ids)]
+    return [Record(oid, _offset(data, shape, place), crcs[place]) for place, oid in enumerate(ids)]
 
 
 def build(entries: list[Record], checksum: bytes) -> bytes:

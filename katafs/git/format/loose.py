@@ -22,7 +22,6 @@ def header(kind: int, size: int) -> bytes:
 
 
 def object_id(kind: int, data: bytes) -> Oid:
-    """The id of an object."""
     digest = hashlib.sha1(b"%b %d\0" % (WORDS[kind], len(data)))
     digest.update(data)
     return digest.digest()

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from itertools import pairwise
 from typing import NamedTuple
+
+from katafs.git.format.loose import Oid
 
 #: kinds of an entry that are a delta: from another at an offset, from another by its id
 OFS_DELTA, REF_DELTA = 6, 7
@@ -13,6 +16,7 @@ HEAD = 12
 #: the type and size of an entry have at most 10 bytes, the place of its base 20
 ENTRY_HEAD = 32
 _HEAD = struct.Struct(">4sII")
+_MIDX = b"MIDX"
 
 
 class Entry(NamedTuple):
@@ -35,7 +39,6 @@ def pack_head(count: int) -> bytes:
 
 
 def parse_pack_head(data: bytes) -> int:
-    """How many objects a pack has."""
     if len(data) < HEAD:
         raise ValueError("it is cut off")
     magic, version, count = _HEAD.unpack_from(data)
@@ -98,10 +101,39 @@ def varint(number: int) -> bytes:
 
 
 def checksummed(data: bytes | bytearray) -> bytes:
-    """A file with its checksum at its end."""
     return bytes(data) + hashlib.sha1(data).digest()
 
 
 def is_whole(data: bytes) -> bool:
     """Whether a file ends in its own checksum."""
     return hashlib.sha1(memoryview(data)[:-20]).digest() == data[-20:]
+
+
+# -- files of chunks, as far as it is to be known whether what they speak of is still there
+#
+# Multi-pack-indexes and commit-graphs begin with four bytes of magic, a version, the version of the hash (1: SHA-1),
+# and how many chunks there are (one byte, in a commit-graph before, in a multi-pack-index after the number of files
+# they build on). Then comes a table of chunks: four bytes of name, eight of offset; the last one ends the file, but for
+# its checksum (git's gitformat-chunk).
+
+
+def _chunk(data: bytes, magic: bytes, wanted: bytes, otherwise: str) -> bytes:
+    if data[:6] != magic + b"\1\1" or not is_whole(data):
+        raise ValueError("it does not go with its checksum, or is of another version")
+    start = 12 if magic == _MIDX else 8
+    try:
+        table = [struct.unpack_from(">4sQ", data, start + 12 * place) for place in range(data[6] + 1)]
+        return {name: data[at:end] for (name, at), (_, end) in pairwise(table)}[wanted]
+    except (KeyError, struct.error) as error:
+        raise ValueError(otherwise) from error
+
+
+def midx_packs(data: bytes) -> list[str]:
+    """The packs, by the names of their indexes, that a multi-pack-index speaks of."""
+    names = _chunk(data, _MIDX, b"PNAM", "a multi-pack-index without packs")
+    return [name.decode("ascii") for name in names.rstrip(b"\0").split(b"\0") if name]
+
+
+def graph_commits(data: bytes) -> list[Oid]:
+    ids = _chunk(data, b"CGPH", b"OIDL", "a commit-graph without commits")
+    return [ids[at : at + 20] for at in range(0, len(ids), 20)]

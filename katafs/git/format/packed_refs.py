@@ -54,10 +54,8 @@ def is_sorted(text: bytes) -> bool:
 
 
 def find_sorted(read: Read, size: int, name: bytes) -> Oid | None:
-    """The id of a reference in a sorted file of ``size`` bytes, of which only some blocks are read.
-
-    Raises ValueError where a line is so long that nobody can mean it.
-    """
+    """The id of a reference in a sorted file of ``size`` bytes, of which only some blocks are read. Raises ValueError
+    where a line is longer than anybody can mean."""
     low, high = 0, size
     while high - low > BLOCK:
         middle = (low + high) // 2

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from katafs.git.format.loose import Oid
+from katafs.git.format.pack import checksummed
 
 MODE_TREE = 0o040000
 MODE_BLOB = 0o100644
 MODE_EXECUTABLE = 0o100755
 MODE_SYMLINK = 0o120000
 MODE_SUBMODULE = 0o160000
-_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})", re.DOTALL)
+# What is no entry is one match without groups, to the end: to look for one further on takes quadratic time.
+_ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})|.+", re.DOTALL)
+# one that git would not write, or whose id is cut off
+_ODD_ENTRY = re.compile(rb"([0-7]{1,10}) ([^\0]*)\0(.{0,20})|.+", re.DOTALL)
 
 _Content = TypeVar("_Content")
 #: mode as it is stored, name, id
@@ -38,10 +43,10 @@ class TreeEntry(NamedTuple):
         return not (stat.S_ISDIR(self.mode) or stat.S_ISREG(self.mode) or stat.S_ISLNK(self.mode))
 
 
-def parse_tree(data: bytes) -> list[Stored]:
+def parse_tree(data: bytes, entry: re.Pattern[bytes] = _ENTRY) -> list[Stored]:
     """All entries of a tree as they are stored."""
-    entries = _ENTRY.findall(data)
-    if sum(len(mode) + len(name) + 22 for mode, name, _ in entries) != len(data):
+    entries = entry.findall(data)
+    if entries and not entries[-1][0]:
         raise ValueError("a tree is damaged")
     return entries
 
@@ -51,7 +56,7 @@ def every_entry(data: bytes) -> list[Stored]:
     try:
         return parse_tree(data)
     except ValueError:
-        return _odd_entries(data)
+        return [entry for entry in parse_tree(data, _ODD_ENTRY) if len(entry[2]) == 20]
 
 
 def tree_entries(data: bytes) -> list[TreeEntry]:
@@ -63,27 +68,29 @@ def tree_entries(data: bytes) -> list[TreeEntry]:
     return list(first.values())
 
 
-def _odd_entries(data: bytes) -> list[Stored]:
-    """What can be read of a tree that git would not write."""
-    found: list[Stored] = []
-    at = 0
-    try:
-        while at < len(data):
-            space = data.index(b" ", at)
-            end = data.index(b"\0", space)
-            int(data[at:space], 8)
-            if len(data) >= end + 21:
-                found.append((data[at:space], data[space + 1 : end], data[end + 1 : end + 21]))
-            at = end + 21
-    except ValueError as error:
-        raise ValueError("a tree is damaged") from error
-    return found
-
-
 def build_tree(entries: Iterable[Stored]) -> bytes:
     """A tree of these entries, in any order."""
     ordered = sorted(entries, key=lambda entry: entry[1] + b"/" * stat.S_ISDIR(int(entry[0], 8)))
     return b"".join([b"%b %b\0%b" % entry for entry in ordered])
+
+
+def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> bytes:
+    """``.git/index`` (version 2; git's gitformat-index), which says: each file is in the work tree as it is in the tip,
+    last changed at ``mtime``.
+
+    Each has its path from the top, its mode in the tree, id and size. What git does not look at is zero, with
+    ``core.checkStat=minimal`` and ``core.trustctime=false``.
+    """
+    ordered = sorted(entries)
+    seconds = mtime & 0xFFFFFFFF
+    data = bytearray(struct.pack(">4sII", b"DIRC", 2, len(ordered)))
+    for path, mode, oid, size in ordered:
+        kept = MODE_SYMLINK if stat.S_ISLNK(mode) else MODE_EXECUTABLE if mode & 0o100 else MODE_BLOB
+        data += struct.pack(">10I", seconds, 0, seconds, 0, 0, 0, kept, 0, 0, size & 0xFFFFFFFF)
+        data += oid + struct.pack(">H", min(len(path), 0xFFF)) + path
+        # at least one NUL, to a multiple of eight from the start of the entry
+        data += b"\0" * (8 - (62 + len(path)) % 8)
+    return checksummed(data)
 
 
 def by_directory(

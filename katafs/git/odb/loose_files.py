@@ -28,7 +28,7 @@ class LargeObjectError(ValueError):
 class LooseFiles:
     """The loose objects of one repository, below its ``objects``, a path without links.
 
-    Errors are KeyError for an object that is not there; OSError, ValueError or zlib.error for one that is damaged.
+    Errors are KeyError for one that is not there; OSError, ValueError or zlib.error for one that is damaged.
     """
 
     def __init__(self, directory: str, budget: Budget) -> None:
@@ -41,7 +41,6 @@ class LooseFiles:
         return f"{self._directory}/{name[:2]}/{name[2:]}"
 
     def __contains__(self, oid: Oid) -> bool:
-        """Whether there is such a file."""
         return os.access(self.path(oid), os.F_OK, follow_symlinks=False)
 
     def __iter__(self) -> Iterator[Oid]:
@@ -67,7 +66,7 @@ class LooseFiles:
         """The kind, size and data of an object; the data of a large one is None, and its kind and size only what its
         header says."""
         with self._open(oid) as file:
-            stored = file.read(_SMALL) or b""
+            stored = file.read(_SMALL)
             kind, size, _ = parse_header(zlib.decompressobj().decompress(stored[:_HEAD_STORED], HEADER))
             if len(stored) == _SMALL or size > min(largest, _PIECE):
                 return kind, size, None
@@ -77,7 +76,7 @@ class LooseFiles:
     def read(self, oid: Oid, largest: float) -> tuple[int, bytes]:
         """The kind and the data of an object of at most ``largest`` bytes; they are those of its id."""
         with self._open(oid) as file:
-            return self._inflate(oid, file.read(_SMALL) or b"", file, largest)
+            return self._inflate(oid, file.read(_SMALL), file, largest)
 
     def _inflate(self, oid: Oid, stored: bytes, file: File, largest: float) -> tuple[int, bytes]:
         inflater = zlib.decompressobj()
@@ -91,14 +90,11 @@ class LooseFiles:
             # nine bits for each byte, and the heads of small blocks, are the worst that a deflater makes
             if os.fstat(file.fileno()).st_size > size + (size >> 2) + _HEAD_STORED:
                 raise ValueError("it is longer than it says")
-            rest = file.readall() or b""
+            rest = file.read()
         data = text[start:]
-        # never more than one byte more than the header says
-        while not inflater.eof and len(data) <= size:
-            more = inflater.decompress(inflater.unconsumed_tail + rest, size + 1 - len(data))
-            data, rest = data + more, b""
-            if not more:
-                break
+        if not inflater.eof and len(data) <= size:
+            # never more than one byte more than the header says
+            data += inflater.decompress(inflater.unconsumed_tail + rest, size + 1 - len(data))
         if not inflater.eof or len(data) != size:
             raise ValueError("it is cut short, or longer than it says")
         if object_id(kind, data) != oid:
@@ -106,13 +102,10 @@ class LooseFiles:
         return kind, data
 
     def kind_and_pieces(self, oid: Oid) -> Iterator[tuple[int, bytes]]:
-        """The data of an object, however large, with little memory: pieces of it, each with the kind of the object.
-
-        What is wrong with it is found at the end.
-        """
+        """The data of an object, however large, in small pieces, each with its kind. Damage is found at the end."""
         with self._open(oid) as file:
             inflater = zlib.decompressobj()
-            text = inflater.decompress(file.read(_HEAD_STORED) or b"", HEADER)
+            text = inflater.decompress(file.read(_HEAD_STORED), HEADER)
             kind, size, start = parse_header(text)
             if size > LARGEST:
                 raise LargeObjectError(f"{size} bytes are too many")
@@ -121,7 +114,7 @@ class LooseFiles:
             yield kind, text[start:]
             stored = inflater.unconsumed_tail
             while not inflater.eof and left >= 0:
-                stored = stored or file.read(_PIECE) or b""
+                stored = stored or file.read(_PIECE)
                 piece = inflater.decompress(stored, _PIECE)
                 if not piece and not stored:
                     break

@@ -18,7 +18,7 @@ import pygit2
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git.beneath import appears, is_shared, real_path
 from katafs.git.budget import Budget
-from katafs.git.format.loose import EMPTY_BLOB, WORDS, Oid
+from katafs.git.format.loose import COMMIT, EMPTY_BLOB, WORDS, Oid
 from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
 from katafs.git.odb.packs import DAMAGE, Packs
 
@@ -63,12 +63,7 @@ class Objects:
 
     @property
     def pack_directory(self) -> Path:
-        """Where the packs are, or will be."""
         return Path(self.directory, "pack")
-
-    def close(self) -> None:
-        """Close the packs; they are opened again when one is read."""
-        self.packs.close()
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -99,18 +94,14 @@ class Objects:
             self.packs.discard()
 
     def read(self, oid: Oid, expected: int, *, strictly: bool = False) -> bytes:
-        """The data of an object of the kind ``expected``. Raises `DamagedError`, or `NotFoundError` when the whole
-        repository is gone.
-
-        Where a loose object is damaged a packed one will do, but ``strictly``.
-        """
+        """The data of an object of the kind ``expected``; where a loose one is damaged a packed one will do, but
+        ``strictly``. Raises `DamagedError`, or `NotFoundError` when the whole repository is gone."""
         kind, data = self.read_any(oid, strictly=strictly)
         if kind != expected:
             raise self.wrong_kind(oid, kind, expected)
         return data
 
     def wrong_kind(self, oid: Oid, kind: int, expected: int) -> DamagedError:
-        """What to raise for an object of another kind."""
         return DamagedError(
             f"{self._git_dir}: {oid.hex()} is a {WORDS[kind].decode()}, not a {WORDS[expected].decode()}"
         )
@@ -137,13 +128,11 @@ class Objects:
             return self.loose.read(oid, largest)
         except KeyError:
             return self.packs.read(oid, largest)
-        except DAMAGE as error:
-            if strictly:
-                raise
-            try:
-                return self.packs.read(oid, largest)
-            except (KeyError, *DAMAGE):
-                raise error from None
+        except DAMAGE:
+            if not strictly:
+                with contextlib.suppress(KeyError, *DAMAGE):
+                    return self.packs.read(oid, largest)
+            raise
 
     def size(self, oid: Oid) -> int:
         """The size of an object in bytes: its own where it is a small loose one, or stands in several places, of which
@@ -178,11 +167,10 @@ class Objects:
             kind, size, data = self.loose.head(oid, self._largest)
         except KeyError:
             return self.packs.head(oid)
-        except DAMAGE as error:
-            try:
+        except DAMAGE:
+            with contextlib.suppress(KeyError, *DAMAGE):
                 return self.packs.head(oid)
-            except (KeyError, *DAMAGE):
-                raise error from None
+            raise
         if data is not None:
             self._last = oid, kind, data
         return kind, size
@@ -191,11 +179,15 @@ class Objects:
         """The kind of an object, from its header. Raises as `read` does."""
         return self._ask(oid, lambda: self._head(oid)[0])
 
+    def is_commit(self, oid: Oid) -> bool:
+        try:
+            return self.kind(oid) == COMMIT
+        except KataError:
+            return False
+
     def inflate_loose(self, oid: Oid, expected: int, write: Callable[[bytes], object]) -> bool:
         """Hand the data of a loose object, however large, to ``write`` in small pieces; False when it is no loose one.
-
-        Raises as `read` does, maybe after some pieces; what ``write`` raises goes through, if it is a `KataError`.
-        """
+        Raises as `read` does, maybe after some pieces, and what ``write`` raises, if it is a `KataError`."""
         if oid not in self.loose:
             return False
         try:
@@ -217,14 +209,13 @@ class Objects:
         return oid in self.pending or oid in self.loose or self._ask(oid, lambda: oid in self.packs)
 
     def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
-        """The kind and the data of an object as a pack has it; None when no pack has it whole."""
+        """An object as a pack has it; None when no pack has it whole."""
         with contextlib.suppress(*_WRONG):
             return self.packs.read(oid, self._largest)
         return None
 
     def has(self, oid: Oid) -> bool:
-        """Whether there is such an object, and whole; what came to be packed by others since it was last looked is not
-        seen."""
+        """Whether there is such an object, and whole; what others packed since packs were last listed is not seen."""
         if oid in self.pending:
             return True
         with contextlib.suppress(*_WRONG):
@@ -232,9 +223,7 @@ class Objects:
             self.packs.read(oid, self._largest, look=False)
             return True
         with contextlib.suppress(*_WRONG):
-            if oid in self.loose or self.packs.holders(oid):
-                self._read(oid, self._largest)
-                return True
+            return bool(self.loose.read(oid, self._largest))
         return False
 
     @cached_property
@@ -260,28 +249,14 @@ class _Backend(pygit2.OdbBackend):
         self._objects = objects
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
-        return self._read(bytes(oid.raw))
-
-    def read_prefix_cb(self, digits: str) -> tuple[int, bytes, pygit2.Oid]:
-        """pygit2 asks for whole ids in this way, and for nothing else."""
-        oid = bytes.fromhex(digits)
-        return (*self._read(oid), pygit2.Oid(raw=oid))
-
-    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
-        kind, data = self._read(bytes(oid.raw))
-        return kind, len(data)
-
-    def _read(self, oid: Oid) -> tuple[int, bytes]:
         try:
-            return self._objects.read_any(oid)
+            return self._objects.read_any(bytes(oid.raw))
         except KataError as error:
             raise KeyError(str(error)) from error
 
-    def exists_cb(self, oid: pygit2.Oid) -> bool:
-        return bytes(oid.raw) in self._objects
-
-    def exists_prefix_cb(self, digits: str) -> pygit2.Oid:
-        raise KeyError(digits)
+    def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
+        kind, data = self.read_cb(oid)
+        return kind, len(data)
 
     def refresh_cb(self) -> None:
         """`Packs` looks again by itself."""

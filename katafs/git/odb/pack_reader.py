@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import zlib
 from collections.abc import Container, Iterator
+from typing import Any
 
-from katafs.caching import Kept, Shared
+from katafs.caching import Shared
+from katafs.git.beneath import close_quietly, open_beneath
 from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
 from katafs.git.format import index
 from katafs.git.format.delta import apply_delta, delta_sizes
 from katafs.git.format.loose import Oid
 from katafs.git.format.pack import ENTRY_HEAD, HEAD, Entry, parse_entry, parse_pack_head
 from katafs.git.odb.loose_files import LargeObjectError
-from katafs.git.odb.parts import OVERHEAD, PART, PartFile
 
 _PIECE = 1 << 12
 # with most deltas in it, whole
@@ -20,26 +23,76 @@ _FIRST_PIECE = 512
 _LARGE_PIECE = 1 << 18
 # an index up to this size, in bytes, is compared with its checksum before it is believed: 10,000 objects, 0.3 ms
 _CHECKED = 1 << 18
-#: Delta bases and results of the whole process: kind and data by reader and offset. Who reads the events of a kata one
-#: after the other would else begin at the start of a chain each time.
-_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(6 << 20, lambda known: len(known[1]) + OVERHEAD)
+# what an entry of a cache takes beside its data, in bytes
+_OVERHEAD = 300
+#: Of the whole process: kind and data of delta bases and results, by reader and offset, as who reads the events of a
+#: kata one after the other would else begin at the start of a chain each time; and parts of files, as who lists files
+#: reads the heads of all their entries, which stand near to each other.
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(6 << 20, lambda known: len(known[1]) + _OVERHEAD)
+_parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + _OVERHEAD)
+CACHES: dict[str, Shared[Any, Any]] = {"bases": _bases, "parts": _parts}
+PART = 1 << 15
+_keys = itertools.count()
 
 
-def kept_bases() -> Kept:
-    """What is in memory."""
-    return _bases.kept()
+class PartFile:
+    """A file at a path without links, opened when it is first read; its parts are kept for a while."""
 
+    __slots__ = ("_fd", "_stays_open", "key", "path")
 
-def clear_bases() -> None:
-    """Give up what was kept to be quicker."""
-    _bases.clear()
+    def __init__(self, path: str, *, stays_open: bool = True) -> None:
+        self.path = path
+        self._stays_open = stays_open
+        #: another number whenever what was read before does not count
+        self.key = next(_keys)
+        self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; it is opened again when it is read."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            close_quietly(fd)
+
+    def discard(self) -> None:
+        """What was read may have been damaged: read it again, from the file that has that name now."""
+        self.key = next(_keys)
+        self.close()
+
+    def size(self) -> int:
+        return os.stat(self.path, follow_symlinks=False).st_size
+
+    def __getitem__(self, part: slice) -> bytes:
+        return self.read(part.start, part.stop - part.start)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes, or fewer at the end. Raises OSError."""
+        at = offset % PART
+        if at + size > PART:
+            return self._pread(size, offset)
+        key = self.key, offset - at
+        part = _parts.get(key)
+        if part is None:
+            part = self._pread(PART, offset - at)
+            _parts.keep(key, part)
+        return part[at : at + size]
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            if self._fd < 0:
+                self._fd = open_beneath(self.path)
+            return os.pread(self._fd, size, offset)
+        finally:
+            if not self._stays_open:
+                self.close()
 
 
 class PackReader:
     """One pack with its index, opened when they are first read.
 
-    Errors are OSError, ValueError or zlib.error for what cannot be read; an index that cannot be is never taken for an
-    empty one. ``budget`` pays for all.
+    What cannot be read is OSError, ValueError or zlib.error; an index that cannot be is never taken for an empty one.
     """
 
     __slots__ = ("_budget", "_idx", "_pack", "_shape", "_stem", "_wrong")
@@ -54,7 +107,6 @@ class PackReader:
         self._budget = budget
 
     def discard(self) -> None:
-        """What was read may have been damaged: read it again."""
         self._pack.discard()
         self._idx.discard()
         self._shape, self._wrong = None, ""
@@ -101,8 +153,8 @@ class PackReader:
         """Where the entry of an object begins; None when it is not in this pack."""
         shape = self._shape or self._index()
         if shape.size > PART:
-            return index.find(self._idx.read, shape, oid)
-        return index.find_in(self._idx.read(0, shape.size), shape, oid)
+            return index.find(self._idx, shape, oid)
+        return index.find(self._idx.read(0, shape.size), shape, oid)
 
     # -- entries
 
@@ -143,7 +195,6 @@ class PackReader:
         return delta_sizes(self._inflate(entry, begun, 20))[1] if entry.is_delta else entry.size
 
     def kind(self, offset: int) -> int:
-        """The kind of the object at ``offset``."""
         seen: set[int] = set()
         while (entry := self.entry(offset)[0]).is_delta:
             seen.add(offset)
@@ -173,21 +224,14 @@ class PackReader:
         wanted = entry.size if most is None else min(entry.size, most)
         self._budget.spend(BYTE * wanted)
         inflater = zlib.decompressobj()
-        at, size = entry.start + len(begun), _PIECE
-        pieces: list[bytes] = []
-        length = 0
-        while not inflater.eof:
-            # one byte more than there should be, to see that there is none
-            stored = inflater.unconsumed_tail or begun
-            if not stored:
-                stored = self._pack.read(at, size)
-                at, size = at + len(stored), _LARGE_PIECE
-            begun = b""
-            piece = inflater.decompress(stored, wanted + 1 - length)
-            pieces.append(piece)
-            length += len(piece)
-            if (not piece and not stored) or length > wanted or (most is not None and length == wanted):
+        # one byte more than there should be, to see that there is none
+        pieces = [inflater.decompress(begun, wanted + 1)]
+        length, at, size = len(pieces[0]), entry.start + len(begun), _PIECE
+        while not inflater.eof and (length < wanted or (length == wanted and most is None)):
+            if not (stored := self._pack.read(at, size)):
                 break
+            pieces.append(inflater.decompress(stored, wanted + 1 - length))
+            length, at, size = length + len(pieces[-1]), at + len(stored), _LARGE_PIECE
         if length < wanted or (most is None and (length != wanted or not inflater.eof)):
             raise ValueError(f"{self._stem}: an object is cut off, or longer than it says")
         return b"".join(pieces)[:wanted]

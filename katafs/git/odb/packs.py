@@ -44,11 +44,8 @@ class Packs:
         self._unseen = ""
 
     def read(self, oid: Oid, largest: float, *, look: bool = True) -> tuple[int, bytes]:
-        """The kind and the data of an object; they are those of its id.
-
-        Nothing that it is made of may have more than ``largest`` bytes. Without ``look`` only packs that are known
-        already are asked.
-        """
+        """The kind and the data of an object; they are those of its id. Nothing that it is made of may have more than
+        ``largest`` bytes. Without ``look`` only packs that are known already are asked."""
 
         def read(pack: PackReader, offset: int) -> tuple[int, bytes]:
             kind, data = pack.read(offset, largest)
@@ -67,11 +64,15 @@ class Packs:
         return self._ask(oid, PackReader.size, look=look)
 
     def holders(self, oid: Oid) -> list[str]:
-        """The names, without a suffix, of the packs that have an object, of those that were there when last it was
-        looked, and can be read."""
+        """The names, without a suffix, of the known packs that have an object, and can be read."""
         if not self._packs:
             self._look()
-        return [stem for stem, pack in self._packs.items() if _has(pack, oid)]
+        found = []
+        for stem, pack in self._packs.items():
+            with contextlib.suppress(*DAMAGE):
+                if pack.find(oid) is not None:
+                    found.append(stem)
+        return found
 
     def __len__(self) -> int:
         """How many packs there were when last it was looked."""
@@ -88,7 +89,10 @@ class Packs:
                     if (offset := pack.find(oid)) is None:
                         continue
                     if pack not in self._open:
-                        self._keep_open(pack)
+                        # those that were read last, and no others: a daemon has many repositories open
+                        self._open.append(pack)
+                        if len(self._open) > _MOST_OPEN:
+                            self._open.pop(0).close()
                     answer = question(pack, offset)
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
@@ -114,19 +118,12 @@ class Packs:
             raise OSError(errno.EIO, self._unseen)
         raise KeyError(oid.hex())
 
-    def _keep_open(self, pack: PackReader) -> None:
-        """Keep open the packs that were read last, and no others: a daemon has many repositories open."""
-        self._open.append(pack)
-        if len(self._open) > _MOST_OPEN:
-            self._open.pop(0).close()
-
     def close(self) -> None:
         """Close all files; they are opened again when one is read."""
         for pack in self._packs.values():
             pack.close()
 
     def discard(self) -> None:
-        """Forget what was read."""
         self.close()
         self._packs, self._open, self._identities = {}, [], {}
 
@@ -151,8 +148,7 @@ class Packs:
             yield from pack.ids()
 
     def _look(self, failed: Iterable[PackReader] = ()) -> bool:
-        """List the packs that there are now; whether that is something new. What was read of those that ``failed`` does
-        not count any more."""
+        """List the packs; whether that is something new. What was read of those that ``failed`` is forgotten."""
         for pack in failed:
             pack.discard()
         before, self._unseen = self._identities, ""
@@ -193,12 +189,6 @@ class Packs:
             stem: tuple(_identity(found[f"{stem}{suffix}"]) for suffix in (".pack", ".idx"))
             for stem in stems[:_MOST_PACKS]
         }
-
-
-def _has(pack: PackReader, oid: Oid) -> bool:
-    with contextlib.suppress(*DAMAGE):
-        return pack.find(oid) is not None
-    return False
 
 
 def _identity(entry: os.DirEntry[str]) -> _Version | None:

@@ -19,15 +19,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import RaceLostError, StorageError
-from katafs.git.beneath import GONE, File, close_quietly, is_direct, is_shared, read_whole
+from katafs.git.beneath import GONE, is_at, is_direct, is_shared, read_whole
 from katafs.git.format.loose import Oid
-from katafs.git.store.clock import TEMPORARY, now
 from katafs.git.store.mutex import MUTEX
+from katafs.git.store.storing import TEMPORARY, NewFile, now
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +51,9 @@ class RefLocks:
         self._git_dir = git_dir
         self._is_alone = is_alone
 
-    @contextmanager
-    def held(self, name: str, stale: float, data: bytes = b"") -> Iterator[HeldLock]:
-        """Hold the lock of a file, with ``data`` in it if that is known; waits for others, and removes a lock that was
-        left behind `stale` seconds ago.
-
-        Raises `StorageError` (EBUSY) when somebody else holds it too long.
-        """
-        lock = self._wait(name, stale, data)
-        try:
-            yield lock
-        finally:
-            lock.release()
-
-    def _wait(self, name: str, stale: float, data: bytes) -> HeldLock:
+    def held(self, name: str, stale: float, data: bytes = b"") -> HeldLock:
+        """Take the lock of a file, with ``data`` in it if that is known; waits for others, and removes a lock that was
+        left behind ``stale`` seconds ago. Raises `StorageError` (EBUSY) when somebody else holds it too long."""
         for _ in range(_TRIES):
             try:
                 return self.take(name, NewFile(self._git_dir, data))
@@ -80,12 +67,10 @@ class RefLocks:
         return HeldLock(self._git_dir, name, own)
 
     def is_locked(self, name: str) -> bool:
-        """Whether somebody has the lock at this moment."""
         return os.path.lexists(self._git_dir / f"{name}.lock")
 
     def unlock_dead(self, name: str, commit: Oid) -> None:
-        """Remove the lock of a reference that was left by a writer of ours of whom it is known that he died while he
-        set it to ``commit``: the lock says so itself."""
+        """Remove the lock that a dead writer of ours left while he set a reference to ``commit``: it says so itself."""
         lock = self._git_dir / f"{name}.lock"
         with contextlib.suppress(OSError):
             status = os.lstat(lock)
@@ -100,27 +85,23 @@ class RefLocks:
             time.sleep(_PAUSE)
 
     def unlock(self, name: str, seconds: float) -> None:
-        """Remove a lock whose maker is dead: one of ours, or one that is older than ``seconds``.
-
-        To be called again and again by who waits for the lock.
-        """
+        """Remove a lock whose maker is dead: one of ours, or older than ``seconds``; to be called again and again."""
         lock = self._git_dir / f"{name}.lock"
         try:
-            if not is_direct(lock.parent, self._git_dir):
-                return
-            status = os.lstat(lock)
+            status = os.lstat(lock) if is_direct(lock.parent, self._git_dir) else None
         except OSError as error:
             if error.errno not in GONE:
                 raise
+            status = None
+        if status is None:
             _seen.pop(os.fspath(lock), None)
-            return
-        if self._is_dead(lock, status, seconds):
+        elif self._is_dead(lock, status, seconds):
             self._remove(lock, status)
             log.warning("%s was left behind, and is removed", lock)
 
     def _is_dead(self, lock: Path, status: os.stat_result, seconds: float) -> bool:
         watched = _watched_seconds(os.fspath(lock), status)
-        is_ours = status.st_nlink > 1 and (_names_of(self._git_dir, status) or _is_at(lock.with_suffix(""), status))
+        is_ours = status.st_nlink > 1 and (_names_of(self._git_dir, status) or is_at(lock.with_suffix(""), status))
         if is_ours and (self._is_alone or watched > _WATCHED):
             return True
         if not status.st_size:
@@ -146,41 +127,7 @@ class RefLocks:
         _seen.pop(os.fspath(lock), None)
 
 
-class NewFile:
-    """A file of ours that is to become that of a reference, or its lock: complete before it gets its other name.
-
-    It stays open, as the next one could have the same inode number otherwise. Raises OSError.
-    """
-
-    def __init__(self, git_dir: Path, data: bytes = b"", *, is_synced: bool = True) -> None:
-        self.path = os.path.join(git_dir, f"{TEMPORARY}{secrets.token_hex(8)}")
-        self.has_path = True
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            self.write(data, is_synced=is_synced)
-        except BaseException:
-            self.drop()
-            raise
-
-    def write(self, data: bytes, *, is_synced: bool = True) -> None:
-        """Put this into it, which was empty."""
-        if data:
-            with File(self.fd, "wb", closefd=False) as file:
-                file.write(data)
-            if is_synced:
-                os.fsync(self.fd)
-
-    def drop(self) -> None:
-        """Close it, and remove its first name, if it still has it."""
-        try:
-            if self.has_path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path)
-        finally:
-            close_quietly(self.fd)
-
-
-class HeldLock:
+class HeldLock(contextlib.AbstractContextManager["HeldLock"]):
     """A lock that we made."""
 
     def __init__(self, git_dir: Path, name: str, own: NewFile) -> None:
@@ -200,7 +147,7 @@ class HeldLock:
 
     def write(self, data: bytes) -> None:
         """Put this into it, which was empty, synced."""
-        self._own.write(data)
+        self._own.put(data)
 
     def become(self, *, is_new: bool = False) -> None:
         """What it holds becomes the file that it locks; ``is_new``: where there is none. Raises `RaceLostError` when
@@ -220,6 +167,9 @@ class HeldLock:
         self._is_held = False
         os.unlink(self._path)
 
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """It is removed, if it is still there."""
         try:
@@ -230,12 +180,11 @@ class HeldLock:
             self._own.drop()
 
     def _is_ours(self) -> bool:
-        return _is_at(self._path, os.fstat(self._own.fd))
+        return is_at(self._path, os.fstat(self._own.fileno()))
 
 
 def make_file(git_dir: Path, name: str, own: NewFile) -> bool:
-    """Make ``own`` the file of a reference, unless there is one: whether it is. Who finds it finds all of it. Raises
-    OSError, ELOOP where a link leads elsewhere."""
+    """Make ``own`` the file of a reference, all at once, unless there is one: whether it is. Raises OSError."""
     try:
         if not is_direct((git_dir / name).parent, git_dir):
             raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", git_dir / name)
@@ -261,17 +210,7 @@ def _ours(git_dir: Path) -> list[str]:
 
 def _names_of(git_dir: Path, status: os.stat_result) -> list[str]:
     """Those that are a certain file."""
-    return [name for name in _ours(git_dir) if _is_at(git_dir / name, status)]
-
-
-def _is_at(path: str | os.PathLike[str], status: os.stat_result) -> bool:
-    """Whether a path leads to a certain file."""
-    try:
-        return os.path.samestat(os.lstat(path), status)
-    except OSError as error:
-        if error.errno not in GONE:
-            raise
-        return False
+    return [name for name in _ours(git_dir) if is_at(git_dir / name, status)]
 
 
 # by path: which lock was seen there, and since when (monotonic)

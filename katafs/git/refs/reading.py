@@ -62,24 +62,17 @@ class References:
         self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
 
     def main(self) -> Oid | None:
-        """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
         return self.get(MAIN)
 
     def tag(self, index: int) -> Oid | None:
-        """What the tag ``index`` refers to, or None when there is none that can be read.
-
-        Never by rev-parse, where ``12`` may be the start of an id.
-        """
+        """What the tag ``index`` refers to, or None when it cannot be read. Never by rev-parse: ``12`` may be an id."""
         try:
             return self.get(f"refs/tags/{index}")
         except DamagedError:
             return None
 
-    def get(self, name: str) -> Oid | None:
-        """The id in a reference. Raises `DamagedError`."""
-        return self._get(name, _SYMBOLIC_STEPS)
-
-    def _get(self, name: str, left: int) -> Oid | None:
+    def get(self, name: str, left: int = _SYMBOLIC_STEPS) -> Oid | None:
+        """The id in a reference, or in that of which it is a name, and so on. Raises `DamagedError`."""
         text, deadline = None, 0.0
         while text is None:
             try:
@@ -97,7 +90,7 @@ class References:
         if (found := _START.match(text)) and (oid := bytes.fromhex(found[1].decode())) != _ZERO:
             return oid
         if left and (symbolic := _SYMBOLIC.fullmatch(text)):
-            return self._get(os.fsdecode(symbolic[1]), left - 1)
+            return self.get(os.fsdecode(symbolic[1]), left - 1)
         raise DamagedError(f"{self._git_dir}: reference {name} is no id")
 
     def _may_be_there(self, name: str, packed: Oid | None) -> bool:
@@ -140,8 +133,7 @@ def _first(fd: int) -> bytes:
 
 
 class Reference(NamedTuple):
-    """One reference as it is stored: the id that it holds, or the name of another, or neither when it cannot be
-    read."""
+    """One reference as it is stored: its id, or the name of another, or neither when it cannot be read."""
 
     oid: Oid | None
     target: str | None = None
@@ -153,18 +145,13 @@ def references(git_dir: Path) -> dict[str, Reference]:
     """All references below ``refs``, by name. Those in files of their own are read before ``packed-refs``, so that one
     that git packs meanwhile is seen. Links are not followed, locks left out.
     """
-    found: dict[str, Reference] = {}
-    for name in reference_files(git_dir):
-        reference = read_reference(git_dir, name)
-        if reference is not None:
-            found[name] = reference
-    packed, _ = packed_references(git_dir)
-    return {**{name: Reference(ref.oid, is_packed_only=True) for name, ref in packed.items()}, **found}
+    files = {name: read_reference(git_dir, name) for name in reference_files(git_dir)}
+    packed = {name: Reference(ref.oid, is_packed_only=True) for name, ref in packed_references(git_dir)[0].items()}
+    return packed | {name: reference for name, reference in files.items() if reference is not None}
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
-    """The names of the references that have files of their own; a directory that cannot be listed, or is
-    a link, has none."""
+    """The names of the references that have files of their own. Of a directory that is a link, or unreadable, none."""
     found: list[str] = []
     waiting = [below]
     while waiting:
@@ -194,7 +181,7 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
         if not stat.S_ISREG(status.st_mode):
             return None if stat.S_ISDIR(status.st_mode) else Reference(None)
         with File(open_plain(path)) as file:
-            text = file.read(_MOST_BYTES) or b""
+            text = file.read(_MOST_BYTES)
             # a directory on the way may be a link: what is not the owner's is not told
             is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid
     except OSError as error:

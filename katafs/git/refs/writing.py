@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
-from katafs.git.beneath import File, close_quietly, open_plain
+from katafs.git.beneath import File, open_plain
 from katafs.git.format import packed_refs
 from katafs.git.format.commit_object import committer
 from katafs.git.format.loose import COMMIT, Oid
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, NewFile, RefLocks, make_file
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
 from katafs.git.refs.reading import (
     HEAD_OF_MAIN,
     MAIN,
@@ -29,7 +29,7 @@ from katafs.git.refs.reading import (
     reference_files,
 )
 from katafs.git.repo import GitRepo
-from katafs.git.store.storing import make_parents, storing, sync_path
+from katafs.git.store.storing import NewFile, make_parents, storing, sync_path
 
 # a file, and two syncs, for each tag: more of them are written into ``packed-refs`` at once
 _MOST_LOOSE = 8
@@ -53,7 +53,7 @@ class RefWriter:
         with storing("references", self._git_dir):
             for name, commit in names.items():
                 self._prepared[name, commit] = NewFile(self._git_dir, _line(commit), is_synced=False)
-        return [file.fd for file in self._prepared.values()]
+        return [file.fileno() for file in self._prepared.values()]
 
     def discard(self) -> None:
         """Remove what was prepared and not used."""
@@ -66,10 +66,10 @@ class RefWriter:
     # -- main
 
     def move_main(self, new: Oid, old: Oid | None) -> None:
-        """Move ``main`` from ``old`` to ``new`` by compare-and-swap; None: there was no branch.
+        """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap.
 
-        Raises `RaceLostError` when the branch is somewhere else by now, or locked by somebody; then it makes sense to
-        try again. `StorageError`, `DamagedError`; after one of EIO the branch may be at ``new``.
+        Raises `RaceLostError` when it is somewhere else by now, or locked, and can be tried again; `DamagedError`,
+        `StorageError`: after one of EIO the branch may be at ``new``.
         """
         path = self._git_dir / MAIN
         with storing(MAIN, self._git_dir):
@@ -78,14 +78,12 @@ class RefWriter:
                 lock = self.locks.take(MAIN, self._file(MAIN, new))
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
-            try:
+            with lock:
                 # what has a file is not made again
                 if (self._repo.main() if old is not None else self._repo.refs.packed(MAIN)) != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
                 lock.become(is_new=not os.path.lexists(path))
-            finally:
-                lock.release()
-            self._sync(path.parent, *made)
+            sync_path(path.parent, *made)
         self._log(new, old)
 
     def unlock_main(self) -> None:
@@ -99,10 +97,6 @@ class RefWriter:
                 with suppress(FileNotFoundError):
                     sync_path(os.path.join(self._git_dir, name))
 
-    def _sync(self, *directories: Path) -> None:
-        for directory in directories:
-            sync_path(directory)
-
     def _log(self, new: Oid, old: Oid | None) -> None:
         """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout). No reader needs it."""
         with suppress(OSError, KataError):
@@ -114,21 +108,15 @@ class RefWriter:
                 path = self._git_dir / "logs" / name
                 make_parents(path.parent, self._git_dir)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                fd = os.open(path, flags, 0o644)
-                try:
-                    if stat.S_ISREG(os.fstat(fd).st_mode):
-                        os.write(fd, line)
-                finally:
-                    close_quietly(fd)
+                with File(os.open(path, flags, 0o644), "wb") as log:
+                    if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+                        log.write(line)
 
     # -- tags
 
     def set_tags(self, tags: Mapping[int, Oid], *, replacing: bool = False) -> None:
-        """Make the lightweight tags of events, by index; those that exist are left as they are, ``replacing`` those
-        that cannot be read.
-
-        In ascending order, so that a crash in between leaves out the newest ones.
-        """
+        """Make the lightweight tags of events, by index, oldest first; those that exist are left as they are,
+        ``replacing`` those that cannot be read."""
         missing = {index: tags[index] for index in sorted(tags) if self._repo.tag(index) is None}
         if len(missing) > _MOST_LOOSE:
             broken = {index for index in missing if os.path.lexists(self._git_dir / _TAGS / str(index))}
@@ -144,7 +132,7 @@ class RefWriter:
         with storing(name, self._git_dir):
             made = make_parents((self._git_dir / name).parent, self._git_dir)
             if not self.locks.is_locked(name) and make_file(self._git_dir, name, self._file(name, commit)):
-                self._sync((self._git_dir / name).parent, *made)
+                sync_path((self._git_dir / name).parent, *made)
                 return
         if self._value(name) is None:
             self.replace(name, commit, None, STALE_TAG, replacing=replacing)
@@ -174,7 +162,7 @@ class RefWriter:
                 else:
                     self.rewrite_packed(name.encode(errors="surrogateescape"))
                     path.unlink(missing_ok=True)
-            self._sync(path.parent, *made)
+            sync_path(path.parent, *made)
 
     def _value(self, name: str) -> Oid | None:
         try:
@@ -218,16 +206,14 @@ class RefWriter:
             sync_path(self._git_dir)
 
     def pack_tags(self) -> int:
-        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then
-        each file of a tag is removed under the lock of that tag, if it still says the same. Heads, which move, stay.
-
-        How many files are gone. Raises OSError, `StorageError` (EBUSY for a lock).
-        """
+        """Move tags of commits into ``packed-refs``, as ``git pack-refs`` does: under git's lock of that file; then the
+        file of each goes under its own lock, if it still says the same. How many are gone. Raises OSError,
+        `StorageError` (EBUSY for a lock)."""
         found: dict[bytes, Oid] = {}
         for name in loose_tags(self._git_dir):
             reference = read_reference(self._git_dir, name)
             # of another object ``packed-refs`` would have to say what that stands for
-            if reference is not None and reference.oid is not None and self._is_commit(reference.oid):
+            if reference is not None and reference.oid is not None and self._repo.objects.is_commit(reference.oid):
                 found[os.fsencode(name)] = reference.oid
         if not found:
             return 0
@@ -238,12 +224,6 @@ class RefWriter:
             with suppress(StorageError):
                 gone += self._prune(os.fsdecode(tag), oid)
         return gone
-
-    def _is_commit(self, oid: Oid) -> bool:
-        try:
-            return self._repo.objects.kind(oid) == COMMIT
-        except DamagedError:
-            return False
 
     def _prune(self, name: str, oid: Oid) -> bool:
         with self.locks.held(name, STALE_TAG):

@@ -5,7 +5,8 @@ refers to it or not, since somebody may be about to refer to it. The new pack is
 only those go that were read. So it does not matter who writes meanwhile, and what is left by one who dies is a file
 that nobody looks at, or objects that are there twice.
 
-Readers look again for an object whose pack has gone (`katafs.git.odb.packs`), and so do git and libgit2.
+Readers look again for an object whose pack has gone (`katafs.git.odb.packs`), and so do git and libgit2. As they look
+through all packs, those of single events are merged into one, without deltas, before there are many (`merge_packs`).
 """
 
 from __future__ import annotations
@@ -15,23 +16,30 @@ import os
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from katafs.errors import DamagedError
+from katafs.git.beneath import read_whole
 from katafs.git.budget import Budget
+from katafs.git.format import index
 from katafs.git.format.loose import Oid, object_id
+from katafs.git.format.pack import HEAD, parse_entry, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.refs.writing import loose_tags
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import NewPack
+from katafs.git.store.new_pack import WITHOUT_DELTAS, NewPack, remove_left_behind
 from katafs.git.store.old_packs import PackFile, pack_files, remove_packs
 from katafs.git.store.pack_writer import TightWriter, reachable
 from katafs.git.store.storing import sync_path
 
 # bytes; larger ones are packed well enough, and would make much work of little
 _LARGEST_PACK = 64 << 20
+#: packs of single events are merged when there are so many that are no larger than `_SMALL_SIZE`
+MOST_SMALL = 16
+_SMALL_SIZE = 1 << 20  # bytes
+# in memory at a time, in bytes, and what an object takes there beside its entry; the rest are merged next time
+_MOST_BYTES, _OBJECT = 32 << 20, 400
 
 
 class Parts(NamedTuple):
@@ -44,62 +52,55 @@ class Parts(NamedTuple):
 
 def parts(repo: GitRepo) -> Parts:
     """Count the parts of a repository. Raises OSError."""
-    packs = [pack for pack in pack_files(repo.objects.pack_directory) if _may_go(pack)]
+    packs = [pack for pack in pack_files(repo.objects.pack_directory) if _may_go(pack, _LARGEST_PACK)]
     return Parts(len(packs), sum(1 for _ in repo.objects.loose), len(loose_tags(repo.git_dir)))
 
 
-def _may_go(pack: PackFile) -> bool:
-    return pack.size <= _LARGEST_PACK and not pack.is_marked
+def _may_go(pack: PackFile, largest: int) -> bool:
+    return pack.size <= largest and not pack.is_marked
 
 
-class Repack:
+class Repack(contextlib.ExitStack):
     """All objects of a repository on their way into one pack. To be used in a ``with`` statement; for one thread.
 
     Raises OSError, and `DamagedError` when an object, or the index of a pack, cannot be read: then nothing has changed.
     """
 
     def __init__(self, repo: GitRepo) -> None:
+        super().__init__()
         self._repo = repo
         self._directory = repo.objects.pack_directory
         packs = pack_files(self._directory)
-        self._packs = [pack for pack in packs if _may_go(pack)]
+        self._packs = [pack for pack in packs if _may_go(pack, _LARGEST_PACK)]
         loose = {oid: _is_small(repo, oid) for oid in repo.objects.loose}
-        self._listed = [pack.path for pack in packs] + [Path(repo.objects.loose.path(oid)) for oid in loose]
+        self._listed = [*(pack.path for pack in packs), *map(self._file, loose)]
         # an object that is in no memory but this process's stays where it is
         self._loose = [oid for oid, is_small in loose.items() if is_small]
-        self._left = [Path(repo.objects.loose.path(oid)) for oid, is_small in loose.items() if not is_small]
-        self._left += [
-            path for pack in packs if not _may_go(pack) for path in (pack.path, pack.path.with_suffix(".idx"))
-        ]
+        self._left = [self._file(oid) for oid, is_small in loose.items() if not is_small]
+        for pack in packs:
+            if pack not in self._packs:
+                self._left += [pack.path, pack.path.with_suffix(".idx")]
         self._new: NewPack | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._new is not None:
-            self._new.__exit__(kind, error, trace)
+    def _file(self, oid: Oid) -> Path:
+        return Path(self._repo.objects.loose.path(oid))
 
     def write(self) -> bool:
-        """Write the new pack under a temporary name, and read it back; False when there is nothing to be done.
-
-        Takes long, and changes nothing that others see.
-        """
+        """Write the new pack, hidden from others, and read it back, which takes long; False when there is nothing to be
+        done."""
         if not self._loose and len(self._packs) < 2:
             return False
         wanted = set(self._loose).union(*(_ids(pack) for pack in self._packs))
         if not wanted:
             return False
-        self._new = NewPack(self._directory, TightWriter)
+        self._new = self.enter_context(NewPack(self._directory, TightWriter))
         for oid, kind, path, data in _ordered(self._repo, wanted):
             self._new.writer.add(oid, kind, path, data)
         self._new.finish()
         _check(self._new, wanted)
         # What commits in a pack of ours reach is on disk (`katafs.git.store.durable`): also what git made while its
         # objects were listed, of which the commit may be in the list, and the tree not.
-        came = [Path(self._repo.objects.loose.path(oid)) for oid in self._repo.objects.loose if oid not in wanted]
+        came = [self._file(oid) for oid in self._repo.objects.loose if oid not in wanted]
         for left in (*self._left, *came):
             with contextlib.suppress(FileNotFoundError):
                 sync_path(left)
@@ -115,7 +116,7 @@ class Repack:
             return
         self._new.install()
         remove_packs(self._directory, self._packs)
-        files = [Path(self._repo.objects.loose.path(oid)) for oid in self._loose]
+        files = [self._file(oid) for oid in self._loose]
         for path in files:
             path.unlink(missing_ok=True)
         for directory in {path.parent for path in files}:
@@ -167,3 +168,55 @@ def _check(new: NewPack, wanted: Collection[Oid]) -> None:
         raise DamagedError(f"{pack} was not written as it should be: {error}") from error
     finally:
         reader.close()
+
+
+# -- merging
+
+
+def merge_packs(directory: Path) -> int:
+    """Make one pack of all small ones of single events, if there are many; how many there were, or 0. To be called by
+    who is alone (`katafs.git.store.mutex`). Raises OSError, and then all packs are as they were.
+
+    A reader may have found an object in one of them and not opened it yet: he looks again. Whoever packs the whole
+    repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other.
+    """
+    # at once, so that what a dead writer stored does not stay as it is until there are many
+    names = remove_left_behind(directory)
+    # to count them takes a tenth of looking at each
+    if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in names) < MOST_SMALL:
+        return 0
+    ours = [pack for pack in pack_files(directory) if pack.path.name.startswith(WITHOUT_DELTAS)]
+    contents: dict[PackFile, list[tuple[Oid, bytes]]] = {}
+    size = 0
+    for pack in ours:
+        if size < _MOST_BYTES and _may_go(pack, _SMALL_SIZE):
+            # one that is empty, or odd, stays as it is
+            with contextlib.suppress(OSError, ValueError):
+                if entries := list(_entries(pack.path)):
+                    contents[pack] = entries
+                    size += pack.size + _OBJECT * len(entries)
+    if len(contents) < MOST_SMALL // 2:
+        return 0
+    merged = {oid: entry for entries in contents.values() for oid, entry in entries}
+    with NewPack(directory) as new:
+        for oid, entry in merged.items():
+            new.writer.add_entry(oid, entry)
+        new.finish()
+        new.install()
+    remove_packs(directory, contents)
+    return len(contents)
+
+
+def _entries(path: Path) -> Iterator[tuple[Oid, bytes]]:
+    """Id and stored entry of each object of a small pack, in its order. Raises ValueError when it is not what its index
+    says, or has deltas."""
+    data = read_whole(path, 2 * _SMALL_SIZE)
+    records = sorted(index.records(read_whole(path.with_suffix(".idx"), 2 * _SMALL_SIZE)), key=lambda each: each.offset)
+    if parse_pack_head(data) != len(records) or len(data) < HEAD + 20:
+        raise ValueError(f"{path} is not a pack that belongs to its index")
+    ends = [record.offset for record in records[1:]] + [len(data) - 20]
+    for record, end in zip(records, ends, strict=True):
+        entry = data[record.offset : end]
+        if zlib.crc32(entry) != record.crc or parse_entry(entry[:32], record.offset).is_delta:
+            raise ValueError(f"{path} is damaged, or has deltas")
+        yield record.oid, entry

@@ -8,6 +8,7 @@ same was done. What is loose is stored again, in the pack of the event; packs ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def make_durable(repo: GitRepo, tip: Oid) -> dict[Oid, tuple[int, bytes]]:
         if count > most or size > _MOST_BYTES:
             os.sync()
             return {}
-        if any(_is_ours(stem) for stem in stems):
+        if any(stem.startswith(OURS) for stem in stems):
             continue
         packs.update(stems[:1])
         if not stems:
@@ -63,28 +64,24 @@ def sync_loose(repo: GitRepo, oid: Oid) -> None:
             sync_path(each)
 
 
-def _is_ours(stem: str) -> bool:
-    return stem.startswith(OURS)
-
-
 def _unsure(repo: GitRepo, tip: Oid) -> Iterator[tuple[Oid, list[str]]]:
     """The commits back to those in packs of ours, and what is in their trees and not in those of their parents; each
     with the packs that have it."""
     holders = repo.objects.packs.holders
-    known: dict[Oid, tuple[list[Oid], tuple[Oid, ...]]] = {}
 
+    @functools.cache
     def links(commit: Oid) -> tuple[list[Oid], tuple[Oid, ...]]:
-        if commit not in known:
-            known[commit] = [], ()
-            with contextlib.suppress(DamagedError):
-                tree, parents = repo.links(commit)
-                known[commit] = [tree], parents
-        return known[commit]
+        with contextlib.suppress(DamagedError):
+            tree, parents = repo.links(commit)
+            return [tree], parents
+        return [], ()
 
     waiting, seen = [tip], set[Oid]()
     while waiting:
-        oid = waiting.pop()
-        if oid in seen or any(map(_is_ours, stems := holders(oid))):
+        if (oid := waiting.pop()) in seen:
+            continue
+        stems = holders(oid)
+        if any(stem.startswith(OURS) for stem in stems):
             continue
         seen.add(oid)
         yield oid, stems

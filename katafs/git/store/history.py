@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
 
@@ -16,16 +16,16 @@ import pygit2
 from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
 
 from katafs.errors import StorageError
-from katafs.git.beneath import File, close_quietly
+from katafs.git.beneath import File
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
-from katafs.git.store.making import ObjectMaker
 from katafs.git.store.new_pack import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
-from katafs.git.store.storing import storing, write_new
+from katafs.git.store.storing import storing, sync_path, write_new
+from katafs.git.store.writer import ObjectMaker
 
 # what libgit2 writes into a repository that it makes
 _CONFIG = """\
@@ -41,7 +41,6 @@ _CONFIG = """\
 
 
 def new_config(name: str, email: str) -> bytes:
-    """The configuration of a new repository."""
     return _CONFIG.format(name=name, email=email).encode()
 
 
@@ -49,7 +48,7 @@ def init_repository(path: Path, name: str, email: str) -> GitRepo:
     """Make an empty, non-bare repository in ``path``: branch ``main``, that identity. Raises `StorageError`."""
     with storing("a new repository", path):
         _make_directories(path / ".git")
-        _write_settings(path / ".git", name, email, os.fsync)
+        _write_settings(path / ".git", name, email, is_durable=True)
     return GitRepo(path)
 
 
@@ -58,9 +57,9 @@ def _make_directories(git_dir: Path) -> None:
         (git_dir / directory).mkdir()
 
 
-def _write_settings(git_dir: Path, name: str, email: str, sync: Callable[[int], None]) -> None:
-    write_new(git_dir / "config", new_config(name, email), sync)
-    write_new(git_dir / "HEAD", HEAD_OF_MAIN, sync)
+def _write_settings(git_dir: Path, name: str, email: str, *, is_durable: bool) -> None:
+    write_new(git_dir / "config", new_config(name, email), is_durable=is_durable)
+    write_new(git_dir / "HEAD", HEAD_OF_MAIN, is_durable=is_durable)
 
 
 def check_out(path: Path) -> None:
@@ -76,10 +75,7 @@ def check_out(path: Path) -> None:
 
 
 class HistoryWriter(ObjectMaker):
-    """Writes objects to a pack, which is put into a new repository by `finish`.
-
-    Not thread-safe. What the operating system refuses is an OSError.
-    """
+    """Writes objects to a pack, which is put into a new repository by `finish`. What is refused is an OSError."""
 
     def __init__(self, git_dir: Path) -> None:
         """Make the directories of a repository; ``git_dir`` must not be there."""
@@ -91,7 +87,6 @@ class HistoryWriter(ObjectMaker):
         self._seen: set[Oid] = set()
 
     def close(self) -> None:
-        """Close the file of the pack. May be called again."""
         self._file.close()
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:
@@ -101,27 +96,22 @@ class HistoryWriter(ObjectMaker):
             self._writer.add(oid, kind, path, data)
         return oid
 
-    def finish(
-        self, main: Oid, tags: Mapping[int, Oid], name: str, email: str, sync: Callable[[int], None] = os.fsync
-    ) -> None:
-        """Write what else a repository has: the references, and the identity. Durable when this returns; ``sync`` is
-        what makes a file descriptor's file so."""
+    def finish(self, main: Oid, tags: Mapping[int, Oid], name: str, email: str, *, is_durable: bool) -> None:
+        """Write what else a repository has: the references, and the identity; on disk when this returns, if it is to
+        be ``is_durable``."""
         pack = self._writer.finish()
         self._file.flush()
-        sync(self._file.fileno())
+        if is_durable:
+            os.fsync(self._file.fileno())
         self.close()
         objects = self._git_dir / "objects"
         stem = f"pack/{WITH_DELTAS}{pack.name[:30]}"
         self._pack_path.rename(objects / f"{stem}.pack")
-        write_new(objects / f"{stem}.idx", pack.idx, sync)
+        write_new(objects / f"{stem}.idx", pack.idx, is_durable=is_durable)
         refs = {MAIN.encode(): PackedRef(main)} | {
             b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
         }
-        write_new(self._git_dir / PACKED_REFS, packed_refs.build(refs), sync)
-        _write_settings(self._git_dir, name, email, sync)
-        for directory in (objects / "pack", objects, self._git_dir / "refs", self._git_dir):
-            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                sync(fd)
-            finally:
-                close_quietly(fd)
+        write_new(self._git_dir / PACKED_REFS, packed_refs.build(refs), is_durable=is_durable)
+        _write_settings(self._git_dir, name, email, is_durable=is_durable)
+        if is_durable:
+            sync_path(objects / "pack", objects, self._git_dir / "refs", self._git_dir)

@@ -1,37 +1,108 @@
-"""Mending a repository without libgit2: it may have no configuration and no ``HEAD``.
+"""Finding what is damaged in a repository, and mending it, without libgit2: it may have no configuration, no ``HEAD``.
 
-What is missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside
-packs and commits, and would believe although it is not true any more, is removed.
+Every object that some commits reach is read and compared with its id; what is damaged does not end the walk. What is
+missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside packs and
+commits, and would believe although it is not true any more, is removed.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from katafs.errors import KataError
-from katafs.git.beneath import File, is_direct, read_whole, real_path
+from katafs.errors import DamagedError
+from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
-from katafs.git.format.chunks import graph_commits
+from katafs.git.format.commit_object import links
 from katafs.git.format.index import Record
-from katafs.git.format.loose import COMMIT, Oid, header, object_id
-from katafs.git.format.pack import HEAD, is_whole, parse_pack_head
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, header, object_id
+from katafs.git.format.pack import HEAD, graph_commits, is_whole, parse_pack_head
+from katafs.git.format.tree_object import parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
 from katafs.git.store.new_pack import is_kept_by_us, remove_left_behind
 from katafs.git.store.old_packs import pack_files, remove_midx, stale_midx
-from katafs.git.store.storing import make_parents, storing, sync_directory, sync_path
+from katafs.git.store.storing import make_parents, replace_file, storing, sync_path
 
 # bytes; larger ones are for ``git index-pack``, and for nobody
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
 _PIECE = 1 << 16
 _CHAIN = "commit-graph-chain"
+# a tree can name another many times, so that a few small ones can hold 10^10 paths
+_MOST_PATHS, _DEEPEST = 100, 64
+
+
+class Damage(NamedTuple):
+    """An object that is reached and cannot be read."""
+
+    oid: Oid
+    kind: int
+    is_missing: bool
+    why: str
+
+
+def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damage]:
+    """Read every object once that the tips reach and that is not in ``seen``, which grows. A tip can be any object."""
+    objects = repo.objects
+    waiting: list[tuple[Oid, int]] = [(tip, 0) for tip in tips]
+    while waiting:
+        oid, kind = waiting.pop()
+        if oid in seen:
+            continue
+        seen.add(oid)
+        try:
+            if kind == BLOB:
+                objects.check(oid, BLOB)
+                continue
+            if not kind:
+                kind, data = objects.read_any(oid, strictly=True)
+            else:
+                data = objects.read(oid, kind, strictly=True)
+            waiting += [each[:2] for each in links(kind, data, seen, parse_tree)]
+        except (DamagedError, ValueError) as error:
+            yield Damage(oid, kind or COMMIT, not is_there(repo, oid), str(error).rpartition(f"{oid.hex()} ")[2])
+
+
+def is_there(repo: GitRepo, oid: Oid) -> bool:
+    """Whether there is such an object, whole or not."""
+    try:
+        return oid in repo.objects
+    except DamagedError:
+        return False
+
+
+class Whereabouts:
+    """Where in the trees of commits some objects are."""
+
+    def __init__(self, repo: GitRepo, wanted: Collection[Oid]) -> None:
+        self._repo = repo
+        self._wanted = frozenset(wanted)
+        self._known: dict[Oid, tuple[tuple[Oid, bytes], ...]] = {}
+
+    def below(self, tree: Oid, depth: int = 0) -> tuple[tuple[Oid, bytes], ...]:
+        """Id and path of the wanted objects below a tree, at most 100; a tree's own path is that with a ``/``."""
+        known = self._known.get(tree)
+        if known is None:
+            found = [(tree, b"")] if tree in self._wanted else []
+            try:
+                data = self._repo.objects.read(tree, TREE) if depth < _DEEPEST else b""
+                for oid, kind, name in links(TREE, data, (), parse_tree):
+                    if kind == TREE:
+                        found += [(inner, name + path) for inner, path in self.below(oid, depth + 1)]
+                    elif oid in self._wanted:
+                        found.append((oid, name))
+            except (DamagedError, ValueError):
+                pass  # that it cannot be read is known
+            known = self._known[tree] = tuple(found[:_MOST_PATHS])
+        return known
+
+
+# -- mending
 
 
 def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
@@ -39,30 +110,14 @@ def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
     path = Path(repo.objects.loose.path(oid))
     with storing(f"object {oid.hex()}", repo.git_dir):
         made = make_parents(path.parent, repo.git_dir)
-        _put(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_")
-        for directory in made:
-            sync_path(directory)
+        replace_file(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_", 0o444)
+        sync_path(*made)
 
 
 def put_index(path: Path, idx: bytes) -> None:
     """Put the index beside the pack at ``path``; on disk when this returns. Raises `StorageError`."""
     with storing("an index", path.parent):
-        _put(path.with_suffix(".idx"), idx, "tmp_idx_")
-
-
-def _put(path: Path, data: bytes, temporary: str) -> None:
-    fd, name = tempfile.mkstemp(prefix=temporary, dir=path.parent)
-    try:
-        with File(fd, "wb") as file:
-            file.write(data)
-            os.fchmod(fd, 0o444)
-            os.fsync(fd)
-        os.rename(name, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    sync_directory(path.parent)
+        replace_file(path.with_suffix(".idx"), idx, "tmp_idx_", 0o444)
 
 
 def index_of(path: Path) -> bytes | None:
@@ -130,7 +185,7 @@ def stale_files(repo: GitRepo) -> list[tuple[str, Callable[[], object]]]:
         found.append((f".git/objects/pack/{wrong}", lambda: remove_midx(directory)))
     for path in (each for each in _graphs(repo) if each.name != _CHAIN):
         try:
-            gone = sum(not _is_commit(repo, oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
+            gone = sum(not repo.objects.is_commit(oid) for oid in graph_commits(read_whole(path, _LARGEST_GRAPH)))
             wrong = f"speaks of {gone} commits that are gone" if gone else ""
         except (OSError, ValueError) as error:
             wrong = f"cannot be read: {error}"
@@ -153,13 +208,5 @@ def _graphs(repo: GitRepo) -> list[Path]:
 
 
 def _remove_graphs(repo: GitRepo) -> None:
-    """git does without, and makes them again."""
     for path in _graphs(repo):
         path.unlink(missing_ok=True)
-
-
-def _is_commit(repo: GitRepo, oid: Oid) -> bool:
-    try:
-        return repo.objects.kind(oid) == COMMIT
-    except KataError:
-        return False

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from katafs.errors import StorageError
-from katafs.git.beneath import GONE, close_quietly
+from katafs.git.beneath import GONE, close_quietly, is_at
 
 #: The file that is locked; of a directory flock(2) excludes nobody on another host. It is empty; in ``.git`` it stays.
 MUTEX = ".katafs-mutex"
@@ -39,7 +39,7 @@ def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
     while (fd := _open(directory, end)) >= 0:
         try:
             is_alone = _take(fd, directory, end)
-            if is_alone and not _is_there(fd, directory):
+            if is_alone and not is_at(directory / MUTEX, fd):
                 # whoever had it has removed it
                 continue
             try:
@@ -72,15 +72,6 @@ def _open(directory: Path, end: float) -> int:
             if error.errno not in GONE or time.monotonic() > end:
                 raise
         time.sleep(_PAUSE)
-
-
-def _is_there(fd: int, directory: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(directory / MUTEX))
-    except OSError as error:
-        if error.errno not in GONE:
-            raise
-        return False
 
 
 def _take(fd: int, directory: Path, end: float) -> bool:

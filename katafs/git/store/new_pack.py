@@ -19,10 +19,9 @@ import os
 import secrets
 import stat
 from collections.abc import Collection, Mapping
+from functools import partial
 from io import BufferedRandom
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from katafs.git.beneath import File, names_in, open_plain, read_whole
 from katafs.git.format.loose import Oid
@@ -35,51 +34,36 @@ WITHOUT_DELTAS = OURS + "00"
 WITH_DELTAS = OURS + "01"
 #: what we write into a ``.keep``
 KEPT = b"katafs: being recorded\n"
-_TRIES = 3
 _TEMPORARY = "tmp_pack_katafs_"
 
 
-class NewPack:
+class NewPack(contextlib.ExitStack):
     """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread.
 
     To be used in a ``with`` statement, at whose end what was not installed is removed. Raises OSError.
     """
 
     def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
+        super().__init__()
         self._directory = directory
         try:
             if stat.S_ISLNK(os.lstat(directory).st_mode):
                 raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
         except FileNotFoundError:
             directory.mkdir(exist_ok=True)
-        self._undo = contextlib.ExitStack()
-        self._left: list[str] = []
-        self._pack, self._file = self._temporary()
-        self._idx = ""
+        #: where the pack and its index are until they are installed
+        self.temporary: list[str] = []
+        self.callback(self._remove_left)
+        self._file = self._new_file()
         start = WITHOUT_DELTAS if kind is QuickWriter else WITH_DELTAS
         self._path = directory / f"{start}{secrets.token_hex(15)}.pack"
         #: where the objects are to be added
         self.writer = kind(self._file)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.close()
-        for name in self._left:
-            Path(name).unlink(missing_ok=True)
-
-    @property
-    def temporary(self) -> tuple[str, str]:
-        """Where the pack and its index are until they are installed."""
-        return self._pack, self._idx
-
     def finish(self, others: Collection[int] = ()) -> Pack:
         """Write the rest and the index, and sync both, and other files that are open."""
         pack = self.writer.finish()
-        self._idx, idx = self._temporary()
+        idx = self._new_file()
         idx.write(pack.idx)
         for file in (self._file, idx):
             file.flush()
@@ -99,47 +83,52 @@ class NewPack:
                     # on a full disk this may be what does not fit
                     failed.callback(mark.unlink, missing_ok=True)
                     keep.write(KEPT)
-            os.rename(self._pack, self._path)
+            os.rename(self.temporary[0], self._path)
             # who prunes may have taken the index for one that was left
             failed.callback(self._path.unlink, missing_ok=True)
-            os.rename(self._idx, self._path.with_suffix(".idx"))
+            os.rename(self.temporary[1], self._path.with_suffix(".idx"))
             failed.pop_all()
-            self._left.clear()
+            self.temporary.clear()
         sync_directory(self._directory)
         return self._path
 
-    def _temporary(self) -> tuple[str, BufferedRandom]:
+    def _remove_left(self) -> None:
+        for name in self.temporary:
+            Path(name).unlink(missing_ok=True)
+
+    def _new_file(self) -> BufferedRandom:
         """A new file, removed at the end if it was not installed; without a suffix, by which others know packs."""
         while True:
             name = f"{self._directory}/{_TEMPORARY}{secrets.token_hex(8)}"
-            file = self._undo.enter_context(BufferedRandom(File(name, "x+b", opener=_read_only)))
-            self._left.append(name)
+            file = self.enter_context(BufferedRandom(File(name, "x+b", opener=partial(os.open, mode=0o444))))
             try:
                 # says that its writer is alive
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # `remove_left_behind` was sooner
             except OSError:
-                return name, file
+                pass
             if os.path.lexists(name):
-                return name, file
+                self.temporary.append(name)
+                return file
 
 
-def store_pack(directory: Path, objects: Mapping[Oid, tuple[int, bytes]], others: Collection[int] = ()) -> Path:
+def store_pack(
+    directory: Path, objects: Mapping[Oid, tuple[int, bytes]], others: Collection[int] = (), tries: int = 3
+) -> Path:
     """Write objects, kind and data by id, as a pack that nobody replaces until it is let go; it is on disk when this
     returns, as are the ``others``, which are open: its path. Raises OSError."""
-    for left in reversed(range(_TRIES)):
-        try:
-            with NewPack(directory) as new:
-                for oid, (kind, data) in objects.items():
-                    new.writer.add(oid, kind, b"", data)
-                new.finish(others)
-                return new.install(is_kept=True)
-        except FileNotFoundError:
-            # ``git gc --prune=now`` removes temporary files, also of those who live
-            if not left:
-                raise
-    raise AssertionError
+    try:
+        with NewPack(directory) as new:
+            for oid, (kind, data) in objects.items():
+                new.writer.add(oid, kind, b"", data)
+            new.finish(others)
+            return new.install(is_kept=True)
+    except FileNotFoundError:
+        # ``git gc --prune=now`` removes temporary files, also of those who live
+        if tries < 2:
+            raise
+    return store_pack(directory, objects, others, tries - 1)
 
 
 def let_go(pack: Path) -> None:
@@ -173,8 +162,3 @@ def remove_left_behind(directory: Path) -> list[str]:
         elif name.endswith(".keep") and is_kept_by_us(directory / name):
             let_go((directory / name).with_suffix(".pack"))
     return names
-
-
-def _read_only(path: str, flags: int) -> int:
-    """Opens a new file that nobody is to change."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o444)

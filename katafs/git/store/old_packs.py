@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.git.beneath import names_in, read_whole
-from katafs.git.format.chunks import midx_packs
+from katafs.git.format.pack import midx_packs
 
 # what says that a pack is somebody's: to be kept, to be asked for elsewhere, to be forgotten
 _MARKS = (".keep", ".promisor", ".mtimes")
@@ -29,7 +29,6 @@ class PackFile(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """Its path without the suffix."""
         return os.fspath(self.path.with_suffix(""))
 
 
@@ -76,7 +75,7 @@ def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
 
 
 def midx_files(directory: Path) -> list[Path]:
-    """A multi-pack-index, or the layers of one, and what was made of it, in the order in which they are removed."""
+    """A multi-pack-index, or its layers, and what was made of it, in the order in which they are removed."""
     chained = directory / f"{_MIDX}.d"
     # a link may lead to files that have nothing to do with it
     if directory.is_symlink():

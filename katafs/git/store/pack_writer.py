@@ -8,6 +8,7 @@ takes twice as long.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,14 +16,16 @@ from io import BufferedRandom
 from typing import NamedTuple
 
 from katafs.errors import DamagedError
+from katafs.git.beneath import read_whole
 from katafs.git.format import index
-from katafs.git.format.commit_object import commit_links
+from katafs.git.format.commit_object import links
 from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid
-from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
-from katafs.git.format.tree_object import TreeEntry, every_entry
+from katafs.git.format.loose import COMMIT, Oid
+from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, is_whole, pack_head, parse_pack_head
+from katafs.git.format.tree_object import every_entry
 from katafs.git.repo import GitRepo
+from katafs.git.store.old_packs import pack_files
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies
 _BASES_LIMIT = LONGEST_COPY
@@ -33,13 +36,18 @@ _TINY = 256
 # to read so many bytes, then to write them, is a fifth faster than to take turns (the caches of the processor)
 _BATCH = 1 << 16
 
+# bytes; a larger pack is read object by object, which costs no memory
+_LARGEST = 16 << 20
+# what says that a history is not all here (git's gitrepository-layout)
+_PARTIAL = ("shallow", "objects/info/alternates")
+
 # id, kind, the path it was met at (a tree's ends in "/", a commit's is empty), data
 _Object = tuple[Oid, int, bytes, bytes]
 
 
 class Pack(NamedTuple):
-    """What was written: `name` is 40 hex digits made of the ids in it, `size` is in bytes, `commits` are those that are
-    in it."""
+    """What was written: `name` is 40 hex digits made of the ids in it, `size` in bytes, `commits` those that are in
+    it."""
 
     name: str
     size: int
@@ -48,10 +56,8 @@ class Pack(NamedTuple):
 
 
 def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
-    """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end.
-
-    Raises `DamagedError` when one of them cannot be read; an OSError is the file's own.
-    """
+    """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end. Raises
+    `DamagedError` when one of them cannot be read; an OSError is the file's own."""
     writer = PackWriter(file)
     objects = reachable(repo, tip)
     while batch := list(_some(objects)):
@@ -70,8 +76,7 @@ def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
 
 
 def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
-    """Every object once: newest commit first, each before what is new in its tree, in the order of the tree. Raises
-    `DamagedError`."""
+    """Every object once: newest commit first, each before what is new in its tree, in order. Raises `DamagedError`."""
     seen: set[Oid] = set()
     waiting = [(tip, COMMIT, b"")]
     while waiting:
@@ -81,25 +86,10 @@ def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
             data = repo.objects.read(oid, kind)
             yield oid, kind, path, data
             try:
-                waiting += reversed(_new_links(kind, data, path, seen))
+                new = [(oid, kind, path + name) for oid, kind, name in links(kind, data, seen, every_entry)]
             except ValueError as error:
                 raise DamagedError(f"{repo.git_dir}: {oid.hex()} is damaged: {error}") from error
-
-
-def _new_links(kind: int, data: bytes, path: bytes, seen: set[Oid]) -> list[tuple[Oid, int, bytes]]:
-    """Id, kind and path of what a commit or a tree refers to and is not in ``seen``."""
-    if kind == COMMIT:
-        tree, parents = commit_links(data)
-        return [(tree, TREE, b"/"), *((parent, COMMIT, b"") for parent in parents)]
-    found = []
-    for mode, name, oid in every_entry(data) if kind == TREE else ():
-        if oid not in seen:
-            entry = TreeEntry(name, int(mode, 8), oid)
-            if entry.is_tree:
-                found.append((oid, TREE, path + name + b"/"))
-            elif not entry.is_submodule:
-                found.append((oid, BLOB, path + name))
-    return found
+            waiting += reversed(new)
 
 
 class PackWriter:
@@ -190,3 +180,48 @@ class TightWriter(PackWriter):
     def _delta(self, kind: int, base: bytes, data: bytes) -> bytes:
         delta = piecewise_delta(base, data, kind)
         return delta if len(self._deflate(delta)) < len(self._deflate(data)) - 4 else b""
+
+
+def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
+    """The only pack of a repository that has nothing else, and its bytes; `Pack.commits` are those that ``tip``
+    reaches. None where the objects are stored in any other way, or anything is odd.
+
+    To read every object, and write it again, takes as long as ``git clone``. Here the checksums of pack and index say
+    that both are still what was written once, and whoever wrote them had all objects: neither katafs nor git packs a
+    history with a hole in it. What an owner forges is no worse than what anybody gets who copies the repository.
+
+    Raises `DamagedError` when a commit cannot be read.
+    """
+    try:
+        if any((repo.git_dir / name).exists() for name in _PARTIAL) or next(iter(repo.objects.loose), None) is not None:
+            return None
+        # In this order: what is packed between the two looks is in the pack that is found.
+        packs = pack_files(repo.objects.pack_directory)
+        # one without an index has objects, too
+        count = sum(name.endswith(".pack") for name in os.listdir(repo.objects.pack_directory))
+        if len(packs) != 1 or count != 1 or packs[0].is_marked:
+            return None
+        pack = read_whole(packs[0].path, _LARGEST)
+        idx = read_whole(packs[0].path.with_suffix(".idx"), _LARGEST)
+        ids = [record.oid for record in index.records(idx)]
+        if (
+            parse_pack_head(pack) != len(ids)
+            or index.parse_head(idx, len(idx)).version != 2
+            or not is_whole(pack)
+            or pack[-20:] != index.pack_checksum(idx)
+        ):
+            return None
+    except (OSError, ValueError):
+        return None
+    return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), len(pack), idx, _commits(repo, tip)), pack
+
+
+def _commits(repo: GitRepo, tip: Oid) -> frozenset[Oid]:
+    seen: set[Oid] = set()
+    waiting = [tip]
+    while waiting:
+        oid = waiting.pop()
+        if oid not in seen:
+            seen.add(oid)
+            waiting += repo.links(oid)[1]
+    return frozenset(seen)

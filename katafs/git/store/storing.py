@@ -1,16 +1,24 @@
-"""What goes wrong when something is written, as katafs' own errors."""
+"""Writing files: what goes wrong, as katafs' own errors; syncing them; what time it is by their clock."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator
+import secrets
+import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import cachetools
+
 from katafs.errors import DamagedError, StorageError
-from katafs.git.beneath import File, close_quietly, is_direct
+from katafs.git.beneath import File, close_quietly, is_direct, is_shared
+
+#: how the names of files begin that are ours for a moment
+TEMPORARY = ".katafs-"
 
 # of files that are synced at once, those but one; no thread is started before there are such
 _syncing = ThreadPoolExecutor(4, "katafs-sync")
@@ -43,11 +51,14 @@ def make_parents(directory: Path, top: Path) -> list[Path]:
     return [each.parent for each in missing]
 
 
-def write_new(path: str | os.PathLike[str], data: bytes, sync: Callable[[int], None] = os.fsync) -> None:
-    """Make a file with ``data`` in it where there is none; ``sync`` makes a descriptor's file last. Raises OSError."""
+def write_new(path: str | os.PathLike[str], data: bytes, mode: int | None = None, *, is_durable: bool = True) -> None:
+    """Make a file with ``data`` in it where there is none, synced if it is to last. Raises OSError."""
     with File(os.fspath(path), "xb") as file:
         file.write(data)
-        sync(file.fileno())
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        if is_durable:
+            os.fsync(file.fileno())
 
 
 def sync_together(fds: Collection[int]) -> None:
@@ -63,24 +74,92 @@ def sync_together(fds: Collection[int]) -> None:
         each.result()
 
 
+def replace_file(path: Path, data: bytes, start: str = ".", mode: int | None = None) -> None:
+    """Write a file, synced, before it gets its name; what is left of one that was not written to its end begins with
+    ``start``. Raises OSError."""
+    temporary = path.with_name(f"{start}{path.name}-{secrets.token_hex(4)}")
+    try:
+        write_new(temporary, data, mode)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Sync a directory: the names in it. Raises OSError."""
-    _sync(path, os.O_DIRECTORY)
+    sync_path(path, flag=os.O_DIRECTORY)
 
 
-def sync_path(path: str | os.PathLike[str]) -> None:
-    """Sync a file or a directory that is no link. Raises OSError."""
-    _sync(path, os.O_NOFOLLOW)
+def sync_path(*paths: str | os.PathLike[str], flag: int = os.O_NOFOLLOW) -> None:
+    """Sync files or directories that are no links. Raises OSError."""
+    for path in paths:
+        # a pipe that somebody put there would be waited for
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flag)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            # fsync(2): of what is neither file nor directory there is nothing on the disk
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            close_quietly(fd)
 
 
-def _sync(path: str | os.PathLike[str], flag: int) -> None:
-    # a pipe that somebody put there would be waited for
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flag)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        # fsync(2): of what is neither file nor directory there is nothing on the disk
-        if error.errno != errno.EINVAL:
+class NewFile(File):
+    """A file of ours that is to become another, complete before it gets that name. It stays open, as the next one could
+    have the same inode number otherwise. Raises OSError."""
+
+    def __init__(self, directory: Path, data: bytes = b"", *, is_synced: bool = True) -> None:
+        self.path = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+        super().__init__(self.path, "xb", opener=partial(os.open, mode=0o644))
+        self.has_path = True
+        try:
+            self.put(data, is_synced=is_synced)
+        except BaseException:
+            self.drop()
             raise
+
+    def put(self, data: bytes, *, is_synced: bool = True) -> None:
+        """Put this into it, which was empty."""
+        if data:
+            self.write(data)
+            if is_synced:
+                os.fsync(self.fileno())
+
+    def drop(self) -> None:
+        """Close it, and remove its first name, if it still has it."""
+        try:
+            if self.has_path:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+        finally:
+            self.close()
+
+
+# by device: how many seconds the clock of its server is ahead of ours, and how long that holds
+_ahead: cachetools.TTLCache[int, float] = cachetools.TTLCache(64, 60.0)
+
+
+def now(directory: Path) -> float:
+    """Seconds since 1970, by the clock that the files at ``directory`` have their times from: on a network file system
+    that of a server, for which a file is made there; where that cannot be, our own. Raises OSError where there is no
+    such directory.
+    """
+    device = os.stat(directory).st_dev
+    ahead = _ahead.get(device)
+    if ahead is None:
+        ahead = _ahead[device] = _look(directory) if is_shared(directory) else 0.0
+    return time.time() + ahead
+
+
+def _look(directory: Path) -> float:
+    try:
+        file = NewFile(directory)
+    except OSError:
+        return 0.0
+    try:
+        return os.fstat(file.fileno()).st_mtime - time.time()
     finally:
-        close_quietly(fd)
+        file.drop()

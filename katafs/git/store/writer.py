@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
-from katafs.git.format.loose import Oid, object_id
-from katafs.git.format.tree_object import Stored, by_directory
+from katafs.git.format.commit_object import build_commit
+from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
+from katafs.git.format.tree_object import Stored, build_tree, by_directory, parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
+from katafs.git.store.compaction import merge_packs
 from katafs.git.store.durable import make_durable, sync_loose
-from katafs.git.store.making import ObjectMaker
-from katafs.git.store.merging import merge_packs
 from katafs.git.store.new_pack import let_go, store_pack
 from katafs.git.store.storing import storing, sync_together
 
@@ -29,12 +29,59 @@ log = logging.getLogger(__name__)
 _MOST_THERE = 100_000  # objects
 
 
-class GitWriter(ObjectMaker):
-    """Writes to the repository of a `GitRepo`, in the same thread. To be closed at the end.
+class ObjectMaker:
+    """Gives objects their ids and keeps nothing: what would be written can be known without writing.
 
-    Objects are made here, and are in memory until `store` writes them as one pack; whoever reads with the `GitRepo`
-    sees them already. No configuration is read. ``is_alone``: the lock of the repository is held
-    (`katafs.git.store.mutex`).
+    ``path`` is where an object is met in the tree of its commit; that of a tree ends in ``/``.
+    """
+
+    def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - others look at it
+        return object_id(kind, data)
+
+    def _entries(self, tree: Oid) -> list[Stored]:
+        """The entries of a tree that is there."""
+        raise NotImplementedError
+
+    def blob(self, data: bytes, *, path: bytes = b"") -> Oid:
+        return self._made(BLOB, data, path)
+
+    def tree(
+        self,
+        base: Oid | None,
+        blobs: Mapping[bytes, Oid],
+        subtrees: Mapping[bytes, Oid | None] | None = None,
+        *,
+        path: bytes = b"/",
+    ) -> Oid:
+        """Make ``base`` with these blobs and subtrees put in; a subtree that is None is taken out."""
+        entries = {name: (mode, oid) for mode, name, oid in self._entries(base)} if base is not None else {}
+        entries |= {name: (b"100644", oid) for name, oid in blobs.items()}
+        for name, subtree in (subtrees or {}).items():
+            if subtree is not None:
+                entries[name] = (b"40000", subtree)
+            else:
+                entries.pop(name, None)
+        return self._made(TREE, build_tree((mode, name, oid) for name, (mode, oid) in entries.items()), path)
+
+    def file_tree(self, files: Mapping[bytes, bytes], *, path: bytes = b"/") -> Oid | None:
+        """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
+        if not files:
+            return None
+        here, below = by_directory(files)
+        blobs = {name: self.blob(content, path=path + name) for name, content in here.items()}
+        subtrees = {name: self.file_tree(inside, path=path + name + b"/") for name, inside in below.items()}
+        return self.tree(None, blobs, subtrees, path=path)
+
+    def commit(self, tree: Oid, parents: Sequence[Oid], message: str, name: str, email: str, time: int) -> Oid:
+        """Make a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""
+        return self._made(COMMIT, build_commit(tree, parents, message, name, email, time), b"")
+
+
+class GitWriter(ObjectMaker):
+    """Writes to the repository of a `GitRepo`, in the same thread; for a ``with`` statement.
+
+    Objects are in memory until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already.
+    ``is_alone``: the lock of the repository is held (`katafs.git.store.mutex`).
     """
 
     def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
@@ -50,14 +97,10 @@ class GitWriter(ObjectMaker):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Forget what was not stored, and close the files that are open: the garbage collector, which finds cycles in
-        the traceback of an error, would do it much later."""
+        # the garbage collector, which finds cycles in the traceback of an error, would close files much later
         self.discard()
         self.let_go()
-        self.repo.objects.close()
+        self.repo.objects.packs.close()
 
     def discard(self) -> None:
         """Forget all objects that were made: those that were not stored have never been."""
@@ -87,8 +130,8 @@ class GitWriter(ObjectMaker):
                 let_go(self._packs.pop())
 
     def sync_of_others(self) -> None:
-        """Sync what `build_on` found not to be on disk, where it is: it is to be answered for, and nothing is to be
-        stored. Raises `StorageError`."""
+        """Sync what `build_on` found not to be on disk, where it is: nothing is to be stored, it is to be answered for.
+        Raises `StorageError`."""
         with storing("what others recorded", self.repo.git_dir):
             for oid in self._of_others:
                 sync_loose(self.repo, oid)
@@ -107,8 +150,7 @@ class GitWriter(ObjectMaker):
         self._stored |= new.keys()
 
     def merge(self) -> None:
-        """Merge the packs that `store` made, if there are many by now; what was stored is referred to. That it fails is
-        nobody's loss."""
+        """Merge the packs that `store` made, if there are many by now; they are referred to. It may fail."""
         self.let_go()
         try:
             if self._is_alone and merge_packs(self.repo.objects.pack_directory):
@@ -117,11 +159,9 @@ class GitWriter(ObjectMaker):
             log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - packs of events have no deltas
-        """Make an object. One that `build_on` found, and is whole, is not stored again.
-
-        Others are, although they may be there: nothing may refer to them, and who packs the repository at this moment
-        would drop them. Raises `TooLargeError` for what no reader would read.
-        """
+        """Make an object; one that `build_on` found, and is whole, is not stored again. Others are, although they may
+        be there: nothing may refer to them, and who packs at this moment drops them. Raises `TooLargeError` for what no
+        reader would read."""
         if len(data) > IN_MEMORY:
             raise TooLargeError(
                 f"what is to be stored has parts of more than {IN_MEMORY >> 20} MiB, which nobody could read"
@@ -132,21 +172,22 @@ class GitWriter(ObjectMaker):
         return oid
 
     def _entries(self, tree: Oid) -> list[Stored]:
-        return self.repo.tree_as_stored(tree)
+        try:
+            return parse_tree(self.repo.objects.read(tree, TREE))
+        except ValueError as error:
+            raise DamagedError(f"{self.repo.git_dir}: tree {tree.hex()} is damaged") from error
 
     def with_files(self, tree: Oid | None, changes: Mapping[bytes, Oid | None]) -> Oid | None:
         """Make ``tree`` with these blobs put at their paths, and what is None taken out; None when nothing is left.
-
-        Directories come and go as they are needed. Raises `InvalidError` where a path leads through a file, or a blob
-        would take the place of a directory.
-        """
+        Directories come and go. Raises `InvalidError` where a path leads through a file, or a blob would take the place
+        of a directory."""
         known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
         here, below = by_directory(changes)
-        taken_out: dict[bytes, Oid | None] = {path: None for path, blob in here.items() if blob is None}
-        subtrees: dict[bytes, Oid | None] = {}
+        # and what is taken out
+        subtrees: dict[bytes, Oid | None] = {name: None for name, blob in here.items() if blob is None}
         for name, inside in below.items():
             entry = known.get(name)
-            if entry is not None and not entry.is_tree and name not in taken_out:
+            if entry is not None and not entry.is_tree and name not in subtrees:
                 raise InvalidError(f"{name.decode()!r} is a file, not a directory")
             subtrees[name] = self.with_files(entry.oid if entry is not None and entry.is_tree else None, inside)
         blobs = {path: blob for path, blob in here.items() if blob is not None}
@@ -154,8 +195,6 @@ class GitWriter(ObjectMaker):
             is_directory = name in known and known[name].is_tree
             if subtrees.get(name) is not None or (is_directory and name not in subtrees):
                 raise InvalidError(f"{name.decode()!r} is a directory")
-        left = (known.keys() - taken_out.keys() - subtrees.keys()) | blobs.keys()
-        if not left and not any(subtrees.values()):
+        if not (known.keys() - subtrees.keys()) | blobs.keys() and not any(subtrees.values()):
             return None
-        emptied = {name: subtree for name, subtree in subtrees.items() if name not in blobs}
-        return self.tree(tree, blobs, {**taken_out, **emptied})
+        return self.tree(tree, blobs, {name: below for name, below in subtrees.items() if name not in blobs})

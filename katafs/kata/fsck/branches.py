@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from katafs.errors import KataError
-from katafs.git import GitRepo, Oid, packed_references, read_reference
+from katafs.git import GitRepo, Oid
 from katafs.git.beneath import File, open_beneath, open_plain, read_all
-from katafs.git.format.loose import COMMIT
-from katafs.git.refs.reading import MAIN
-from katafs.git.store.storing import make_parents
+from katafs.git.refs.reading import MAIN, packed_references, read_reference
+from katafs.git.store.storing import make_parents, replace_file
 from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import age, replace_file
+from katafs.kata.fsck.keeping import age
 from katafs.kata.fsck.object_checks import indexes
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
@@ -144,11 +144,9 @@ def _heads(repo: GitRepo) -> dict[Oid, Chain]:
     """All commits with events that no other such commit follows, in any pack or file."""
     parents: dict[Oid, tuple[Oid, ...]] = {}
     for oid in {*repo.objects.loose, *repo.objects.packs}:
-        try:
-            if repo.objects.kind(oid) == COMMIT:
+        with suppress(KataError):
+            if repo.objects.is_commit(oid):
                 parents[oid] = repo.commit(oid).parents
-        except KataError:
-            continue
     followed = {parent for found in parents.values() for parent in found}
     heads = {}
     for oid in sorted(set(parents) - followed)[:_MOST_HEADS]:

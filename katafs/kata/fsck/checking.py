@@ -16,7 +16,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
-from katafs.git.store.verify import Damage
+from katafs.git.store.mending import Damage
 from katafs.kata.fsck import branches, event_checks, file_checks, manifest, object_checks, plain_katas, settings, tags
 from katafs.kata.fsck.exam import Examination, reason
 from katafs.kata.fsck.findings import Finding, Outcome, Problem

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from katafs.errors import KataError, why
-from katafs.git import GitRepo, Oid, Reference, references
+from katafs.git import GitRepo, Oid
+from katafs.git.refs.reading import Reference, references
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.verify import is_there
+from katafs.git.store.mending import is_there
 from katafs.kata.fsck.findings import printable
 from katafs.kata.fsck.keeping import keep
 from katafs.kata.fsck.scan import Scan, scan

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from katafs.git import read_reference
 from katafs.git.beneath import File, open_plain
 from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
-from katafs.git.store.clock import now
+from katafs.git.refs.reading import read_reference
+from katafs.git.store.storing import now
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
 from katafs.kata.fsck.keeping import newest_mtime

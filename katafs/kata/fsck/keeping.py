@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
-from katafs.git.store.clock import now
-from katafs.git.store.storing import sync_directory, write_new
+from katafs.git.store.storing import now
 
 
 def keep(path: Path, aside: Path, name: str, *, move: bool) -> None:
@@ -50,15 +48,3 @@ def age(path: Path) -> float:
         return now(path.parent) - os.lstat(path).st_mtime
     except OSError:
         return 0.0
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file, and sync it, before it gets its name. Raises OSError."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        write_new(temporary, data)
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)

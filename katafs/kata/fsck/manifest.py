@@ -9,9 +9,9 @@ from functools import partial
 
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git.beneath import File, open_plain
+from katafs.git.store.storing import replace_file
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import replace_file
 from katafs.kata.legacy.migrate import needs_migration
 from katafs.kata.model.versions import check_version
 

@@ -15,8 +15,17 @@ from katafs.errors import DamagedError, KataError
 from katafs.git import Oid
 from katafs.git.beneath import File, open_plain
 from katafs.git.format.loose import BLOB, object_id
-from katafs.git.store.mending import damaged_indexes, index_of, put_index, put_object, stale_files
-from katafs.git.store.verify import Damage, Whereabouts, is_there, verify
+from katafs.git.store.mending import (
+    Damage,
+    Whereabouts,
+    damaged_indexes,
+    index_of,
+    is_there,
+    put_index,
+    put_object,
+    stale_files,
+    verify,
+)
 from katafs.kata.fsck.exam import Examination, MainCommit
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.findings import Problem, events, printable

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git.store.clock import now
+from katafs.git.store.storing import now
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.findings import Problem, printable, ranges

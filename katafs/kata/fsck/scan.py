@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from katafs.git.beneath import close_quietly
-from katafs.git.store.clock import TEMPORARY, now
+from katafs.git.store.storing import TEMPORARY, now
 
 # git: tmp_obj_*, tmp_pack_*, tmp_idx_*, .tmp-*-pack; libgit2: tmp_object_git2_*, pack_git2_*
 _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")

@@ -11,9 +11,9 @@ from functools import partial
 from katafs.git import read_config
 from katafs.git.beneath import File, open_plain
 from katafs.git.store.history import new_config
+from katafs.git.store.storing import replace_file
 from katafs.kata.fsck.exam import Examination
 from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import replace_file
 from katafs.kata.model.ids import identity
 
 # what git and libgit2 write when they make a repository; anything else was put there

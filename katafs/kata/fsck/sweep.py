@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from katafs.git.store.clock import now
+from katafs.git.store.storing import now
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.fsck.exam import reason
 from katafs.kata.fsck.file_checks import STALE_WORK

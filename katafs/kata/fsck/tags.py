@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from katafs.errors import KataError
-from katafs.git import Oid, Reference
+from katafs.git import Oid
+from katafs.git.refs.reading import Reference
 from katafs.kata.fsck.exam import LOST, Examination, each, is_index
 from katafs.kata.fsck.findings import Problem, events, printable
 

@@ -12,7 +12,7 @@ which. Katas that services wrote have all, and no such line.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from katafs.errors import TooLargeError
 from katafs.git import Oid
 from katafs.git.store.history import HistoryWriter
-from katafs.git.store.making import ObjectMaker
+from katafs.git.store.writer import ObjectMaker
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.ids import identity
@@ -59,13 +59,13 @@ def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
     return Converted(main, tags)
 
 
-def write_repository(plain: PlainKata, directory: Path, sync: Callable[[int], None] | None = None) -> Converted:
-    """Convert a kata into ``directory/.git``; each file is given to ``sync``, where the repository must last. Raises as
-    `convert` does, `StorageError` and OSError."""
+def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = False) -> Converted:
+    """Convert a kata into ``directory/.git``, synced if it is to last. Raises as `convert` does, `StorageError` and
+    OSError."""
     git = HistoryWriter(directory / ".git")
     try:
         converted = convert(plain, git)
-        git.finish(converted.main, converted.tags, *identity(plain.kata_id), sync or (lambda _fd: None))
+        git.finish(converted.main, converted.tags, *identity(plain.kata_id), is_durable=is_durable)
         return converted
     finally:
         git.close()

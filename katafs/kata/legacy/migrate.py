@@ -104,7 +104,7 @@ class _Migration:
         if self._git.is_dir():
             return None
         with tempfile.TemporaryDirectory(prefix="katafs-migrate-") as directory:
-            return self._build(Path(directory), None)[0]
+            return self._build(Path(directory), is_durable=False)[0]
 
     def run(self) -> Migrated | None:
         # who had the lock may have been another host
@@ -118,7 +118,7 @@ class _Migration:
                 self._made = os.open(self._new, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 undo.callback(os.close, self._made)
                 undo.callback(shutil.rmtree, self._new, ignore_errors=True)
-                migrated, before = self._build(self._new, os.fsync)
+                migrated, before = self._build(self._new, is_durable=True)
                 with repository_lock(self._new / ".git", 0):
                     if self._swap(before):
                         undo.pop_all()
@@ -127,13 +127,13 @@ class _Migration:
                         return migrated
         raise StorageError(f"kata {self._kata_id} is being written to by others", errno.EBUSY)
 
-    def _build(self, directory: Path, sync: Callable[[int], None] | None) -> tuple[Migrated, Signature]:
+    def _build(self, directory: Path, *, is_durable: bool) -> tuple[Migrated, Signature]:
         """Write the repository to ``directory/.git`` and compare. Returns the state of the plain files before."""
         before = signature(self._path)
         plain = PlainKata(self._kata_id, self._path)
-        self._main = write_repository(plain, directory, sync).main
+        self._main = write_repository(plain, directory, is_durable=is_durable).main
         kata = Kata(self._kata_id, directory)
-        write_new(directory / _MANIFEST, pretty_bytes(kata.manifest()), sync or (lambda _fd: None))
+        write_new(directory / _MANIFEST, pretty_bytes(kata.manifest()), is_durable=is_durable)
         problems = plain.problems or differences(PlainKata(self._kata_id, self._path), kata)
         if signature(self._path) != before:
             # somebody writes to it: what was seen may have been half of it

@@ -30,8 +30,7 @@ from katafs.errors import (
 )
 from katafs.git import repository_lock
 from katafs.git.beneath import close_quietly
-from katafs.git.store.clock import now
-from katafs.git.store.storing import sync_directory
+from katafs.git.store.storing import now, sync_directory
 from katafs.kata.legacy.pending_names import PENDING, mark, pending_file, pending_indexes, unmark
 from katafs.kata.legacy.plain_act import plain_act
 from katafs.kata.legacy.plain_files import LARGEST, event_indexes, read_file

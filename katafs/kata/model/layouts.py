@@ -18,7 +18,7 @@ from typing import Any
 
 from katafs.errors import ReadOnlyError, TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.git.store.making import ObjectMaker
+from katafs.git.store.writer import ObjectMaker
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.root_tree import Root, read_object

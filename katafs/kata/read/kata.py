@@ -91,7 +91,7 @@ class Kata:
             return self._tip
         oid = self.repo.main()
         if oid is None:
-            raise self.repo.missing("branch main")
+            raise self.repo.objects.missing("branch main")
         if self._tip is None or self._tip.commit.oid != oid:
             self._earlier, self._tip = self._tip, self._read_tip(oid)
             self._hold()

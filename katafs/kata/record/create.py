@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from katafs.errors import InvalidError, StorageError, storage_errors
-from katafs.git import GitWriter, init_repository
-from katafs.git.store.history import check_out
+from katafs.git import GitWriter
+from katafs.git.store.history import check_out, init_repository
 from katafs.git.store.storing import sync_directory, sync_path
 from katafs.kata.model.ids import identity, is_kata_id, kata_path, random_id
 from katafs.kata.model.layouts import NATIVE, Layout

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from katafs import process
 from katafs.errors import InvalidError, TooLargeError
-from katafs.git import is_component
+from katafs.git.format.tree_object import is_component
 from katafs.kata.model.act import Act, Text
 from katafs.kata.model.ids import is_kata_id
 from katafs.kata.model.kinds import Kind
