@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, cast
 
 import trio
 
-from katafs import process
 from katafs.errors import KataError
 from katafs.fuse import fastopen, memory
 from katafs.fuse.loop_watch import Steps
@@ -28,6 +27,7 @@ from katafs.mount.device import Held, resend
 from katafs.mount.idle_compaction import Compactor
 from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr, last_line
 from katafs.mount.watcher import keep_watched
+from katafs.process.starting import fork_server
 from katafs.tree.context import About, Context
 from katafs.tree.git_files import DESCRIPTORS
 from katafs.tree.tree import Tree
@@ -286,7 +286,7 @@ async def _expire(options: MountOptions, operations: Operations, kept: Kept | No
             continue
         due = trio.current_time() + _EXPIRE_SECONDS
         operations.rest()
-        process.reap_idle()
+        fork_server().reap_idle()
         await operations.memory.look()
         try:
             if not options.read_only:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import trio
 
 from katafs.mount.mounting import LIBC, abort
 from katafs.mount.runtime import stat_fields
+from katafs.process.starting import python
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,8 @@ async def keep_watched(watcher: int, mountpoint: Path) -> None:
 
 def _start(mountpoint: Path) -> int | None:
     """A new Python, since a process with threads is not to be forked; None where none can be started."""
-    # -P: the directory that the daemon happens to be in holds no modules
-    command = [sys.executable, "-P", "-m", __name__, str(os.getpid()), os.fspath(mountpoint)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    null = subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
-            command, stdin=null, stdout=null, stderr=null, cwd="/", env=environment, start_new_session=True
-        )
+        process = python(__name__, str(os.getpid()), os.fspath(mountpoint), directory="/")
     except OSError as error:
         log.warning("nobody watches over the mount: %s", error)
         return None

@@ -37,13 +37,12 @@ class _ForkServer:
         # by the number of the worker: the socket of who waits for it
         self._waiting: dict[int, socket.socket] = {}
         self._preparing: list[Iterator[None]] = []
-        self._woken, waker = socket.socketpair()
-        for end in (self._woken, waker):
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
             end.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._waker = waker
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(waker.fileno())
+        signal.set_wakeup_fd(self._waker.fileno())
 
     def run(self) -> None:
         """Until nobody can send work any more."""
@@ -67,9 +66,7 @@ class _ForkServer:
     def _take(self) -> bool:
         """Start a worker; False when there will be no more work, or the code on disk is not what was loaded."""
         message, fds, _, _ = socket.recv_fds(self._control, wire.MESSAGE, 3, socket.MSG_CMSG_CLOEXEC)
-        if not message:
-            return False
-        if not self._load(message.decode().split(",")):
+        if not message or not self._load(message.decode().split(",")):
             return False
         task, waiting, *output = fds
         try:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.process.limits import limit_memory
 from katafs.process.starting import fork_server
+from katafs.process.worker import limit_memory
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +121,8 @@ class Worker:
         self.last_used = time.monotonic()
         with contextlib.ExitStack() as failed:
             failed.callback(self._open.close)
-            end, _ = self._open.enter_context(fork_server().start(modules, None))
-            end.sendall(pickle.dumps((None, partial(serve, memory), ()), pickle.HIGHEST_PROTOCOL))
-            self._connection = self._open.enter_context(Connection(end.detach()))
+            self._connection, _ = self._open.enter_context(fork_server().start(modules, None))
+            self._connection.send((None, partial(serve, memory), ()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
@@ -187,12 +184,11 @@ class Worker:
         self._open.close()
 
 
-def serve(memory: int | None, end: socket.socket) -> None:
+def serve(memory: int | None, connection: Connection) -> None:
     """In the worker: do what comes, until nobody can send any more."""
     os.nice(_NICE)
     if memory is not None:
         limit_memory(memory)
-    connection = Connection(end.detach())
     logging.getLogger().addHandler(_Forwarding(connection))
     logging.getLogger().setLevel(logging.INFO)
 
