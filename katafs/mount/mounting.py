@@ -46,10 +46,6 @@ class WrongDirectoriesError(MountError):
     exit_status = 2
 
 
-#: of the options those that are paths
-PATHS = ("store", "mountpoint", "groups")
-
-
 @dataclass(frozen=True)
 class MountOptions:
     """How to mount."""
@@ -89,7 +85,7 @@ def check(options: MountOptions) -> MountOptions:
     mountpoint = real_directory(options.mountpoint, "mount point")
     groups = real_directory(options.groups, _GROUPS) if options.groups is not None else None
     _check_apart({"store": store, "mount point": mountpoint} | ({_GROUPS: groups} if groups is not None else {}))
-    if is_mounted(mountpoint):
+    if katafs_at(mountpoint) is not None:
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
     for word, path in (("store", store), (_GROUPS, groups)):
         if path is not None and not os.access(path, os.R_OK | os.X_OK):
@@ -152,11 +148,6 @@ def _check_device() -> None:
         raise MountError(f"{DEVICE}: {error.strerror}") from error
 
 
-def is_mounted(mountpoint: Path) -> bool:
-    """Whether a katafs is mounted at this real path, dead or alive, with nothing else on top of it."""
-    return katafs_at(mountpoint) is not None
-
-
 def device_of(mountpoint: Path) -> str | None:
     """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
     found = katafs_at(mountpoint)
@@ -164,9 +155,18 @@ def device_of(mountpoint: Path) -> str | None:
 
 
 def katafs_at(mountpoint: Path) -> Mounted | None:
-    """The katafs that is mounted at this real path, with nothing else on top of it."""
+    """The katafs that is mounted at this real path, dead or alive, with nothing else on top of it."""
     found = mounted_at(mountpoint)
     return found if found is not None and is_katafs(found) else None
+
+
+def ours(mountpoint: Path) -> tuple[Path, str]:
+    """The real path of a mount of ours, and its device number. Raises `MountError` if there is none."""
+    path = real_mountpoint(mountpoint)
+    device = device_of(path)
+    if device is None:
+        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    return path, device
 
 
 def real_mountpoint(path: Path) -> Path:
@@ -211,7 +211,7 @@ def abort(mountpoint: Path) -> None:
     if device is None:
         return
     # says EBUSY where somebody works in the mount, but ends the connection first
-    if os.geteuid() == 0 and _system_unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+    if os.geteuid() == 0 and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
         return
     with contextlib.suppress(OSError):
         Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
@@ -225,7 +225,7 @@ def detach(mountpoint: Path, device: str = "") -> None:
 
 def _detach(path: Path) -> str:
     """What went wrong, or nothing."""
-    return _system_unmount(path, _MNT_DETACH) if os.geteuid() == 0 else _user_unmount(path, "-z")
+    return _unmount(path, _MNT_DETACH, "-z")
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
@@ -234,15 +234,9 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     ``lazy``: take it out of the tree at once; the daemon serves those who use it until the last of them is done.
     Returns where else it is mounted, a sentence, or nothing.
     """
-    path = real_mountpoint(mountpoint)
-    device = device_of(path)
-    if device is None:
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    path, device = ours(mountpoint)
     runtime.tidy(device)
-    if lazy:
-        reason = _detach(path)
-    else:
-        reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
+    reason = _detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
         raise MountError(f"{path} is busy: {holders.described(path)}")
     if reason:
@@ -256,9 +250,7 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
 
     Raises `MountError`.
     """
-    path = real_mountpoint(mountpoint)
-    if not is_mounted(path):
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    path, _ = ours(mountpoint)
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
     if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:
         return
@@ -268,14 +260,12 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
     raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
 
 
-def _system_unmount(path: Path, flags: int = 0) -> str:
-    """umount2(2): what went wrong, or nothing."""
-    failed = LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags)
-    return os.strerror(ctypes.get_errno()) if failed else ""
-
-
-def _user_unmount(path: Path, *options: str) -> str:
-    """The same with FUSE's helper, which ends what the same user mounted."""
+def _unmount(path: Path, flags: int, *options: str) -> str:
+    """umount2(2), or for who is not root FUSE's helper, which ends what the same user mounted: what went wrong, or
+    nothing."""
+    if os.geteuid() == 0:
+        failed = LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags)
+        return os.strerror(ctypes.get_errno()) if failed else ""
     try:
         command = ["fusermount3", "-u", *options, "--", os.fspath(path)]
         result = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
