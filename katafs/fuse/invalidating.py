@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
+import pyfuse3
 import trio
 
-from katafs.fuse.attributes import invalidate
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import FastOpen
 from katafs.git import Oid
@@ -77,3 +78,14 @@ class Invalidator:
         while self.telling:
             self._has_told = trio.Event()
             await self._has_told.wait()
+
+
+def invalidate(stale: Stale) -> None:
+    """Tell the kernel; in a worker thread, since it may wait for requests that the event loop must answer."""
+    # ENOENT: the kernel does not know the thing, so it need not forget it
+    for directory, name in stale.entries:
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_entry(directory, name)
+    for inode in stale.inodes:
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(inode)

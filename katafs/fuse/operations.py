@@ -23,13 +23,13 @@ from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
-from katafs.fuse.handles import Handles
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.memory import Memory
 from katafs.fuse.preparing import Preparer
 from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
+from katafs.fuse.writing.openings import Handles
 from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY

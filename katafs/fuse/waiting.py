@@ -25,6 +25,8 @@ from typing import Any
 
 import trio
 
+from katafs.tree.counters import Counters
+
 log = logging.getLogger(__name__)
 
 # in seconds: how long requests are taken without a turn for other tasks, and while these answer requests, too
@@ -43,12 +45,6 @@ class Waiting:
     ``moment`` and ``soon`` are in seconds.
     """
 
-    open_nursery = staticmethod(trio.open_nursery)
-    ClosedResourceError = trio.ClosedResourceError
-    current_task = staticmethod(trio.lowlevel.current_task)
-    current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
-    notify_closing = staticmethod(trio.lowlevel.notify_closing)
-
     def __init__(self, busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
         self.lowlevel = self
         self._busy = busy
@@ -61,7 +57,7 @@ class Waiting:
         self._passed = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """What else a newer pyfuse3 may use of trio, and of ``trio.lowlevel``."""
+        """What else is used of trio, and of ``trio.lowlevel``."""
         return getattr(trio, name) if hasattr(trio, name) else getattr(trio.lowlevel, name)
 
     @property
@@ -163,3 +159,18 @@ class Turn:
         if not self._is_waking and self._others:
             self._is_waking = True
             self._others.unpark()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how long each step of a task, which may answer several requests, holds the event loop: nobody else is
+    answered meanwhile."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._began = perf_counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._counters.held(perf_counter() - self._began)

@@ -20,8 +20,7 @@ import trio
 
 from katafs.errors import KataError
 from katafs.fuse import fastopen, memory
-from katafs.fuse.loop_watch import Steps
-from katafs.fuse.waiting import wait_quickly
+from katafs.fuse.waiting import Steps, wait_quickly
 from katafs.fuse.writing.journal import Journal
 from katafs.kata.store import Store, budget_of_loop
 from katafs.mount.child import MESSAGE, touch

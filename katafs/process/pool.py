@@ -129,7 +129,7 @@ class Worker:
             failed.pop_all()
 
     def call(
-        self, hear: Callable[[Any], None], work: StandingWork, *arguments: object, seconds: float | None = None
+        self, hear: Callable[[Any], object], work: StandingWork, *arguments: object, seconds: float | None = None
     ) -> object:
         """``work(say, *arguments)`` in the other process; ``hear`` is called with what it says.
 

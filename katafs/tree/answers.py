@@ -121,7 +121,7 @@ def _answer(tree: Tree, question: Question) -> object:
     try:
         if len(question.kata_id) == 6:
             tree.ctx.store.refresh(question.kata_id)
-        return _ANSWERS[question.name](tree, question.key, *question.arguments)
+        return ANSWERS[question.name](tree, question.key, *question.arguments)
     except HeavyError as error:
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error
     except MemoryError as error:
@@ -225,7 +225,8 @@ def _stale(tree: Tree, key: Key, before: Oid) -> Stale:
     return tree.stale_since(key.kata, before)
 
 
-_ANSWERS: dict[str, Callable[..., object]] = {
+#: what a question of that name is answered with, by a tree for a key
+ANSWERS: dict[str, Callable[..., object]] = {
     "lookup": _lookup,
     "getattr": _getattr,
     "read": _read,

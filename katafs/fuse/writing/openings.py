@@ -1,8 +1,8 @@
 """Which open file a write is for, where the kernel does not say: a message belongs to an open file (INTERFACE §4).
 
-With OPEN each open file has a handle. In the no-OPEN mode a request says who sent it, a thread, and that may be any of
-a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he waits
-(`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until the message is finished.
+With OPEN each open file has a handle (`Handles`). In the no-OPEN mode a request says who sent it, a thread, and that
+may be any of a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he
+waits (`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until it is finished.
 
 Where the sender may not be asked (another user's, without root; io_uring) pieces are put together by process and offset
 if exactly one message ends there. What could be two messages is refused to both: a message is never recorded with a
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import cachetools
 import trio
 
-from katafs.errors import InvalidError
+from katafs.errors import InvalidError, StaleError
 from katafs.fuse.fastopen import Asked
 from katafs.fuse.writing import descriptors
 
@@ -32,6 +32,8 @@ _REMEMBERED_SECONDS = 120.0
 _MOST_HELD = 512  # open files
 # where messages ended that nothing else is known of: of so many control files, so many of each
 _FILES, _ENDS = 4096, 64
+
+_FIRST = 1 << 63  # handle: no inode number is that large
 
 NOT_APART = "this cannot be told apart from another message that is being written: send it in one write"
 
@@ -58,6 +60,39 @@ class Opening:
         self.seen = (0, 0)
         #: when its message was dropped, in monotonic seconds; 0: it was not
         self.dropped = 0.0
+
+
+class Handles:
+    """Of files opened with OPEN to be written to; forgotten at RELEASE. Any other handle is the inode number."""
+
+    def __init__(self) -> None:
+        self._openings: dict[int, tuple[Opening, int]] = {}
+        self._next = _FIRST
+
+    def open(self, inode: int, flags: int) -> int:
+        """A new handle, for a file that was opened with these flags."""
+        handle = self._next
+        self._next += 1
+        self._openings[handle] = (Opening(None, inode, Asked(flags=flags)), flags)
+        return handle
+
+    def inode(self, handle: int) -> int:
+        """The inode of a handle. Raises `StaleError`."""
+        if handle < _FIRST:
+            return handle
+        try:
+            return self._openings[handle][0].inode
+        except KeyError as error:
+            raise StaleError(f"file handle {handle} is not known") from error
+
+    def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
+        """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
+        opening, flags = self._openings.get(handle or 0, (None, asked.flags))
+        return opening, asked._replace(flags=flags)
+
+    def release(self, handle: int) -> Opening | None:
+        """Forget a handle; its open file, if it could be written to."""
+        return self._openings.pop(handle, (None, 0))[0]
 
 
 class _End(NamedTuple):
