@@ -62,7 +62,7 @@ class Elsewhere:
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device)
         workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS
-        self._pool = Pool(workers, (answer.__module__,), _MEMORY)
+        self.pool = Pool(workers, (answer.__module__,), _MEMORY)
         self._places = Places(workers)
         self._once: Once[object] = Once()
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
@@ -72,10 +72,6 @@ class Elsewhere:
             _PARTS, _PART_SECONDS
         )
         self.waiting = 0
-
-    def reap_idle(self) -> None:
-        """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._pool.reap_idle()
 
     async def look_at_root(self) -> None:
         """See, for ever, what the root of the store is, where it may not be asked for each request."""
@@ -229,7 +225,7 @@ class Elsewhere:
     def _in_thread(self, question: Question, outcomes: object) -> object:
         kata_id, name = question.kata_id, question.name
         for _ in range(_TRIES):
-            worker = self._pool.take(_START_SECONDS, kata_id)
+            worker = self.pool.take(_START_SECONDS, kata_id)
             if worker is None:
                 raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
             try:
@@ -247,5 +243,5 @@ class Elsewhere:
                 log.warning("%s, and is refused", error)
                 raise
             finally:
-                self._pool.give_back(worker)
+                self.pool.give_back(worker)
         raise _EndsError(f"kata {kata_id}: who is asked ({name}) ends each time", errno.EIO)

@@ -68,10 +68,6 @@ class FastOpen:
     def _int(self, name: str) -> ctypes.c_int:
         return ctypes.c_int.in_dll(self.library, f"katafs_fast_{name}") if self.library else ctypes.c_int(0)
 
-    def want(self) -> None:
-        """Wrap the session that is made next."""
-        self._int("wanted").value = 1
-
     @property
     def is_loaded(self) -> bool:
         """Whether the library is there."""
@@ -144,7 +140,8 @@ def load(*, wanted: bool = True) -> FastOpen:
         log.warning("no fast open: %s", reason)
         return FastOpen(None, reason)
     fast = FastOpen(library)
-    fast.want()
+    # the session that is made next is wrapped
+    fast._int("wanted").value = 1
     return fast
 
 

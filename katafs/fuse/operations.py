@@ -76,7 +76,7 @@ class Operations(pyfuse3.Operations):
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self.kernel.telling
+        return self._tree.ctx.counters.waiting() + self.kernel.limiter.borrowed_tokens
 
     # -- names and attributes
 
@@ -263,12 +263,12 @@ class Operations(pyfuse3.Operations):
     async def stop(self) -> None:
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
         await self.kernel.stop()
-        await self.writes.stop()
+        await self.writes.openings.stop()
 
     def rest(self) -> None:
         """To be called from time to time: give up what nobody has used for some time."""
         self.writes.recorders.reap_idle()
-        self.elsewhere.reap_idle()
+        self.elsewhere.pool.reap_idle()
         self._tree.ctx.store.expire()
 
     # -- the file system

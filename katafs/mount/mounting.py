@@ -9,9 +9,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from io import BufferedRandom
 from itertools import combinations
 from pathlib import Path
 
@@ -278,19 +277,14 @@ def _unmount(path: Path, flags: int, *options: str) -> str:
 
 
 @contextlib.contextmanager
-def hearing_stderr() -> Iterator[BufferedRandom]:
-    """What is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere else."""
+def hearing_stderr() -> Iterator[Callable[[], str]]:
+    """The last line that is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere
+    else."""
     with open(os.memfd_create("stderr"), "w+b") as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield file
+            yield lambda: os.pread(2, 65536, 0).decode("utf-8", "replace").strip().rpartition("\n")[2]
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def last_line(file: BufferedRandom) -> str:
-    """The last line of a file, without blanks."""
-    file.seek(0)
-    return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -26,7 +26,7 @@ from katafs.kata.store import Store, budget_of_loop
 from katafs.mount.child import MESSAGE, touch
 from katafs.mount.device import Kept, UnsuitableError, resend
 from katafs.mount.idle_compaction import Compactor
-from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr, last_line
+from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr
 from katafs.mount.watcher import keep_watched
 from katafs.process.starting import fork_server
 from katafs.tree.context import About, Context
@@ -167,7 +167,7 @@ def _begin(operations: Operations, options: MountOptions, fast: fastopen.FastOpe
             place = f"/dev/fd/{kept.held.fd}" if kept is not None else str(options.mountpoint)
             pyfuse3.init(operations, place, options.fuse_options())
         except RuntimeError as error:
-            reason = last_line(said) or str(error)
+            reason = said() or str(error)
             raise MountError(f"{options.mountpoint} cannot be mounted: {reason}") from error
     if kept is not None:
         if not fast.is_wrapped or not fast.greet(kept.held.init) or not fast.is_active:

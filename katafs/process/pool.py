@@ -55,7 +55,11 @@ class Pool:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
         that worked on that subject last, if that is idle: it has in memory what it read."""
         with self._changed:
-            self._reap()
+            # those that were killed when they had nothing to do
+            for worker in [worker for worker in self._idle if worker.is_gone()]:
+                self._idle.remove(worker)
+                self._count -= 1
+                worker.end()
             if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
@@ -69,14 +73,6 @@ class Pool:
             self._idle.remove(worker)
             worker.subject = subject
             return worker
-
-    def _reap(self) -> None:
-        """Forget those that were killed when they had nothing to do."""
-        gone = [worker for worker in self._idle if worker.is_gone()]
-        for worker in gone:
-            self._idle.remove(worker)
-            self._count -= 1
-            worker.end()
 
     def give_back(self, worker: Worker) -> None:
         """The worker has done its work, or has ended."""

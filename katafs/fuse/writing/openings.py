@@ -227,9 +227,12 @@ class Openings:
     async def gone(self) -> set[Hashable]:
         """Those of unfinished messages that nobody has any more."""
         held = [one for known in self._known.values() for one in known if one.held is not None]
-        if not held:
-            return set()
-        return await trio.to_thread.run_sync(lambda: {one for one in held if not _is_open(one)})
+
+        def are_gone() -> set[Hashable]:
+            is_open = descriptors.is_open_elsewhere
+            return {one for one in held if (own := one.held) is not None and not is_open(own, one.seen)}
+
+        return await trio.to_thread.run_sync(are_gone) if held else set()
 
     def tidy(self) -> list[Opening]:
         """Let go of those whose messages were dropped, and remember for a while those that cannot be told apart: all of
@@ -273,8 +276,3 @@ class Openings:
         self._known.clear()
         while self._closing:  # noqa: ASYNC110 - once, at the end
             await trio.sleep(0.001)
-
-
-def _is_open(opening: Opening) -> bool:
-    """Whether another process may have the open file. For a worker thread."""
-    return opening.held is None or descriptors.is_open_elsewhere(opening.held, opening.seen)
