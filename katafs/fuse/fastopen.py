@@ -70,7 +70,6 @@ class FastOpen:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the library is there."""
         return self.library is not None
 
     @property

@@ -32,7 +32,6 @@ class Preparer:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
         return self._waiting.total()
 
     async def prepared(self, node: Node) -> Node:

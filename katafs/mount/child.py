@@ -66,7 +66,6 @@ class Child:
                 os.kill(self.pid, number)
 
     def heard(self) -> bytes:
-        """What it has told so far."""
         if self._reader is not None:
             with contextlib.suppress(BlockingIOError):
                 self._heard += os.read(self._reader, MESSAGE)
@@ -104,7 +103,6 @@ class Child:
 
     @property
     def cause(self) -> str:
-        """What it ended with, in words."""
         if self.status is None:
             return "killed"
         return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"

@@ -176,7 +176,6 @@ def real_mountpoint(path: Path) -> Path:
 
 
 def is_katafs(mounted: Mounted) -> bool:
-    """Whether what is mounted is a katafs."""
     return mounted.file_system == FILE_SYSTEM.decode()
 
 

@@ -53,12 +53,11 @@ def write_state(options: MountOptions, **others: object) -> int:
     """A memfd that `read_state` can read, and who is executed has."""
     from katafs.fuse.writing import journal
 
-    paths = {name: os.fspath(path) for name in _PATHS if (path := getattr(options, name)) is not None}
-    versions = {"version": VERSION, "journal_version": journal.VERSION}
+    state = {"version": VERSION, "journal_version": journal.VERSION, "options": asdict(options), **others}
     fd = os.memfd_create("katafs-state")
     os.set_inheritable(fd, True)
     with open(fd, "wb", closefd=False) as file:
-        file.write(json.dumps({**versions, "options": {**asdict(options), **paths}, **others}).encode())
+        file.write(json.dumps(state, default=os.fspath).encode())
     return fd
 
 

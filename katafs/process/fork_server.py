@@ -29,9 +29,13 @@ _PRCTL = ctypes.CDLL(None).prctl
 
 
 class _ForkServer:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self) -> None:
         self._pid = os.getpid()
-        self._control = control
+        self._control = control = socket.socket(fileno=os.dup(0))
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(null)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         # by the number of the worker: the socket of who waits for it
@@ -156,16 +160,7 @@ def _close_all_but(*kept: int) -> None:
         first = fd + 1
 
 
-def _main() -> None:
+if __name__ == "__main__":
     # of the thread that started us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    control = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-    _ForkServer(control).run()
-
-
-if __name__ == "__main__":
-    _main()
+    _ForkServer().run()

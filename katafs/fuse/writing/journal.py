@@ -228,7 +228,6 @@ class Journal:
         self._write(request.slot, _COMMIT.pack(request.unique, bytes(commit)))
 
     def end(self, request: Request) -> None:
-        """The handler returns."""
         self._announced.pop(request.unique, None)
         if request.slot is not None:
             request.done.append(request.slot)

@@ -51,7 +51,8 @@ class Opening:
 
     def __init__(self, file: Hashable, inode: int, asked: Asked) -> None:
         """``file`` is what the inbox knows the file ``inode`` by."""
-        self.file, self.inode, self.user, self.appends = file, inode, asked.user, asked.appends
+        self.file, self.inode, self.user = file, inode, asked.user
+        self.flags, self.appends = asked.flags, asked.appends
         self.process = 0
         #: where the next piece is expected
         self.end = 0
@@ -66,14 +67,14 @@ class Handles:
     """Of files opened with OPEN to be written to; forgotten at RELEASE. Any other handle is the inode number."""
 
     def __init__(self) -> None:
-        self._openings: dict[int, tuple[Opening, int]] = {}
+        self._openings: dict[int, Opening] = {}
         self._next = _FIRST
 
     def open(self, inode: int, flags: int) -> int:
         """A new handle, for a file that was opened with these flags."""
         handle = self._next
         self._next += 1
-        self._openings[handle] = (Opening(None, inode, Asked(flags=flags)), flags)
+        self._openings[handle] = Opening(None, inode, Asked(flags=flags))
         return handle
 
     def inode(self, handle: int) -> int:
@@ -81,18 +82,18 @@ class Handles:
         if handle < _FIRST:
             return handle
         try:
-            return self._openings[handle][0].inode
+            return self._openings[handle].inode
         except KeyError as error:
             raise StaleError(f"file handle {handle} is not known") from error
 
     def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
         """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
-        opening, flags = self._openings.get(handle or 0, (None, asked.flags))
-        return opening, asked._replace(flags=flags)
+        opening = self._openings.get(handle or 0)
+        return opening, asked if opening is None else asked._replace(flags=opening.flags)
 
     def release(self, handle: int) -> Opening | None:
         """Forget a handle; its open file, if it could be written to."""
-        return self._openings.pop(handle, (None, 0))[0]
+        return self._openings.pop(handle, None)
 
 
 class _End(NamedTuple):
