@@ -72,7 +72,7 @@ class Operations(pyfuse3.Operations):
         tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
         writing |= {"create": self._create, "mkdir": self._mkdir}
-        watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.new_epoch, fast.asked)
+        watch(self, writing, tree.ctx, self.elsewhere, fast.asked)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""

@@ -80,14 +80,16 @@ class MountOptions:
 
 def check(options: MountOptions) -> MountOptions:
     """The options with real paths. Raises `MountError` with one clear sentence when the mount cannot be made."""
-    store = real_directory(options.store, "store")
-    mountpoint = real_directory(options.mountpoint, "mount point")
-    groups = real_directory(options.groups, _GROUPS) if options.groups is not None else None
-    _check_apart({"store": store, "mount point": mountpoint} | ({_GROUPS: groups} if groups is not None else {}))
+    given = {"store": options.store, "mount point": options.mountpoint, _GROUPS: options.groups}
+    real = {word: real_directory(path, word) for word, path in given.items() if path is not None}
+    for (word, path), (other_word, other) in combinations(real.items(), 2):
+        if _is_inside(path, other) or _is_inside(other, path):
+            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
+    store, mountpoint = real["store"], real["mount point"]
     if katafs_at(mountpoint) is not None:
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
-    for word, path in (("store", store), (_GROUPS, groups)):
-        if path is not None and not os.access(path, os.R_OK | os.X_OK):
+    for word, path in real.items():
+        if path != mountpoint and not os.access(path, os.R_OK | os.X_OK):
             raise MountError(f"{word} {path}: no permission to read it")
     try:
         is_empty = not os.listdir(mountpoint)
@@ -99,7 +101,7 @@ def check(options: MountOptions) -> MountOptions:
     risk = refusal(store)
     if risk and not options.unsafe_store:
         raise MountError(f"store {store}: {risk}; -o unsafe_store mounts it as it is")
-    return replace(options, store=store, mountpoint=mountpoint, groups=groups, risk=risk)
+    return replace(options, store=store, mountpoint=mountpoint, groups=real.get(_GROUPS), risk=risk)
 
 
 def real_directory(path: Path, word: str) -> Path:
@@ -120,13 +122,6 @@ def real_directory(path: Path, word: str) -> Path:
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"{word} {path} is not a directory")
     return real
-
-
-def _check_apart(directories: dict[str, Path]) -> None:
-    """Raises `WrongDirectoriesError` where one directory, which a sentence calls by a word, is in another."""
-    for (word, path), (other_word, other) in combinations(directories.items(), 2):
-        if _is_inside(path, other) or _is_inside(other, path):
-            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
 
 
 def _is_inside(path: Path, directory: Path) -> bool:

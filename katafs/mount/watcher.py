@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Never
 
 import trio
 
@@ -71,7 +70,7 @@ def _start(mountpoint: Path) -> int | None:
     return process.pid
 
 
-def _watch(daemon: int, mountpoint: Path) -> Never:
+def _watch(daemon: int, mountpoint: Path) -> None:
     """In the watcher."""
     # what ends a group of processes, as Ctrl-C does, is for the daemon
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -87,7 +86,6 @@ def _watch(daemon: int, mountpoint: Path) -> Never:
             abort(mountpoint)
             break
         time.sleep(0.01)
-    os._exit(0)
 
 
 def _has_threads(pid: int) -> bool:
