@@ -1,14 +1,10 @@
-"""How pyfuse3's session waits for requests: it is handed this in place of trio.
+"""How pyfuse3's session waits for requests: it is handed this in place of trio. Why, and what it gives, says *How
+requests are waited for* in design.md.
 
-pyfuse3 has the event loop go round three times for each request, by a lock that goes from one task to another, and by a
-wait that begins anew: with the kernel's part some 100 µs outside of the handler. Here whoever has answered a request
-looks at once whether there is another, and takes it; other tasks get their turn when there is none, and once a
-millisecond, or sooner where they have requests to answer, too.
-
-Who reads files one after the other asks again soon after each answer, and to put the processor to sleep meanwhile and
-wake it took some 30 µs of each request in a virtual machine. So the descriptor is looked at again and again for a
-moment, as hypervisors do (Linux's halt polling); not where others of us have something to do, and only as long as that
-pays: after some moments for nothing we sleep at once, until a request has come that soon again.
+Whoever has answered a request looks at once whether there is another, and takes it; other tasks get their turn when
+there is none, and once a millisecond, or sooner where they have requests to answer, too. To sleep and be woken costs
+more than a moment: so long the descriptor is looked at again and again; not where others of us have something to do,
+and only as long as that pays: after some moments for nothing we sleep at once, until a request has come that soon.
 
 pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `pyfuse3.asyncio` puts something else in.
 """

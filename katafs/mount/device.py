@@ -20,7 +20,7 @@ from katafs.mount.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, 
 # struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _IN_HEADER = struct.Struct("=IIQQIIIHH")
 # struct fuse_init_in: major, minor, max_readahead, flags; since 7.36 flags2, the upper half
-_INIT_IN = struct.Struct("=IIIII")
+_INIT_IN = struct.Struct("=12xII")
 _INIT = 26
 _INIT_EXT = 1 << 30
 _NO_OPEN_SUPPORT, _NO_OPENDIR_SUPPORT = 1 << 17, 1 << 24
@@ -106,7 +106,7 @@ def _read_init(fd: int) -> bytes:
     request = os.read(fd, _READ_BUFFER)
     if len(request) < _IN_HEADER.size + _INIT_IN.size - 4 or _IN_HEADER.unpack_from(request)[1] != _INIT:
         raise UnsuitableError("the kernel greets in a way that is not known")
-    _major, _minor, _readahead, flags, more = _INIT_IN.unpack_from(request.ljust(200, b"\0"), _IN_HEADER.size)
+    flags, more = _INIT_IN.unpack_from(request.ljust(200, b"\0"), _IN_HEADER.size)
     if flags & _INIT_EXT:
         flags |= more << 32
     if not flags & _HAS_RESEND:

@@ -183,7 +183,7 @@ def remove_dead(mountpoint: Path) -> bool:
     removed = False
     while is_dead(path) and (device := device_of(path)):
         runtime.tidy(device)
-        if _detach(path):
+        if detach(path):
             break
         removed = True
     return removed
@@ -210,15 +210,10 @@ def abort(mountpoint: Path) -> None:
         Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
 
 
-def detach(mountpoint: Path, device: str = "") -> None:
-    """Take a mount out of the tree, at once, whoever uses it; given its device number, only if it is still there."""
-    if not device or device_of(mountpoint) == device:
-        _detach(mountpoint)
-
-
-def _detach(path: Path) -> str:
-    """What went wrong, or nothing."""
-    return _unmount(path, _MNT_DETACH, "-z")
+def detach(mountpoint: Path, device: str = "") -> str:
+    """Take a mount out of the tree, at once, whoever uses it; given its device number, only if it is still there.
+    Returns what went wrong, or nothing."""
+    return "" if device and device_of(mountpoint) != device else _unmount(mountpoint, _MNT_DETACH, "-z")
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
@@ -229,7 +224,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     """
     path, device = ours(mountpoint)
     runtime.tidy(device)
-    reason = _detach(path) if lazy else _unmount(path, 0)
+    reason = detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
         raise MountError(f"{path} is busy: {holders.described(path)}")
     if reason:

@@ -1,9 +1,8 @@
 """Work that may take much memory or time, or holds the GIL: in a process of its own, with limits.
 
 The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
-what it needs: some milliseconds. The fork server is a new Python, never a fork of a daemon with threads, and is started
-when there is work. Nothing that this process has open is there but the file for the result. It ends with this process,
-or when there was no work for some time; when it is killed, the next one begins its work again.
+what it needs. Nothing that this process has open is there but the file for the result. The fork server is started when
+there is work, and ends with this process, or without work; when it is killed, the next one begins its work again.
 """
 
 from __future__ import annotations

@@ -146,15 +146,11 @@ class Worker:
                 hear(told[0])
                 if kind == _ASKED:
                     self._connection.send(None)
-        except TimeoutError:
-            self.end()
-            raise
-        except (OSError, EOFError) as error:
-            self.end()
-            raise LeftError(str(error)) from error
-        except BaseException:
+        except BaseException as error:
             # in the middle of a conversation
             self.end()
+            if isinstance(error, (OSError, EOFError)) and not isinstance(error, TimeoutError):
+                raise LeftError(str(error)) from error
             raise
         self.last_used = time.monotonic()
         result, failure = told
