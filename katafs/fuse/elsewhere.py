@@ -68,9 +68,7 @@ class Elsewhere:
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
         # a kata has one worker at a time
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
-        self._parts: cachetools.TTLCache[tuple[int, int], tuple[_Entries, bool]] = cachetools.TTLCache(
-            _PARTS, _PART_SECONDS
-        )
+        self._parts: cachetools.TTLCache[tuple[int, int], _Entries] = cachetools.TTLCache(_PARTS, _PART_SECONDS)
         self.waiting = 0
 
     async def look_at_root(self) -> None:
@@ -113,16 +111,15 @@ class Elsewhere:
             if not all(pyfuse3.readdir_reply(token, *each) for each in both):
                 return
         position = max(start_id - 2, 0)
-        known = self._parts.pop((fh, position), None) if position else None
-        if known is None:
-            known = cast("tuple[_Entries, bool]", await self._ask("readdir", fh, position))
-        entries, is_end = known
+        entries = self._parts.pop((fh, position), None) if position else None
+        if entries is None:
+            entries = cast(_Entries, await self._ask("readdir", fh, position))
         reply = pyfuse3.EntryAttributes()
         for at, (after, name, node) in enumerate(entries):
             told = self._known(node)
             describe(reply, told, told.timeout)
             if not pyfuse3.readdir_reply(token, name, reply, after + 2):
-                self._parts[fh, position] = entries[at:], is_end
+                self._parts[fh, position] = entries[at:]
                 return
             self._tree.remember_lookup(told)
             position = after

@@ -184,29 +184,26 @@ def _parent(tree: Tree, key: Key) -> Key:
     return _prepared(tree, _node(tree, key)).parent()
 
 
-def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, Seen]], bool]:
-    """Entries from ``start`` on, each with the position after it; whether they are the last. As many as can be found
-    in a moment, but one."""
+def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
+    """Entries from ``start`` on, each with the position after it: as many as can be found in a moment, but one."""
     names = _listings.get(key) if start else None
     if names is None:
         names = _listings[key] = _prepared(tree, _node(tree, key)).names()
     directory = _prepared(tree, _node(tree, key))
     entries: list[tuple[int, bytes, Seen]] = []
     end = time.monotonic() + _SECONDS
-    position = start
-    for name in names[start : start + _MOST_ENTRIES]:
+    for position, name in enumerate(names[start : start + _MOST_ENTRIES], start + 1):
         try:
-            entries.append((position + 1, name, Seen(*directory.child(name))))
+            entries.append((position, name, Seen(*directory.child(name))))
         except NotFoundError:
             pass  # it is gone by now
         except HeavyError:
             if not entries:
                 raise
-            return entries, False
-        position += 1
+            break
         if entries and time.monotonic() > end:
             break
-    return entries, position >= len(names)
+    return entries
 
 
 def _sink(tree: Tree, key: Key) -> Writable:
