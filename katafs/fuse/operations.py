@@ -144,8 +144,10 @@ class Operations(pyfuse3.Operations):
             self._listings.keep(fh, entries)
         if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dot_entry(directory.number), 1):
             return
-        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dot_entry(self._above(directory)), 2):
-            return
+        if start_id <= 1:
+            above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
+            if not pyfuse3.readdir_reply(token, b"..", dot_entry(above), 2):
+                return
         rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
         if not rest:
             return
@@ -175,9 +177,6 @@ class Operations(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, name, answer, position):
                 return
             self._tree.remember_lookup(node)
-
-    def _above(self, directory: Node) -> int:
-        return directory.number if directory.number == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
 
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)

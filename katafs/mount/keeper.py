@@ -151,8 +151,8 @@ class _Keeper:
             while self._daemon is not NOBODY:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
-                if number == signal.SIGUSR2 and self._has_said_ready() and ready is not None:
-                    self._tell_ready(ready)
+                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY):
+                    self._is_ready(ready)
                     ready = None
                 elif number in stop:
                     self._stop(number)
@@ -178,17 +178,15 @@ class _Keeper:
         touch(self._options.mountpoint)
         return 0
 
-    def _has_said_ready(self) -> bool:
-        if not self._daemon.heard().startswith(READY):
-            return False
+    def _is_ready(self, ready: Callable[[], None] | None) -> None:
+        """The daemon serves."""
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
         else:
             self._publish()
-        return True
-
-    def _tell_ready(self, ready: Callable[[], None]) -> None:
+        if ready is None:
+            return
         self._was_ready = True
         try:
             ready()

@@ -149,7 +149,10 @@ class Journal:
 
     def begin(self, unique: int) -> Request:
         """A write was taken. Raises `DiedError` for one sent again of which nothing can be known."""
-        self._erase()
+        for slot in self._done:
+            self._write(slot, b"")
+            (self._free if slot < _COMMITS else self._free_parts).append(slot)
+        self._done.clear()
         if self.is_unreadable and unique & UNIQUE_RESEND:
             raise DiedError("a daemon died over this, and what it noted cannot be read: nobody knows if it was done")
         request = Request(unique & ~UNIQUE_RESEND)
@@ -232,12 +235,6 @@ class Journal:
         if request.slot is not None:
             request.done.append(request.slot)
         self._done += request.done
-
-    def _erase(self) -> None:
-        for slot in self._done:
-            self._write(slot, b"")
-            (self._free if slot < _COMMITS else self._free_parts).append(slot)
-        self._done.clear()
 
     def _write(self, slot: int, data: bytes) -> None:
         if self._fd is not None:

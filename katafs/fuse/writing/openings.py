@@ -154,7 +154,10 @@ class Openings:
         if not self._is_begun(opening):
             if opening.held is None:
                 # what follows at its end may be its next message
-                self._note_end(opening, asked.thread)
+                ends = self._ends.setdefault(opening.inode, deque(maxlen=_ENDS))
+                ended = _End(asked.thread, opening.user, opening.end, opening.appends)
+                if not ends or ends[-1] != ended:
+                    ends.append(ended)
             self._let_go(opening)
             if not known:
                 del self._known[opening.inode]
@@ -169,12 +172,6 @@ class Openings:
             opening.held = descriptors.take(asked.thread, descriptor)
             self._held += opening.held is not None
             opening.seen = (asked.thread, descriptor)
-
-    def _note_end(self, opening: Opening, thread: int) -> None:
-        ends = self._ends.setdefault(opening.inode, deque(maxlen=_ENDS))
-        end = _End(thread, opening.user, opening.end, opening.appends)
-        if not ends or ends[-1] != end:
-            ends.append(end)
 
     async def _ask(self, thread: int, inode: int, flags: int | None) -> int | None:
         """The descriptor that a thread writes to; None if it cannot be told."""

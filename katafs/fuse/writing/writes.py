@@ -231,7 +231,13 @@ class Writes:
         queue = self._queues.setdefault(job.kata_id, trio.Lock()) if job.in_turn else contextlib.nullcontext()
         do, limiter = (self.recorders.do, self._recording) if job.in_turn else (Job.__call__, self._at_once)
         async with queue:
-            before = await self._tip_before(job)
+            before = None
+            try:
+                before = await self._elsewhere.tip(job.kata_id)
+            except KataError:
+                # it may be that nothing can be read of it yet
+                if job.in_turn:
+                    raise
             landed, invalidated = trio.Event(), trio.Event()
             tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, invalidated)
             if job.in_turn:
@@ -252,15 +258,6 @@ class Writes:
                 self._tree.ctx.counters.repetitions += 1
             log.info("kata %s: event %d, commit %s", job.kata_id, committed.index, committed.commit.hex())
         return committed, invalidated
-
-    async def _tip_before(self, job: Job) -> Oid | None:
-        """The tip of the kata; None where it may be that nothing can be read of it yet."""
-        try:
-            return await self._elsewhere.tip(job.kata_id)
-        except KataError:
-            if job.in_turn:
-                raise
-            return None
 
     async def _is_git(self, kata_id: str) -> bool:
         return await trio.to_thread.run_sync(is_git, self._tree.ctx.store.path(kata_id), limiter=self._at_once)
