@@ -192,7 +192,7 @@ def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
     directory = _prepared(tree, _node(tree, key))
     entries: list[tuple[int, bytes, Seen]] = []
     end = time.monotonic() + _SECONDS
-    for position, name in enumerate(names[start : start + _MOST_ENTRIES], start + 1):
+    for position, name in enumerate(names[start:], start + 1):
         try:
             entries.append((position, name, Seen(*directory.child(name))))
         except NotFoundError:
@@ -201,7 +201,7 @@ def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
             if not entries:
                 raise
             break
-        if entries and time.monotonic() > end:
+        if len(entries) == _MOST_ENTRIES or (entries and time.monotonic() > end):
             break
     return entries
 
