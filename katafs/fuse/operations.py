@@ -264,12 +264,6 @@ class Operations(pyfuse3.Operations):
         await self.kernel.stop()
         await self.writes.openings.stop()
 
-    def rest(self) -> None:
-        """To be called from time to time: give up what nobody has used for some time."""
-        self.writes.recorders.reap_idle()
-        self.elsewhere.pool.reap_idle()
-        self._tree.ctx.store.expire()
-
     # -- the file system
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:

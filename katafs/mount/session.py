@@ -200,10 +200,8 @@ class _Session:
 
         look = wait_quickly(pyfuse3, self.operations.busy)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(look)
-            nursery.start_soon(self._watch_signals)
-            nursery.start_soon(self._expire)
-            nursery.start_soon(self.operations.elsewhere.look_at_root)
+            for task in (look, self._watch_signals, self._expire, self.operations.elsewhere.look_at_root):
+                nursery.start_soon(task)
             if self.options.compact_after is not None:
                 compactor = Compactor(self.tree.ctx.store, self.tree.ctx.counters)
                 self.operations.writes.wrote = compactor.wrote
@@ -277,8 +275,9 @@ class _Session:
             if trio.current_time() < due:
                 continue
             due = trio.current_time() + _EXPIRE_SECONDS
-            operations.rest()
-            fork_server().reap_idle()
+            for idle in (operations.writes.recorders, operations.elsewhere.pool, fork_server()):
+                idle.reap_idle()
+            self.tree.ctx.store.expire()
             await operations.memory.look()
             try:
                 if not self.options.read_only:
