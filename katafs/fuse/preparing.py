@@ -27,12 +27,10 @@ class Preparer:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._once: Once[Node] = Once()
+        #: how many wait; and of each kata
+        self.waiting = 0
         self._waiting: Counter[str] = Counter()
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
-
-    @property
-    def waiting(self) -> int:
-        return self._waiting.total()
 
     async def prepared(self, node: Node) -> Node:
         """The node with its content made, once for all who ask at the same time; so is its failure.
@@ -43,12 +41,14 @@ class Preparer:
             kata_id = node.key.kata
             if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
                 raise BusyError(f"{self.waiting} slow requests wait already, {self._waiting[kata_id]} of this kata")
+            self.waiting += 1
             self._waiting[kata_id] += 1
             try:
                 # what somebody else had made may be older than the question
                 if await self._once.of(node.number, partial(self._make, node, work)) is node:
                     return node
             finally:
+                self.waiting -= 1
                 self._waiting[kata_id] -= 1
                 self._waiting += Counter()
                 self._tree.ctx.store.new_epoch()
