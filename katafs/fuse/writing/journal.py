@@ -76,10 +76,8 @@ class Request:
     """One write that is being handled."""
 
     unique: int
-    #: the commit that an earlier daemon announced for this very request
+    #: the commit that an earlier daemon announced for this very request, or `MAKING`
     announced: Oid | None = None
-    #: whether an earlier daemon was about to make something for this very request
-    was_making: bool = False
     slot: int | None = None
     done: list[int] = field(default_factory=list)
 
@@ -158,11 +156,10 @@ class Journal:
         request = Request(unique & ~UNIQUE_RESEND)
         known = self._announced.get(request.unique)
         if known is not None:
-            request.was_making = known[0] == MAKING
-            request.announced = known[0] if not request.was_making else None
-            if known[1] in self._free:
-                self._free.remove(known[1])
-                request.slot = known[1]
+            request.announced, slot = known
+            if slot in self._free:
+                self._free.remove(slot)
+                request.slot = slot
         return request
 
     def is_continuation(self, request: Request, inode: int, asked: Asked, offset: int, data: bytes) -> bool:

@@ -98,7 +98,7 @@ class Writes:
         request = self._journal.begin(asked.unique)
         try:
             kata_id, make = await self._elsewhere.creator(parent, name, is_directory=is_directory)
-            attempt = Attempt(partial(self._journal.announce, request, MAKING), request.was_making)
+            attempt = Attempt(partial(self._journal.announce, request, MAKING), request.announced == MAKING)
             job = plain_job(self._tree.ctx.store.path(kata_id), kata_id, lambda *_, **__: make(attempt))
             # The kernel is told of events that were recorded by the way, but it holds the directory as long as it has
             # no answer: that is not waited for.
