@@ -201,11 +201,9 @@ class Writes:
                 parse = partial(sink.parse, message, offset)
                 job = await trio.to_thread.run_sync(parse) if len(message.data) > _LARGE else parse()
                 committed, invalidated = await self._do(job, announce)
-        except KataError as error:
-            sink.refused(error, again_at)
-            raise
-        except Exception:
-            sink.refused(KataError("katafs itself has failed, and its log says how"), again_at)
+        except Exception as error:
+            ours = KataError("katafs itself has failed, and its log says how")
+            sink.refused(error if isinstance(error, KataError) else ours, again_at)
             raise
         # It is recorded: whatever goes wrong from here on, the writer must hear of success.
         sink.accepted(committed)
