@@ -92,7 +92,7 @@ def real_store(store: Path, status: int = 1) -> Path:
         path = mounting.real_directory(store, "store")
     except mounting.MountError as error:
         fail(str(error), status)
-    if mounting.is_mounted(path):
+    if mounting.katafs_at(path) is not None:
         fail(f"{store} is a mount, not a store", status)
     return path
 

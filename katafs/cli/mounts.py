@@ -189,7 +189,7 @@ def reload(mountpoint: Path, verbose: bool) -> None:
     Clients notice nothing. Requests under way are finished, or done again by the new daemon. Returns when it
     serves. When the new code cannot be loaded all stays as it is.
     """
-    from katafs.mount.reloading import reload_mount
+    from katafs.mount.resuming import reload_mount
 
     try:
         version = reload_mount(mountpoint)

@@ -13,7 +13,7 @@ import pyfuse3
 
 from katafs.errors import HeavyError, KataError, LateError, unreadable
 from katafs.fuse.fastopen import Asked
-from katafs.tree.counters import Counters
+from katafs.tree.context import Context
 from katafs.tree.nodes import refuse_write
 
 log = logging.getLogger(__name__)
@@ -35,36 +35,34 @@ _REQUESTS = [
 def watch(
     operations: pyfuse3.Operations,
     writing: Mapping[str, WritingHandler],
-    counters: Counters,
+    ctx: Context,
     elsewhere: object,
-    new_epoch: Callable[[], None],
     asked: Callable[[], Asked],
 ) -> None:
     """Have all handlers counted by their names, and what they raise turned into errnos.
 
-    ``new_epoch`` is called before each is asked. What takes longer than the event loop may be held (`HeavyError`) is
-    asked of the handler of the same name of ``elsewhere``, where there is one: nothing has been done by then. Others
-    see to it themselves. Those ``writing`` are handed what the request says of itself, which is taken once: when they
-    have waited it may be another's. Anything unexpected is EIO and a traceback: pyfuse3 would end the daemon for any
-    exception but FUSEError.
+    What takes longer than the event loop may be held (`HeavyError`) is asked of the handler of the same name of
+    ``elsewhere``, where there is one: nothing has been done by then. Others see to it themselves. Those ``writing`` are
+    handed what the request says of itself, which is taken once: when they have waited it may be another's. Anything
+    unexpected is EIO and a traceback: pyfuse3 would end the daemon for any exception but FUSEError.
     """
     for request in _REQUESTS:
         handler = writing.get(request) or getattr(operations, request)
         take = asked if request in writing else None
         other = getattr(elsewhere, request, None)
-        setattr(operations, request, _watched(request, handler, counters, other, new_epoch, take))
+        setattr(operations, request, _watched(request, handler, ctx, other, take))
 
 
 def _watched(
     request: str,
     handler: Callable[..., Awaitable[Any]],
-    counters: Counters,
+    ctx: Context,
     elsewhere: Callable[..., Awaitable[Any]] | None,
-    new_epoch: Callable[[], None],
     asked: Callable[[], Asked] | None,
 ) -> Callable[..., Awaitable[Any]]:
     # Of some 25 microseconds of a cold request this is a third of one: all that it needs is looked up here, once.
-    latency, clock, heavy = counters.latencies[request], perf_counter, counters.heavy
+    counters, new_epoch, clock = ctx.counters, ctx.store.new_epoch, perf_counter
+    latency, heavy = counters.latencies[request], counters.heavy
 
     async def answer(*args: Any) -> Any:
         begun = clock()

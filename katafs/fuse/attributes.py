@@ -1,15 +1,13 @@
-"""What the kernel is told of nodes: their attributes, alone or in a listing, and that they are not so any more."""
+"""What the kernel is told of nodes: their attributes, alone or in a listing."""
 
 from __future__ import annotations
 
-import contextlib
 import stat
 
 import pyfuse3
 
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.timeouts import NEVER
-from katafs.tree.tree import Stale
 
 
 def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[PlusEntry], start: int) -> None:
@@ -58,14 +56,3 @@ def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:
     answer.st_size = size
     # tar -S takes a file without blocks for one great hole
     answer.st_blocks = (size + 511) // 512
-
-
-def invalidate(stale: Stale) -> None:
-    """Tell the kernel; in a worker thread, since it may wait for requests that the event loop must answer."""
-    # ENOENT: the kernel does not know the thing, so it need not forget it
-    for directory, name in stale.entries:
-        with contextlib.suppress(FileNotFoundError):
-            pyfuse3.invalidate_entry(directory, name)
-    for inode in stale.inodes:
-        with contextlib.suppress(FileNotFoundError):
-            pyfuse3.invalidate_inode(inode)

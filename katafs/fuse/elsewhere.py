@@ -12,7 +12,8 @@ import errno
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
+from weakref import WeakValueDictionary
 
 import cachetools
 import pyfuse3
@@ -20,11 +21,11 @@ import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.attributes import attributes, describe, dot_entry
-from katafs.fuse.fair import Places, User
+from katafs.fuse.fair import Once, Places, User
 from katafs.fuse.preparing import Preparer
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
-from katafs.tree.answers import Place, Question, Seen, answer
+from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Node
 from katafs.tree.numbers import Key, Numbers
@@ -53,15 +54,6 @@ class _EndsError(StorageError):
     """A process ends over a question, each time."""
 
 
-class _Asked:
-    """A question that somebody waits for the answer to."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.answer: object = None
-        self.failure: KataError | None = None
-
-
 class Elsewhere:
     """Belongs to the event loop."""
 
@@ -70,20 +62,14 @@ class Elsewhere:
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device, ctx.groups)
         workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS
-        self._pool = Pool(workers, (answer.__module__,), _MEMORY)
+        self.pool = Pool(workers, (answer.__module__,), _MEMORY)
         self._places = Places(workers)
-        self._asked: dict[Question, _Asked] = {}
+        self._once: Once[object] = Once()
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
         # a kata has one worker at a time
-        self._queues: dict[str, trio.Lock] = {}
-        self._parts: cachetools.TTLCache[tuple[int, int], tuple[_Entries, bool]] = cachetools.TTLCache(
-            _PARTS, _PART_SECONDS
-        )
+        self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
+        self._parts: cachetools.TTLCache[tuple[int, int], _Entries] = cachetools.TTLCache(_PARTS, _PART_SECONDS)
         self.waiting = 0
-
-    def reap_idle(self) -> None:
-        """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._pool.reap_idle()
 
     async def look_at_root(self) -> None:
         """See, for ever, what the root of the store is, where it may not be asked for each request."""
@@ -125,16 +111,15 @@ class Elsewhere:
             if not all(pyfuse3.readdir_reply(token, *each) for each in both):
                 return
         position = max(start_id - 2, 0)
-        known = self._parts.pop((fh, position), None) if position else None
-        if known is None:
-            known = cast("tuple[_Entries, bool]", await self._ask("readdir", fh, position))
-        entries, is_end = known
+        entries = self._parts.pop((fh, position), None) if position else None
+        if entries is None:
+            entries = cast(_Entries, await self._ask("readdir", fh, position))
         reply = pyfuse3.EntryAttributes()
         for at, (after, name, node) in enumerate(entries):
             told = self._known(node)
             describe(reply, told, told.timeout)
             if not pyfuse3.readdir_reply(token, name, reply, after + 2):
-                self._parts[fh, position] = entries[at:], is_end
+                self._parts[fh, position] = entries[at:]
                 return
             self._tree.remember_lookup(told)
             position = after
@@ -183,21 +168,20 @@ class Elsewhere:
 
     async def tip(self, kata_id: str) -> Oid:
         """The commit at the tip of a kata as it is now. Raises what reading its events does."""
-        self._tree.ctx.store.new_epoch()
-        try:
-            return self._tree.tip(kata_id).commit.oid
-        except HeavyError:
-            return cast(Oid, await self._answer(Question("tip", kata_key(kata_id))))
+        return cast(Oid, await self._here_or_there(Question("tip", kata_key(kata_id))))
 
     async def stale(self, kata_id: str, before: Oid) -> Stale:
         """What changed since a commit was the tip."""
-        self._tree.ctx.store.new_epoch()
-        try:
-            return self._tree.stale_since(kata_id, before)
-        except HeavyError:
-            return cast(Stale, await self._answer(Question("stale", kata_key(kata_id), (before,))))
+        return cast(Stale, await self._here_or_there(Question("stale", kata_key(kata_id), (before,))))
 
     # -- asking
+
+    async def _here_or_there(self, question: Question) -> object:
+        self._tree.ctx.store.new_epoch()
+        try:
+            return ANSWERS[question.name](self._tree, question.key, *question.arguments)
+        except HeavyError:
+            return await self._answer(question)
 
     async def _ask(self, name: str, inode: int, *arguments: object) -> object:
         return await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
@@ -211,39 +195,23 @@ class Elsewhere:
             raise BusyError(f"{self.waiting} questions wait already that take long")
         self.waiting += 1
         try:
-            asked = self._asked.get(question)
-            if asked is not None:
-                await asked.done.wait()
-            else:
-                asked = self._asked[question] = _Asked()
-                await self._find(question, asked)
+            return await self._once.of(question, partial(self._find, question))
         finally:
             self.waiting -= 1
             self._tree.ctx.store.new_epoch()
-        if asked.failure is not None:
-            raise asked.failure
-        return asked.answer
 
-    async def _find(self, question: Question, asked: _Asked) -> None:
+    async def _find(self, question: Question) -> object:
         queue = self._queues.setdefault(question.kata_id, trio.Lock())
         try:
             async with queue, self._places.place(self._user(question)):
                 self._tree.ctx.counters.elsewhere += 1
                 outcomes = self._tree.ctx.controls.outcomes(question.kata_id)
                 ask = partial(self._in_thread, question, outcomes)
-                asked.answer = await trio.to_thread.run_sync(
-                    ask, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
-                )
-        except KataError as error:
-            asked.failure = error
+                return await trio.to_thread.run_sync(ask, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+        except (TooLargeError, _EndsError) as error:
             # what else goes wrong may be over the next time, and most who ask are about to write
-            if isinstance(error, (TooLargeError, _EndsError)):
-                self._refused[question] = error
-        finally:
-            if not queue.statistics().tasks_waiting:
-                self._queues.pop(question.kata_id, None)
-            del self._asked[question]
-            asked.done.set()
+            self._refused[question] = error
+            raise
 
     def _user(self, question: Question) -> User:
         try:
@@ -252,31 +220,25 @@ class Elsewhere:
             return -1, question.kata_id
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
+        kata_id, name = question.kata_id, question.name
         for _ in range(_TRIES):
-            worker = self._pool.take(_START_SECONDS, question.kata_id)
+            worker = self.pool.take(_START_SECONDS, kata_id)
             if worker is None:
                 raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
             try:
-                return worker.call(_hear, answer, self._place, outcomes, question, seconds=_SECONDS)
+                # who answers says nothing on his way
+                return worker.call(id, answer, self._place, outcomes, question, seconds=_SECONDS)
             except TimeoutError:
                 if self._tree.ctx.store.is_remote:
-                    log.warning(
-                        "kata %s: the store has not answered (%s) for %g s", question.kata_id, question.name, _SECONDS
-                    )
-                    raise StorageError(f"kata {question.kata_id}: the store does not answer", errno.EIO) from None
-                log.warning("kata %s: %s takes more than %g s", question.kata_id, question.name, _SECONDS)
-                raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from None
+                    log.warning("kata %s: the store has not answered (%s) for %g s", kata_id, name, _SECONDS)
+                    raise StorageError(f"kata {kata_id}: the store does not answer", errno.EIO) from None
+                log.warning("kata %s: %s takes more than %g s", kata_id, name, _SECONDS)
+                raise TooLargeError(f"kata {kata_id}: {name} takes too long") from None
             except LeftError as error:
-                log.warning(
-                    "kata %s: a process has ended that was asked (%s): %s", question.kata_id, question.name, error
-                )
+                log.warning("kata %s: a process has ended that was asked (%s): %s", kata_id, name, error)
             except TooLargeError as error:
                 log.warning("%s, and is refused", error)
                 raise
             finally:
-                self._pool.give_back(worker)
-        raise _EndsError(f"kata {question.kata_id}: who is asked ({question.name}) ends each time", errno.EIO)
-
-
-def _hear(_what: Any) -> None:
-    """A worker that answers says nothing on its way."""
+                self.pool.give_back(worker)
+        raise _EndsError(f"kata {kata_id}: who is asked ({name}) ends each time", errno.EIO)

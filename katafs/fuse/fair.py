@@ -7,8 +7,9 @@ who reads; and at many sites all katas belong to one service, which asks for eve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
 import trio
 
@@ -16,6 +17,8 @@ from katafs.errors import BusyError
 
 #: the owner of a kata, and its id
 User = tuple[int, str]
+
+_T = TypeVar("_T")
 
 # that wait for one kind of work, of one kata
 _MOST_OF_A_KATA = 100
@@ -73,3 +76,35 @@ class Places:
     def _order(self, waiting: tuple[User, trio.Event]) -> list[int]:
         """Who has fewest places, and was given one longest ago, is first: among owners, then among the katas of one."""
         return [number for who in waiting[0] for number in (self._held[who], self._last.get(who, 0))]
+
+
+class _Making(Generic[_T]):
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.result: _T
+        self.failure: Exception | None = None
+
+
+class Once(Generic[_T]):
+    """What several ask for at the same time is made for the first; the others have what he has, or its failure."""
+
+    def __init__(self) -> None:
+        self._making: dict[Hashable, _Making[_T]] = {}
+
+    async def of(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
+        """What is made under a key. Raises what ``make`` does."""
+        making = self._making.get(key)
+        if making is not None:
+            await making.done.wait()
+        else:
+            making = self._making[key] = _Making()
+            try:
+                making.result = await make()
+            except Exception as error:  # noqa: BLE001 - raised below
+                making.failure = error
+            finally:
+                del self._making[key]
+                making.done.set()
+        if making.failure is not None:
+            raise making.failure
+        return making.result

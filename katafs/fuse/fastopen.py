@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import katafs
 
@@ -24,6 +24,7 @@ UNIQUE_RESEND = 1 << 63
 #: what there is not without the library
 LOST = "slower mode, and no keep-alive and no reload"
 _PROCESS = b"fuse_session_process_buf"
+_OTHER_WAY = "this libfuse makes its session in another way"
 
 
 class Asked(NamedTuple):
@@ -61,20 +62,13 @@ class FastOpen:
         self.reason = reason
         self._wrapped, self._active, self._flushed = map(self._int, ("wrapped", "active", "flushed"))
         self._sender = [self._int(name) for name in ("pid", "uid", "flags", "is_page", "by_file")]
-        self._unique = ctypes.c_uint64(0)
-        if library is not None:
-            self._unique = ctypes.c_uint64.in_dll(library, "katafs_fast_unique")
+        self._unique = self._int("unique", ctypes.c_uint64)
 
-    def _int(self, name: str) -> ctypes.c_int:
-        return ctypes.c_int.in_dll(self.library, f"katafs_fast_{name}") if self.library else ctypes.c_int(0)
-
-    def want(self) -> None:
-        """Wrap the session that is made next."""
-        self._int("wanted").value = 1
+    def _int(self, name: str, kind: Any = ctypes.c_int) -> Any:
+        return kind.in_dll(self.library, f"katafs_fast_{name}") if self.library else kind(0)
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the library is there."""
         return self.library is not None
 
     @property
@@ -129,27 +123,24 @@ class FastOpen:
         return bool(greet(request, len(request)))
 
 
-_OTHER_WAY = "this libfuse makes its session in another way"
-
-
 def load(*, wanted: bool = True) -> FastOpen:
     """Load the library if it is wanted and there; never fails."""
     if not wanted:
         return FastOpen(None, "--no-fast-open was given")
-    if "pyfuse3" in sys.modules:
-        reason, library = "pyfuse3 was imported too early", None
-    else:
-        reason, library = look()
+    reason, library = look()
     if reason:
         log.warning("no fast open: %s", reason)
         return FastOpen(None, reason)
     fast = FastOpen(library)
-    fast.want()
+    # the session that is made next is wrapped
+    fast._int("wanted").value = 1
     return fast
 
 
 def look() -> tuple[str, ctypes.CDLL | None]:
     """The library, loaded, if it can do what it is for; else why not."""
+    if "pyfuse3" in sys.modules:
+        return "pyfuse3 was imported too early", None
     # a shared library in the package, not a Python module: it is never imported
     path = next(Path(katafs.__file__).parent.glob("_fastopen*.so"), None)
     if path is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
+import pyfuse3
 import trio
 
-from katafs.fuse.attributes import invalidate
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import FastOpen
 from katafs.git import Oid
@@ -23,10 +24,7 @@ class Invalidator:
     def __init__(self, fast: FastOpen, elsewhere: Elsewhere) -> None:
         self._fast, self._elsewhere = fast, elsewhere
         # not the limit of the other threads: who tells the kernel may wait for a reader whom one of those must serve
-        self._limiter = trio.CapacityLimiter(_THREADS)
-        #: how many threads tell the kernel of something
-        self.telling = 0
-        self._has_told = trio.Event()
+        self.limiter = trio.CapacityLimiter(_THREADS)
         self._is_stopping = False
 
     async def since(self, kata_id: str, before: Oid | None) -> bool:
@@ -45,14 +43,8 @@ class Invalidator:
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""
-        if self._is_stopping:
-            return
-        self.telling += 1
-        try:
-            await trio.to_thread.run_sync(self._invalidate, stale, limiter=self._limiter)
-        finally:
-            self.telling -= 1
-            self._has_told.set()
+        if not self._is_stopping:
+            await trio.to_thread.run_sync(self._invalidate, stale, limiter=self.limiter)
 
     def _invalidate(self, stale: Stale) -> None:
         if not self._fast.invalidate(stale.entries, stale.inodes):
@@ -74,6 +66,16 @@ class Invalidator:
         """Tell the kernel nothing more, and wait until it has been told what it is being told now: that may need the
         answer to a request which is yet to come, and a daemon that takes none could not even be killed."""
         self._is_stopping = True
-        while self.telling:
-            self._has_told = trio.Event()
-            await self._has_told.wait()
+        while self.limiter.borrowed_tokens:  # noqa: ASYNC110 - once, at the end
+            await trio.sleep(0.001)
+
+
+def invalidate(stale: Stale) -> None:
+    """Tell the kernel; in a worker thread, since it may wait for requests that the event loop must answer."""
+    # ENOENT: the kernel does not know the thing, so it need not forget it
+    for directory, name in stale.entries:
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_entry(directory, name)
+    for inode in stale.inodes:
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(inode)

@@ -37,7 +37,6 @@ class Memory:
         self._forgotten = 0
 
     def forgotten(self, inodes: int) -> None:
-        """The kernel has forgotten so many inodes."""
         self._forgotten += inodes
 
     async def look(self) -> None:

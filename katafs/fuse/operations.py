@@ -23,13 +23,13 @@ from katafs.fuse.answering import WritingHandler, refuse, watch
 from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
-from katafs.fuse.handles import Handles
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.memory import Memory
 from katafs.fuse.preparing import Preparer
 from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
+from katafs.fuse.writing.openings import Handles
 from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
@@ -72,11 +72,11 @@ class Operations(pyfuse3.Operations):
         tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
         writing |= {"create": self._create, "mkdir": self._mkdir}
-        watch(self, writing, tree.ctx.counters, self.elsewhere, tree.ctx.store.new_epoch, fast.asked)
+        watch(self, writing, tree.ctx, self.elsewhere, fast.asked)
 
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
-        return self._tree.ctx.counters.waiting() + self.kernel.telling
+        return self._tree.ctx.counters.waiting() + self.kernel.limiter.borrowed_tokens
 
     # -- names and attributes
 
@@ -144,8 +144,10 @@ class Operations(pyfuse3.Operations):
             self._listings.keep(fh, entries)
         if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dot_entry(directory.number), 1):
             return
-        if start_id <= 1 and not pyfuse3.readdir_reply(token, b"..", dot_entry(self._above(directory)), 2):
-            return
+        if start_id <= 1:
+            above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
+            if not pyfuse3.readdir_reply(token, b"..", dot_entry(above), 2):
+                return
         rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
         if not rest:
             return
@@ -175,9 +177,6 @@ class Operations(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, name, answer, position):
                 return
             self._tree.remember_lookup(node)
-
-    def _above(self, directory: Node) -> int:
-        return directory.number if directory.number == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
 
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
@@ -263,13 +262,7 @@ class Operations(pyfuse3.Operations):
     async def stop(self) -> None:
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
         await self.kernel.stop()
-        await self.writes.stop()
-
-    def rest(self) -> None:
-        """To be called from time to time: give up what nobody has used for some time."""
-        self.writes.recorders.reap_idle()
-        self.elsewhere.reap_idle()
-        self._tree.ctx.store.expire()
+        await self.writes.openings.stop()
 
     # -- the file system
 

@@ -4,11 +4,12 @@ no kata another (`katafs.fuse.fair`)."""
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import trio
 
-from katafs.errors import BusyError, KataError, TooLargeError
-from katafs.fuse.fair import Places, User
+from katafs.errors import BusyError, TooLargeError
+from katafs.fuse.fair import Once, Places, User
 from katafs.tree.nodes import Later, Node, Work
 from katafs.tree.tree import Tree
 
@@ -20,27 +21,16 @@ _MOST_OF_A_KATA = 100
 _PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 
 
-class _Making:
-    """What is being made for those who wait for it."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.failure: KataError | None = None
-
-
 class Preparer:
     """Has nodes make their contents. Belongs to the event loop."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._making: dict[int, _Making] = {}
+        self._once: Once[Node] = Once()
+        #: how many wait; and of each kata
+        self.waiting = 0
         self._waiting: Counter[str] = Counter()
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return self._waiting.total()
 
     async def prepared(self, node: Node) -> Node:
         """The node with its content made, once for all who ask at the same time; so is its failure.
@@ -51,38 +41,31 @@ class Preparer:
             kata_id = node.key.kata
             if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
                 raise BusyError(f"{self.waiting} slow requests wait already, {self._waiting[kata_id]} of this kata")
+            self.waiting += 1
             self._waiting[kata_id] += 1
             try:
-                making = self._making.get(node.number)
-                if making is None:
-                    await self._make(node, work)
+                # what somebody else had made may be older than the question
+                if await self._once.of(node.number, partial(self._make, node, work)) is node:
                     return node
-                await making.done.wait()
             finally:
+                self.waiting -= 1
                 self._waiting[kata_id] -= 1
                 self._waiting += Counter()
                 self._tree.ctx.store.new_epoch()
-            if making.failure is not None:
-                raise making.failure
             node = self._tree.node(node.number)
         return node
 
-    async def _make(self, node: Node, work: Work) -> None:
-        making = self._making[node.number] = _Making()
+    async def _make(self, node: Node, work: Work) -> Node:
+        user = node.owner.uid, node.key.kata
         try:
-            user = node.owner.uid, node.key.kata
             result = await self._run(node.queue, user, work)
             if isinstance(result, Later):
                 result = await self._run("process", user, result.make)
             node.prepared(result)
-        except KataError as error:
-            making.failure = error
-            if isinstance(error, TooLargeError):
-                node.too_large(error)
+        except TooLargeError as error:
+            node.too_large(error)
             raise
-        finally:
-            del self._making[node.number]
-            making.done.set()
+        return node
 
     async def _run(self, kind: str, user: User, work: Work) -> object:
         async with self._places[kind].place(user):

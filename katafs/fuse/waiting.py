@@ -1,14 +1,10 @@
-"""How pyfuse3's session waits for requests: it is handed this in place of trio.
+"""How pyfuse3's session waits for requests: it is handed this in place of trio. Why, and what it gives, says *How
+requests are waited for* in design.md.
 
-pyfuse3 has the event loop go round three times for each request, by a lock that goes from one task to another, and by a
-wait that begins anew: with the kernel's part some 100 µs outside of the handler. Here whoever has answered a request
-looks at once whether there is another, and takes it; other tasks get their turn when there is none, and once a
-millisecond, or sooner where they have requests to answer, too.
-
-Who reads files one after the other asks again soon after each answer, and to put the processor to sleep meanwhile and
-wake it took some 30 µs of each request in a virtual machine. So the descriptor is looked at again and again for a
-moment, as hypervisors do (Linux's halt polling); not where others of us have something to do, and only as long as that
-pays: after some moments for nothing we sleep at once, until a request has come that soon again.
+Whoever has answered a request looks at once whether there is another, and takes it; other tasks get their turn when
+there is none, and once a millisecond, or sooner where they have requests to answer, too. To sleep and be woken costs
+more than a moment: so long the descriptor is looked at again and again; not where others of us have something to do,
+and only as long as that pays: after some moments for nothing we sleep at once, until a request has come that soon.
 
 pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `pyfuse3.asyncio` puts something else in.
 """
@@ -24,6 +20,8 @@ from types import ModuleType
 from typing import Any
 
 import trio
+
+from katafs.tree.counters import Counters
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +41,6 @@ class Waiting:
     ``moment`` and ``soon`` are in seconds.
     """
 
-    open_nursery = staticmethod(trio.open_nursery)
-    ClosedResourceError = trio.ClosedResourceError
-    current_task = staticmethod(trio.lowlevel.current_task)
-    current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
-    notify_closing = staticmethod(trio.lowlevel.notify_closing)
-
     def __init__(self, busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
         self.lowlevel = self
         self._busy = busy
@@ -61,7 +53,7 @@ class Waiting:
         self._passed = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """What else a newer pyfuse3 may use of trio, and of ``trio.lowlevel``."""
+        """What else is used of trio, and of ``trio.lowlevel``."""
         return getattr(trio, name) if hasattr(trio, name) else getattr(trio.lowlevel, name)
 
     @property
@@ -163,3 +155,18 @@ class Turn:
         if not self._is_waking and self._others:
             self._is_waking = True
             self._others.unpark()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how long each step of a task, which may answer several requests, holds the event loop: nobody else is
+    answered meanwhile."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._began = perf_counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._counters.held(perf_counter() - self._began)

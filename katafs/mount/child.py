@@ -15,7 +15,8 @@ from typing import Never
 import katafs
 from katafs.mount.runtime import stat_fields
 
-_MESSAGE = 4096  # bytes
+#: bytes of what a child tells
+MESSAGE = 4096
 # write(2) and writev(2), in ``/proc/PID/task/TID/syscall``
 _WRITES = {"x86_64": {"1", "20"}, "aarch64": {"64", "66"}}.get(platform.machine(), set())
 
@@ -31,20 +32,18 @@ class Child:
         self._heard = b""
 
     @classmethod
-    def fork(cls, run: Callable[[Callable[[bytes], None]], int]) -> Child:
-        """A copy of this process, which has one thread only: it calls ``run(tell)``, and ends with its result."""
-        child, writer = cls._forked()
-        if child is not None:
-            return child
+    def fork(cls, run: Callable[[int], int]) -> Child:
+        """A copy of this process, which has one thread only: it calls ``run(writer)``, with the descriptor by which it
+        is heard, and ends with its result."""
+        reader, writer = os.pipe()
+        if pid := os.fork():
+            os.close(writer)
+            os.set_blocking(reader, False)
+            return cls(pid, reader)
         status = 1
         try:
-            os.set_blocking(writer, False)
-
-            def tell(what: bytes) -> None:
-                with contextlib.suppress(OSError):
-                    os.write(writer, what[:_MESSAGE])
-
-            status = run(tell)
+            os.close(reader)
+            status = run(writer)
         finally:
             # nothing of the parent's is to be cleaned up here
             os._exit(status)
@@ -52,26 +51,13 @@ class Child:
     @classmethod
     def katafs(cls, *arguments: str) -> Child:
         """Another interpreter that runs the command line; what it writes to standard error is heard."""
-        child, writer = cls._forked()
-        if child is not None:
-            return child
-        try:
+
+        def run(writer: int) -> Never:
             os.dup2(writer, 2)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             execute_katafs(*arguments)
-        finally:
-            os._exit(127)
 
-    @classmethod
-    def _forked(cls) -> tuple[Child | None, int]:
-        """The child, for the parent; None and where it is to write to, for the child."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        os.close(writer if pid else reader)
-        if not pid:
-            return None, writer
-        os.set_blocking(reader, False)
-        return cls(pid, reader), -1
+        return cls.fork(run)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal, if it lives."""
@@ -80,10 +66,9 @@ class Child:
                 os.kill(self.pid, number)
 
     def heard(self) -> bytes:
-        """What it has told so far."""
         if self._reader is not None:
             with contextlib.suppress(BlockingIOError):
-                self._heard += os.read(self._reader, _MESSAGE)
+                self._heard += os.read(self._reader, MESSAGE)
         return self._heard
 
     def has_ended(self) -> bool:
@@ -118,7 +103,6 @@ class Child:
 
     @property
     def cause(self) -> str:
-        """What it ended with, in words."""
         if self.status is None:
             return "killed"
         return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
@@ -141,6 +125,6 @@ def execute_katafs(*arguments: str) -> Never:
     environment = dict(os.environ)
     if root not in getsitepackages():
         # a checkout, which was found by way of the working directory
-        paths = [root, *filter(None, [environment.get("PYTHONPATH")])]
+        paths = [root, *environment.get("PYTHONPATH", root).split(os.pathsep)]
         environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     os.execve(sys.executable, [sys.executable, "-P", "-m", "katafs", *arguments], environment)  # noqa: S606

@@ -14,12 +14,13 @@ import stat
 import struct
 from dataclasses import dataclass
 
+from katafs.mount import runtime
 from katafs.mount.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
 
 # struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _IN_HEADER = struct.Struct("=IIQQIIIHH")
 # struct fuse_init_in: major, minor, max_readahead, flags; since 7.36 flags2, the upper half
-_INIT_IN = struct.Struct("=IIIII")
+_INIT_IN = struct.Struct("=12xII")
 _INIT = 26
 _INIT_EXT = 1 << 30
 _NO_OPEN_SUPPORT, _NO_OPENDIR_SUPPORT = 1 << 17, 1 << 24
@@ -45,6 +46,28 @@ class Held:
     init: bytes
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A mount that another process holds, and will hold when we have died."""
+
+    held: Held
+    #: the memfd of the `Journal`
+    journal: int
+    keeper: int
+    #: whether nobody has served the mount before
+    is_first: bool = False
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether that process has ended: then we are the last."""
+        return os.getppid() != self.keeper
+
+    def deaths(self) -> int:
+        """How many daemons of the mount have died, as the keeper says."""
+        status = runtime.read(self.held.device) if self.held.device else None
+        return status.deaths if status is not None else 0
+
+
 def hold(options: MountOptions) -> Held:
     """Mount with mount(2), and read the kernel's first request without answering it.
 
@@ -52,17 +75,14 @@ def hold(options: MountOptions) -> Held:
     that take over from each other.
     """
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as failed:
+        failed.callback(os.close, fd)
         _mount(fd, options)
-        try:
-            # where /proc is another namespace's the mount is not seen, and reload will not find it
-            return Held(fd, device_of(options.mountpoint) or "", _read_init(fd))
-        except BaseException:
-            detach(options.mountpoint)
-            raise
-    except BaseException:
-        os.close(fd)
-        raise
+        failed.callback(detach, options.mountpoint)
+        # where /proc is another namespace's the mount is not seen, and reload will not find it
+        held = Held(fd, device_of(options.mountpoint) or "", _read_init(fd))
+        failed.pop_all()
+    return held
 
 
 def _mount(fd: int, options: MountOptions) -> None:
@@ -79,12 +99,14 @@ def _mount(fd: int, options: MountOptions) -> None:
 
 def _read_init(fd: int) -> bytes:
     """FUSE_INIT. Raises `UnsuitableError` when the kernel does not offer what taking over needs."""
-    if not _is_readable(fd):
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(_INIT_SECONDS * 1000):
         raise UnsuitableError("the kernel does not greet")
     request = os.read(fd, _READ_BUFFER)
     if len(request) < _IN_HEADER.size + _INIT_IN.size - 4 or _IN_HEADER.unpack_from(request)[1] != _INIT:
         raise UnsuitableError("the kernel greets in a way that is not known")
-    _major, _minor, _readahead, flags, more = _INIT_IN.unpack_from(request.ljust(200, b"\0"), _IN_HEADER.size)
+    flags, more = _INIT_IN.unpack_from(request.ljust(200, b"\0"), _IN_HEADER.size)
     if flags & _INIT_EXT:
         flags |= more << 32
     if not flags & _HAS_RESEND:
@@ -92,12 +114,6 @@ def _read_init(fd: int) -> bytes:
     if not (flags & _NO_OPEN_SUPPORT and flags & _NO_OPENDIR_SUPPORT):
         raise UnsuitableError("the kernel cannot do without OPEN")
     return request
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(_INIT_SECONDS * 1000))
 
 
 def resend(fd: int) -> None:

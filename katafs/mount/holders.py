@@ -15,19 +15,15 @@ _MOST_NAMED = 4
 
 def described(path: Path) -> str:
     """What keeps the mount at a real path from being unmounted, and what to do: the end of a sentence."""
-    below = [one.path for one in mounts() if path in one.path.parents]
-    if below:
-        return f"{visible(str(below[-1]))} is mounted in it"
-    named = [f"{visible(name)} ({pid})" for pid, name in holders(path)]
-    who = _listed(named)
-    if not named:
-        # what other users do only root can see, and what another mount namespace does nobody
-        who = "some process works in it, or has a file of it open"
-    elif len(named) == 1:
-        who = f"{who} works in it, or has a file of it open"
-    else:
-        who = f"{who} work in it, or have files of it open"
-    return f"{who}; umount --lazy takes it away all the same"
+    inside = [one.path for one in mounts() if path in one.path.parents]
+    if inside:
+        return f"{visible(str(inside[-1]))} is mounted in it"
+    below = os.fsencode(path) + b"/"
+    using = [pid for pid in _processes() if int(pid) != os.getpid() and _uses(pid, below)]
+    # what other users do only root can see, and what another mount namespace does nobody
+    who = _listed([name for pid in using if (name := _named(pid))]) or "some process"
+    does = "work in it, or have files of it open" if len(using) > 1 else "works in it, or has a file of it open"
+    return f"{who} {does}; umount --lazy takes it away all the same"
 
 
 def elsewhere(device: str) -> str:
@@ -36,22 +32,17 @@ def elsewhere(device: str) -> str:
     It may be mounted at another path, or in another mount namespace, which the processes in it keep. What other users
     have only root can see.
     """
-    places = {f"at {visible(str(one.path))}" for one in mounts() if one.device == device}
-    ours, theirs = _namespace("self"), dict[str, tuple[list[str], set[str]]]()
-    for entry in _processes():
-        namespace = _namespace(entry)
-        if namespace in ("", ours):
+    said = [f"at {place}" for place in _places(device, "self") or []]
+    spaces: dict[str, list[str]] = {}
+    for pid in _processes():
+        spaces.setdefault(_namespace(pid), []).append(pid)
+    for namespace, pids in spaces.items():
+        if namespace in ("", _namespace("self")):
             continue
-        if namespace not in theirs:
-            with contextlib.suppress(OSError):
-                at = {visible(str(one.path)) for one in mounts(entry) if one.device == device}
-                theirs[namespace] = ([], at)
-        if namespace in theirs and theirs[namespace][1]:
-            theirs[namespace][0].append(f"{visible(_name(entry))} ({entry})")
-    said = sorted(places)
-    for namespace, (named, at) in theirs.items():
+        at = next((found for pid in pids if (found := _places(device, pid)) is not None), [])
         if at:
-            said.append(f"at {_listed(sorted(at))} in the mount namespace {namespace} of {_listed(named)}")
+            named = _listed([_named(pid) or f"? ({pid})" for pid in pids])
+            said.append(f"at {_listed(at)} in the mount namespace {namespace} of {named}")
     return f"goes on {'; '.join(said)}" if said else ""
 
 
@@ -73,23 +64,26 @@ def _namespace(pid: str) -> str:
         return ""
 
 
-def _name(pid: str) -> str:
+def _places(device: str, pid: str) -> list[str] | None:
+    """Where a mount is for a process; None where we may not know."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+        return sorted({visible(str(one.path)) for one in mounts(pid) if one.device == device})
     except OSError:
-        return "?"
+        return None
 
 
-def holders(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and name of each process that has its working directory, its root, an open file, or mapped memory at or
-    below a real path."""
-    below = os.fsencode(path) + b"/"
-    for entry in _processes():
-        if int(entry) == os.getpid():
-            continue
-        if any((link + b"/").startswith(below) for link in _links(entry)) or _maps(entry, below):
-            with contextlib.suppress(OSError):
-                yield int(entry), Path(f"/proc/{entry}/comm").read_text(errors="replace").rstrip("\n")
+def _named(pid: str) -> str:
+    """Name and number; nothing if it has ended."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+    return f"{visible(name)} ({pid})"
+
+
+def _uses(pid: str, below: bytes) -> bool:
+    """Whether a process has its working directory, its root, an open file, or mapped memory at or below a path."""
+    return any((link + b"/").startswith(below) for link in _links(pid)) or _maps(pid, below)
 
 
 def _links(pid: str) -> Iterator[bytes]:

@@ -30,7 +30,6 @@ class Compactor:
         self._limiter = trio.CapacityLimiter(1)
 
     def wrote(self, kata_id: str) -> None:
-        """Something was recorded in a kata."""
         self._written[kata_id] = time.monotonic()
         self._written.move_to_end(kata_id)
         if len(self._written) > _MOST_KATAS:

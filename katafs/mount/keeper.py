@@ -11,26 +11,26 @@ For an upgrade it executes itself again, with the new code, while the daemon goe
 from __future__ import annotations
 
 import gc
-import json
 import logging
+import math
 import os
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 from katafs.background import tell_supervisor
 from katafs.fuse import fastopen
-from katafs.fuse.writing import journal
-from katafs.mount import resuming, runtime, session, unsupervised
+from katafs.mount import resuming, runtime, session
 from katafs.mount.child import NOBODY, Child, execute_katafs, touch
-from katafs.mount.daemon import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
-from katafs.mount.device import Held, UnsuitableError, hold
-from katafs.mount.mounting import PATHS, MountError, MountOptions, detach
+from katafs.mount.device import Held, Kept, UnsuitableError, hold
+from katafs.mount.mounting import MountError, MountOptions, detach, device_of
+from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
+from katafs.mount.watcher import watch_over_us
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,13 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
     ``again`` is what the command line needs after a reload. ``ready`` as in `session.serve`. Raises `MountError`.
     """
     fast = fastopen.load(wanted=options.fast_open)
-    reason = _reason_not_to(options, fast)
-    if not reason:
+    if not options.keep_alive:
+        reason = "--no-keep-alive was given"
+    elif not fast.is_loaded:
+        reason = f"that needs the fast mode: {fast.reason}"
+    elif os.geteuid() != 0:
+        reason = "that needs root"
+    else:
         session.preload()
         # a signal that comes before we can act on it waits: the mount must not outlive us
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -62,18 +67,31 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
         except UnsuitableError as error:
             reason = str(error)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - _STOP)
+    _serve_alone(options, ready, fast, reason)
 
-    unsupervised.serve(options, ready, fast, reason)
 
+def _serve_alone(options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen, reason: str) -> None:
+    """Serve a mount that ends with this process; ``reason`` is why. Raises `MountError`."""
+    devices: list[str] = []
 
-def _reason_not_to(options: MountOptions, fast: fastopen.FastOpen) -> str:
-    if not options.keep_alive:
-        return "--no-keep-alive was given"
-    if not fast.is_loaded:
-        return f"that needs the fast mode: {fast.reason}"
-    if os.geteuid() != 0:
-        return "that needs root"
-    return ""
+    def ready_and_tell() -> None:
+        log.info("the mount will not outlive the daemon: %s", reason)
+        # only root may write where that is said
+        if os.geteuid() == 0 and (device := device_of(options.mountpoint)):
+            devices.append(device)
+            status = runtime.Status.of_us(options.mountpoint)
+            status.daemon, status.is_kept, status.is_fast = status.pid, False, fast.is_active
+            status.reason = fast.reason or reason
+            runtime.publish(device, status)
+        ready()
+        tell_supervisor("READY=1")
+
+    watcher = watch_over_us(options.mountpoint)
+    try:
+        session.serve(options, ready_and_tell, fast, watcher=watcher)
+    finally:
+        for device in devices:
+            runtime.withdraw(device)
 
 
 def resume(state: dict[str, Any]) -> None:
@@ -81,41 +99,41 @@ def resume(state: dict[str, Any]) -> None:
     fast = fastopen.load()
     session.preload()
     held = Held(state["fd"], state["device"], bytes.fromhex(state["init"]))
-    keeper = _Keeper(state["options"], fast, held, state["again"], state["journal"])
-    keeper.adopt(Child(state["daemon"]), state["status"])
-    keeper.run(None)
+    _Keeper(state["options"], fast, held, state["again"], state).run(None)
 
 
 class _Keeper:
     """The state of the process, and its loop."""
 
     def __init__(
-        self, options: MountOptions, fast: fastopen.FastOpen, held: Held, again: dict[str, Any], journal: int = -1
+        self,
+        options: MountOptions,
+        fast: fastopen.FastOpen,
+        held: Held,
+        again: dict[str, Any],
+        state: dict[str, Any] | None = None,
     ) -> None:
+        """``state`` is what `resume` has."""
         self._options, self._fast, self._held, self._again = options, fast, held, again
-        self._journal = journal if journal >= 0 else os.memfd_create("katafs-journal")
-        self._daemon = NOBODY
+        self._journal = os.memfd_create("katafs-journal") if state is None else state["journal"]
+        self._daemon = NOBODY if state is None else Child(state["daemon"])
+        self._status = runtime.Status.of_us(options.mountpoint)
+        if state is not None:
+            for fd in (held.fd, self._journal):
+                os.set_inheritable(fd, False)
+            # an older katafs did not say since when
+            was = {name: state["status"].get(name, 0) for name in ("daemon", "deaths", "reloads", "since")}
+            self._status = replace(self._status, **was)
         # dead, but not to be waited for yet
         self._left: list[Child] = []
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
-        self._is_stopping = self._was_ready = False
-        self._is_handing_over = False
+        self._was_ready = state is not None
+        self._is_stopping = False
         # from the order to the old daemon until the new one is ready
         self._is_reloading = False
-        self._end_at: float | None = None
-        self._status = runtime.Status.of_us(options.mountpoint)
-
-    def adopt(self, daemon: Child, status: dict[str, Any]) -> None:
-        """Take over what the keeper had that this process was."""
-        self._was_ready = True
-        for fd in (self._held.fd, self._journal):
-            os.set_inheritable(fd, False)
-        self._daemon = daemon
-        self._status.daemon, self._status.deaths = daemon.pid, status["deaths"]
-        self._status.reloads = status["reloads"]
-        # an older katafs did not say it
-        self._status.since = status.get("since", 0.0)
+        # when the daemon that was told to hand over is ended, in monotonic seconds; 0: none was
+        self._end_at = 0.0
 
     def run(self, ready: Callable[[], None] | None) -> None:
         """Until the mount is over. ``ready`` is None when it was called by what we were before a reload."""
@@ -133,8 +151,8 @@ class _Keeper:
             while self._daemon is not NOBODY:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
-                if number == signal.SIGUSR2 and self._has_said_ready() and ready is not None:
-                    self._tell_ready(ready)
+                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY):
+                    self._is_ready(ready)
                     ready = None
                 elif number in stop:
                     self._stop(number)
@@ -147,30 +165,28 @@ class _Keeper:
     # -- daemons
 
     def _start(self) -> None:
-        kept = session.Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
+        kept = Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
         if kept.is_first:
             # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
             self._left.append(Child.fork(self._touch))
 
-    def _touch(self, _tell: Callable[[bytes], None]) -> int:
+    def _touch(self, _writer: int) -> int:
         """In a child: without the mount's descriptor, as it is to end with the mount."""
         os.closerange(3, 1 << 16)
         touch(self._options.mountpoint)
         return 0
 
-    def _has_said_ready(self) -> bool:
-        if not self._daemon.heard().startswith(READY):
-            return False
+    def _is_ready(self, ready: Callable[[], None] | None) -> None:
+        """The daemon serves."""
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
         else:
             self._publish()
-        return True
-
-    def _tell_ready(self, ready: Callable[[], None]) -> None:
+        if ready is None:
+            return
         self._was_ready = True
         try:
             ready()
@@ -188,8 +204,8 @@ class _Keeper:
                 self._execute()
             else:
                 self._reloaded(checker.heard().decode("utf-8", "replace").strip() or checker.cause)
-        if self._end_at is not None and time.monotonic() > self._end_at:
-            self._end_at = None
+        if 0 < self._end_at < time.monotonic():
+            self._end_at = math.inf
             self._daemon.send(signal.SIGKILL)
         if self._daemon.has_ended():
             self._ended(self._daemon)
@@ -200,8 +216,7 @@ class _Keeper:
     def _ended(self, daemon: Child) -> None:
         """The daemon has ended: is there to be another?"""
         self._daemon = NOBODY
-        self._end_at = None
-        is_over, self._is_handing_over = self._is_handing_over, False
+        is_over, self._end_at = self._end_at > 0, 0.0
         if daemon.status == 0 or self._is_stopping:
             return
         if not self._was_ready:
@@ -248,24 +263,16 @@ class _Keeper:
 
     def _state(self) -> int:
         """A memfd with all that we must know after we have executed ourselves."""
-        fd = os.memfd_create("katafs-state")
-        os.set_inheritable(fd, True)
-        paths = {name: os.fspath(path) for name in PATHS if (path := getattr(self._options, name)) is not None}
-        state = {
-            "version": resuming.VERSION,
-            "journal_version": journal.VERSION,
-            "options": {**asdict(self._options), **paths},
-            "fd": self._held.fd,
-            "device": self._held.device,
-            "init": self._held.init.hex(),
-            "journal": self._journal,
-            "daemon": self._daemon.pid,
-            "status": asdict(self._status),
-            "again": self._again,
-        }
-        with open(fd, "wb", closefd=False) as file:
-            file.write(json.dumps(state).encode())
-        return fd
+        return resuming.write_state(
+            self._options,
+            fd=self._held.fd,
+            device=self._held.device,
+            init=self._held.init.hex(),
+            journal=self._journal,
+            daemon=self._daemon.pid,
+            status=asdict(self._status),
+            again=self._again,
+        )
 
     def _execute(self) -> None:
         state = self._state()
@@ -280,7 +287,7 @@ class _Keeper:
 
     def _hand_over(self) -> None:
         """The new code is here: now the daemon of the old one is to end."""
-        self._is_reloading = self._is_handing_over = True
+        self._is_reloading = True
         self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
         self._daemon.send(signal.SIGUSR1)
 

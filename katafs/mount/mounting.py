@@ -9,9 +9,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from io import BufferedRandom
 from itertools import combinations
 from pathlib import Path
 
@@ -44,10 +43,6 @@ class WrongDirectoriesError(MountError):
     """The two directories do not go together: the command line is wrong."""
 
     exit_status = 2
-
-
-#: of the options those that are paths
-PATHS = ("store", "mountpoint", "groups")
 
 
 @dataclass(frozen=True)
@@ -85,14 +80,16 @@ class MountOptions:
 
 def check(options: MountOptions) -> MountOptions:
     """The options with real paths. Raises `MountError` with one clear sentence when the mount cannot be made."""
-    store = real_directory(options.store, "store")
-    mountpoint = real_directory(options.mountpoint, "mount point")
-    groups = real_directory(options.groups, _GROUPS) if options.groups is not None else None
-    _check_apart({"store": store, "mount point": mountpoint} | ({_GROUPS: groups} if groups is not None else {}))
-    if is_mounted(mountpoint):
+    given = {"store": options.store, "mount point": options.mountpoint, _GROUPS: options.groups}
+    real = {word: real_directory(path, word) for word, path in given.items() if path is not None}
+    for (word, path), (other_word, other) in combinations(real.items(), 2):
+        if _is_inside(path, other) or _is_inside(other, path):
+            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
+    store, mountpoint = real["store"], real["mount point"]
+    if katafs_at(mountpoint) is not None:
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
-    for word, path in (("store", store), (_GROUPS, groups)):
-        if path is not None and not os.access(path, os.R_OK | os.X_OK):
+    for word, path in real.items():
+        if path != mountpoint and not os.access(path, os.R_OK | os.X_OK):
             raise MountError(f"{word} {path}: no permission to read it")
     try:
         is_empty = not os.listdir(mountpoint)
@@ -104,7 +101,7 @@ def check(options: MountOptions) -> MountOptions:
     risk = refusal(store)
     if risk and not options.unsafe_store:
         raise MountError(f"store {store}: {risk}; -o unsafe_store mounts it as it is")
-    return replace(options, store=store, mountpoint=mountpoint, groups=groups, risk=risk)
+    return replace(options, store=store, mountpoint=mountpoint, groups=real.get(_GROUPS), risk=risk)
 
 
 def real_directory(path: Path, word: str) -> Path:
@@ -127,13 +124,6 @@ def real_directory(path: Path, word: str) -> Path:
     return real
 
 
-def _check_apart(directories: dict[str, Path]) -> None:
-    """Raises `WrongDirectoriesError` where one directory, which a sentence calls by a word, is in another."""
-    for (word, path), (other_word, other) in combinations(directories.items(), 2):
-        if _is_inside(path, other) or _is_inside(other, path):
-            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
-
-
 def _is_inside(path: Path, directory: Path) -> bool:
     """Whether ``path`` is ``directory`` or below it, by whatever name: also where one is bind-mounted."""
     return any(os.path.samefile(parent, directory) for parent in (path, *path.parents))
@@ -152,11 +142,6 @@ def _check_device() -> None:
         raise MountError(f"{DEVICE}: {error.strerror}") from error
 
 
-def is_mounted(mountpoint: Path) -> bool:
-    """Whether a katafs is mounted at this real path, dead or alive, with nothing else on top of it."""
-    return katafs_at(mountpoint) is not None
-
-
 def device_of(mountpoint: Path) -> str | None:
     """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
     found = katafs_at(mountpoint)
@@ -164,9 +149,18 @@ def device_of(mountpoint: Path) -> str | None:
 
 
 def katafs_at(mountpoint: Path) -> Mounted | None:
-    """The katafs that is mounted at this real path, with nothing else on top of it."""
+    """The katafs that is mounted at this real path, dead or alive, with nothing else on top of it."""
     found = mounted_at(mountpoint)
     return found if found is not None and is_katafs(found) else None
+
+
+def ours(mountpoint: Path) -> tuple[Path, str]:
+    """The real path of a mount of ours, and its device number. Raises `MountError` if there is none."""
+    path = real_mountpoint(mountpoint)
+    device = device_of(path)
+    if device is None:
+        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    return path, device
 
 
 def real_mountpoint(path: Path) -> Path:
@@ -177,7 +171,6 @@ def real_mountpoint(path: Path) -> Path:
 
 
 def is_katafs(mounted: Mounted) -> bool:
-    """Whether what is mounted is a katafs."""
     return mounted.file_system == FILE_SYSTEM.decode()
 
 
@@ -190,7 +183,7 @@ def remove_dead(mountpoint: Path) -> bool:
     removed = False
     while is_dead(path) and (device := device_of(path)):
         runtime.tidy(device)
-        if _detach(path):
+        if detach(path):
             break
         removed = True
     return removed
@@ -211,21 +204,16 @@ def abort(mountpoint: Path) -> None:
     if device is None:
         return
     # says EBUSY where somebody works in the mount, but ends the connection first
-    if os.geteuid() == 0 and _system_unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+    if os.geteuid() == 0 and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
         return
     with contextlib.suppress(OSError):
         Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
 
 
-def detach(mountpoint: Path, device: str = "") -> None:
-    """Take a mount out of the tree, at once, whoever uses it; given its device number, only if it is still there."""
-    if not device or device_of(mountpoint) == device:
-        _detach(mountpoint)
-
-
-def _detach(path: Path) -> str:
-    """What went wrong, or nothing."""
-    return _system_unmount(path, _MNT_DETACH) if os.geteuid() == 0 else _user_unmount(path, "-z")
+def detach(mountpoint: Path, device: str = "") -> str:
+    """Take a mount out of the tree, at once, whoever uses it; given its device number, only if it is still there.
+    Returns what went wrong, or nothing."""
+    return "" if device and device_of(mountpoint) != device else _unmount(mountpoint, _MNT_DETACH, "-z")
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
@@ -234,15 +222,9 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     ``lazy``: take it out of the tree at once; the daemon serves those who use it until the last of them is done.
     Returns where else it is mounted, a sentence, or nothing.
     """
-    path = real_mountpoint(mountpoint)
-    device = device_of(path)
-    if device is None:
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    path, device = ours(mountpoint)
     runtime.tidy(device)
-    if lazy:
-        reason = _detach(path)
-    else:
-        reason = _system_unmount(path) if os.geteuid() == 0 else _user_unmount(path)
+    reason = detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
         raise MountError(f"{path} is busy: {holders.described(path)}")
     if reason:
@@ -256,9 +238,7 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
 
     Raises `MountError`.
     """
-    path = real_mountpoint(mountpoint)
-    if not is_mounted(path):
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
+    path, _ = ours(mountpoint)
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
     if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:
         return
@@ -268,14 +248,12 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
     raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
 
 
-def _system_unmount(path: Path, flags: int = 0) -> str:
-    """umount2(2): what went wrong, or nothing."""
-    failed = LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags)
-    return os.strerror(ctypes.get_errno()) if failed else ""
-
-
-def _user_unmount(path: Path, *options: str) -> str:
-    """The same with FUSE's helper, which ends what the same user mounted."""
+def _unmount(path: Path, flags: int, *options: str) -> str:
+    """umount2(2), or for who is not root FUSE's helper, which ends what the same user mounted: what went wrong, or
+    nothing."""
+    if os.geteuid() == 0:
+        failed = LIBC.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | flags)
+        return os.strerror(ctypes.get_errno()) if failed else ""
     try:
         command = ["fusermount3", "-u", *options, "--", os.fspath(path)]
         result = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
@@ -288,19 +266,14 @@ def _user_unmount(path: Path, *options: str) -> str:
 
 
 @contextlib.contextmanager
-def hearing_stderr() -> Iterator[BufferedRandom]:
-    """What is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere else."""
+def hearing_stderr() -> Iterator[Callable[[], str]]:
+    """The last line that is written to file descriptor 2 meanwhile: libfuse and fusermount3 give their reasons nowhere
+    else."""
     with open(os.memfd_create("stderr"), "w+b") as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield file
+            yield lambda: os.pread(2, 65536, 0).decode("utf-8", "replace").strip().rpartition("\n")[2]
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def last_line(file: BufferedRandom) -> str:
-    """The last line of a file, without blanks."""
-    file.seek(0)
-    return file.read().decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -1,19 +1,64 @@
-"""What a keeper carries over to the new code that it executes itself with, and whether that can be loaded."""
+"""Going over to new code: the keeper is asked to, carries over what it has, and looks whether the code can be loaded.
+
+Who asks needs little of that code, so that a person can be told if it cannot.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import os
+import signal
+import time
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from katafs.fuse import fastopen
-from katafs.fuse.writing.journal import READABLE
-from katafs.mount import session
-from katafs.mount.mounting import PATHS, MountError, MountOptions
+from katafs.mount import runtime
+from katafs.mount.mounting import MountError, MountOptions, ours
 
 #: of what is handed over
 VERSION = 1
+_PATIENCE_SECONDS = 60.0
+# of the options those that are paths
+_PATHS = ("store", "mountpoint", "groups")
+
+
+def reload_mount(mountpoint: Path) -> str:
+    """Have a mount served by the code that is installed now; returns its version when that is so.
+
+    Raises `MountError`.
+    """
+    _, device = ours(mountpoint)
+    before = runtime.read(device)
+    if before is None or not before.is_kept or not before.is_alive():
+        raise MountError(f"{mountpoint}: this mount is not kept alive; unmount it, and mount it again")
+    try:
+        os.kill(before.pid, signal.SIGUSR1)
+    except OSError as error:
+        raise MountError(f"{mountpoint}: process {before.pid}: {error.strerror}") from error
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < end:
+        now = runtime.read(device)
+        if now is None or not before.is_alive():
+            raise MountError(f"{mountpoint}: it was unmounted; the log of katafs says why")
+        if now.reloads > before.reloads:
+            if now.failure:
+                raise MountError(f"{mountpoint}: the new code cannot be used, all is as before: {now.failure}")
+            return now.version
+        time.sleep(0.01)
+    raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
+
+
+def write_state(options: MountOptions, **others: object) -> int:
+    """A memfd that `read_state` can read, and who is executed has."""
+    from katafs.fuse.writing import journal
+
+    state = {"version": VERSION, "journal_version": journal.VERSION, "options": asdict(options), **others}
+    fd = os.memfd_create("katafs-state")
+    os.set_inheritable(fd, True)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(json.dumps(state, default=os.fspath).encode())
+    return fd
 
 
 def read_state(fd: int) -> dict[str, Any]:
@@ -21,6 +66,8 @@ def read_state(fd: int) -> dict[str, Any]:
 
     Raises `MountError` for one that it cannot read.
     """
+    from katafs.fuse.writing.journal import READABLE
+
     with open(fd, "rb") as file:
         file.seek(0)
         state: dict[str, Any] = json.load(file)
@@ -30,13 +77,16 @@ def read_state(fd: int) -> dict[str, Any]:
         raise MountError("this katafs cannot read what the one that is running hands over; unmount, and mount again")
     known = {one.name for one in fields(MountOptions)}
     options = {name: value for name, value in state["options"].items() if name in known}
-    paths = {name: Path(path) for name in PATHS if (path := options.get(name)) is not None}
+    paths = {name: Path(path) for name in _PATHS if (path := options.get(name)) is not None}
     state["options"] = MountOptions(**{**options, **paths})
     return state
 
 
 def check_code() -> None:
     """Load all that a keeper and its daemons need. Raises `MountError`, ImportError."""
+    from katafs.fuse import fastopen
+    from katafs.mount import session
+
     if not fastopen.load().is_loaded:
         raise MountError("the C library is missing")
     session.preload()

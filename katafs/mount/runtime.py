@@ -52,7 +52,6 @@ class Status:
         return cls(os.fspath(mountpoint), __version__, pid, start_time(pid), since=time.time())
 
     def is_alive(self) -> bool:
-        """Whether that process lives."""
         return start_time(self.pid) == self.started
 
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Never
 
 import trio
 
 from katafs.mount.mounting import LIBC, abort
 from katafs.mount.runtime import stat_fields
+from katafs.process.starting import python
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +61,8 @@ async def keep_watched(watcher: int, mountpoint: Path) -> None:
 
 def _start(mountpoint: Path) -> int | None:
     """A new Python, since a process with threads is not to be forked; None where none can be started."""
-    # -P: the directory that the daemon happens to be in holds no modules
-    command = [sys.executable, "-P", "-m", __name__, str(os.getpid()), os.fspath(mountpoint)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    null = subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
-            command, stdin=null, stdout=null, stderr=null, cwd="/", env=environment, start_new_session=True
-        )
+        process = python(__name__, str(os.getpid()), os.fspath(mountpoint), directory="/")
     except OSError as error:
         log.warning("nobody watches over the mount: %s", error)
         return None
@@ -77,7 +70,7 @@ def _start(mountpoint: Path) -> int | None:
     return process.pid
 
 
-def _watch(daemon: int, mountpoint: Path) -> Never:
+def _watch(daemon: int, mountpoint: Path) -> None:
     """In the watcher."""
     # what ends a group of processes, as Ctrl-C does, is for the daemon
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -93,7 +86,6 @@ def _watch(daemon: int, mountpoint: Path) -> Never:
             abort(mountpoint)
             break
         time.sleep(0.01)
-    os._exit(0)
 
 
 def _has_threads(pid: int) -> bool:

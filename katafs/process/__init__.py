@@ -1,9 +1,8 @@
 """Work that may take much memory or time, or holds the GIL: in a process of its own, with limits.
 
 The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
-what it needs: some milliseconds. The fork server is a new Python, never a fork of a daemon with threads, and is started
-when there is work. Nothing that this process has open is there but the file for the result. It ends with this process,
-or when there was no work for some time; when it is killed, the next one begins its work again.
+what it needs. Nothing that this process has open is there but the file for the result. The fork server is started when
+there is work, and ends with this process, or without work; when it is killed, the next one begins its work again.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ import os
 import pickle
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import BufferedRandom
 
-from katafs.errors import ExhaustedError, KataError, StorageError, TooLargeError
+from katafs.errors import ExhaustedError, StorageError, TooLargeError
 from katafs.process import wire
-from katafs.process.limits import Limits
 from katafs.process.starting import Gone, fork_server
+from katafs.process.worker import Limits
 
-__all__ = ["Limits", "Work", "attempt", "reap_idle", "run"]
+__all__ = ["Limits", "Work", "attempt", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments:
             os.lseek(output, 0, os.SEEK_SET)
             os.ftruncate(output, 0)
         try:
-            said = _ask(limits, output, task, _modules(work, arguments))
+            result, failure = _ask(limits, output, task, _modules(work, arguments))
         except TimeoutError as error:
             raise _too_large(work, arguments, f"{limits.seconds:g} s") from error
         except _KilledError as killed:
@@ -67,13 +65,10 @@ def attempt(limits: Limits, file: BufferedRandom | None, work: Work, *arguments:
             continue
         except Gone:
             continue
-        return _result(limits, said, work, arguments)
+        if failure is not None:
+            raise _raised(limits, failure, work, arguments)
+        return result
     raise ExhaustedError(f"{_name(work)}: whoever is to do it ends again and again", errno.EAGAIN)
-
-
-def reap_idle() -> None:
-    """To be called from time to time: ends the fork server when there was no work for some minutes."""
-    fork_server().reap_idle()
 
 
 class _KilledError(Exception):
@@ -84,28 +79,19 @@ class _KilledError(Exception):
         self.status = status
 
 
-def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> bytes:
-    """The answer of a worker, pickled. Raises TimeoutError, `_KilledError`, `Gone`."""
-    with fork_server().start(modules, output) as (end, ending):
-        deadline = time.monotonic() + limits.seconds
+def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> tuple[object, BaseException | None]:
+    """What the work returns in a worker, and raises. Raises TimeoutError, `_KilledError`, `Gone`."""
+    with fork_server().start(modules, output) as (connection, ending):
         try:
-            end.settimeout(limits.seconds)
-            end.sendall(task)
-            size = wire.LENGTH.unpack(_read(end, wire.LENGTH.size, deadline))[0]
-            return _read(end, size, deadline)
+            connection.send_bytes(task)
+            if connection.poll(limits.seconds):
+                answer: tuple[object, BaseException | None] = connection.recv()
+                return answer
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise _KilledError(_ended(ending)) from error
-
-
-def _read(end: socket.socket, size: int, deadline: float) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        end.settimeout(max(deadline - time.monotonic(), 0.001))
-        part = end.recv(min(size - len(data), 1 << 20))
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
+        except BlockingIOError:
+            pass  # nobody takes what is sent
+    raise TimeoutError
 
 
 def _ended(ending: socket.socket) -> int:
@@ -123,19 +109,15 @@ def _ended(ending: socket.socket) -> int:
     return int(value)
 
 
-def _result(limits: Limits, said: bytes, work: Work, arguments: tuple[object, ...]) -> object:
-    result, failure = pickle.loads(said)  # noqa: S301 - from our own process
+def _raised(limits: Limits, failure: BaseException, work: Work, arguments: tuple[object, ...]) -> BaseException:
+    """What is to be raised for what work has raised in its process."""
     if isinstance(failure, MemoryError) or (isinstance(failure, ExhaustedError) and failure.errno == errno.ENOMEM):
-        raise _too_large(work, arguments, f"{limits.memory >> 20} MiB of memory")
-    if isinstance(failure, KataError):
-        raise failure
+        return _too_large(work, arguments, f"{limits.memory >> 20} MiB of memory")
     if isinstance(failure, OSError) and failure.errno == errno.EFBIG:
-        raise _too_large(work, arguments, f"{limits.file >> 20} MiB for its result")
+        return _too_large(work, arguments, f"{limits.file >> 20} MiB for its result")
     if isinstance(failure, OSError):
-        raise StorageError(f"the result of {_name(work)} cannot be kept: {failure}", failure.errno or errno.EIO)
-    if failure is not None:
-        raise failure
-    return result
+        return StorageError(f"the result of {_name(work)} cannot be kept: {failure}", failure.errno or errno.EIO)
+    return failure
 
 
 def _functions(value: object) -> Iterator[object]:

@@ -29,21 +29,24 @@ _PRCTL = ctypes.CDLL(None).prctl
 
 
 class _ForkServer:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self) -> None:
         self._pid = os.getpid()
-        self._control = control
+        self._control = control = socket.socket(fileno=os.dup(0))
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(null)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         # by the number of the worker: the socket of who waits for it
         self._waiting: dict[int, socket.socket] = {}
         self._preparing: list[Iterator[None]] = []
-        self._woken, waker = socket.socketpair()
-        for end in (self._woken, waker):
+        self._woken, self._waker = socket.socketpair()
+        for end in (self._woken, self._waker):
             end.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._waker = waker
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(waker.fileno())
+        signal.set_wakeup_fd(self._waker.fileno())
 
     def run(self) -> None:
         """Until nobody can send work any more."""
@@ -67,9 +70,7 @@ class _ForkServer:
     def _take(self) -> bool:
         """Start a worker; False when there will be no more work, or the code on disk is not what was loaded."""
         message, fds, _, _ = socket.recv_fds(self._control, wire.MESSAGE, 3, socket.MSG_CMSG_CLOEXEC)
-        if not message:
-            return False
-        if not self._load(message.decode().split(",")):
+        if not message or not self._load(message.decode().split(",")):
             return False
         task, waiting, *output = fds
         try:
@@ -159,16 +160,7 @@ def _close_all_but(*kept: int) -> None:
         first = fd + 1
 
 
-def _main() -> None:
+if __name__ == "__main__":
     # of the thread that started us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    control = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-    _ForkServer(control).run()
-
-
-if __name__ == "__main__":
-    _main()
+    _ForkServer().run()

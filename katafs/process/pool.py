@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.process.limits import limit_memory
 from katafs.process.starting import fork_server
+from katafs.process.worker import limit_memory
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,11 @@ class Pool:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
         that worked on that subject last, if that is idle: it has in memory what it read."""
         with self._changed:
-            self._reap()
+            # those that were killed when they had nothing to do
+            for worker in [worker for worker in self._idle if worker.is_gone()]:
+                self._idle.remove(worker)
+                self._count -= 1
+                worker.end()
             if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
@@ -71,14 +73,6 @@ class Pool:
             self._idle.remove(worker)
             worker.subject = subject
             return worker
-
-    def _reap(self) -> None:
-        """Forget those that were killed when they had nothing to do."""
-        gone = [worker for worker in self._idle if worker.is_gone()]
-        for worker in gone:
-            self._idle.remove(worker)
-            self._count -= 1
-            worker.end()
 
     def give_back(self, worker: Worker) -> None:
         """The worker has done its work, or has ended."""
@@ -123,16 +117,15 @@ class Worker:
         self.last_used = time.monotonic()
         with contextlib.ExitStack() as failed:
             failed.callback(self._open.close)
-            end, _ = self._open.enter_context(fork_server().start(modules, None))
-            end.sendall(pickle.dumps((None, partial(serve, memory), ()), pickle.HIGHEST_PROTOCOL))
-            self._connection = self._open.enter_context(Connection(end.detach()))
+            self._connection, _ = self._open.enter_context(fork_server().start(modules, None))
+            self._connection.send((None, partial(serve, memory), ()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
             failed.pop_all()
 
     def call(
-        self, hear: Callable[[Any], None], work: StandingWork, *arguments: object, seconds: float | None = None
+        self, hear: Callable[[Any], object], work: StandingWork, *arguments: object, seconds: float | None = None
     ) -> object:
         """``work(say, *arguments)`` in the other process; ``hear`` is called with what it says.
 
@@ -153,15 +146,11 @@ class Worker:
                 hear(told[0])
                 if kind == _ASKED:
                     self._connection.send(None)
-        except TimeoutError:
-            self.end()
-            raise
-        except (OSError, EOFError) as error:
-            self.end()
-            raise LeftError(str(error)) from error
-        except BaseException:
+        except BaseException as error:
             # in the middle of a conversation
             self.end()
+            if isinstance(error, (OSError, EOFError)) and not isinstance(error, TimeoutError):
+                raise LeftError(str(error)) from error
             raise
         self.last_used = time.monotonic()
         result, failure = told
@@ -187,12 +176,11 @@ class Worker:
         self._open.close()
 
 
-def serve(memory: int | None, end: socket.socket) -> None:
+def serve(memory: int | None, connection: Connection) -> None:
     """In the worker: do what comes, until nobody can send any more."""
     os.nice(_NICE)
     if memory is not None:
         limit_memory(memory)
-    connection = Connection(end.detach())
     logging.getLogger().addHandler(_Forwarding(connection))
     logging.getLogger().setLevel(logging.INFO)
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
+from multiprocessing.connection import Connection
 
 from katafs.errors import ExhaustedError
 from katafs.process import wire
 
 #: without work for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
+# until it is there; and until a worker takes what it is sent: then that is EAGAIN
 _START_SECONDS = 30.0
+_TIMEOUT = struct.pack("@ll", 30, 0)  # struct timeval
 
 
 class Gone(Exception):  # noqa: N818 - what has become of the fork server
@@ -38,21 +42,20 @@ class ForkServer:
         self._last_used = time.monotonic()
 
     @contextmanager
-    def start(self, modules: str, output: int | None) -> Iterator[tuple[socket.socket, socket.socket]]:
-        """A worker: the socket to it, and the one that tells of its end. It is killed afterwards, if it is still there.
+    def start(self, modules: str, output: int | None) -> Iterator[tuple[Connection, socket.socket]]:
+        """A worker: what it is sent work by, and what tells of its end. It is killed afterwards, if it is still there.
 
         ``output`` is the descriptor of the file for its result. Raises `ExhaustedError` when none can be started.
         """
-        try:
+        with _starting():
             end, its_end = socket.socketpair()
             ending, its_ending = socket.socketpair()
-        except OSError as error:
-            raise _cannot(error) from error
-        with end, ending:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
+        with Connection(end.detach()) as connection, ending:
             with its_end, its_ending:
                 self._send(modules, [its_end.fileno(), its_ending.fileno(), *([] if output is None else [output])])
             try:
-                yield end, ending
+                yield connection, ending
             finally:
                 with self._lock:
                     self._working -= 1
@@ -81,42 +84,24 @@ class ForkServer:
                     self._let_go()
             if self._control is None:
                 self._control = self._start()
-                try:
+                with _starting():
                     socket.send_fds(self._control, [modules.encode()], fds)
-                except OSError as error:
-                    self._let_go()
-                    raise _cannot(error) from error
             self._working += 1
 
     def _start(self) -> socket.socket:
         control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # -P: the directory that the daemon happens to be in holds no modules
-        command = [sys.executable, "-P", "-m", "katafs.process.fork_server"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        try:
-            with its_control:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=its_control.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=environment,
-                    # what the terminal sends is for the daemon, with which this one ends
-                    start_new_session=True,
-                )
-            control.settimeout(_START_SECONDS)
-            code = control.recv(wire.MESSAGE)
-        except OSError as error:
-            control.close()
-            self._let_go()
-            raise _cannot(error) from error
-        if code != wire.CODE:
-            control.close()
-            self._let_go()
-        if not code:
-            raise ExhaustedError("no process can be started: it ends at once", errno.EAGAIN)
-        if code != wire.CODE:
-            raise ExhaustedError("other code than ours is installed now: katafs reload is to be called", errno.EAGAIN)
+        with ExitStack() as failed:
+            failed.callback(self._let_go)
+            failed.callback(control.close)
+            with _starting():
+                with its_control:
+                    self._process = python("katafs.process.fork_server", stdin=its_control.fileno())
+                control.settimeout(_START_SECONDS)
+                code = control.recv(wire.MESSAGE)
+            if code != wire.CODE:
+                other = "other code than ours is installed now: katafs reload is to be called"
+                raise ExhaustedError(other if code else "no process can be started: it ends at once", errno.EAGAIN)
+            failed.pop_all()
         return control
 
     def _let_go(self) -> None:
@@ -128,8 +113,26 @@ class ForkServer:
         self._control = self._process = None
 
 
-def _cannot(error: OSError) -> ExhaustedError:
-    return ExhaustedError(f"no process can be started: {error.strerror}", error.errno or errno.EAGAIN)
+def python(
+    module: str, *arguments: str, stdin: int = subprocess.DEVNULL, directory: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Another Python that runs a module. What the terminal sends is for us alone. Raises OSError."""
+    # -P: the directory that we happen to be in holds no modules
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    null = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, stdin=stdin, stdout=null, stderr=null, cwd=directory, env=environment, start_new_session=True
+    )
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Raises `ExhaustedError` for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise ExhaustedError(f"no process can be started: {error.strerror}", error.errno or errno.EAGAIN) from error
 
 
 @cache

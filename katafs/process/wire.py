@@ -3,7 +3,7 @@
 The fork server begins with the state of its code (`CODE`). For each piece of work it is sent the names of modules, and
 with them two or three descriptors:
 
-* the socket of the worker: the work comes in, the answer goes out, each as its length and a pickle;
+* the socket of the worker: the work comes in, the answer goes out, as those of a `multiprocessing.connection`;
 * a socket on which the fork server says, as `ENDED`, how the worker ended. When the other side closes it first, nobody
   waits for the worker any more, and it is killed;
 * the file for the result, where there is one.
@@ -15,8 +15,6 @@ import struct
 from hashlib import blake2b
 from pathlib import Path
 
-#: how many bytes of a pickle follow
-LENGTH = struct.Struct(">Q")
 #: `EXITED` and the exit status (negative: the signal), or `NOT_STARTED` and the errno
 ENDED = struct.Struct(">ii")
 EXITED, NOT_STARTED = 0, 1

@@ -1,30 +1,63 @@
-"""One piece of work, in the process that was forked for it."""
+"""One piece of work, in the process that was forked for it; and what it may take."""
 
 from __future__ import annotations
 
-import pickle
-import socket
+import os
+import resource
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 from katafs.errors import KataError
-from katafs.process import wire
-from katafs.process.limits import Limits
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process may take: bytes of address space, of a file, seconds of processor time, seconds in all; and how
+    far it stands back behind the daemon (nice(2))."""
+
+    memory: int = 1 << 30
+    file: int = 1 << 30
+    processor_seconds: int = 30
+    seconds: float = 60.0
+    nice: int = 5
+
+    def impose(self) -> None:
+        """On the process that calls this. More of the file is EFBIG, more processor time SIGXCPU: SIGKILL would look
+        like that of somebody else."""
+        os.nice(self.nice)
+        limit_memory(self.memory)
+        _lower(resource.RLIMIT_FSIZE, self.file)
+        _lower(resource.RLIMIT_CPU, self.processor_seconds)
+        _lower(resource.RLIMIT_CORE, 0)
+
+
+def limit_memory(size: int) -> None:
+    """Have this process take no more address space than so many bytes: more is a MemoryError."""
+    _lower(resource.RLIMIT_AS, size)
+
+
+def _lower(kind: int, value: int) -> None:
+    # a limit that the daemon itself has to be under stays
+    hard = resource.getrlimit(kind)[1]
+    lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    has_room = kind == resource.RLIMIT_CPU and lowest != hard
+    resource.setrlimit(kind, (lowest, lowest + has_room))
 
 
 def work(task: int, output: int | None = None) -> None:
     """Read what is to be done from the socket ``task``, do it, and write what came of it, or why nothing did.
 
-    Without limits it is called with the socket, and does the rest itself.
+    Without limits it is called with the connection, and does the rest itself.
     """
-    with socket.socket(fileno=task) as end:
-        result: object = None
-        failure: BaseException | None = None
+    result: object = None
+    failure: BaseException | None = None
+    with Connection(task) as connection:
         try:
-            with end.makefile("rb") as incoming:
-                limits, call, arguments = pickle.load(incoming)  # noqa: S301 - from our parent
+            limits, call, arguments = connection.recv()
             if limits is None:
                 # one that stays (`katafs.process.pool`)
-                call(end)
+                call(connection)
                 return
             result = _called(limits, output, call, arguments)
         except (KataError, MemoryError) as error:
@@ -34,11 +67,9 @@ def work(task: int, output: int | None = None) -> None:
         except Exception as error:  # noqa: BLE001 - the parent is told
             failure = RuntimeError(repr(error))
         try:
-            answer = pickle.dumps((result, failure), pickle.HIGHEST_PROTOCOL)
+            connection.send((result, failure))
         except MemoryError as error:
-            answer = pickle.dumps((None, error), pickle.HIGHEST_PROTOCOL)
-        end.sendall(wire.LENGTH.pack(len(answer)))
-        end.sendall(answer)
+            connection.send((None, error))
 
 
 def _called(limits: Limits, output: int | None, call: Callable[..., object], arguments: tuple[object, ...]) -> object:

@@ -122,7 +122,7 @@ def _answer(tree: Tree, question: Question) -> object:
     try:
         if len(question.kata_id) == 6 and question.key.kind != GROUP:
             tree.ctx.store.refresh(question.kata_id)
-        return _ANSWERS[question.name](tree, question.key, *question.arguments)
+        return ANSWERS[question.name](tree, question.key, *question.arguments)
     except HeavyError as error:
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error
     except MemoryError as error:
@@ -185,29 +185,26 @@ def _parent(tree: Tree, key: Key) -> Key:
     return _prepared(tree, _node(tree, key)).parent()
 
 
-def _readdir(tree: Tree, key: Key, start: int) -> tuple[list[tuple[int, bytes, Seen]], bool]:
-    """Entries from ``start`` on, each with the position after it; whether they are the last. As many as can be found
-    in a moment, but one."""
+def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
+    """Entries from ``start`` on, each with the position after it: as many as can be found in a moment, but one."""
     names = _listings.get(key) if start else None
     if names is None:
         names = _listings[key] = _prepared(tree, _node(tree, key)).names()
     directory = _prepared(tree, _node(tree, key))
     entries: list[tuple[int, bytes, Seen]] = []
     end = time.monotonic() + _SECONDS
-    position = start
-    for name in names[start : start + _MOST_ENTRIES]:
+    for position, name in enumerate(names[start:], start + 1):
         try:
-            entries.append((position + 1, name, Seen(*directory.child(name))))
+            entries.append((position, name, Seen(*directory.child(name))))
         except NotFoundError:
             pass  # it is gone by now
         except HeavyError:
             if not entries:
                 raise
-            return entries, False
-        position += 1
-        if entries and time.monotonic() > end:
             break
-    return entries, position >= len(names)
+        if len(entries) == _MOST_ENTRIES or (entries and time.monotonic() > end):
+            break
+    return entries
 
 
 def _sink(tree: Tree, key: Key) -> Writable:
@@ -226,7 +223,8 @@ def _stale(tree: Tree, key: Key, before: Oid) -> Stale:
     return tree.stale_since(key.kata, before)
 
 
-_ANSWERS: dict[str, Callable[..., object]] = {
+#: what a question of that name is answered with, by a tree for a key
+ANSWERS: dict[str, Callable[..., object]] = {
     "lookup": _lookup,
     "getattr": _getattr,
     "read": _read,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from katafs.errors import DiedError
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
-from katafs.fuse.writing.journal import READABLE, VERSION, Journal, Request, version_of
+from katafs.fuse.writing.journal import READABLE, VERSION, Journal, Request, about
 from katafs.kata.record.inbox import unfinished_seconds
 
 # a process that there is: ours, of which two threads write
@@ -192,9 +192,9 @@ def test_the_version_before_is_read(fd: int) -> None:
         (2050, struct.pack("=QqQd", 5, os.getpid(), 8, time.monotonic())),
     ):
         os.pwrite(fd, struct.pack("=I", zlib.crc32(data)) + data, slot * 64)
-    assert version_of(fd) == 0
+    assert about(fd)[0] == 0
     journal = Journal(fd)
-    assert version_of(fd) == VERSION
+    assert about(fd)[0] == VERSION
     assert begin(journal, 6 | UNIQUE_RESEND).announced == COMMIT
     for later in (Journal(fd), journal):
         assert is_continuation(later, 10, 12345)
@@ -209,7 +209,7 @@ def test_what_cannot_be_read_is_not_guessed(fd: int, how: str, caplog: pytest.Lo
     if how == "newer":
         header[:4] = struct.pack("=I", zlib.crc32(header[4:17]))
     os.pwrite(fd, header, os.fstat(fd).st_size - 64)
-    assert version_of(fd) not in READABLE
+    assert about(fd)[0] not in READABLE
     journal = Journal(fd)
     assert "does not know" in caplog.text
     with pytest.raises(DiedError):

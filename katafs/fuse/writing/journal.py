@@ -46,8 +46,8 @@ _HEADER = _COMMITS + _BEGUN  # the last slot
 
 _CHECKSUM = struct.Struct("=I")
 _COMMIT = struct.Struct("=Q20s")  # the request, the commit
-# in the place of a commit
-_MAKING: Oid = bytes(20)
+#: in the place of a commit: something is about to be made
+MAKING: Oid = bytes(20)
 # the inode, the process, where the next part is expected (-1: O_APPEND), the first and the last request, when
 # (monotonic); and as version 0 had it: the inode, the thread, the first request, when
 _PART = struct.Struct("=QqqQQd")
@@ -76,10 +76,8 @@ class Request:
     """One write that is being handled."""
 
     unique: int
-    #: the commit that an earlier daemon announced for this very request
+    #: the commit that an earlier daemon announced for this very request, or `MAKING`
     announced: Oid | None = None
-    #: whether an earlier daemon was about to make something for this very request
-    was_making: bool = False
     slot: int | None = None
     done: list[int] = field(default_factory=list)
 
@@ -88,7 +86,7 @@ class Journal:
     """The notes of one mount. ``fd`` is a memfd that several daemons use, one after the other; None: nobody will read
     them, and nothing is written.
 
-    All but `announce` and `announce_making` is called in the event loop.
+    All but `announce` is called in the event loop.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -109,7 +107,7 @@ class Journal:
             self._load(fd)
 
     def _load(self, fd: int) -> None:
-        version, self.is_flushed = _about(fd)
+        version, self.is_flushed = about(fd)
         self.is_unreadable = version not in READABLE
         if self.is_unreadable:
             log.error(
@@ -149,17 +147,19 @@ class Journal:
 
     def begin(self, unique: int) -> Request:
         """A write was taken. Raises `DiedError` for one sent again of which nothing can be known."""
-        self._erase()
+        for slot in self._done:
+            self._write(slot, b"")
+            (self._free if slot < _COMMITS else self._free_parts).append(slot)
+        self._done.clear()
         if self.is_unreadable and unique & UNIQUE_RESEND:
             raise DiedError("a daemon died over this, and what it noted cannot be read: nobody knows if it was done")
         request = Request(unique & ~UNIQUE_RESEND)
         known = self._announced.get(request.unique)
         if known is not None:
-            request.was_making = known[0] == _MAKING
-            request.announced = known[0] if not request.was_making else None
-            if known[1] in self._free:
-                self._free.remove(known[1])
-                request.slot = known[1]
+            request.announced, slot = known
+            if slot in self._free:
+                self._free.remove(slot)
+                request.slot = slot
         return request
 
     def is_continuation(self, request: Request, inode: int, asked: Asked, offset: int, data: bytes) -> bool:
@@ -197,11 +197,8 @@ class Journal:
             process = process_of(asked.thread) or asked.thread
             part = _Part(inode, process, 0, request.unique, 0, 0.0, self._slot_for_part())
             self._parts[writer] = part
-        part.offset, part.last, part.when = (
-            _APPENDS if asked.appends and offset >= 0 else offset,
-            request.unique,
-            time.monotonic(),
-        )
+        part.offset = _APPENDS if asked.appends and offset >= 0 else offset
+        part.last, part.when = request.unique, time.monotonic()
         self._note(part)
 
     def _note(self, part: _Part) -> None:
@@ -223,29 +220,18 @@ class Journal:
         return self._parts.pop(next(iter(self._parts))).slot
 
     def announce(self, request: Request, commit: Oid) -> None:
-        """A branch is about to be moved to ``commit`` for this request. Called in a worker thread."""
+        """A branch is about to be moved to ``commit`` for this request, or `MAKING`. Called in a worker thread."""
         if self._fd is None:
             return
         if request.slot is None:
             request.slot = self._free.popleft()
         self._write(request.slot, _COMMIT.pack(request.unique, bytes(commit)))
 
-    def announce_making(self, request: Request) -> None:
-        """Something is about to be made for this request where nothing is. Called in a worker thread."""
-        self.announce(request, _MAKING)
-
     def end(self, request: Request) -> None:
-        """The handler returns."""
         self._announced.pop(request.unique, None)
         if request.slot is not None:
             request.done.append(request.slot)
         self._done += request.done
-
-    def _erase(self) -> None:
-        for slot in self._done:
-            self._write(slot, b"")
-            (self._free if slot < _COMMITS else self._free_parts).append(slot)
-        self._done.clear()
 
     def _write(self, slot: int, data: bytes) -> None:
         if self._fd is not None:
@@ -253,19 +239,14 @@ class Journal:
             os.pwrite(self._fd, _CHECKSUM.pack(checksum if data else 0) + data, slot * _SLOT)
 
 
-def _about(fd: int) -> tuple[int, bool]:
-    """The version of what is in the memory, and whether the kernel sends no FLUSH."""
+def about(fd: int) -> tuple[int, bool]:
+    """The version of what an earlier daemon has noted, and whether the kernel sends no FLUSH."""
     size = os.fstat(fd).st_size
     if size <= _HEADER * _SLOT:
         return (0 if size else VERSION), False
     data = _slot(os.pread(fd, _SLOT, size - _SLOT), 0, _ABOUT)
     magic, version, is_flushed = _ABOUT.unpack(data) if data is not None else (b"", -1, False)
     return (version if magic == _MAGIC else -1), is_flushed
-
-
-def version_of(fd: int) -> int:
-    """The version of what an earlier daemon has noted."""
-    return _about(fd)[0]
 
 
 def _slot(memory: bytes, slot: int, form: struct.Struct) -> bytes | None:

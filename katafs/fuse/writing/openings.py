@@ -1,8 +1,8 @@
 """Which open file a write is for, where the kernel does not say: a message belongs to an open file (INTERFACE §4).
 
-With OPEN each open file has a handle. In the no-OPEN mode a request says who sent it, a thread, and that may be any of
-a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he waits
-(`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until the message is finished.
+With OPEN each open file has a handle (`Handles`). In the no-OPEN mode a request says who sent it, a thread, and that
+may be any of a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he
+waits (`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until it is finished.
 
 Where the sender may not be asked (another user's, without root; io_uring) pieces are put together by process and offset
 if exactly one message ends there. What could be two messages is refused to both: a message is never recorded with a
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import cachetools
 import trio
 
-from katafs.errors import InvalidError
+from katafs.errors import InvalidError, StaleError
 from katafs.fuse.fastopen import Asked
 from katafs.fuse.writing import descriptors
 
@@ -32,6 +32,8 @@ _REMEMBERED_SECONDS = 120.0
 _MOST_HELD = 512  # open files
 # where messages ended that nothing else is known of: of so many control files, so many of each
 _FILES, _ENDS = 4096, 64
+
+_FIRST = 1 << 63  # handle: no inode number is that large
 
 NOT_APART = "this cannot be told apart from another message that is being written: send it in one write"
 
@@ -49,7 +51,8 @@ class Opening:
 
     def __init__(self, file: Hashable, inode: int, asked: Asked) -> None:
         """``file`` is what the inbox knows the file ``inode`` by."""
-        self.file, self.inode, self.user, self.appends = file, inode, asked.user, asked.appends
+        self.file, self.inode, self.user = file, inode, asked.user
+        self.flags, self.appends = asked.flags, asked.appends
         self.process = 0
         #: where the next piece is expected
         self.end = 0
@@ -58,6 +61,39 @@ class Opening:
         self.seen = (0, 0)
         #: when its message was dropped, in monotonic seconds; 0: it was not
         self.dropped = 0.0
+
+
+class Handles:
+    """Of files opened with OPEN to be written to; forgotten at RELEASE. Any other handle is the inode number."""
+
+    def __init__(self) -> None:
+        self._openings: dict[int, Opening] = {}
+        self._next = _FIRST
+
+    def open(self, inode: int, flags: int) -> int:
+        """A new handle, for a file that was opened with these flags."""
+        handle = self._next
+        self._next += 1
+        self._openings[handle] = Opening(None, inode, Asked(flags=flags))
+        return handle
+
+    def inode(self, handle: int) -> int:
+        """The inode of a handle. Raises `StaleError`."""
+        if handle < _FIRST:
+            return handle
+        try:
+            return self._openings[handle].inode
+        except KeyError as error:
+            raise StaleError(f"file handle {handle} is not known") from error
+
+    def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
+        """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
+        opening = self._openings.get(handle or 0)
+        return opening, asked if opening is None else asked._replace(flags=opening.flags)
+
+    def release(self, handle: int) -> Opening | None:
+        """Forget a handle; its open file, if it could be written to."""
+        return self._openings.pop(handle, None)
 
 
 class _End(NamedTuple):
@@ -118,7 +154,10 @@ class Openings:
         if not self._is_begun(opening):
             if opening.held is None:
                 # what follows at its end may be its next message
-                self._note_end(opening, asked.thread)
+                ends = self._ends.setdefault(opening.inode, deque(maxlen=_ENDS))
+                ended = _End(asked.thread, opening.user, opening.end, opening.appends)
+                if not ends or ends[-1] != ended:
+                    ends.append(ended)
             self._let_go(opening)
             if not known:
                 del self._known[opening.inode]
@@ -133,12 +172,6 @@ class Openings:
             opening.held = descriptors.take(asked.thread, descriptor)
             self._held += opening.held is not None
             opening.seen = (asked.thread, descriptor)
-
-    def _note_end(self, opening: Opening, thread: int) -> None:
-        ends = self._ends.setdefault(opening.inode, deque(maxlen=_ENDS))
-        end = _End(thread, opening.user, opening.end, opening.appends)
-        if not ends or ends[-1] != end:
-            ends.append(end)
 
     async def _ask(self, thread: int, inode: int, flags: int | None) -> int | None:
         """The descriptor that a thread writes to; None if it cannot be told."""
@@ -192,9 +225,12 @@ class Openings:
     async def gone(self) -> set[Hashable]:
         """Those of unfinished messages that nobody has any more."""
         held = [one for known in self._known.values() for one in known if one.held is not None]
-        if not held:
-            return set()
-        return await trio.to_thread.run_sync(lambda: {one for one in held if not _is_open(one)})
+
+        def are_gone() -> set[Hashable]:
+            is_open = descriptors.is_open_elsewhere
+            return {one for one in held if (own := one.held) is not None and not is_open(own, one.seen)}
+
+        return await trio.to_thread.run_sync(are_gone) if held else set()
 
     def tidy(self) -> list[Opening]:
         """Let go of those whose messages were dropped, and remember for a while those that cannot be told apart: all of
@@ -238,8 +274,3 @@ class Openings:
         self._known.clear()
         while self._closing:  # noqa: ASYNC110 - once, at the end
             await trio.sleep(0.001)
-
-
-def _is_open(opening: Opening) -> bool:
-    """Whether another process may have the open file. For a worker thread."""
-    return opening.held is None or descriptors.is_open_elsewhere(opening.held, opening.seen)

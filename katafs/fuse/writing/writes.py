@@ -20,7 +20,7 @@ from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.writing.descriptors import process_of
-from katafs.fuse.writing.journal import ANYWHERE, Journal, Request
+from katafs.fuse.writing.journal import ANYWHERE, MAKING, Journal, Request
 from katafs.fuse.writing.openings import AmbiguousError, Opening, Openings
 from katafs.git import GitRepo, Oid
 from katafs.kata.record.commit import Announce, Committed, Job, plain_job
@@ -53,7 +53,7 @@ class Writes:
     def __init__(self, tree: Tree, fast: FastOpen, journal: Journal, elsewhere: Elsewhere, kernel: Invalidator) -> None:
         self._tree, self._fast, self._journal, self._elsewhere, self._kernel = tree, fast, journal, elsewhere, kernel
         inbox = tree.ctx.controls.inbox
-        self._openings = Openings(
+        self.openings = Openings(
             lambda opening: inbox.is_begun(opening.file, opening),
             lambda: journal.is_flushed or fast.is_flushed,
         )
@@ -82,11 +82,15 @@ class Writes:
             writer: Hashable = (sink.number, process_of(asked.thread)) if sink.by_process else opening
             is_known = sink.is_unfinished(writer) if opening is None else opening.held is not None
             if sink.takes_pieces and handle is None and not is_known:
-                self._refuse_rest(sink, request, writer, asked, offset, data)
+                is_rest = self._journal.is_continuation(request, sink.number, asked, offset, data)
+                if is_rest and not sink.starts(data):
+                    error = DiedError("the daemon died while it had the beginning of the message; send it again")
+                    sink.refused(error, (writer, offset))
+                    raise error
             await self._feed(sink, request, writer, asked, offset, data)
         finally:
             if opening is not None and handle is None:
-                await self._openings.settle(opening, asked, offset + len(data))
+                await self.openings.settle(opening, asked, offset + len(data))
             self._journal.end(request)
 
     async def create(self, parent: int, name: bytes, asked: Asked, *, is_directory: bool) -> tuple[Node, float]:
@@ -94,7 +98,7 @@ class Writes:
         request = self._journal.begin(asked.unique)
         try:
             kata_id, make = await self._elsewhere.creator(parent, name, is_directory=is_directory)
-            attempt = Attempt(partial(self._journal.announce_making, request), request.was_making)
+            attempt = Attempt(partial(self._journal.announce, request, MAKING), request.announced == MAKING)
             job = plain_job(self._tree.ctx.store.path(kata_id), kata_id, lambda *_, **__: make(attempt))
             # The kernel is told of events that were recorded by the way, but it holds the directory as long as it has
             # no answer: that is not waited for.
@@ -119,22 +123,12 @@ class Writes:
     async def _opening(self, sink: Writable, asked: Asked, offset: int, data: bytes) -> Opening | None:
         """The open file that a write is for. Raises `InvalidError` where that may be more than one, to all of them."""
         try:
-            return await self._openings.of_write(sink.key, sink.number, asked, offset, data)
+            return await self.openings.of_write(sink.key, sink.number, asked, offset, data)
         except AmbiguousError as error:
             for one in error.openings:
                 sink.refused(error, (one, one.end))
                 self._journal.over(None, one)
             raise
-
-    def _refuse_rest(
-        self, sink: Writable, request: Request, writer: Hashable, asked: Asked, offset: int, data: bytes
-    ) -> None:
-        """Refuse what goes on with a message whose beginning died with another daemon."""
-        if not self._journal.is_continuation(request, sink.number, asked, offset, data) or sink.starts(data):
-            return
-        error = DiedError("the daemon died while it had the beginning of the message; send it again")
-        sink.refused(error, (writer, offset))
-        raise error
 
     async def _feed(
         self, sink: Writable, request: Request, writer: Hashable, asked: Asked, offset: int, data: bytes
@@ -162,12 +156,12 @@ class Writes:
 
     async def truncate_by(self, sink: Writable, asked: Asked) -> None:
         """A thread cuts a file to nothing, by an open file: the message in that starts afresh."""
-        opening = await self._openings.of_truncation(sink.number, asked)
+        opening = await self.openings.of_truncation(sink.number, asked)
         if opening is None:
             self._journal.restarted(sink.number, asked)
             return
         self.truncate(sink, opening)
-        self._openings.tidy()
+        self.openings.tidy()
 
     def note_flushed(self) -> None:
         """Note for daemons to come that the kernel sends no FLUSH any more."""
@@ -177,9 +171,9 @@ class Writes:
     async def expire(self) -> None:
         """Drop the messages that are not finished in time, or whose open files are gone."""
         self.note_flushed()
-        gone = await self._openings.gone()
+        gone = await self.openings.gone()
         self._tree.ctx.controls.expire(lambda writer: writer in gone)
-        for opening in self._openings.tidy():
+        for opening in self.openings.tidy():
             self._journal.over(None, opening)
 
     async def _recorded_before(self, sink: Writable, request: Request) -> Committed | None:
@@ -207,11 +201,9 @@ class Writes:
                 parse = partial(sink.parse, message, offset)
                 job = await trio.to_thread.run_sync(parse) if len(message.data) > _LARGE else parse()
                 committed, invalidated = await self._do(job, announce)
-        except KataError as error:
-            sink.refused(error, again_at)
-            raise
-        except Exception:
-            sink.refused(KataError("katafs itself has failed, and its log says how"), again_at)
+        except Exception as error:
+            ours = KataError("katafs itself has failed, and its log says how")
+            sink.refused(error if isinstance(error, KataError) else ours, again_at)
             raise
         # It is recorded: whatever goes wrong from here on, the writer must hear of success.
         sink.accepted(committed)
@@ -237,7 +229,13 @@ class Writes:
         queue = self._queues.setdefault(job.kata_id, trio.Lock()) if job.in_turn else contextlib.nullcontext()
         do, limiter = (self.recorders.do, self._recording) if job.in_turn else (Job.__call__, self._at_once)
         async with queue:
-            before = await self._tip_before(job)
+            before = None
+            try:
+                before = await self._elsewhere.tip(job.kata_id)
+            except KataError:
+                # it may be that nothing can be read of it yet
+                if job.in_turn:
+                    raise
             landed, invalidated = trio.Event(), trio.Event()
             tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, invalidated)
             if job.in_turn:
@@ -259,15 +257,6 @@ class Writes:
             log.info("kata %s: event %d, commit %s", job.kata_id, committed.index, committed.commit.hex())
         return committed, invalidated
 
-    async def _tip_before(self, job: Job) -> Oid | None:
-        """The tip of the kata; None where it may be that nothing can be read of it yet."""
-        try:
-            return await self._elsewhere.tip(job.kata_id)
-        except KataError:
-            if job.in_turn:
-                raise
-            return None
-
     async def _is_git(self, kata_id: str) -> bool:
         return await trio.to_thread.run_sync(is_git, self._tree.ctx.store.path(kata_id), limiter=self._at_once)
 
@@ -285,7 +274,3 @@ class Writes:
     def _count(self, job: Job) -> None:
         self._tree.ctx.counters.commits[job.counted_as] += 1
         self.wrote(job.kata_id)
-
-    async def stop(self) -> None:
-        """Let go of the open files of unfinished messages, while requests are answered."""
-        await self._openings.stop()
