@@ -174,9 +174,9 @@ def _tell(ending: socket.socket, number: int) -> None:
 
 def _main() -> None:
     from katafs.cli import main
-    from katafs.mount import keeper, unsupervised
+    from katafs.mount import keeper
 
-    del keeper, unsupervised
+    del keeper
     assert "pyfuse3" not in sys.modules
     gc.collect()
     gc.freeze()
