@@ -67,10 +67,19 @@ def find_sorted(read: Read, size: int, name: bytes) -> Oid | None:
         if found[2] == name:
             return bytes.fromhex(found[1][:40].decode())
         low, high = (start, high) if found[2] < name else (low, start)
-    text = b"\n" + read(low, high - low)
-    at = text.find(b" " + name + b"\n")
-    line = text[max(at - 41, 0) : at]
-    return bytes.fromhex(line[1:].decode()) if _HEX_LINE.fullmatch(line) else None
+    return find(read(low, high - low), name)
+
+
+def find(text: bytes, name: bytes) -> Oid | None:
+    """The id of a reference in a file, or whole lines of one; of several, the last one's. That takes 10 ms for 16 MiB,
+    where `parse` takes half a second, and keeps all others waiting."""
+    text = b"\n" + text if text.endswith(b"\n") else b"\n" + text + b"\n"
+    end = len(text)
+    while (at := text.rfind(b" " + name + b"\n", 0, end)) > 40:
+        if _HEX_LINE.fullmatch(text, at - 41, at):
+            return bytes.fromhex(text[at - 40 : at].decode())
+        end = at + 1
+    return None
 
 
 def build(refs: Mapping[bytes, PackedRef], before: bytes = b"") -> bytes:

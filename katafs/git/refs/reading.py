@@ -31,7 +31,7 @@ MAIN = "refs/heads/main"
 #: what ``HEAD`` says where it stands for that
 HEAD_OF_MAIN = f"ref: {MAIN}\n".encode()
 PACKED_REFS = "packed-refs"
-#: bytes of ``packed-refs`` that are parsed: some 250,000 references; of a sorted one only some blocks are read
+#: bytes of ``packed-refs`` that are searched: some 250,000 references; of a sorted one only some blocks are read
 MOST_PACKED = 16 << 20
 #: bytes of it that are read to write it anew
 MOST_REWRITTEN = 64 << 20
@@ -59,7 +59,8 @@ class References:
         self._patience = _PATIENCE if self._budget.may_wait and is_shared(git_dir) else 0.0
         # whether there was no ``main`` after all
         self._is_unborn = False
-        self._parsed: tuple[tuple[int, int, int], dict[bytes, PackedRef]] = ((0, 0, 0), {})
+        # packed-refs as it was read last
+        self._packed: tuple[tuple[int, int, int], bytes] = ((0, 0, 0), b"")
 
     def main(self) -> Oid | None:
         return self.get(MAIN)
@@ -113,16 +114,14 @@ class References:
                         lambda at, size: os.pread(fd, size, at), status.st_size, name.encode()
                     )
                 version = (status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._parsed[0] != version:
+                if self._packed[0] != version:
                     self._budget.spend(REFERENCE_BYTE * status.st_size)
-                    text = read_all(fd, MOST_PACKED)
-                    self._parsed = (version, packed_refs.parse(text))
+                    self._packed = (version, read_all(fd, MOST_PACKED))
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
                 return None
             raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
-        found = self._parsed[1].get(name.encode())
-        return found.oid if found is not None else None
+        return packed_refs.find(self._packed[1], name.encode())
 
 
 def _first(fd: int) -> bytes:
