@@ -222,6 +222,29 @@ def test_a_tag_that_cannot_be_made(kata: Path, caplog: pytest.LogCaptureFixture)
     assert GitRepo(kata).commit_of_event(tip, 1).subject == b"1 ran tests, no prediction, got red"
 
 
+@pytest.mark.parametrize("form", [["-f"], ["-f", "-a", "-m", "mine"]])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_tag_that_somebody_set_too_early(kata: Path, form: list[str], is_packed: bool) -> None:
+    """At an event that there was: what is recorded under that number is shown, not the other."""
+    for index in (1, 2):
+        git(kata, "-c", "user.name=k", "-c", "user.email=k@x", "tag", *form, str(index), "main")
+    if is_packed:
+        git(kata, "pack-refs", "--all")
+    for index in (1, 2):
+        assert record(kata, files={f"{index}.txt": "1\n"}).index == index
+        assert git(kata, "show", f"{index}:files/{index}.txt") == b"1\n"
+    assert assert_sound(kata) == 2
+
+
+def test_a_tag_ahead_of_the_branch_is_left(kata: Path) -> None:
+    """It may be all that refers to an event which a power cut took from the branch."""
+    record(kata, files={"a.txt": "lost\n"})
+    git(kata, "update-ref", "refs/heads/main", "main~1")
+    lost = GitRepo(kata).tag(1)
+    record(kata, files={"a.txt": "new\n"})
+    assert GitRepo(kata).tag(1) == lost
+
+
 @pytest.mark.parametrize("name", ["refs/heads/main.lock", "refs/tags/1.lock"])
 def test_a_lock_that_was_left_behind(kata: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     lock = kata / ".git" / name

@@ -116,8 +116,9 @@ class RefWriter:
 
     def set_tags(self, tags: Mapping[int, Oid], *, replacing: bool = False) -> None:
         """Make the lightweight tags of events, by index, oldest first; those that exist are left as they are,
-        ``replacing`` those that cannot be read."""
-        missing = {index: tags[index] for index in sorted(tags) if self._repo.tag(index) is None}
+        ``replacing`` those that cannot be read; but for those that stand at an earlier commit of the same history."""
+        known = {index: self._repo.tag(index) for index in sorted(tags)}
+        missing = {index: tags[index] for index, there in known.items() if there is None}
         if len(missing) > _MOST_LOOSE:
             broken = {index for index in missing if os.path.lexists(self._git_dir / _TAGS / str(index))}
             self._pack({f"{_TAGS}/{index}".encode(): missing[index] for index in missing.keys() - broken})
@@ -126,6 +127,18 @@ class RefWriter:
             # Whoever records the next event makes the tag of this one, if he sees none: the same tag.
             with suppress(RaceLostError):
                 self._make_tag(f"{_TAGS}/{index}", commit, replacing=replacing)
+        for index, there in known.items():
+            # Who gave the number away before there was such an event loses nothing; one that is not in the history may
+            # be all that refers to an event.
+            if there not in (None, tags[index]) and self._is_below(there, tags[index]):
+                with suppress(RaceLostError):
+                    self.replace(f"{_TAGS}/{index}", tags[index], there, STALE_TAG)
+
+    def _is_below(self, oid: Oid, commit: Oid) -> bool:
+        with suppress(KataError):
+            wanted = self._repo.commit(oid).oid
+            return any(each.oid == wanted for each in self._repo.history(commit))
+        return False
 
     def _make_tag(self, name: str, commit: Oid, *, replacing: bool) -> None:
         """Without a lock, but for one that is there: who makes a file by link(2) takes nothing from another."""
