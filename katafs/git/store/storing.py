@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import secrets
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import cachetools
@@ -20,8 +20,11 @@ from katafs.git.beneath import File, close_quietly, is_direct, is_shared
 #: how the names of files begin that are ours for a moment
 TEMPORARY = ".katafs-"
 
-# of files that are synced at once, those but one; no thread is started before there are such
-_syncing = ThreadPoolExecutor(4, "katafs-sync")
+
+@functools.cache
+def _syncing(_process: int) -> ThreadPoolExecutor:
+    """For files that are synced at once, those but one; a process that was forked has none of another's threads."""
+    return ThreadPoolExecutor(4, "katafs-sync")
 
 
 @contextmanager
@@ -65,7 +68,7 @@ def sync_together(fds: Collection[int]) -> None:
     """Sync files at once, which takes hardly longer than one of them: a file system writes its journal for all. Raises
     OSError when one could not be."""
     last, *others = fds
-    waiting = [_syncing.submit(os.fsync, fd) for fd in others]
+    waiting = [_syncing(os.getpid()).submit(os.fsync, fd) for fd in others]
     try:
         os.fsync(last)
     finally:
@@ -113,7 +116,7 @@ class NewFile(File):
 
     def __init__(self, directory: Path, data: bytes = b"", *, is_synced: bool = True) -> None:
         self.path = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
-        super().__init__(self.path, "xb", opener=partial(os.open, mode=0o644))
+        super().__init__(self.path, "xb", opener=functools.partial(os.open, mode=0o644))
         self.has_path = True
         try:
             self.put(data, is_synced=is_synced)
