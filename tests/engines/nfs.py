@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class NfsClient(Client):
     """A client: the kernel's, in a namespace of its own."""
 
     stale = 1.0
+    # the server looks for who is late as often as that, and tells who wants a lock to come again
+    lease = 20.0
 
     def __init__(self, directory: Path, server: Namespace, number: int) -> None:
         super().__init__(directory, f"{number}")
@@ -68,10 +71,23 @@ class NfsClient(Client):
         self._wire.mend()
 
     def die(self) -> None:
-        super().die()
+        # who is killed ends when what it waits for has failed, and so has what it waits for as it ends
+        is_dead = threading.Event()
+        failing = threading.Thread(target=self._fail, args=(is_dead,))
+        self.cut()
+        failing.start()
+        try:
+            super().die()
+        finally:
+            is_dead.set()
+            failing.join()
         # what the kernel has of the old client goes when it likes
         self._wire.end()
         self._wire = self._server.add_host(self._number)
+
+    def _fail(self, is_dead: threading.Event) -> None:
+        while not is_dead.wait(0.1):
+            subprocess.run(["umount", "--force", self.path], check=False, capture_output=True)
 
     def stop(self) -> None:
         super().stop()
