@@ -42,8 +42,7 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
     KATA is a directory in a mount or in a store, the current one unless given. In colour on a terminal, but not when
     NO_COLOR is set. With --csv and --json times are ISO 8601 in UTC, and each event says of which kata it is.
     """
-    from katafs.kata.model.facts import COLUMNS, csv_events, csv_lines, facts
-    from katafs.kata.model.steps import history
+    from katafs.kata.model.steps import COLUMNS, csv_events, csv_lines, facts, history
     from katafs.kata.reader import reader
 
     def show_history(path: Path, is_first: bool) -> None:

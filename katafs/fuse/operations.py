@@ -63,7 +63,7 @@ class Operations(pyfuse3.Operations):
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
         tables = Tables(fast.library)
         self._ahead = ReadAhead(tree, tables)
-        tree.ctx.store.call_on_change(lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id))))
+        tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
         tree.ctx.keepers["tables"] = tables.kept
         tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
         # what a listing began with, for its later parts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -46,18 +47,14 @@ class Usage:
         found = [os.lstat(git_dir)]
         for parent, directories, names in os.walk(git_dir):
             for name in (*directories, *names):
-                try:
+                with suppress(OSError):
                     found.append(os.lstat(os.path.join(parent, name)))
-                except OSError:
-                    continue  # it is gone
         # st_blocks counts 512 bytes whatever the file system
         return cls(len(found), sum(status.st_blocks * 512 for status in found))
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a kata took before it was packed anew, and afterwards."""
-
     before: Usage
     after: Usage
 

@@ -19,9 +19,8 @@ from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git import GitRepo, Oid
 from katafs.git.beneath import close_quietly, open_beneath
 from katafs.git.budget import Budget
-from katafs.kata.model.facts import COLUMNS, csv_events, csv_lines
 from katafs.kata.model.ids import is_kata_id, kata_path
-from katafs.kata.model.steps import Step, history, history_text
+from katafs.kata.model.steps import COLUMNS, Step, csv_events, csv_lines, history, history_text
 from katafs.kata.read.past import Past
 from katafs.kata.reader import reader
 from katafs.kata.store import is_git
@@ -61,9 +60,7 @@ class Group:
 
 def status_of(root: Path, group_id: str) -> tuple[os.stat_result, int]:
     """The status of the directory of a group or kata, and the permissions that it and the two above it have in common.
-
-    Raises `NotFoundError` where one of them is no directory; links are not followed.
-    """
+    Raises `NotFoundError` where one of them is no directory, or a link."""
     path = kata_path(root, group_id)
     try:
         found = [os.lstat(place) for place in (path.parent.parent, path.parent, path)]
@@ -120,7 +117,6 @@ def _named(directory: Path, left_out: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def _version_0(directory: Path) -> Iterator[bytes]:
-    """The members of version 0 as later lines."""
     for index in range(_MOST):
         try:
             yield b"%s %d" % (read_start(directory / str(index) / "kata.id", 20).strip(), index)
@@ -166,24 +162,16 @@ def _lstat(path: Path) -> os.stat_result | None:
 # -- what is made of it, in a process of its own
 
 
-def steps_of(member: Member) -> list[Step]:
-    """The events of a kata that is not closed. Raises `KataError`."""
-    if isinstance(member.state, str) or member.state is None:
-        raise DamagedError(member.state or f"kata {member.kata_id} is closed to others")
-    if isinstance(member.state, bytes):
-        rows = Past(member.path, member.kata_id, member.state).rows()
-    else:
-        rows = reader(member.path).rows()
-    return history(rows, member.kata_id)
-
-
 def group_steps(group: Group) -> Iterator[tuple[Member, list[Step] | KataError]]:
     """The events of each member that is not closed to others, or why they cannot be read; one kata at a time."""
     for member in group.members:
         if member.state is None:
             continue
         try:
-            yield member, steps_of(member)
+            if isinstance(member.state, str):
+                raise DamagedError(member.state)
+            past = Past(member.path, member.kata_id, member.state) if isinstance(member.state, bytes) else None
+            yield member, history((past or reader(member.path)).rows(), member.kata_id)
         except KataError as error:
             yield member, error
         except RecursionError as error:

@@ -1,6 +1,8 @@
 """A kata in a directory, wherever that is: in a mount (or a copy of one), in a store as git, or stored as plain files.
 
-For the command line, which is told a path. Each reader gives rows, outputs and diffs; all raise `KataError`.
+For the command line, which is told a path. Each reader gives the rows of all events, the outputs of one, what of one
+the runner cut short (``stdout``, ``stderr``, ``files/NAME``), and what changed between two, as ``git diff`` says it,
+with all lines; all raise `KataError`.
 """
 
 from __future__ import annotations
@@ -9,33 +11,16 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Protocol
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.legacy.plain_files import read_file
-from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.plain_kata import EMPTY, OUTPUT_NAMES, PlainEvent, PlainKata
 from katafs.kata.model.rows import Row, parse_rows
 from katafs.kata.read.past import Past, cut_short
 from katafs.text import decode
 
 _LONGEST = 64 << 20  # bytes of a file that is read
-
-
-class Reader(Protocol):
-    """What a kata is asked for."""
-
-    def rows(self) -> list[Row]:
-        """The rows of all events."""
-
-    def outputs(self, index: int) -> dict[str, str]:
-        """``stdout``, ``stderr`` and ``status`` of an event."""
-
-    def cut(self, index: int) -> list[str]:
-        """What the runner cut short at an event: ``stdout``, ``stderr``, ``files/NAME``."""
-
-    def diff(self, was: int, now: int) -> str:
-        """What changed from one event to another, as ``git diff`` says it, with all lines."""
 
 
 def reader(path: Path) -> Reader:
@@ -53,8 +38,6 @@ def reader(path: Path) -> Reader:
 
 
 class _Shown:
-    """As katafs shows it."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -88,17 +71,12 @@ class _Plain:
         return self._kata.rows()
 
     def outputs(self, index: int) -> dict[str, str]:
-        event = self._kata.event(index) if self._is_written(index) else None
-        found = {
-            name: decode(event.outputs[name].content) if event is not None and name in event.outputs else ""
-            for name in ("stdout", "stderr")
-        }
-        return {**found, "status": ((event.status if event is not None else None) or "0")[:20]}
+        event = self._event(index)
+        found = {name: decode(event.outputs.get(name, EMPTY).content) for name in OUTPUT_NAMES}
+        return {**found, "status": (event.status or "0")[:20]}
 
     def cut(self, index: int) -> list[str]:
-        if not self._is_written(index):
-            return []
-        event = self._kata.event(index)
+        event = self._event(index)
         files = {decode(name): file.truncated for name, file in event.files.items()}
         return cut_short({"files": files, **{name: text.truncated for name, text in event.outputs.items()}})
 
@@ -114,10 +92,13 @@ class _Plain:
                 parts += [line if line.endswith("\n") else line + "\n" for line in lines]
         return "".join(parts)
 
-    def _is_written(self, index: int) -> bool:
-        return index in self._kata.indexes
+    def _event(self, index: int) -> PlainEvent:
+        return self._kata.event(index) if index in self._kata.indexes else PlainEvent(index, {}, {}, {}, None)
 
     def _files(self, index: int) -> dict[str, str]:
         # an outage has the files of the event that came after it
         written = next(known for known in self._kata.indexes if known >= index)
         return {decode(name): decode(file.content) for name, file in self._kata.event(written).files.items()}
+
+
+Reader = Past | _Shown | _Plain

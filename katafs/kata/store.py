@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from katafs.git.beneath import appears, is_shared
 from katafs.git.budget import Budget
 from katafs.git.odb.pack_reader import CACHES
 from katafs.kata.legacy.plain_store import PlainStore
-from katafs.kata.model.ids import is_id_part, kata_path
+from katafs.kata.model.ids import is_id_part
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.recent import clear_rows, kept_rows
@@ -51,11 +50,11 @@ class Store:
 
     def __init__(self, root: Path, spool: Path | None = None, *, budget: Budget | None = None) -> None:
         self.root = root
-        self._caches = ReadCaches(budget=budget)
-        self.budget = self._caches.budget
+        self.read_caches = ReadCaches(budget=budget)
+        self.budget = self.read_caches.budget
         #: whether it is not asked in this process, which could not go on if it did not answer
         self.is_remote = self.budget.left < 0
-        self.plain = PlainStore(self._caches, spool)
+        self.plain = PlainStore(self.read_caches, spool)
         self._open = _Open(_OPEN_KATAS)
         self._waited: cachetools.TTLCache[str, bool] = cachetools.TTLCache(_OPEN_KATAS, _WAITED_SECONDS)
         self._root = os.stat(root)
@@ -71,8 +70,7 @@ class Store:
         """Raises `StorageError` (EIO) where the store was unmounted: what is in its place is empty, and to stay so."""
         self.budget.spend(0)
         try:
-            is_another = os.stat(self.root).st_dev != self.device
-            if not is_another or os.listdir(self.root):
+            if os.stat(self.root).st_dev == self.device or os.listdir(self.root):
                 return
         except OSError as error:
             raise StorageError(f"{self.root}: {error.strerror}", error.errno or errno.EIO) from error
@@ -112,12 +110,10 @@ class Store:
             raise absent(self._place(parts), error) from error
 
     def is_git(self, kata_id: str) -> bool:
-        """Whether the kata is stored as a git repository."""
         self.budget.spend(0)
         return is_git(self._place(kata_id))
 
     def is_plain(self, kata_id: str) -> bool:
-        """Whether the kata is stored as plain files."""
         self.budget.spend(0)
         place = self._place(kata_id)
         return not is_git(place) and os.path.isfile(f"{place}/manifest.json")
@@ -139,7 +135,7 @@ class Store:
         if not self.is_git(kata_id):
             raise NotFoundError(f"kata {kata_id} has no manifest")
         self.plain.drop(kata_id)
-        kata = Kata(kata_id, kata_path(self.root, kata_id), (status.st_uid, status.st_gid), self._caches)
+        kata = Kata(kata_id, self.path(kata_id), (status.st_uid, status.st_gid), self.read_caches)
         kata.identity = object()
         self._open[kata_id] = (kata, (status.st_dev, status.st_ino))
         return kata
@@ -166,71 +162,44 @@ class Store:
             known[0].identity = object()
         return status
 
-    def has_events(self, kata_id: str) -> bool:
-        """Whether the kata is a git repository whose events can be read."""
-        return self.why_no_events(kata_id) is None
-
     def why_no_events(self, kata_id: str) -> KataError | None:
-        """Why its events cannot be read; None if they can."""
         try:
             self.kata(kata_id).tip()
         except (NotFoundError, DamagedError) as error:
             return error
         return None
 
-    def call_on_change(self, call: Callable[[str], None]) -> None:
-        """Have something called with the id of each kata of which nothing that was read before may hold."""
-        self._caches.on_change = call
-
-    def note(self, kata_id: str, why: str, *, of: str = "kata") -> None:
-        """Have the log say something of a kata, or group, once (`katafs.kata.read.notes`)."""
-        self._caches.notes.note(kata_id, why, of=of)
-
-    def expire(self) -> None:
-        """To be called from time to time."""
-        self._caches.notes.expire()
-
     def new_epoch(self) -> None:
         """From now on what is on disk may be something else: to be called for each question from outside, and after
         each wait."""
-        self._caches.epoch += 1
+        self.read_caches.epoch += 1
         self.budget.renew()
 
     def clear_caches(self) -> None:
-        """Forget what was read, and can be read again."""
-        self._caches.clear()
+        self.read_caches.clear()
         clear_rows()
         for cache in CACHES.values():
             cache.clear()
 
     def caches(self) -> dict[str, CountedCache[Any, Any]]:
         """What is kept in memory, by names for an operator."""
-        kept = self._caches
-        return {
-            "katas": self._open,
-            "listings": kept.listings,
-            "snapshots": kept.snapshots,
-            "options": kept.options,
-            "blobs": kept.blobs,
-        }
+        names = ("listings", "snapshots", "options", "blobs")
+        return {"katas": self._open, **{name: getattr(self.read_caches, name) for name in names}}
 
     def kept(self) -> dict[str, Kept]:
-        """What all of it takes in memory."""
         own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
         shared = {name: cache.kept() for name, cache in CACHES.items()}
-        return {**own, **self._caches.kept(), **shared, "corrected": kept_corrected()}
+        return {**own, **self.read_caches.kept(), **shared, "corrected": kept_corrected()}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""
         return len(self._open) + self.plain.conversions
 
     def close(self) -> None:
-        """Remove what was kept outside the store."""
         self.plain.close()
 
 
 def is_git(path: str | Path) -> bool:
-    """Whether what is in the directory of a kata is a git repository. Raises `DamagedError` where nobody can tell."""
     try:
         return stat.S_ISDIR(os.lstat(os.path.join(path, ".git")).st_mode)
     except OSError as error:

@@ -280,7 +280,7 @@ class _Session:
             due = trio.current_time() + _EXPIRE_SECONDS
             for idle in (operations.writes.recorders, operations.elsewhere.pool, fork_server()):
                 idle.reap_idle()
-            self.tree.ctx.store.expire()
+            self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()
             try:
                 if not self.options.read_only:

@@ -18,7 +18,7 @@ from katafs.kata.legacy.plain_rows import RowPieces
 from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import Committed, Job
 from katafs.kata.record.inbox import Inbox, Message
-from katafs.kata.record.recorded import find_recorded
+from katafs.kata.record.recorders import find_recorded
 from katafs.text import pretty_bytes
 from katafs.tree.catalogue import standing_in
 from katafs.tree.legacy.migrated_sinks import migrating

@@ -16,8 +16,7 @@ from katafs.git.odb.packs import OURS
 from katafs.git.store import compaction, durable
 from katafs.git.store.compaction import Repack
 from katafs.git.store.storing import sync_path
-from katafs.kata.model.act import Act
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git, make_kata

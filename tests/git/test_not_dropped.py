@@ -22,11 +22,10 @@ from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
 from katafs.git.store.new_pack import store_pack
 from katafs.git.store.storing import NewFile
-from katafs.kata.model.act import Act
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
-from katafs.kata.record.recorded import find_recorded
+from katafs.kata.record.recorders import find_recorded
 from tests.katas import assert_sound, git, make_kata, message
 from tests.mounts import wait_until
 

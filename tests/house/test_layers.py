@@ -37,7 +37,6 @@ DOORS = {
     "katafs.kata.legacy": {
         "migrate",
         "pending",
-        "pending_names",
         "plain_create",
         "plain_files",
         "plain_kata",

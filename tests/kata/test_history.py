@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from katafs.kata.legacy.migrate import migrate_kata
-from katafs.kata.model.facts import csv_lines
 from katafs.kata.model.kinds import Kind
-from katafs.kata.model.steps import Step, history, history_text
+from katafs.kata.model.steps import Step, csv_lines, history, history_text
 from katafs.kata.reader import reader
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act

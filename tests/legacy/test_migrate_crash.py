@@ -22,7 +22,7 @@ from katafs.kata.fsck.checking import check_kata
 from katafs.kata.legacy import migrate
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_kata import PlainKata
-from katafs.kata.legacy.verifying import differences
+from katafs.kata.legacy.plain_paths import differences
 from katafs.kata.read.kata import Kata
 from tests.katas import git
 from tests.legacy.test_migrate import assert_migrated, state

@@ -13,7 +13,7 @@ import pytest
 from katafs.errors import KataError, NotFoundError
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.plain_kata import PlainKata
-from katafs.kata.legacy.verifying import differences
+from katafs.kata.legacy.plain_paths import differences
 from katafs.kata.store import Store
 from katafs.tree.context import Context
 from katafs.tree.nodes import Entry, Later, Node

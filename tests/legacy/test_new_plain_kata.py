@@ -214,7 +214,7 @@ def slow(where, name):
         return result
     setattr(where, name, call)
 
-slow(plain_create, "_write")
+slow(plain_create, "write_at")
 slow(plain_create, "_undo")
 slow(migrate._Migration, "_build")
 slow(migrate._Migration, "_swap")
@@ -257,7 +257,7 @@ def put_across_a_death(mount: Mount, place: Path, path: Path, data: bytes, is_do
 
 
 @pytest.mark.parametrize("version", [1, 0])
-@pytest.mark.parametrize("place", ["_write", "_build", "_swap", "_checked", "_clear_away"])
+@pytest.mark.parametrize("place", ["write_at", "_build", "_swap", "_checked", "_clear_away"])
 def test_the_last_file_is_written_while_the_daemon_dies(kept: Mount, hold: str, version: int, place: str) -> None:
     kata_id, kata, stored = new(kept)
     if not version:
@@ -266,7 +266,7 @@ def test_the_last_file_is_written_while_the_daemon_dies(kept: Mount, hold: str, 
     for other, text in others:
         assert put(kata / other, text) is None
     is_done = {
-        "_write": lambda: (stored / name).stat().st_size > 0,
+        "write_at": lambda: (stored / name).stat().st_size > 0,
         "_build": (stored / ".katafs-new/manifest.native").exists,
     }.get(place, (stored / ".git").exists)
     assert put_across_a_death(kept, Path(hold + place), kata / name, data, is_done) is None

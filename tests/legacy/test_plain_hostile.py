@@ -16,7 +16,7 @@ from katafs.git.beneath import open_beneath
 from katafs.kata.legacy import pending as pending_module
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending, flush_pending
-from katafs.kata.legacy.pending_names import PENDING
+from katafs.kata.legacy.plain_files import PENDING
 from katafs.kata.legacy.plain_rows import begins_row, is_part_of_row, parse_plain_rows
 from katafs.kata.model.kinds import Kind
 from katafs.kata.record.commit import record

@@ -19,7 +19,7 @@ import pytest
 import katafs
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
-from katafs.kata.legacy.pending_names import MARKS, PENDING, marked
+from katafs.kata.legacy.plain_files import MARKS, PENDING, marked
 from katafs.kata.record.exclusive import Attempt
 from tests.katas import assert_sound, git, serving, stored_rows
 from tests.legacy.test_mount_services import dir_make, event_of, file_append, file_create, file_read, ran_tests

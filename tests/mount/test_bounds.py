@@ -506,7 +506,7 @@ def test_what_was_made_is_bounded(tmp_path: Path) -> None:
 def test_every_cache_of_a_mount_has_a_bound(store: Path) -> None:
     """None that grows with what is asked: whatever is called a cache has a largest size."""
     ctx = Context(Store(store))
-    holders = [ctx, ctx.made, ctx.store, ctx.store.plain, ctx.store._caches, ctx.controls]
+    holders = [ctx, ctx.made, ctx.store, ctx.store.plain, ctx.store.read_caches, ctx.controls]
     caches = [value for holder in holders for value in vars(holder).values() if isinstance(value, cachetools.Cache)]
     assert len(caches) >= 15
     assert all(cache.maxsize < 1 << 28 for cache in caches)
@@ -529,7 +529,12 @@ def test_what_the_kernel_forgot_is_forgotten(store: Path) -> None:
     for forgotten, is_kept in ((10, True), (6_000, False), (10, False)):
         memory.forgotten(forgotten)
         trio.run(memory.look)
-        assert bool(ctx.store._caches.listings) == bool(ctx.made.get("text")) == bool(ctx.store._caches.held) == is_kept
+        assert (
+            bool(ctx.store.read_caches.listings)
+            == bool(ctx.made.get("text"))
+            == bool(ctx.store.read_caches.held)
+            == is_kept
+        )
     assert ctx.made.size("text") == 4, "a size that was told must not be unknown again"
     assert kata.tip().last == 0
 

@@ -17,8 +17,7 @@ import pytest
 
 from katafs.errors import InvalidError, LateError
 from katafs.git import Oid
-from katafs.kata.model.act import Act
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record import recorders as recorders_module
 from katafs.kata.record.commit import Announce, Committed, Job, Landed, record
 from katafs.kata.record.message import parse_act

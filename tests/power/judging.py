@@ -18,7 +18,7 @@ from katafs.errors import KataError
 from katafs.kata.fsck import check_ids
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.pending import flush_pending
-from katafs.kata.legacy.pending_names import MARKS, PENDING, marked
+from katafs.kata.legacy.plain_files import MARKS, PENDING, marked
 from katafs.kata.model.ids import kata_path
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content

@@ -26,8 +26,7 @@ from katafs.git import GitRepo, Oid
 from katafs.kata.record.commit import Announce, Committed, Job, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
-from katafs.kata.record.recorded import commits_before
-from katafs.kata.record.recorders import MOST, Recorders
+from katafs.kata.record.recorders import MOST, Recorders, commits_before
 from katafs.kata.store import is_git
 from katafs.tree.nodes import Node
 from katafs.tree.tree import Tree

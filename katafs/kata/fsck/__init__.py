@@ -3,12 +3,9 @@
 Nothing that was recorded is lost by a repair: commits that ``main`` does not have keep a reference below
 ``refs/katafs/lost``, files that are replaced are moved to ``.git/katafs-lost-found``. Removed are only locks, temporary
 files and worktrees of writers that died.
-
-To add a check, write a function from an `Examination` to the `Problem` values it finds, and put it into
-`katafs.kata.fsck.checking.CHECKS`.
 """
 
-from katafs.kata.fsck.findings import Finding, Outcome
+from katafs.kata.fsck.exam import Finding, Outcome
 from katafs.kata.fsck.sweep import Result, check_ids, check_store
 
 __all__ = ["Finding", "Outcome", "Result", "check_ids", "check_store"]

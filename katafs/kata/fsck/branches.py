@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,21 +9,19 @@ from functools import partial
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
-from katafs.git.beneath import File, open_beneath, open_plain, read_all
+from katafs.git.beneath import File, open_beneath, read_all
 from katafs.git.refs.reading import MAIN, packed_references, read_reference
 from katafs.git.store.storing import make_parents, replace_file
-from katafs.kata.fsck.exam import LOST, Chain, Examination, each, is_index, whole
+from katafs.kata.fsck.exam import LOST, Chain, Examination, Problem, each, is_index, printable, whole
 from katafs.kata.fsck.file_checks import STALE_WORK
-from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import age
 from katafs.kata.fsck.object_checks import indexes
+from katafs.kata.fsck.scan import age
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
 _STRAY = re.compile(r"refs/heads/[0-9A-Za-z]{8}")
 # the log of a reference: git's gitrepository-layout
 _MOST_HEADS = 100
-_LOG_END = 1 << 16  # bytes
 _REFLOG_LINE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) ")
 _LARGEST_LOG = 16 << 20  # bytes
 
@@ -35,18 +32,14 @@ def directories(exam: Examination) -> Iterator[Problem]:
     if missing:
         steps = [partial(make_parents, exam.git_dir / name, exam.git_dir) for name in missing]
         names = " and ".join(f".git/{name}" for name in missing)
-        yield Problem("refs-missing", f"there is no directory {names}", each([*steps]))
+        yield Problem("refs-missing", f"there is no directory {names}", each(*steps))
 
 
 def packed(exam: Examination) -> Iterator[Problem]:
     """git refuses everything when a line of ``packed-refs`` is not one of its own."""
     _, wrong = packed_references(exam.git_dir)
     if wrong:
-
-        def mend() -> None:
-            exam.keep(".git/packed-refs")
-            exam.mender.rewrite_packed()
-
+        mend = each(partial(exam.keep, ".git/packed-refs"), exam.mender.rewrite_packed)
         message = f".git/packed-refs has {wrong} line{'s' if wrong > 1 else ''} that git does not understand"
         yield Problem("packed-refs-damaged", message, mend)
 
@@ -76,7 +69,11 @@ def head(exam: Examination) -> Iterator[Problem]:
 def main(exam: Examination) -> Iterator[Problem]:
     """``main`` holds the newest commit; where it is lost, the commits are still there."""
     if exam.main is not None:
-        yield from _behind(exam)
+        # tags are made after main has moved: one that is ahead says that the disk forgot where it was
+        if exam.ahead is not None:
+            index, oid = exam.ahead
+            message = f"main lacks events up to {index}: tag {index} is ahead of it, on the same line"
+            yield Problem("main-behind", message, partial(exam.mender.replace, MAIN, oid, exam.main), is_passing=True)
         return
     found = exam.references.get(MAIN)
     if found is None:
@@ -96,14 +93,6 @@ def main(exam: Examination) -> Iterator[Problem]:
         exam.mender.replace(MAIN, tip, found.oid if found is not None else None)
 
     yield Problem("main-lost", f"{what}; its newest commit is {tip.hex()[:12]} by {why}", mend, is_passing=True)
-
-
-def _behind(exam: Examination) -> Iterator[Problem]:
-    """Tags are made after ``main`` has moved. One that is ahead says that the disk forgot where main was."""
-    if exam.ahead is not None:
-        index, oid = exam.ahead
-        message = f"main lacks events up to {index}: tag {index} is ahead of it, on the same line"
-        yield Problem("main-behind", message, partial(exam.mender.replace, MAIN, oid, exam.main), is_passing=True)
 
 
 def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
@@ -128,16 +117,19 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
 
 def _last_logged(exam: Examination) -> Oid | None:
     """The last id that the log of ``main`` names (git: ``<old> SP <new> SP <who> TAB <why>``)."""
-    try:
-        with File(open_plain(exam.git_dir / "logs" / MAIN)) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_END))
-            lines = file.read(_LOG_END).splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
+    for line in reversed(_log(exam, f"logs/{MAIN}")):
         if (found := _REFLOG_LINE.match(line)) and found[2].strip(b"0"):
             return bytes.fromhex(found[2].decode())
     return None
+
+
+def _log(exam: Examination, name: str) -> list[bytes]:
+    """The lines of a log, with their ends; by way of a link it is another's."""
+    try:
+        with File(open_beneath(f"{exam.repo.objects.real_git_dir}/{name}")) as file:
+            return read_all(file.fileno(), _LARGEST_LOG).splitlines(keepends=True)
+    except (OSError, ValueError):
+        return []
 
 
 def _heads(repo: GitRepo) -> dict[Oid, Chain]:
@@ -148,12 +140,8 @@ def _heads(repo: GitRepo) -> dict[Oid, Chain]:
             if repo.objects.is_commit(oid):
                 parents[oid] = repo.commit(oid).parents
     followed = {parent for found in parents.values() for parent in found}
-    heads = {}
-    for oid in sorted(set(parents) - followed)[:_MOST_HEADS]:
-        chain = whole(repo, oid)
-        if chain is not None:
-            heads[oid] = chain
-    return heads
+    heads = {oid: whole(repo, oid) for oid in sorted(set(parents) - followed)[:_MOST_HEADS]}
+    return {oid: chain for oid, chain in heads.items() if chain is not None}
 
 
 def others(exam: Examination) -> Iterator[Problem]:
@@ -183,17 +171,12 @@ def logs(exam: Examination) -> Iterator[Problem]:
     if exam.main is None:
         return  # they may say where it was
     for name in (f"logs/{MAIN}", "logs/HEAD"):
-        try:
-            # by way of a link it is another's
-            with File(open_beneath(f"{exam.repo.objects.real_git_dir}/{name}")) as file:
-                lines = read_all(file.fileno(), _LARGEST_LOG).splitlines(keepends=True)
-        except (OSError, ValueError):
-            continue
+        lines = _log(exam, name)
         good = [line for line in lines if _is_known(exam.repo, line)]
         if len(good) < len(lines):
             steps = [partial(exam.keep, f".git/{name}"), partial(replace_file, exam.git_dir / name, b"".join(good))]
             message = f".git/{name} names commits that are gone: in {len(lines) - len(good)} of {len(lines)} lines"
-            yield Problem("stale-file", message, each([*steps]))
+            yield Problem("stale-file", message, each(*steps))
 
 
 def _is_known(repo: GitRepo, line: bytes) -> bool:
@@ -211,16 +194,12 @@ def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:
         return Problem("reference-broken", message, partial(exam.mender.replace, name, None, oid))
     message = f"{printable(name)} cannot be understood"
     steps = [partial(exam.keep, f".git/{name}"), partial(exam.mender.replace, name, None, None)]
-    return Problem("reference-broken", message, each([*steps]))
+    return Problem("reference-broken", message, each(*steps))
 
 
 def _stray(exam: Examination, name: str, oid: Oid) -> Problem:
     message = f"branch {name.removeprefix(_HEADS)} at {oid.hex()[:12]} is left over from a save that crashed"
     if oid not in exam.chain.commits:
         message += f", with commits that main does not have: they are kept in {LOST}"
-
-    def mend() -> None:
-        exam.keep_commit(oid, name.removeprefix(_HEADS))
-        exam.mender.replace(name, None, oid)
-
-    return Problem("branch-stray", message, mend)
+    steps = [partial(exam.keep_commit, oid, name.removeprefix(_HEADS)), partial(exam.mender.replace, name, None, oid)]
+    return Problem("branch-stray", message, each(*steps))

@@ -17,10 +17,9 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.mending import Damage
-from katafs.kata.fsck import branches, event_checks, file_checks, manifest, object_checks, plain_katas, settings, tags
-from katafs.kata.fsck.exam import Examination, reason
-from katafs.kata.fsck.findings import Finding, Outcome, Problem
-from katafs.kata.fsck.keeping import age
+from katafs.kata.fsck import branches, event_checks, file_checks, object_checks, plain_katas, settings
+from katafs.kata.fsck.exam import Examination, Finding, Outcome, Problem, reason
+from katafs.kata.fsck.scan import age
 from katafs.kata.store import is_git
 from katafs.owner import acting_as_owner
 
@@ -43,11 +42,11 @@ CHECKS: tuple[Check, ...] = (
     event_checks.readable,
     event_checks.rows,
     event_checks.commits,
-    tags.wrong,
-    tags.beyond,
-    tags.missing,
-    tags.others,
-    manifest.check,
+    event_checks.wrong_tags,
+    event_checks.tags_beyond,
+    event_checks.missing_tags,
+    event_checks.other_tags,
+    settings.manifest,
     file_checks.borrowed_objects,
     file_checks.index_file,
     file_checks.worktrees,
@@ -73,10 +72,8 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
     removed meanwhile has none.
     """
     try:
-        if is_git(path):
-            found = _KataCheck(path, kata_id, repair, is_quick).run()
-        else:
-            found = _check_plain(path, kata_id, repair=repair, is_quick=is_quick)
+        check = _KataCheck(path, kata_id, repair, is_quick)
+        found = check.run() if is_git(path) else check.run_plain()
         return found if path.is_dir() or any(finding.state is Outcome.MENDED for finding in found) else []
     except (KataError, OSError):
         if not path.is_dir():
@@ -84,33 +81,28 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
         raise
 
 
-def _check_plain(path: Path, kata_id: str, *, repair: bool, is_quick: bool) -> list[Finding]:
-    found = []
-    for problem in plain_katas.check(path, is_quick=is_quick):
-        state, advice = Outcome.FOUND if problem.mend else Outcome.LEFT, problem.advice
-        if repair and problem.mend:
-            try:
-                with acting_as_owner(path.parent):
-                    problem.mend()
-                state = Outcome.MENDED
-            except Exception as error:  # noqa: BLE001 - the next one is tried
-                state, advice = Outcome.LEFT, f"it could not be mended: {reason(error)}"
-        found.append(Finding(kata_id, problem.code, problem.message, state, advice))
-    return found
-
-
 class _KataCheck:
-    """The looks at one kata that is a repository."""
+    """The looks at one kata."""
 
     def __init__(self, path: Path, kata_id: str, repair: bool, is_quick: bool) -> None:
         self._path, self._id, self._repair, self._is_quick = path, kata_id, repair, is_quick
         self._is_ours = True  # whether katafs may write to it
+        #: as whose owner it is mended
+        self._owned = path
         # what was found while nobody waited
         self._damage: list[Damage] = []
         self._long: list[Problem] = []
         #: mends that were tried, by what they were for, and why one failed
         self._mended: dict[tuple[str, str], Problem] = {}
         self._failed: dict[tuple[str, str], str] = {}
+
+    def run_plain(self) -> list[Finding]:
+        found = [*plain_katas.check(self._path, is_quick=self._is_quick)]
+        # the whole directory may go
+        self._owned = self._path.parent
+        if self._repair:
+            self._mend_all(found)
+        return self._findings([problem for problem in found if (problem.code, problem.message) not in self._mended])
 
     def run(self) -> list[Finding]:
         started = time.monotonic()
@@ -122,7 +114,7 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, Outcome.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        self._is_ours = read_config(exam.git_dir).may_be_written and manifest.later_version(exam) is None
+        self._is_ours = read_config(exam.git_dir).may_be_written and settings.later_version(exam) is None
         self._repair = self._repair and self._is_ours
         if read_config(exam.git_dir).object_format != "sha1":
             return self._findings([*self._found_by((settings.config,), exam)])
@@ -132,7 +124,11 @@ class _KataCheck:
         first = self._look(exam)
         if all(problem.is_note for problem in first) and not self._damage and not file_checks.young_locks(exam):
             return self._findings(first)
-        exam = self._wait_for_locks(exam)
+        # whoever holds a reference will have let go soon, or is dead
+        end = time.monotonic() + _LOCK_PATIENCE
+        while file_checks.young_locks(exam) and time.monotonic() < end:
+            time.sleep(0.05)
+            exam = self._exam()
         if any(problem.is_passing for problem in first) and _was_written(exam):
             time.sleep(max(0.0, _APART - (time.monotonic() - started)))
         with ExitStack() as held:
@@ -156,7 +152,6 @@ class _KataCheck:
         return exam
 
     def _look(self, exam: Examination) -> list[Problem]:
-        """Everything that there is to find."""
         return [*self._found_by(CHECKS, exam), *self._long, *object_checks.problems(exam, self._damage)]
 
     def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
@@ -167,14 +162,6 @@ class _KataCheck:
                 name = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
                 message = f"{name} could not be checked: {reason(error)}"
                 yield Problem("unchecked", message, advice="see the other findings")
-
-    def _wait_for_locks(self, exam: Examination) -> Examination:
-        """Whoever holds a reference will have let go soon, or is dead."""
-        end = time.monotonic() + _LOCK_PATIENCE
-        while file_checks.young_locks(exam) and time.monotonic() < end:
-            time.sleep(0.05)
-            exam = self._exam()
-        return exam
 
     def _again(self, first: list[Problem]) -> list[Problem]:
         """Look, and mend, until nothing is left that can be mended."""
@@ -215,7 +202,7 @@ class _KataCheck:
             return False
         try:
             as_root = problem.needs_root and os.geteuid() == 0
-            with nullcontext() if as_root else acting_as_owner(self._path):
+            with nullcontext() if as_root else acting_as_owner(self._owned):
                 problem.mend()
         except Exception as error:  # noqa: BLE001 - the next one is tried
             self._failed[key] = reason(error)
@@ -254,6 +241,5 @@ def _is_being_made(exam: Examination) -> bool:
 
 
 def _was_written(exam: Examination) -> bool:
-    """Whether somebody wrote references a moment ago."""
     names = ("refs/heads", "refs/heads/main", "refs/tags", "packed-refs")
     return any(age(exam.git_dir / name) < _RECENT for name in names if os.path.lexists(exam.git_dir / name))

@@ -1,20 +1,23 @@
-"""Checks of what the events say: rows, commits and their subjects agree."""
+"""Checks of what the events say: rows, commits and their subjects, and tags agree."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
-from katafs.kata.fsck.exam import Examination, MainCommit
-from katafs.kata.fsck.findings import Problem, events, printable
+from katafs.git.refs.reading import Reference
+from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.root_tree import Root
 from katafs.kata.model.rows import parse_rows
 from katafs.kata.read.state import State
 
+_TAGS = "refs/tags/"
+_MOST_LINES = 10  # of tags that are wrong
 _BACKUP = "take what is missing from a backup"
 _ALONE = (
     "the kata shows .git alone; take it from a backup, or go back to an event N that can be read, as the owner:"
@@ -58,34 +61,26 @@ def commits(exam: Examination) -> Iterator[Problem]:
     if tip is None:
         return
     chain = exam.chain
+    lacking = set(range(tip.last + 1)) - exam.expected.keys()
     if chain.problem:
-        lacking = set(range(tip.last + 1)) - set(exam.expected)
         message = f"the history of main ends early ({chain.problem}); {events(lacking)} cannot be found by it"
         yield Problem("history-broken", message, advice=f"events that have tags can be read; {_BACKUP}")
-    numbered = [step for step in chain.steps if step.number is not None]
-    misplaced = [(newer, older) for newer, older in pairwise(numbered) if _number(older) >= _number(newer)]
+    misplaced = [(newer, older) for newer, older in pairwise(exam.numbers.items()) if older[1] >= newer[1]]
     if misplaced:
-        newer, older = misplaced[0]
-        message = f"commit {newer.oid.hex()[:12]} of event {newer.number} follows"
-        message += f" {older.oid.hex()[:12]} of event {older.number}"
+        (newer, number), (older, before) = misplaced[0]
+        message = f"commit {newer.hex()[:12]} of event {number} follows {older.hex()[:12]} of event {before}"
         if len(misplaced) > 1:
             message += f", and {len(misplaced) - 1} more are out of order"
         yield Problem("commit-misplaced", message, advice="look at git log main")
-    beyond = {_number(step) for step in numbered if _number(step) > tip.last}
+    beyond = {number for number in exam.numbers.values() if number > tip.last}
     if beyond:
         message = f"there are commits of {events(beyond)}, the last row is {tip.last}"
         yield Problem("commit-without-row", message, advice="look at git log main")
-    if not chain.problem:
-        lacking = {index for index in range(tip.last + 1) if index not in exam.expected}
-        if lacking:
-            message = f"{events(lacking)} {'has' if len(lacking) == 1 else 'have'} no commit of that number"
-            yield Problem("row-without-commit", message, advice="katafs shows the commit of the next event")
+    if lacking and not chain.problem:
+        message = f"{events(lacking)} {'has' if len(lacking) == 1 else 'have'} no commit of that number"
+        yield Problem("row-without-commit", message, advice="katafs shows the commit of the next event")
     if any(step.parents > 1 for step in chain.steps):
         yield Problem("not-linear", "main has merges; katafs follows the first parents", is_note=True)
-
-
-def _number(step: MainCommit) -> int:
-    return -1 if step.number is None else step.number
 
 
 def own_rows(exam: Examination) -> Iterator[Problem]:
@@ -180,3 +175,78 @@ def _not_text(exam: Examination) -> Iterator[Problem]:
     if odd:
         message = f"{printable(odd[0])} is not UTF-8: saver records an edit of it at every event"
         yield Problem("not-utf8", message, is_note=True)
+
+
+def missing_tags(exam: Examination) -> Iterator[Problem]:
+    """An event without its tag: its writer died after ``main`` had moved, or lost the tag (FORMAT hazard 2)."""
+    if exam.tip is None:
+        return
+    lacking = {index for index in range(exam.tip.last + 1) if index not in exam.tags}
+    if exam.untagged_before is not None:
+        lacking &= exam.untagged_before
+    known = {index: exam.expected[index] for index in lacking if index in exam.expected}
+    if known:
+        message = f"{events(known)} {'has no tag' if len(known) == 1 else 'have no tags'}"
+        mend = partial(exam.mender.set_tags, known, replacing=True)
+        yield Problem("tag-missing", message, mend, is_passing=True, indexes=frozenset(known))
+
+
+def wrong_tags(exam: Examination) -> Iterator[Problem]:
+    """A tag that cannot be read, or names another commit than the event's own."""
+    found: dict[int, Problem] = {}
+    for index, tag in sorted(exam.tags.items()):
+        oid = _tagged(exam, tag)
+        expected = exam.expected.get(index)
+        # of two commits with one number, each may be the event's
+        if expected is None or oid == expected or (oid is not None and exam.numbers.get(oid) == index):
+            continue
+        if tag.oid is None:
+            message = f"tag {index} cannot be understood: {printable(repr(tag.text[:60]))}"
+        else:
+            message = f"tag {index} names {tag.oid.hex()[:12]}, not the commit of event {index}, {expected.hex()[:12]}"
+        found[index] = Problem("tag-wrong", message, partial(_replace, exam, index, tag, expected))
+    if len(found) <= _MOST_LINES:
+        yield from found.values()
+    else:
+        steps = [problem.mend for problem in found.values() if problem.mend is not None]
+        yield Problem("tag-wrong", f"the tags of {events(found)} name other commits than theirs", each(*steps))
+
+
+def _tagged(exam: Examination, tag: Reference) -> Oid | None:
+    """The commit that a tag stands for, also an annotated one."""
+    if tag.oid is None or tag.oid in exam.chain.commits:
+        return tag.oid
+    try:
+        return exam.repo.commit(tag.oid).oid
+    except KataError:
+        return None
+
+
+def _replace(exam: Examination, index: int, tag: Reference, expected: Oid | None) -> None:
+    if tag.oid is not None:
+        exam.keep_commit(tag.oid, f"tag-{index}")
+    exam.mender.replace(f"{_TAGS}{index}", expected, tag.oid)
+
+
+def tags_beyond(exam: Examination) -> Iterator[Problem]:
+    """Tags of events that are not there: the event that comes would be read by the wrong commit."""
+    if exam.tip is None or exam.ahead is not None:
+        return
+    ahead = {index: tag for index, tag in exam.tags.items() if index > exam.tip.last}
+    # a row may be lost; its commit, of which another check tells, is not to go too
+    ahead = {index: tag for index, tag in ahead.items() if tag.oid is None or exam.numbers.get(tag.oid) != index}
+    if not ahead:
+        return
+    steps = [partial(_replace, exam, index, tag, None) for index, tag in sorted(ahead.items())]
+    message = f"there are tags of {events(ahead)}, the last event is {exam.tip.last}"
+    if any(tag.oid is not None and tag.oid not in exam.chain.commits for tag in ahead.values()):
+        message += f"; commits that main does not have are kept in {LOST}"
+    yield Problem("tag-without-event", message, each(*steps), is_passing=True)
+
+
+def other_tags(exam: Examination) -> Iterator[Problem]:
+    names = [name.removeprefix(_TAGS) for name in exam.references if name.startswith(_TAGS)]
+    odd = sorted(name for name in names if not is_index(name))
+    if odd:
+        shown = ", ".join(printable(name) for name in odd[:5]) + (" …" if len(odd) > 5 else "")
+        yield Problem("tag-other", f"{'tags' if len(odd) > 1 else 'tag'} {shown}: not of an event", is_note=True)

@@ -1,9 +1,15 @@
-"""What the checks of one kata look at; each thing is read once, when it is first asked for."""
+"""What the checks of one kata look at (`Examination`), each thing read once, when it is first asked for; what they find
+(`Problem`), and what is told of it (`Finding`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +18,72 @@ from katafs.git import GitRepo, Oid
 from katafs.git.refs.reading import Reference, references
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mending import is_there
-from katafs.kata.fsck.findings import printable
-from katafs.kata.fsck.keeping import keep
 from katafs.kata.fsck.scan import Scan, scan
 from katafs.kata.read.state import State, read_state
+
+# what is told is one line, and obeyed by no terminal, whatever a kata calls its files
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Outcome(Enum):
+    NOTE = "note"  # nothing is wrong, but an operator may want to know
+    FOUND = "found"  # can be mended, and was not to be
+    MENDED = "mended"
+    LEFT = "left"  # katafs cannot mend it; there is advice
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a check found: one sentence without its full stop."""
+
+    code: str
+    message: str
+    #: mends it; raises KataError or OSError. None: katafs cannot, or it is a note
+    mend: Callable[[], object] | None = None
+    #: what to do about it by hand
+    advice: str = ""
+    is_note: bool = False
+    #: its mend needs root's powers, and must be safe with them in a directory of somebody else
+    needs_root: bool = False
+    #: a writer that is at work looks the same: believed when it is there twice, with the same indexes
+    is_passing: bool = False
+    #: the indexes of events that it is about, where two looks are compared
+    indexes: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is told of a problem of one kata."""
+
+    kata_id: str  # of something that is not a kata: its name in the store
+    code: str
+    message: str
+    state: Outcome
+    advice: str = ""
+
+
+def printable(text: str | bytes, limit: int = 120) -> str:
+    """Text of a kata as it can be shown in a line."""
+    shown = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    cut = shown if len(shown) <= limit else shown[:limit] + "…"
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), cut)
+
+
+def ranges(indexes: Iterable[int]) -> str:
+    """Indexes for a person: ``3, 5-9``; no more than ten ranges."""
+    spans: list[tuple[int, int]] = []
+    for index in sorted(set(indexes)):
+        follows = bool(spans) and spans[-1][1] == index - 1
+        spans.append((spans.pop()[0] if follows else index, index))
+    shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in spans[:10])
+    return shown + (", …" if len(spans) > 10 else "")
+
+
+def events(indexes: Iterable[int]) -> str:
+    """``event 3`` or ``events 3, 5-9``."""
+    known = set(indexes)
+    return f"event{'s' if len(known) != 1 else ''} {ranges(known)}"
+
 
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"
@@ -31,7 +99,6 @@ class MainCommit:
     oid: Oid
     tree: Oid
     number: int | None
-    subject: bytes
     parents: int
     ends_with_newline: bool
 
@@ -115,15 +182,15 @@ class Examination:
     @cached_property
     def expected(self) -> dict[int, Oid]:
         """The commit of each event by subjects: a skipped index has that of the next event that was not."""
-        found: dict[int, Oid] = {}
-        for step in self.chain.steps:
-            if step.number is not None:
-                found.setdefault(step.number, step.oid)
+        # of two commits with one number the newer
+        found = {number: oid for oid, number in reversed(self.numbers.items())}
+        if self.tip is None:
+            return found
+        rows = self.tip.rows
         later: Oid | None = None
-        for index in reversed(range(self.tip.last + 1)) if self.tip is not None else ():
-            row = self.tip.rows.stored[index] if self.tip is not None else {}
+        for index in reversed(range(rows.last + 1)):
             # only skipped, if the row is at its place
-            if self.tip is not None and row.get("index") == index and self.tip.rows.is_outage(index):
+            if rows.stored[index].get("index") == index and rows.is_outage(index):
                 found.pop(index, None)
                 if later is not None:
                     found[index] = later
@@ -134,17 +201,11 @@ class Examination:
 
     @cached_property
     def tags(self) -> dict[int, Reference]:
-        """The tags of events by index."""
-        start = len("refs/tags/")
-        return {
-            int(name[start:]): reference
-            for name, reference in self.references.items()
-            if name.startswith("refs/tags/") and is_index(name[start:])
-        }
+        found = {name.removeprefix("refs/tags/"): reference for name, reference in self.references.items()}
+        return {int(name): reference for name, reference in found.items() if is_index(name)}
 
     @cached_property
     def numbers(self) -> dict[Oid, int]:
-        """The number of each commit of ``main`` that has one."""
         return {step.oid: step.number for step in self.chain.steps if step.number is not None}
 
     @cached_property
@@ -176,18 +237,27 @@ class Examination:
 
     def keep(self, name: str, *, move: bool = False) -> None:
         """Keep a file or link of the kata where what is put aside is; a directory can only be moved. Raises OSError."""
-        keep(self.path, self.git_dir / ASIDE, name, move=move)
+        aside = self.git_dir / ASIDE
+        aside.mkdir(exist_ok=True)
+        flat = name.removeprefix(".git/").replace("/", "-")
+        for number in range(1, 10_000):
+            target = aside / (flat if number == 1 else f"{flat}.{number}")
+            if not os.path.lexists(target):
+                # it is not read, so that nothing is kept that its owner could not have
+                if move:
+                    os.rename(self.path / name, target)
+                else:
+                    os.link(self.path / name, target, follow_symlinks=False)
+                return
+        raise FileExistsError(errno.EEXIST, "too much was put aside", aside)
 
 
 def walk(repo: GitRepo, tip: Oid) -> Chain:
-    """The history of a commit."""
     steps: list[MainCommit] = []
     try:
         for commit in repo.history(tip):
-            word = commit.subject.split(b" ", 1)[0].decode("ascii", "replace")
-            number = int(word) if is_index(word) else None
             ends = commit.message.endswith(b"\n")
-            steps.append(MainCommit(commit.oid, commit.tree, number, commit.subject[:80], len(commit.parents), ends))
+            steps.append(MainCommit(commit.oid, commit.tree, commit.event, len(commit.parents), ends))
     except KataError as error:
         return Chain(steps, reason(error))
     return Chain(steps)
@@ -214,11 +284,6 @@ def reason(error: Exception) -> str:
     return printable(text.partition("/.git: ")[2] or text, 300)
 
 
-def each(steps: list[Callable[[], object]]) -> Callable[[], object]:
+def each(*steps: Callable[[], object]) -> Callable[[], object]:
     """One mend that is several."""
-
-    def mend() -> None:
-        for step in steps:
-            step()
-
-    return mend
+    return lambda: [step() for step in steps]

@@ -14,10 +14,8 @@ from katafs.git.format.pack import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import read_reference
 from katafs.git.store.storing import now
-from katafs.kata.fsck.exam import Examination
-from katafs.kata.fsck.findings import Problem, printable
-from katafs.kata.fsck.keeping import newest_mtime
-from katafs.kata.fsck.scan import mend_owners_and_modes
+from katafs.kata.fsck.exam import Examination, Problem, each, printable
+from katafs.kata.fsck.scan import mend_owners_and_modes, newest_mtime
 
 # How old, in seconds, what a writer leaves behind must be. References are locked for some milliseconds; git's index
 # and configuration for as long as a person's editor is open; objects are written for as long as a repack takes.
@@ -80,14 +78,10 @@ def young_locks(exam: Examination) -> bool:
 def temporary_files(exam: Examination) -> Iterator[Problem]:
     """Objects and packs that were being written by somebody who died: no reader looks at them."""
     old = [name for name, age in exam.scan.temporary.items() if age > STALE_WORK]
-
-    def remove() -> None:
-        for name in old:
-            (exam.path / name).unlink(missing_ok=True)
-
     if old:
+        steps = [partial((exam.path / name).unlink, missing_ok=True) for name in old]
         message = f"{_some(old)} left behind by a writer that died more than an hour ago"
-        yield Problem("temporary-file", message, remove)
+        yield Problem("temporary-file", message, each(*steps))
 
 
 def worktrees(exam: Examination) -> Iterator[Problem]:
@@ -159,10 +153,5 @@ def _some(names: list[str]) -> str:
 
 
 def _ago(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
+    length, unit = (1, "s") if seconds < 120 else (60, "min") if seconds < 7200 else (3600, "h")
+    return f"{seconds / length:.0f} {unit}"

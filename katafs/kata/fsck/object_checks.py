@@ -1,13 +1,10 @@
-"""Checks of the objects, and of the packs: every object is read and compared with its id.
-
-That takes long, and is done without keeping anybody from writing; what is found is looked at again later.
-"""
+"""Checks of the objects, each read and compared with its id while others may write, and of the packs."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +23,9 @@ from katafs.git.store.mending import (
     stale_files,
     verify,
 )
-from katafs.kata.fsck.exam import Examination, MainCommit
+from katafs.kata.fsck.exam import Examination, Problem, events, printable
 from katafs.kata.fsck.file_checks import STALE_WORK
-from katafs.kata.fsck.findings import Problem, events, printable
-from katafs.kata.fsck.keeping import age
+from katafs.kata.fsck.scan import age
 
 _MOST_FILES, _LARGEST_FILE = 10_000, 64 << 20
 
@@ -108,27 +104,24 @@ def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
     for index, tag in exam.tags.items():
         if tag.oid is not None and tag.oid not in exam.chain.commits:
             by_commit.setdefault(tag.oid, set()).add(index)
-    for step in _steps(exam, by_commit):
-        indexes = by_commit.get(step.oid, set())
-        if step.oid in places:
-            places[step.oid][0].update(indexes)
-        for oid, path in whereabouts.below(step.tree):
+    for commit, tree in _trees(exam, by_commit):
+        indexes = by_commit.get(commit, set())
+        if commit in places:
+            places[commit][0].update(indexes)
+        for oid, path in whereabouts.below(tree):
             places[oid][0].update(indexes)
             places[oid][1].add(path)
     return {oid: _sentence(*found) for oid, found in places.items() if found[0] or found[1]}
 
 
-def _steps(exam: Examination, by_commit: dict[Oid, set[int]]) -> Iterator[MainCommit]:
-    """The commits of ``main``, and those that tags name where its history breaks off."""
-    yield from exam.chain.steps
-    for oid in by_commit:
-        if oid not in exam.chain.commits:
-            try:
-                commit = exam.repo.commit(oid)
-            except KataError:
-                yield MainCommit(oid, oid, None, b"", 0, ends_with_newline=False)
-            else:
-                yield MainCommit(oid, commit.tree, None, b"", 0, ends_with_newline=False)
+def _trees(exam: Examination, named: Iterable[Oid]) -> Iterator[tuple[Oid, Oid]]:
+    """The commits of ``main``, and those that tags name where its history breaks off, each with its tree."""
+    yield from ((step.oid, step.tree) for step in exam.chain.steps)
+    for oid in set(named) - exam.chain.commits:
+        try:
+            yield oid, exam.repo.commit(oid).tree
+        except KataError:
+            yield oid, oid
 
 
 def _sentence(indexes: set[int], paths: set[bytes]) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.store.storing import now
-from katafs.kata.fsck.exam import reason
+from katafs.kata.fsck.exam import Problem, printable, ranges, reason
 from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
-from katafs.kata.fsck.findings import Problem, printable, ranges
-from katafs.kata.fsck.keeping import newest_mtime
+from katafs.kata.fsck.scan import newest_mtime
 from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.model.versions import plain_version

@@ -1,10 +1,11 @@
-"""One walk through a kata's ``.git``: locks, temporary files, owners, modes, and what is no plain file."""
+"""Files: how old they are; and one walk through a kata's ``.git``: locks, temporary files, owners, modes, odd ones."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,27 @@ _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
 _OURS = re.compile(rf"\.git/{re.escape(TEMPORARY)}[0-9a-f]+")
 _OBJECTS = ".git/objects"
 _DEEPEST = 24
+
+
+def newest_mtime(path: Path, most: int = 100_000) -> float:
+    """The time of the newest thing in a directory, itself included; links are not followed."""
+    newest = os.lstat(path).st_mtime
+    for parent, directories, names in os.walk(path):
+        for name in (*directories, *names):
+            with suppress(OSError):
+                newest = max(newest, os.lstat(os.path.join(parent, name)).st_mtime)
+            most -= 1
+            if not most:
+                return newest
+    return newest
+
+
+def age(path: Path) -> float:
+    """Seconds since something was written to, links not followed; 0 for what is not there."""
+    try:
+        return now(path.parent) - os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 @dataclass
@@ -42,20 +64,17 @@ class Scan:
 
 
 def scan(path: Path, *, with_objects: bool) -> Scan:
-    """Walk through ``.git`` and look at the kata's directory and its manifest. Links are not followed.
-
-    Without objects, their directories are looked at and not the files in them.
-    """
+    """Walk through ``.git``, and look at the kata's directory and its manifest, without following links; without
+    objects not into their directories."""
     found = Scan()
     owner = os.lstat(path).st_uid
     found.now = now(path)
     _look(found, "", os.lstat(path), owner)
     waiting = [".git"]
     for name in (".git", "manifest.json"):
-        try:
+        # that it is not there is another check's
+        with suppress(OSError):
             _look(found, name, os.lstat(path / name), owner)
-        except OSError:
-            continue  # that it is not there is another check's
     while waiting:
         directory = waiting.pop()
         try:

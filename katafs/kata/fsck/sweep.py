@@ -11,10 +11,9 @@ from pathlib import Path
 
 from katafs.git.store.storing import now
 from katafs.kata.fsck.checking import check_kata
-from katafs.kata.fsck.exam import reason
+from katafs.kata.fsck.exam import Finding, Outcome, printable, reason
 from katafs.kata.fsck.file_checks import STALE_WORK
-from katafs.kata.fsck.findings import Finding, Outcome, printable
-from katafs.kata.fsck.keeping import newest_mtime
+from katafs.kata.fsck.scan import newest_mtime
 from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.owner import acting_as_owner
 
@@ -32,18 +31,18 @@ class Result:
 
 
 def check_store(store: Path, *, repair: bool = False, is_quick: bool = False) -> Iterator[tuple[float, Result]]:
-    """Check all katas of a store: yields how much of it is done, from 0 to 1, and what was found.
-
-    What is added or removed meanwhile may be left out. Raises OSError when the store cannot be listed.
-    """
+    """Check all katas of a store: yields how much of it is done, from 0 to 1, and what was found. Raises OSError."""
     names = sorted(os.listdir(store))
     yield 0.0, Result("", [*_store_findings(store, names, repair=repair)])
     parts = [name for name in names if is_id_part(name)]
     for number, first in enumerate(parts):
-        if (store / first).is_symlink():
-            yield number / len(parts), Result("", [_link(first)])
-            continue
-        for result in _below(store, first, repair=repair, is_quick=is_quick):
+        for path in _below(store / first, 2):
+            name = os.fspath(path.relative_to(store))
+            if path.is_symlink():
+                message = "is a symbolic link, which katafs does not follow: nothing below it is shown"
+                result = Result("", [Finding(name, "not-shown", message, Outcome.NOTE)])
+            else:
+                result = _check(store, name.replace("/", ""), repair=repair, is_quick=is_quick)
             yield number / len(parts), result
 
 
@@ -55,18 +54,18 @@ def check_ids(
         yield number / len(ids), _check(store, kata_id, repair=repair, is_quick=is_quick)
 
 
-def _below(store: Path, first: str, *, repair: bool, is_quick: bool) -> Iterator[Result]:
-    """The katas whose ids begin with two characters."""
-    for second in _names(store / first):
-        if (store / first / second).is_symlink():
-            yield Result("", [_link(f"{first}/{second}")])
-            continue
-        for third in _names(store / first / second):
-            kata_id = first + second + third
-            if kata_path(store, kata_id).is_symlink():
-                yield Result("", [_link(f"{first}/{second}/{third}")])
-            else:
-                yield _check(store, kata_id, repair=repair, is_quick=is_quick)
+def _below(path: Path, levels: int) -> Iterator[Path]:
+    """The directories so many levels below one, and links on the way there."""
+    if path.is_symlink() or not levels:
+        yield path
+        return
+    try:
+        names = sorted(filter(is_id_part, os.listdir(path)))
+    except OSError:
+        return
+    for name in names:
+        if (path / name).is_dir() or (path / name).is_symlink():
+            yield from _below(path / name, levels - 1)
 
 
 def _check(store: Path, kata_id: str, *, repair: bool, is_quick: bool) -> Result:
@@ -75,22 +74,6 @@ def _check(store: Path, kata_id: str, *, repair: bool, is_quick: bool) -> Result
     except Exception as error:  # noqa: BLE001 - whatever one holds, the next is looked at
         return Result(kata_id, failure=reason(error))
     return Result(kata_id, findings)
-
-
-def _names(directory: Path) -> list[str]:
-    """The directories, and links, in a directory whose names are parts of an id."""
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(
-                entry.name for entry in entries if is_id_part(entry.name) and (entry.is_dir() or entry.is_symlink())
-            )
-    except OSError:
-        return []
-
-
-def _link(name: str) -> Finding:
-    message = "is a symbolic link, which katafs does not follow: nothing below it is shown"
-    return Finding(name, "not-shown", message, Outcome.NOTE)
 
 
 def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[Finding]:

@@ -12,19 +12,19 @@ which. Katas that services wrote have all, and no such line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from katafs.errors import TooLargeError
+from katafs.errors import InvalidError, TooLargeError
 from katafs.git import Oid
 from katafs.git.store.history import HistoryWriter
 from katafs.git.store.writer import ObjectMaker
-from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
-from katafs.kata.model.act import Act, Text
+from katafs.kata.legacy.plain_kata import EMPTY, OUTPUT_NAMES, OptionChange, PlainEvent, PlainKata
 from katafs.kata.model.ids import identity
-from katafs.kata.model.kinds import BY_TYPE, Kind
+from katafs.kata.model.kinds import BY_TYPE, Act, Kind
 from katafs.kata.model.rows import MOST_ROWS, Row, Rows, event_type, time_ns
 from katafs.text import pretty_bytes
 
@@ -34,41 +34,23 @@ _SECOND = 1_000_000_000
 _MOST_SUBJECT = 1_000
 # the last second that fits into what git and its fsck take for a date
 _LAST_SECOND = (1 << 31) - 1
-EMPTY = Text(b"")
 _CONTROL = re.compile(r"[\0-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
-class Converted:
-    """What a conversion made: the newest commit, and the commit of each event, outages included."""
+def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = False) -> Oid:
+    """Convert a kata into ``directory/.git``; returns its newest commit. It is synced if it is to last.
 
-    main: Oid
-    tags: Mapping[int, Oid]
-
-
-def convert(plain: PlainKata, git: ObjectMaker) -> Converted:
-    """Store all objects of a kata. Raises `DamagedError` for an event that cannot be read, `TooLargeError`
-    where all rows together could not be."""
-    conversion = _Converter(plain, git)
-    main, tags = b"", dict[int, Oid]()
-    for index, commit in conversion.commits():
-        main = commit
-        if index is not None:
-            first = max(tags, default=-1) + 1
-            tags |= dict.fromkeys(range(first, index + 1), commit)
-    return Converted(main, tags)
-
-
-def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = False) -> Converted:
-    """Convert a kata into ``directory/.git``, synced if it is to last. Raises as `convert` does, `StorageError` and
-    OSError."""
-    git = HistoryWriter(directory / ".git")
-    try:
-        converted = convert(plain, git)
-        git.finish(converted.main, converted.tags, *identity(plain.kata_id), is_durable=is_durable)
-        return converted
-    finally:
-        git.close()
+    Raises `DamagedError` for an event that cannot be read, `TooLargeError` where all rows together could not be,
+    `StorageError` and OSError.
+    """
+    with closing(HistoryWriter(directory / ".git")) as git:
+        main, tags = b"", dict[int, Oid]()
+        for index, main in _Converter(plain, git).commits():
+            if index is not None:
+                # an index that was skipped has the commit of the event after it
+                tags |= dict.fromkeys(range(len(tags), index + 1), main)
+        git.finish(main, tags, *identity(plain.kata_id), is_durable=is_durable)
+        return main
 
 
 def first_commit(plain: PlainKata) -> Oid:
@@ -77,8 +59,6 @@ def first_commit(plain: PlainKata) -> Oid:
 
 
 class _Converter:
-    """One kata on its way into one repository."""
-
     def __init__(self, plain: PlainKata, git: ObjectMaker) -> None:
         self._plain = plain
         self._git = git
@@ -88,10 +68,9 @@ class _Converter:
             raise TooLargeError(f"the rows of all its events are larger than {MOST_ROWS >> 20} MiB")
         kept = {key: value for key, value in plain.manifest.items() if key != "visible_files"}
         self._manifest = git.blob(pretty_bytes(kept), path=b"manifest.json")
-        self._config = {
-            name.encode(): git.blob(value.encode() + b"\n", path=b"config/" + name.encode())
-            for name, value in plain.first_options().items()
-        }
+        self._config: dict[bytes, Oid] = {}
+        for name, value in plain.first_options().items():
+            self._set_option(name.encode(), value)
         self._seconds = max((time_ns({"time": plain.manifest.get("created")}) or 0) // _SECOND, 0)
         self._parent: Oid | None = None
         # the root of the last event: an option changes nothing but config/ in it
@@ -107,21 +86,22 @@ class _Converter:
             when = time_ns(event.row)
             if when is not None and 0 <= when // _SECOND <= _LAST_SECOND:
                 self._seconds = when // _SECOND
-            yield index, self._commit(_message(event), self._seconds)
+            yield index, self._commit(_with_absent(_subject(index, event.row), event), self._seconds)
             for change in changes.get(index, ()):
-                blob = self._git.blob(change.value.encode() + b"\n", path=b"config/" + change.name.encode())
-                self._config[change.name.encode()] = blob
+                self._set_option(change.name.encode(), change.value)
                 seconds = min(max(change.time_ns // _SECOND, 0), _LAST_SECOND)
                 yield None, self._commit(f"set option {change.name} to {change.value}", seconds)
 
     def _options_by_event(self) -> dict[int, list[OptionChange]]:
-        """The changes of options by the event after which they come."""
         placed: dict[int, list[OptionChange]] = {}
-        times = [(time_ns(self._plain.row(index)), index) for index in self._plain.indexes]
+        times = [(time_ns(self._plain.stored[index]), index) for index in self._plain.indexes]
         for change in self._plain.options():
             earlier = [index for when, index in times if when is not None and when <= change.time_ns]
             placed.setdefault(max(earlier, default=0), []).append(change)
         return placed
+
+    def _set_option(self, name: bytes, value: str) -> None:
+        self._config[name] = self._git.blob(value.encode() + b"\n", path=b"config/" + name)
 
     def _store(self, event: PlainEvent) -> None:
         files = {path: text.content for path, text in event.files.items()}
@@ -141,29 +121,15 @@ class _Converter:
         self._blobs[b"manifest.json"] = self._manifest
 
     def _commit(self, message: str, seconds: int) -> Oid:
-        subtrees = {b"config": self._git.tree(None, self._config, path=b"config/")}
-        if self._files is not None:
-            subtrees[b"files"] = self._files
-        tree = self._git.tree(None, self._blobs, subtrees)
-        name, email = identity(self._plain.kata_id)
+        config = self._git.tree(None, self._config, path=b"config/")
+        tree = self._git.tree(None, self._blobs, {b"config": config, b"files": self._files})
         parents = [self._parent] if self._parent is not None else []
-        self._parent = self._git.commit(tree, parents, message, name, email, seconds)
+        self._parent = self._git.commit(tree, parents, message, *identity(self._plain.kata_id), seconds)
         return self._parent
 
 
-def _message(event: PlainEvent) -> str:
-    return with_absent(_subject(event.index, event.row), what_is_absent(event))
-
-
-def with_absent(subject: str, absent: Sequence[str]) -> str:
-    """The message of an event that lacks some parts."""
-    return f"{subject}\n\n{ABSENT} {' '.join(absent)}" if absent else subject
-
-
-def what_is_absent(event: PlainEvent) -> Sequence[str]:
-    """What the event does not have although all but the first have it."""
-    if event.index == 0:
-        return []
+def _with_absent(subject: str, event: PlainEvent) -> str:
+    """The message of an event: it also says what it does not have although all but the first have it."""
     absent = ["status"] if event.status is None else []
     for name in OUTPUT_NAMES:
         text = event.outputs.get(name)
@@ -171,7 +137,7 @@ def what_is_absent(event: PlainEvent) -> Sequence[str]:
             absent.append(name)
         elif text.truncated is None:
             absent.append(f"{name}.truncated")
-    return absent
+    return f"{subject}\n\n{ABSENT} {' '.join(absent)}" if absent and event.index else subject
 
 
 def absent_parts(message: bytes) -> frozenset[str]:
@@ -180,7 +146,7 @@ def absent_parts(message: bytes) -> frozenset[str]:
     return frozenset(last.removeprefix(ABSENT).split()) if last.startswith(ABSENT) else frozenset()
 
 
-def plain_kind(row: Row, index: int) -> Kind:
+def _plain_kind(row: Row, index: int) -> Kind:
     """What a row of a plain kata says that was done."""
     ran = Kind.RAN_TESTS if row.get("predicted") in (None, "none") else Kind.PREDICTED_RIGHT
     kind = BY_TYPE.get(event_type(row, index), ran)
@@ -193,7 +159,34 @@ def _subject(index: int, row: Row) -> str:
     if index == 0:
         return "0 kata creation"
     try:
-        subject = Act(plain_kind(row, index), row).subject(index)
+        subject = Act(_plain_kind(row, index), row).subject(index)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         subject = f"{index} ran tests"
     return _CONTROL.sub("?", subject)[:_MOST_SUBJECT]
+
+
+# -- an event that a plain-path service records
+
+
+@dataclass(frozen=True)
+class _PlainAct(Act):
+    event: PlainEvent = field(kw_only=True)
+
+    def subject(self, index: int) -> str:
+        ran = f"{index} ran tests"
+        return _with_absent(super().subject(index) if "colour" in self.summary else ran, self.event)
+
+
+def plain_act(event: PlainEvent, row: Row) -> Act:
+    """The act that an event file and its row tell of (FORMAT §1.1, §1.2). Raises `InvalidError`."""
+    if "colour" in row and not isinstance(row["colour"], str):
+        raise InvalidError(f"the row of event {event.index} has no colour that is text")
+    outputs = (event.outputs.get(name, EMPTY) for name in OUTPUT_NAMES)
+    stdout, stderr = (replace(text, truncated=text.truncated is True) for text in outputs)
+    kind, status = _plain_kind(row, event.index), event.status or "0"
+    act = _PlainAct(kind, row, event.files, stdout, stderr, status, event.index, event=event)
+    try:
+        act.subject(event.index)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidError(f"the row of event {event.index} does not say what was reverted to") from error
+    return act

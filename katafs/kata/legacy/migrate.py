@@ -4,7 +4,7 @@ All of it happens in the kata's own directory ``Ab/Cd/Ef``, as its owner, so tha
 another user:
 
 1. ``.katafs-new/.git`` is written from the plain files, and synced.
-2. It is read back and compared with the plain files (`katafs.kata.legacy.verifying`), which must not
+2. It is read back and compared with the plain files (`katafs.kata.legacy.plain_paths`), which must not
    have changed meanwhile.
 3. ``rename(".katafs-new/.git", ".git")``: from here on the kata is stored as git, for every reader at once.
    Each of the renames here and in 5 is on disk before the next step, so that a power cut leaves no more than a death.
@@ -36,7 +36,7 @@ from katafs.git.store.storing import sync_directory, write_new
 from katafs.kata.legacy.converting import write_repository
 from katafs.kata.legacy.plain_files import Signature, event_of, is_plain_name, plain_names, signature
 from katafs.kata.legacy.plain_kata import PlainKata
-from katafs.kata.legacy.verifying import differences
+from katafs.kata.legacy.plain_paths import differences
 from katafs.kata.read.kata import Kata
 from katafs.owner import acting_as_owner
 from katafs.text import pretty_bytes
@@ -131,7 +131,7 @@ class _Migration:
         """Write the repository to ``directory/.git`` and compare. Returns the state of the plain files before."""
         before = signature(self._path)
         plain = PlainKata(self._kata_id, self._path)
-        self._main = write_repository(plain, directory, is_durable=is_durable).main
+        self._main = write_repository(plain, directory, is_durable=is_durable)
         kata = Kata(self._kata_id, directory)
         write_new(directory / _MANIFEST, pretty_bytes(kata.manifest()), is_durable=is_durable)
         problems = plain.problems or differences(PlainKata(self._kata_id, self._path), kata)

@@ -3,7 +3,7 @@
 Until its row comes an event is a real file in ``.katafs-pending`` in the kata's directory, named as in a plain kata:
 there O_EXCL and mkdir decide who is first, whatever daemons there are, and what was written outlives them. The row
 makes it a commit. An event whose row does not come is committed from its file when the next one begins, or after a
-minute (`katafs.kata.legacy.pending_names` says where something waits). Who dies right after a commit leaves the file:
+minute (`katafs.kata.legacy.plain_files` says where something waits). Who dies right after a commit leaves the file:
 one that is like an event that is there is removed by who finds it.
 """
 
@@ -29,15 +29,22 @@ from katafs.errors import (
     storage_errors,
 )
 from katafs.git import repository_lock
-from katafs.git.beneath import close_quietly
 from katafs.git.store.storing import now, sync_directory
-from katafs.kata.legacy.pending_names import PENDING, mark, pending_file, pending_indexes, unmark
-from katafs.kata.legacy.plain_act import plain_act
-from katafs.kata.legacy.plain_files import LARGEST, event_indexes, read_file
+from katafs.kata.legacy.converting import plain_act
+from katafs.kata.legacy.plain_files import (
+    LARGEST,
+    PENDING,
+    event_indexes,
+    mark,
+    pending_file,
+    pending_indexes,
+    read_file,
+    unmark,
+    write_at,
+)
 from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
-from katafs.kata.legacy.plain_paths import plain_row
+from katafs.kata.legacy.plain_paths import has_event, plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
-from katafs.kata.legacy.verifying import has_event
 from katafs.kata.model.rows import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
 from katafs.kata.model.versions import plain_version
 from katafs.kata.read.kata import Kata
@@ -69,14 +76,10 @@ class Pending:
         self.rows = self._kata.tip().rows.stored
 
     def file(self, index: int) -> Path:
-        """Where the file of an event is."""
         return pending_file(self.path, self.version, index)
 
     def begin(self, index: int, attempt: Attempt = UNNOTED) -> None:
-        """Take the index of a new event: the event's file in version 1, its directory in version 0.
-
-        Raises `LateError` when somebody has it, `InvalidError` when it skips too many.
-        """
+        """Take the index of a new event: its file in version 1, its directory in version 0. Raises as `check_index`."""
         path, is_directory = (self.file(index), False) if self.version else (self.file(index).parent, True)
         with self._locked():
             if attempt.has_made(path, is_directory=is_directory):
@@ -115,17 +118,11 @@ class Pending:
         """Write to the file of an event; durable once it is whole. Raises `InvalidError` for what is no event."""
         if offset + len(data) > LARGEST:
             raise TooLargeError(f"an event has {LARGEST >> 20} MiB at most")
-        with self._locked(lock=False):
-            fd = os.open(self.file(index), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                os.pwrite(fd, data, offset)
-                # what is not synced may be lost when it is closed, on a network file system
-                os.fsync(fd)
-                if self.event(index) is not None:
-                    for directory in (self.file(index).parent, self.directory, self.path):
-                        sync_directory(directory)
-            finally:
-                close_quietly(fd)
+        with storage_errors(f"kata {self.kata_id} cannot be written"), acting_as_owner(self.path):
+            write_at(self.file(index), offset, data)
+            if self.event(index) is not None:
+                for directory in (self.file(index).parent, self.directory, self.path):
+                    sync_directory(directory)
 
     def append(self, data: bytes, announce: Announce | None = None) -> Committed | None:
         """Take what was appended to ``events.json``: the row of an event. None when it is there already."""
@@ -147,10 +144,8 @@ class Pending:
             return self._commit(event, row, announce)
 
     def flush(self, older_than: float, but: int | None = None) -> None:
-        """Commit events whose files are whole and so many seconds old; half ones that are a minute old are dropped.
-
-        An event of index ``but`` is left alone, if it is whole or young.
-        """
+        """Commit events whose files are whole and so many seconds old, and drop half ones that are a minute old. That
+        of index ``but`` is left alone, if it is whole or young."""
         for index in sorted(self.indexes()):
             file = self.file(index)
             try:
@@ -181,7 +176,6 @@ class Pending:
         return pending_indexes(self.path, self.version)
 
     def _with_files(self) -> list[int]:
-        """Those that have their files."""
         with contextlib.suppress(NotFoundError):
             return event_indexes(self.directory, self.version)
         return []
@@ -205,18 +199,16 @@ class Pending:
         row = without_contents(document) if self.version else {}
         problems: list[str] = []
         event = parse_event(index, row, document, problems)
+        if problems:
+            self._remove(index)
+            raise InvalidError(problems[0])
         try:
             # its own row must do, if none comes
             plain_act(event, row)
             self._check_row(row)
-        except InvalidError as error:
-            problems.append(str(error))
-        except TooLargeError:
+        except (InvalidError, TooLargeError):
             self._remove(index)
             raise
-        if problems:
-            self._remove(index)
-            raise InvalidError(problems[0])
         return event
 
     def _check_row(self, row: Row) -> None:
@@ -231,20 +223,16 @@ class Pending:
             raise TooLargeError(f"the rows of all events would be larger than {MOST_ROWS >> 20} MiB")
 
     def _commit(self, event: PlainEvent, row: Row, announce: Announce | None = None) -> Committed:
-        committed = self._record(event, row, announce)
-        self._remove(event.index)
-        self._read_rows()
-        return committed
-
-    def _record(self, event: PlainEvent, row: Row, announce: Announce | None) -> Committed:
         """Where somebody took its index by another way meanwhile the event comes after him."""
         when = moment_of(row["time"]) if time_ns(row) is not None else datetime.now(UTC)
         for _ in range(_TRIES):
             act = plain_act(replace(event, index=max(event.index, len(self.rows))), row)
-            try:
-                return record(self.path, self.kata_id, act, when, announce=announce)
-            except LateError:
+            with contextlib.suppress(LateError):
+                committed = record(self.path, self.kata_id, act, when, announce=announce)
+                self._remove(event.index)
                 self._read_rows()
+                return committed
+            self._read_rows()
         raise StorageError(f"kata {self.kata_id}: others are always first", errno.EBUSY)
 
     def _read_rows(self) -> None:
@@ -268,25 +256,20 @@ class Pending:
             shutil.rmtree(file.parent, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _locked(self, *, lock: bool = True) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
+        """By a lock of its own: `record` takes that of the repository."""
         with (
             storage_errors(f"kata {self.kata_id} cannot be written"),
             acting_as_owner(self.path),
-            contextlib.ExitStack() as stack,
+            repository_lock(self.path, _PATIENCE_SECONDS),
         ):
-            if lock:
-                # not the repository's lock, which `record` takes
-                stack.enter_context(repository_lock(self.path, _PATIENCE_SECONDS))
-                self._read_rows()
-                self._remove_recorded()
+            self._read_rows()
+            self._remove_recorded()
             yield
 
 
 def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
-    """Commit what has waited for its row for so many seconds in the kata in ``path``; whether anything goes on waiting.
-
-    Raises `KataError`.
-    """
+    """Commit what has waited for its row for so many seconds; whether anything goes on waiting. Raises `KataError`."""
     if os.path.isdir(path / PENDING):
         return Pending(path, kata_id).expire(older_than)
     with storage_errors(f"kata {kata_id} cannot be written"):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyError, TooLargeError, storage_errors
-from katafs.git.beneath import appears, close_quietly, is_shared
+from katafs.git.beneath import appears, is_shared
 from katafs.git.store.storing import sync_directory
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending
-from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file
+from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file, write_at
 from katafs.kata.legacy.plain_kata import PlainKata, parse_event
 from katafs.kata.legacy.plain_rows import is_part_of_row, parse_object, parse_plain_rows
 from katafs.kata.model.options import OPTION_DEFAULTS
@@ -38,10 +38,8 @@ def is_begun(path: Path) -> bool:
 
 
 def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None:
-    """mkdir(2), or an empty file with O_EXCL, as the owner of the directory above; synced.
-
-    Raises `LateError` (EEXIST), `NotFoundError`, `StorageError`.
-    """
+    """mkdir(2), or O_EXCL, as the owner of what is above; synced. Raises `LateError`, `NotFoundError`,
+    `StorageError`."""
     with storage_errors(f"{path} cannot be made", str(path)), acting_as_owner(path.parent):
         attempt.make(path, is_directory=is_directory)
         sync_directory(path.parent)
@@ -50,10 +48,8 @@ def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None
 def write_plain(
     path: Path, kata_id: str, name: bytes, offset: int, data: bytes, *, announce: Announce | None = None
 ) -> Committed | None:
-    """Write to a plain file of the kata in ``path``. The write that makes a new kata whole makes it a repository.
-
-    A kata that is whole is migrated, and what was written becomes a commit.
-    """
+    """Write to a plain file of the kata in ``path``. A kata that is whole, or becomes so, is migrated; what was written
+    to one that was is a commit."""
     was_plain = not os.path.lexists(path / ".git")
     try:
         return _write_plain(path, kata_id, name, offset, data, announce)
@@ -81,16 +77,15 @@ def _write_plain(
     if name == b"events.json":
         return Pending(path, kata_id).append(data, announce)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS:
-        return _set_option(path, kata_id, name.decode(), data, announce)
+        value = data.decode("utf-8", "replace").rpartition("\n")[2]
+        return set_option(path, kata_id, name.decode(), value, announce=announce, is_shown=True)
     raise ReadOnlyError(f"{os.fsdecode(name)} is there, and does not change")
 
 
 def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, announce: Announce | None) -> None:
-    """Write to a file of a new kata, unless what it then says cannot become one: that is refused, whole.
-
-    Raises `ReadOnlyError`, and takes the files away, for a manifest of another version; `InvalidError`, and empties the
-    file, for what does not go with the others.
-    """
+    """Write to a file of a new kata. What cannot become one is refused, whole: `ReadOnlyError` for a manifest of
+    another version, and the files go; `InvalidError` for what does not go with the others, and the file is empty
+    again."""
     known = read_file(path, name)
     if offset > len(known):
         raise InvalidError(f"{os.fsdecode(name)} begins at {offset}")
@@ -105,7 +100,8 @@ def _write_new(path: Path, kata_id: str, name: bytes, offset: int, data: bytes, 
         if problem := _broken(name, text) or _problem(path, name, text):
             _undo(path, (name,), lambda file: os.truncate(file, 0))
             raise InvalidError(problem)
-    _write(path, name, offset, data)
+    with storage_errors(f"{os.fsdecode(name)} cannot be written"), acting_as_owner(path):
+        write_at(path / os.fsdecode(name), offset, data)
     if is_begun(path) or not _is_whole(path, kata_id):
         return
     try:
@@ -203,12 +199,6 @@ def _undo(path: Path, names: Sequence[bytes], undo: Callable[[bytes], None]) -> 
         sync_directory(path)
 
 
-def _set_option(path: Path, kata_id: str, name: str, data: bytes, announce: Announce | None) -> Committed | None:
-    """Set an option as its file says: what follows the last newline."""
-    value = data.decode("utf-8", "replace").rpartition("\n")[2]
-    return set_option(path, kata_id, name, value, announce=announce, is_shown=True)
-
-
 def _is_whole(path: Path, kata_id: str) -> bool:
     try:
         plain = PlainKata(kata_id, path)
@@ -217,14 +207,3 @@ def _is_whole(path: Path, kata_id: str) -> bool:
         return False
     # of a new kata, nothing is missing; an old one is whole, whatever is wrong with it
     return plain.last > 0 or not plain.problems
-
-
-def _write(path: Path, name: bytes, offset: int, data: bytes) -> None:
-    with storage_errors(f"{os.fsdecode(name)} cannot be written"), acting_as_owner(path):
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(os.path.join(os.fsencode(path), name), flags)
-        try:
-            os.pwrite(fd, data, offset)
-            os.fsync(fd)
-        finally:
-            close_quietly(fd)

@@ -1,17 +1,32 @@
-"""The files of a kata that is stored plain: which they are, and reading them (FORMAT §1.1, §1.2)."""
+"""The files of a kata that is stored plain: which they are, and reading them (FORMAT §1.1, §1.2).
+
+Those of events that wait for their rows are in ``.katafs-pending`` in the directory of a kata that is stored as git. So
+that a daemon that has just started finds them without looking at every kata, each such kata has a file in the store's
+``.katafs-pending``. These are empty, named by the ids; one too many does no harm. They are changed by who has the lock
+of the kata's directory.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import re
 import stat
 from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError, absent
-from katafs.git.beneath import File, open_plain
+from katafs.git.beneath import File, close_quietly, open_plain
 from katafs.git.budget import STATUS, Budget
+from katafs.git.store.storing import sync_directory
+from katafs.kata.model.ids import is_kata_id
 from katafs.kata.model.options import OPTION_DEFAULTS
+from katafs.owner import acting_as_owner
+
+log = logging.getLogger(__name__)
+
+PENDING = MARKS = ".katafs-pending"
 
 LARGEST = 16 << 20  # bytes of a plain file
 _EVENT_FILE = re.compile(rb"(0|[1-9][0-9]{0,8})\.event\.json")
@@ -22,10 +37,7 @@ Signature = tuple[tuple[bytes, int, int, int], ...]
 
 
 def plain_names(path: Path, budget: Budget | None = None) -> list[tuple[bytes, os.stat_result]]:
-    """The names and attributes of what is in a kata's directory and not hidden; links are not followed.
-
-    Raises `NotFoundError`.
-    """
+    """What is in a kata's directory and not hidden, without following links. Raises `NotFoundError`."""
     try:
         with os.scandir(os.fsencode(path)) as entries:
             found = []
@@ -108,3 +120,72 @@ def mtime_ns(directory: Path, path: bytes) -> int:
         return os.lstat(os.path.join(os.fsencode(directory), path)).st_mtime_ns
     except OSError as error:
         raise absent(os.fsdecode(path), error) from error
+
+
+def write_at(path: str | os.PathLike[str], offset: int, data: bytes) -> None:
+    """Write to a file that is there, and sync it. Raises OSError."""
+    fd = open_plain(path, os.O_WRONLY)
+    try:
+        os.pwrite(fd, data, offset)
+        # what is not synced may be lost when it is closed, on a network file system
+        os.fsync(fd)
+    finally:
+        close_quietly(fd)
+
+
+# -- events that wait for their rows
+
+
+def _mark_of(path: Path, kata_id: str) -> Path:
+    """``path`` is the directory ``Ab/Cd/Ef``."""
+    return path.parents[2] / MARKS / kata_id
+
+
+def mark(path: Path, kata_id: str) -> None:
+    """Note that something is about to wait in the kata in ``path``."""
+    file = _mark_of(path, kata_id)
+    if file.exists():
+        return
+    try:
+        with acting_as_owner(file.parents[1]):
+            with contextlib.suppress(FileExistsError):
+                file.parent.mkdir()
+                sync_directory(file.parents[1])
+            close_quietly(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            sync_directory(file.parent)
+    except OSError as error:
+        # where the store itself cannot be written to, this daemon knows it, and the next will when somebody looks
+        log.info("kata %s: %s cannot be made: %s", kata_id, file, error.strerror)
+
+
+def unmark(path: Path, kata_id: str) -> None:
+    """Note that nothing waits any more. Raises OSError."""
+    file = _mark_of(path, kata_id)
+    if file.exists():
+        with acting_as_owner(file.parents[1]):
+            file.unlink(missing_ok=True)
+
+
+def marked(store: Path) -> set[str]:
+    try:
+        return set(filter(is_kata_id, os.listdir(store / MARKS)))
+    except OSError:
+        return set()
+
+
+def pending_indexes(path: Path, version: int) -> list[int]:
+    """The events that are being written to the kata in ``path``; those of version 0 may not have their files yet."""
+    with contextlib.suppress(NotFoundError):
+        directory = path / PENDING
+        return event_indexes(directory, version) if version else event_directories(directory)
+    return []
+
+
+def pending_names(path: Path, version: int) -> list[bytes]:
+    """Their names, as a plain kata has them."""
+    return [event_file(version, index).partition("/")[0].encode() for index in pending_indexes(path, version)]
+
+
+def pending_file(path: Path, version: int, index: int) -> Path:
+    """Where the file of an event is as long as it waits."""
+    return path / PENDING / event_file(version, index)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 from katafs.errors import DamagedError, InvalidError, NotFoundError
 from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, read_file
 from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
-from katafs.kata.model.act import Text
+from katafs.kata.model.kinds import Text
 from katafs.kata.model.listing import MAX_PATHS, directories_of
 from katafs.kata.model.options import OPTION_DEFAULTS, OPTION_VALUES
-from katafs.kata.model.rows import Row, time_of_ns, without_contents
+from katafs.kata.model.rows import Row, moment_of_ns, time_of, without_contents
 from katafs.kata.model.versions import plain_version
 from katafs.kata.record.message import check_path
 from katafs.kata.record.placing import MOST_SKIPPED
 
 _LARGEST_OPTION = 1 << 16
-OUTPUT_NAMES = ("stdout", "stderr")
+OUTPUT_NAMES, EMPTY = ("stdout", "stderr"), Text(b"")
 
 
 @dataclass(frozen=True)
@@ -59,61 +60,53 @@ class PlainKata:
         self.path = path
         self.problems: list[str] = []
         self.manifest = parse_object(read_file(path, b"manifest.json"), "manifest.json")
-        self.version = _version(self.manifest)
+        version = plain_version(self.manifest or {"version": 0})
+        if version is None:
+            raise DamagedError(f"there is no .git, but the manifest's version is {str(self.manifest['version'])[:40]}")
+        self.version = version
         times = {index: mtime_ns(path, self.event_path(index)) for index in event_indexes(path, self.version)}
-        stored, wrong = parse_plain_rows(read_file(path, b"events.json"))
+        written, wrong = parse_plain_rows(read_file(path, b"events.json"))
         self.problems += [wrong] if wrong else []
-        pair = pair_version_1 if self.version else pair_version_0
-        paired = pair(stored, times)
-        self.problems += paired.problems
-        self._rows = paired.rows
-        for index in sorted(times.keys() - self._rows.keys()):
+        #: the row of each event by index, as it was written
+        self.stored, problems = (pair_version_1 if self.version else pair_version_0)(written, times)
+        self.problems += problems
+        for index in sorted(times.keys() - self.stored.keys()):
             self._find_row(index, times[index])
-        self.indexes = sorted(self._rows)
-        self._check_indexes()
+        self.indexes = sorted(self.stored)
+        if self.indexes[:1] != [0]:
+            raise DamagedError(f"kata {self.kata_id} has no event 0")
+        for before, after in pairwise(self.indexes):
+            if after - before - 1 > MOST_SKIPPED:
+                raise DamagedError(f"between the events {before} and {after} more than {MOST_SKIPPED} are missing")
 
     def _find_row(self, index: int, time_ns: int) -> None:
         """The row of an event that ``events.json`` does not have: its writer was stopped, or is about to add it."""
         try:
-            event = parse_object(read_file(self.path, self.event_path(index)), self.event_path(index).decode())
+            event = self.document(index)
         except DamagedError as error:
             self.problems.append(f"event {index} was not finished: {error}")
             return
         if self.version:
             row = without_contents(event)
         else:
-            row = {"time": time_of_ns(time_ns)}
+            row = {"time": time_of(moment_of_ns(time_ns))}
             self.problems.append(f"nothing says what event {index} was: it has no row in events.json")
-        self._rows[index] = row
-
-    def _check_indexes(self) -> None:
-        if self.indexes[:1] != [0]:
-            raise DamagedError(f"kata {self.kata_id} has no event 0")
-        for before, after in zip(self.indexes, self.indexes[1:], strict=False):
-            if after - before - 1 > MOST_SKIPPED:
-                raise DamagedError(f"between the events {before} and {after} more than {MOST_SKIPPED} are missing")
+        self.stored[index] = row
 
     # -- rows and events
 
     @property
     def last(self) -> int:
-        """The highest index."""
         return self.indexes[-1]
-
-    def row(self, index: int) -> Row:
-        """The row of an event as it was written."""
-        return self._rows[index]
 
     def rows(self) -> list[Row]:
         """The rows up to the last event as native rows, but for ``type``; those that are missing are outages."""
-        rows: list[Row] = []
-        for index in range(self.last + 1):
-            row = self._rows.get(index)
-            rows.append({**row, "index": index} if row is not None else {"index": index, "event": "outage"})
-        return rows
+        return [
+            {**self.stored[index], "index": index} if index in self.stored else {"index": index, "event": "outage"}
+            for index in range(self.last + 1)
+        ]
 
     def event_path(self, index: int) -> bytes:
-        """The path of the file of an event in the kata's directory."""
         return event_file(self.version, index).encode()
 
     def document(self, index: int) -> dict[str, Any]:
@@ -123,7 +116,7 @@ class PlainKata:
 
     def event(self, index: int) -> PlainEvent:
         """An event. Raises `DamagedError` where it is not JSON; what else is wrong goes to ``problems``."""
-        return parse_event(index, self._rows[index], self.document(index), self.problems)
+        return parse_event(index, self.stored[index], self.document(index), self.problems)
 
     # -- options
 
@@ -140,8 +133,7 @@ class PlainKata:
             except NotFoundError:
                 continue
             when = mtime_ns(self.path, name.encode())
-            values = text.removeprefix("\n").rstrip("\n").split("\n")
-            kept = [value for at, value in enumerate(values) if at == 0 or values[at - 1] != value]
+            kept = [value for value, _ in groupby(text.removeprefix("\n").rstrip("\n").split("\n"))]
             changes += [OptionChange(name, value, when) for value in kept if value in OPTION_VALUES[name]]
             if any(value not in OPTION_VALUES[name] for value in kept):
                 self.problems.append(f"the option {name} was set to something that it cannot be")
@@ -149,11 +141,8 @@ class PlainKata:
 
     def first_options(self) -> dict[str, str]:
         """The options at event 0: those of the manifest, which katas of groups have, else the defaults."""
-        given = self.manifest
-        return {
-            name: given[name] if given.get(name) in OPTION_VALUES[name] else default
-            for name, default in OPTION_DEFAULTS.items()
-        }
+        given = {name: self.manifest.get(name) for name in OPTION_DEFAULTS}
+        return OPTION_DEFAULTS | {name: value for name, value in given.items() if value in OPTION_VALUES[name]}
 
 
 def parse_event(index: int, row: Row, document: Mapping[str, Any], problems: list[str]) -> PlainEvent:
@@ -200,10 +189,3 @@ def joined(content: Any) -> str:
     if not isinstance(content, str):
         raise TypeError("not text")
     return content
-
-
-def _version(manifest: Mapping[str, Any]) -> int:
-    version = plain_version(manifest or {"version": 0})
-    if version is None:
-        raise DamagedError(f"there is no .git, but the manifest's version is {str(manifest['version'])[:40]}")
-    return version

@@ -10,7 +10,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Never
 
 import cachetools
@@ -38,17 +38,12 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
-def parse_json(data: bytes, what: str) -> Any:
-    """The JSON value in a plain file, which a sentence calls ``what``. Raises `DamagedError`."""
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in a plain file, which a sentence calls ``what``. Raises `DamagedError`."""
     try:
-        return json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite)
+        value = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{what} is not JSON: {error}") from error
-
-
-def parse_object(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in a plain file. Raises `DamagedError`."""
-    value = parse_json(data, what)
     if not isinstance(value, dict):
         raise DamagedError(f"{what} is not a JSON object")
     return value
@@ -62,13 +57,13 @@ def parse_plain_rows(data: bytes) -> tuple[list[Row], str]:
     rows: list[Row] = []
     try:
         text = data.decode()
-        at = _end(_BETWEEN, text, 0)
+        at = _next_row(text, 0)
         while at < len(text):
             row, at = _DECODER.raw_decode(text, at)
             if not isinstance(row, dict):
                 return rows, f"row {len(rows)} of events.json is not an object"
             rows.append(row)
-            at = _end(_BETWEEN, text, at)
+            at = _next_row(text, at)
     except (ValueError, RecursionError) as error:
         return rows, f"row {len(rows)} of events.json is not JSON: {error}"
     return rows, ""
@@ -87,7 +82,7 @@ def is_part_of_row(data: bytes) -> bool:
     """
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data)
-        _DECODER.raw_decode(text, _end(_BETWEEN, text, 0))
+        _DECODER.raw_decode(text, _next_row(text, 0))
     except json.JSONDecodeError as error:
         # there the decoder stopped: at the end, or in a string, word or number that goes on
         return error.msg.startswith("Unterminated string") or _WORD.fullmatch(error.doc, error.pos) is not None
@@ -107,14 +102,11 @@ class RowPieces:
         )
 
     def is_begun(self, writer: Hashable) -> bool:
-        """Whether a part of a row of that writer is there."""
         return writer in self._begun
 
     def feed(self, writer: Hashable, offset: int, data: bytes) -> bytes | None:
-        """The row that a write completes; None when a part of it is still to come.
-
-        Raises `InvalidError` for one that begins in mid-row: who was told of an error sends the rest once more.
-        """
+        """The row that a write completes, or None. Raises `InvalidError` for one that begins in mid-row: who was told
+        of an error sends the rest once more."""
         expected, begun = self._begun.pop(writer, (offset, b""))
         end = offset + len(data)
         data = begun + data if expected == offset else data
@@ -126,32 +118,27 @@ class RowPieces:
         return None
 
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
+def _next_row(text: str, at: int) -> int:
+    found = _BETWEEN.match(text, at)
     return found.end() if found else at
 
 
-class Pairing:
-    """The row of each event, by index; ``problems`` are sentences about rows that are no event's."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Row] = {}
-        self.problems: list[str] = []
+#: the row of each event, by index; and sentences about rows that are no event's
+Pairing = tuple[dict[int, Row], list[str]]
 
 
 def pair_version_1(rows: Sequence[Row], events: Mapping[int, int]) -> Pairing:
-    """Rows know their index in version 1. ``events`` are the indexes of the event files (with anything).
-
-    Indexes may have gaps, and come in any order. A row that is there twice is one row.
-    """
-    paired = Pairing()
+    """Rows know their index in version 1: with gaps, in any order; one that is there twice is one row. ``events`` are
+    the indexes of the event files."""
+    paired: dict[int, Row] = {}
+    problems = []
     for position, row in enumerate(rows):
         index = _index_of(row, position)
         if index not in events:
-            paired.problems.append(f"there is a row for event {index}, but no file {index}.event.json")
-        elif paired.rows.setdefault(index, row) != row:
-            paired.problems.append(f"there are two different rows for event {index}")
-    return paired
+            problems.append(f"there is a row for event {index}, but no file {index}.event.json")
+        elif paired.setdefault(index, row) != row:
+            problems.append(f"there are two different rows for event {index}")
+    return paired, problems
 
 
 def _index_of(row: Row, position: int) -> int:
@@ -167,18 +154,15 @@ def pair_version_0(rows: Sequence[Row], events: Mapping[int, int]) -> Pairing:
     ``events`` are the indexes of the event directories, with the time of each one's file in ns. Where those times go
     with the times of the rows, they tell the order; else it was ascending.
     """
-    paired = Pairing()
     order = sorted(events)
     by_time = sorted(order, key=lambda index: (events[index], index))
-    if by_time != order and len(rows) == len(order) and all(_is_near(rows, events, by_time)):
+    times = [events[index] for index in by_time]
+    if by_time != order and len(rows) == len(order) and all(map(_is_near, rows, times)):
         order = by_time
-    paired.rows = dict(zip(order, rows, strict=False))
-    if len(rows) > len(order):
-        paired.problems.append(f"events.json has {len(rows)} rows, but there are only {len(order)} events")
-    return paired
+    too_many = [f"events.json has {len(rows)} rows, but there are only {len(order)} events"]
+    return dict(zip(order, rows, strict=False)), too_many if len(rows) > len(order) else []
 
 
-def _is_near(rows: Sequence[Row], events: Mapping[int, int], order: Sequence[int]) -> Iterator[bool]:
-    for row, index in zip(rows, order, strict=True):
-        when = time_ns(row)
-        yield when is not None and abs(when - events[index]) < _SAME_MOMENT_NS
+def _is_near(row: Row, time: int) -> bool:
+    when = time_ns(row)
+    return when is not None and abs(when - time) < _SAME_MOMENT_NS

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,44 +39,36 @@ _DROPPED_SECONDS = 10.0
 _PREFIX = "katafs-plain-"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Conversion:
     """A conversion made from plain files that were as ``seen`` says: the directory of its ``.git``, or why there is
-    none."""
+    none. Once it is kept, what reads it, and when the plain files were last looked at."""
 
     seen: Signature
     directory: Path | None
     error: KataError | None = None
+    kata: Kata | None = None
+    looked: float = 0.0
 
 
-class _Kept(cachetools.LRUCache[str, tuple[Conversion, Kata | None, float]]):
-    """Conversions by kata, with the time when their plain files were last looked at."""
+class _Kept(cachetools.LRUCache[str, Conversion]):
+    """Conversions by kata."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         # somebody may be about to open one that was dropped this moment
         self._dropped: deque[tuple[float, Path]] = deque()
 
-    def drop(self, kata_id: str) -> None:
-        if kata_id in self:
-            self._let_go(self.pop(kata_id)[0])
-
-    def popitem(self) -> tuple[str, tuple[Conversion, Kata | None, float]]:
-        item = super().popitem()
-        self._let_go(item[1][0])
-        return item
-
-    def _let_go(self, conversion: Conversion) -> None:
+    def __delitem__(self, kata_id: str) -> None:
         now = time.monotonic()
-        if conversion.directory is not None:
-            self._dropped.append((now, conversion.directory))
+        if (directory := self[kata_id].directory) is not None:
+            self._dropped.append((now, directory))
         while self._dropped and now - self._dropped[0][0] > _DROPPED_SECONDS:
             shutil.rmtree(self._dropped.popleft()[1], ignore_errors=True)
+        super().__delitem__(kata_id)
 
 
 class _Opened:
-    """A file that is open as long as this is there."""
-
     def __init__(self, fd: int, state: tuple[int, int]) -> None:
         self.fd, self.state = fd, state
 
@@ -141,63 +133,61 @@ class PlainStore:
         known = self._kept.get(kata_id)
         if known is None:
             return False
-        conversion, kata, looked = known
         now = time.monotonic()
-        if now - looked < _FRESH_SECONDS:
+        if now - known.looked < _FRESH_SECONDS:
             return True
-        try:
-            is_same = signature(path, self._caches.budget) == conversion.seen
-        except NotFoundError:
-            is_same = False
-        if is_same:
-            self._kept[kata_id] = (conversion, kata, now)
-        return is_same
+        with contextlib.suppress(NotFoundError):
+            if signature(path, self._caches.budget) == known.seen:
+                known.looked = now
+                return True
+        return False
 
     def kata(self, kata_id: str, path: Path, owner: tuple[int, int]) -> Kata:
         """The kata as it is now. Raises the error that its conversion ended with."""
         if not self.is_ready(kata_id, path):
             self._caches.budget.spend(CONVERSION)
             self.keep(kata_id, path, self.convert(kata_id, path))
-        conversion, kata, _ = self._kept[kata_id]
-        if kata is None:
-            raise conversion.error or NotFoundError(f"kata {kata_id} cannot be converted")
-        kata.owner = owner
-        return kata
+        known = self._kept[kata_id]
+        if known.kata is None:
+            raise known.error or NotFoundError(f"kata {kata_id} cannot be converted")
+        known.kata.owner = owner
+        return known.kata
 
     def convert(self, kata_id: str, path: Path) -> Conversion:
         """Convert a kata; in any thread. The result is to be handed to `keep`. Raises `NotFoundError`."""
         seen = signature(path)
         try:
-            return Conversion(seen, self._convert(kata_id, path))
+            with storage_errors(f"kata {kata_id} cannot be converted"):
+                directory = Path(tempfile.mkdtemp(prefix=f"{kata_id}-", dir=self.directory()))
+                try:
+                    write_repository(PlainKata(kata_id, path), directory)
+                except BaseException:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    raise
+                return Conversion(seen, directory)
         except KataError as error:
             return Conversion(seen, None, error)
 
-    def _convert(self, kata_id: str, path: Path) -> Path:
-        with storage_errors(f"kata {kata_id} cannot be converted"):
-            directory = Path(tempfile.mkdtemp(prefix=f"{kata_id}-", dir=self.directory()))
-            try:
-                write_repository(PlainKata(kata_id, path), directory)
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-            return directory
-
     def keep(self, kata_id: str, path: Path, conversion: Conversion) -> None:
         """Keep a conversion of the kata in ``path`` instead of the one there is."""
-        self._kept.drop(kata_id)
-        kata = None
+        self.drop(kata_id)
         if conversion.directory is not None:
-            kata = Kata(kata_id, conversion.directory, (0, 0), self._caches, home=path)
-        self._kept[kata_id] = (conversion, kata, time.monotonic())
+            conversion.kata = Kata(kata_id, conversion.directory, (0, 0), self._caches, home=path)
+        conversion.looked = time.monotonic()
+        self._kept[kata_id] = conversion
 
     def drop(self, kata_id: str) -> None:
-        """The kata is not stored plain any more."""
-        self._kept.drop(kata_id)
+        self._kept.pop(kata_id, None)
 
     def generation(self, kata_id: str, path: Path) -> int:
         """What `Kata.generation` will say, from event 0 alone; 0 where that cannot be read."""
         try:
-            key = (kata_id, tuple(_times(path)))
+            times = []
+            # the files of event 0, and those that say what they are
+            for name in (b"manifest.json", b"0.event.json", b"0/event.json"):
+                with contextlib.suppress(NotFoundError):
+                    times.append(mtime_ns(path, name))
+            key = (kata_id, tuple(times))
             if key not in self._generations:
                 # all names are looked at, and some 40 bytes of a directory are one
                 self._caches.budget.spend(os.stat(path).st_size / 40 * STATUS)
@@ -208,43 +198,26 @@ class PlainStore:
 
     @property
     def conversions(self) -> int:
-        """How many are kept."""
         return len(self._kept)
 
     def directory(self) -> Path:
-        """The directory of all conversions, made when it is first needed. Those of daemons that died are removed.
-
-        A lock says whose daemon is alive: it ends with the process.
-        """
+        """The directory of all conversions, made when it is first needed. Those of daemons that died, whose locks are
+        free, are removed."""
         with self._making_directory:
-            return self._find_directory()
-
-    def _find_directory(self) -> Path:
-        if self._directory is None:
-            parent = Path(self._spool or tempfile.gettempdir())
-            for old in parent.glob(f"{_PREFIX}*"):
-                if (fd := _lock(old)) is not None:
-                    shutil.rmtree(old, ignore_errors=True)
-                    os.close(fd)
-            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            _lock(made)
-            self._directory = made
-        return self._directory
+            if self._directory is None:
+                parent = Path(self._spool or tempfile.gettempdir())
+                for old in parent.glob(f"{_PREFIX}*"):
+                    if (fd := _lock(old)) is not None:
+                        shutil.rmtree(old, ignore_errors=True)
+                        os.close(fd)
+                made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                _lock(made)
+                self._directory = made
+            return self._directory
 
     def close(self) -> None:
-        """Remove everything."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-
-
-# the files of event 0, and those that say what they are
-_OF_FIRST = (b"manifest.json", b"0.event.json", b"0/event.json")
-
-
-def _times(path: Path) -> Iterator[int]:
-    for name in _OF_FIRST:
-        with contextlib.suppress(NotFoundError):
-            yield mtime_ns(path, name)
 
 
 def _lock(directory: Path) -> int | None:

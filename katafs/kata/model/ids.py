@@ -17,12 +17,10 @@ _VALUE = {character: value for value, character in enumerate(ALPHABET)}
 
 
 def is_id_part(text: str, length: int = 2) -> bool:
-    """Whether ``text`` is that many characters of the alphabet."""
     return len(text) == length and all(character in _VALUE for character in text)
 
 
 def is_kata_id(text: str) -> bool:
-    """Whether ``text`` is a well-formed kata id."""
     return is_id_part(text, ID_LENGTH)
 
 
@@ -46,11 +44,11 @@ def to_number(text: str) -> int:
 @lru_cache(maxsize=16384)
 def from_number(number: int, length: int = ID_LENGTH) -> str:
     """The inverse of `to_number`."""
-    characters = []
+    text = ""
     for _ in range(length):
         number, value = divmod(number, BASE)
-        characters.append(ALPHABET[value])
-    return "".join(reversed(characters))
+        text = ALPHABET[value] + text
+    return text
 
 
 def identity(kata_id: str) -> tuple[str, str]:

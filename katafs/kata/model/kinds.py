@@ -1,21 +1,19 @@
-"""The kinds of things that are recorded, each by a control file of its own name: all that tells one from another."""
+"""What is recorded: its kinds, each with a control file of its own name, all that tells one from another; and an `Act`
+of such a kind, which becomes an event."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
 from katafs.text import compact
 
-_Subject = Callable[[Mapping[str, Any]], str]
-
 
 class _Facts(NamedTuple):
     """What a kind is, to those who record it and to those who read of it."""
 
-    #: of the commit, after the index, from the row's own keys (FORMAT: commit subjects)
-    subject: _Subject
     #: what is recorded, and an example of a message, with {name} for a file, {kata_id}: for who reads the control file
     explanation: str
     example: str
@@ -27,22 +25,11 @@ class _Facts(NamedTuple):
     file_names: tuple[str, ...] = ()
     #: a key that only its rows have, where it is no file event and no test: saver stores no type
     row_key: str = ""
-    #: whether edits that nobody has recorded are recorded first, as an event of their own (FORMAT §2.2)
-    saves_edits: bool = True
 
 
 _RUN = """\
 {{ "stdout": {{"content": "1 test passed"}}, "stderr": {{"content": ""}}, "status": "0",
   "summary": {{"colour": "green", "duration": 1.2, "predicted": "PREDICTED"}} }}"""
-
-
-def _predicted(summary: Mapping[str, Any]) -> str:
-    return f"ran tests, predicted {summary.get('predicted', 'none')}, got {summary['colour']}"
-
-
-def _reverted(summary: Mapping[str, Any]) -> str:
-    kata_id, index = summary["revert"]
-    return f"reverted to {compact({'id': kata_id, 'index': index})}"
 
 
 class Kind(Enum):
@@ -60,7 +47,6 @@ class Kind(Enum):
 
     @property
     def facts(self) -> _Facts:
-        """What tells it from the others."""
         return _FACTS[self]
 
     @property
@@ -68,35 +54,46 @@ class Kind(Enum):
         """The ``type`` of its event: of all that are test runs the same."""
         return self.value if self.facts.file_names or self.facts.row_key else "test"
 
+    @property
+    def saves_edits(self) -> bool:
+        """Whether edits that nobody has recorded are recorded first, as an event of their own (FORMAT §2.2)."""
+        return not self.facts.row_key and self is not Kind.FILE_EDIT
+
+    def subject(self, summary: Mapping[str, Any]) -> str:
+        """The subject of a commit, after the index, from the row's own keys (FORMAT: commit subjects)."""
+        if self.facts.file_names:
+            return f"{self.facts.headline} {' to '.join(str(summary[name]) for name in self.facts.file_names)}"
+        if self is Kind.REVERTED:
+            kata_id, index = summary["revert"]
+            return f"reverted to {compact({'id': kata_id, 'index': index})}"
+        if self is Kind.CHECKED_OUT:
+            return f"checked out {compact(summary['checkout'])}"
+        predicted = "no prediction" if self is Kind.RAN_TESTS else f"predicted {summary.get('predicted', 'none')}"
+        return f"ran tests, {predicted}, got {summary['colour']}"
+
 
 _FACTS = {
     Kind.RAN_TESTS: _Facts(
-        lambda summary: f"ran tests, no prediction, got {summary['colour']}",
         "a test run",
         _RUN.replace("PREDICTED", "none"),
     ),
     Kind.PREDICTED_RIGHT: _Facts(
-        _predicted,
         "a test run whose colour was predicted",
         _RUN.replace("PREDICTED", "green"),
     ),
     Kind.PREDICTED_WRONG: _Facts(
-        _predicted,
         "a test run of another colour than was predicted",
         _RUN.replace("PREDICTED", "red"),
     ),
     Kind.REVERTED: _Facts(
-        _reverted,
         "that the files are again those of an earlier event",
         '{{ "summary": {{"colour": "red", "revert": ["{kata_id}", 0]}} }}',
         headline="reverted",
         from_where="reverted to",
         sign="↶",
         row_key="revert",
-        saves_edits=False,
     ),
     Kind.CHECKED_OUT: _Facts(
-        lambda summary: f"checked out {compact(summary['checkout'])}",
         "that the files are now those of an event of another kata",
         '{{ "files": {{{name}: {{"content": "…"}}}}, '
         '"summary": {{"colour": "red", "checkout": {{"id": "{kata_id}", "index": 0}}}} }}',
@@ -104,10 +101,8 @@ _FACTS = {
         from_where="checked out",
         sign="⇣",
         row_key="checkout",
-        saves_edits=False,
     ),
     Kind.FILE_CREATE: _Facts(
-        lambda summary: f"created file {summary['filename']}",
         "that an empty file was made",
         '{{ "filename": "new.txt" }}',
         headline="created file",
@@ -115,7 +110,6 @@ _FACTS = {
         file_names=("filename",),
     ),
     Kind.FILE_DELETE: _Facts(
-        lambda summary: f"deleted file {summary['filename']}",
         "that a file was removed",
         '{{ "filename": {name} }}',
         headline="deleted file",
@@ -123,7 +117,6 @@ _FACTS = {
         file_names=("filename",),
     ),
     Kind.FILE_RENAME: _Facts(
-        lambda summary: f"renamed file {summary['old_filename']} to {summary['new_filename']}",
         "that a file got another name",
         '{{ "old_filename": {name}, "new_filename": "new.txt" }}',
         headline="renamed file",
@@ -131,15 +124,51 @@ _FACTS = {
         file_names=("old_filename", "new_filename"),
     ),
     Kind.FILE_EDIT: _Facts(
-        lambda summary: f"edited file {summary['filename']}",
         "that files were edited",
         '{{ "files": {{ {name}: {{"content": "…"}} }} }}',
         headline="edited file",
         sign="✎",
         file_names=("filename",),
-        saves_edits=False,
     ),
 }
 
 #: by the types of their events, but for test runs
 BY_TYPE = {kind.type: kind for kind in Kind if kind.type == kind.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file or an output, as bytes, and whether the runner cut it short; None where a plain event does not say."""
+
+    content: bytes
+    truncated: bool | None = False
+
+
+@dataclass(frozen=True)
+class Act:
+    """What somebody did, which becomes an event. ``files`` is the complete set by path; None leaves the files as they
+    are. Of a file event it is the set before the act: the created file is added to it, and so on."""
+
+    kind: Kind
+    # the row's own keys; of a file event those that the row begins with: its colour and the names
+    summary: Mapping[str, Any]
+    files: Mapping[bytes, Text] | None = None
+    stdout: Text = Text(b"")
+    stderr: Text = Text(b"")
+    status: str = "0"
+    index: int | None = None
+    laptop_id: str | None = None
+    # what the row gets: empty when the message had no tab_seq, which may also be null
+    tab_seq: Mapping[str, int | str | None] = field(default_factory=dict)
+
+    @property
+    def colour(self) -> str:
+        return str(self.summary["colour"])
+
+    def name(self, key: str) -> bytes:
+        """The path below ``files/`` that the row has as ``filename``, ``old_filename`` or ``new_filename``."""
+        return str(self.summary[key]).encode()
+
+    def subject(self, index: int) -> str:
+        """The subject of the commit (FORMAT: commit subjects)."""
+        return f"{index} {self.kind.subject(self.summary)}"

@@ -7,8 +7,6 @@ native      ``config/`` and ``events_summary.json``              yes
 saver       ``options.json`` and ``events.json``                 yes
 other       rows that can be read, the May 2021 shape included   no
 ==========  ===================================================  =========
-
-To add one, write a class here and put its instance into `LAYOUTS`. Nobody else asks which one it is.
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from katafs.errors import ReadOnlyError, TooLargeError
+from katafs.errors import TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.store.writer import ObjectMaker
-from katafs.kata.model.act import Act, Text
+from katafs.kata.model.kinds import Act, Kind, Text
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.root_tree import Root, read_object
 from katafs.kata.model.rows import MOST_ROWS, Row, Rows
@@ -31,30 +29,30 @@ Entries = tuple[dict[bytes, Oid], dict[bytes, Oid | None]]
 
 
 class Layout:
-    """How a git kata is stored. This one is that of katas which are only read."""
+    """How a git kata is stored. This one is what the saver service has written since 2021, and goes on with."""
 
-    name = "other"
-    is_writable = False
+    name = "saver"
+    is_writable = True
     #: the file that holds all rows
     rows_name = b"events.json"
     #: the file that holds the newest row alone, if there is one
     newest_row_name: bytes | None = None
     #: names under which a reader sees what is stored under the same name, as long as every parser takes it
-    shown_as_stored: frozenset[bytes] = frozenset()
+    shown_as_stored = frozenset((b"README.md", b"events.json", b"options.json"))
     #: whether ``truncations.json`` has a flag for each file
     has_file_flags = False
     #: whether saver writes it, too: its work tree is that of the first commit, and what saver cannot do is told
-    is_shared_with_saver = False
+    is_shared_with_saver = True
 
     # -- reading
 
     def fits(self, root: Root) -> bool:
         """Whether the tree of a tip is one of this layout."""
-        return True
+        return self.rows_blob(root) is not None and self.options_oid(root) is not None
 
     def rows_blob(self, root: Root) -> Oid | None:
         """The blob with all rows up to this tree."""
-        return root.blob(b"events.json") or root.blob(b"events_summary.json")
+        return root.blob(self.rows_name)
 
     def options_oid(self, root: Root) -> Oid | None:
         """The id of an object that is another one whenever an option is."""
@@ -71,7 +69,7 @@ class Layout:
             for name, default in OPTION_DEFAULTS.items()
         }
 
-    # -- writing
+    # -- writing, where it is written
 
     def row(self, row: Row, kind: str) -> Row:
         """A new row, with the ``type`` of its event if that is stored."""
@@ -83,34 +81,39 @@ class Layout:
         ``flags`` say of each file whether it was cut short; None: nothing is known. Raises `TooLargeError` for more
         rows than are read.
         """
-        raise ReadOnlyError("this layout is only read")
+        return {
+            b"stdout": act.stdout.content,
+            b"stderr": act.stderr.content,
+            b"status": act.status.encode(),
+            b"truncations.json": pretty(_cut(act), ruby=True).encode(),
+            self.rows_name: _with_rows(rows, text, added, ruby=self.is_shared_with_saver),
+        }
 
     def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
         """What setting an option writes."""
-        raise ReadOnlyError("this layout is only read")
+        options = {**self._stored_options(repo, root), name: value}
+        return {b"options.json": git.blob(pretty(options, ruby=True).encode())}, {}
 
     def first_entries(
         self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
     ) -> Entries:
         """What a new kata has beside ``files/``."""
-        raise ReadOnlyError("this layout is only read")
+        what = [str(manifest[key]) for key in ("exercise", "display_name") if manifest.get(key)]
+        readme = f"https://cyber-dojo.org/kata/edit/{manifest['id']}\n\n{', '.join(what)}".rstrip()
+        texts = {b"manifest.json": manifest, b"options.json": OPTION_DEFAULTS, self.rows_name: [row]}
+        blobs = {name: pretty(value, ruby=True).encode() for name, value in texts.items()}
+        return _stored(git, {**blobs, b"README.md": readme.encode("utf-8", "replace")}), {}
 
 
 class _Native(Layout):
     """What katafs creates: everything at an event stands in its tree as it is shown."""
 
     name = "native"
-    is_writable = True
     rows_name = b"events_summary.json"
     newest_row_name = b"event.json"
     shown_as_stored = frozenset((b"events_summary.json", b"truncations.json"))
     has_file_flags = True
-
-    def fits(self, root: Root) -> bool:
-        return root.subtree(b"config") is not None and root.blob(self.rows_name) is not None
-
-    def rows_blob(self, root: Root) -> Oid | None:
-        return root.blob(self.rows_name)
+    is_shared_with_saver = False
 
     def options_oid(self, root: Root) -> Oid | None:
         return root.subtree(b"config")
@@ -127,13 +130,10 @@ class _Native(Layout):
         return {**row, "type": kind}
 
     def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
+        blobs = super().event_blobs(act, rows, text, added, flags)
         said = {name: flags[name] for name in sorted(flags, key=str.encode) if flags[name] is not None}
-        return {
-            **_outputs(act),
-            b"truncations.json": pretty_bytes({"files": said, **_cut(act), "status": False}),
-            self.rows_name: _with_rows(rows, text, added, ruby=False) + b"\n",
-            b"event.json": pretty_bytes(added[-1]),
-        }
+        blobs[b"truncations.json"] = pretty_bytes({"files": said, **_cut(act), "status": False})
+        return {**blobs, self.rows_name: blobs[self.rows_name] + b"\n", b"event.json": pretty_bytes(added[-1])}
 
     def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
         blob = git.blob(value.encode() + b"\n")
@@ -142,71 +142,36 @@ class _Native(Layout):
     def first_entries(
         self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
     ) -> Entries:
-        flags = {path.decode(): text.truncated for path, text in sorted(files.items())}
-        blobs = {
-            b"manifest.json": pretty_bytes(manifest),
-            b"stdout": b"",
-            b"stderr": b"",
-            b"status": b"0",
-            b"truncations.json": pretty_bytes({"files": flags, "stdout": False, "stderr": False, "status": False}),
-            self.rows_name: pretty_bytes([row]),
-            b"event.json": pretty_bytes(row),
-        }
+        flags = {path.decode(): text.truncated for path, text in files.items()}
+        blobs = self.event_blobs(Act(Kind.RAN_TESTS, {}), Rows([]), b"", [row], flags)
+        blobs[b"manifest.json"] = pretty_bytes(manifest)
         config = {name.encode(): value.encode() + b"\n" for name, value in OPTION_DEFAULTS.items()}
         return _stored(git, blobs), {b"config": git.tree(None, _stored(git, config))}
 
 
-class _Saver(Layout):
-    """What the saver service has written since 2021, and goes on with."""
+class _Other(Layout):
+    """What is only read."""
 
-    name = "saver"
-    is_writable = True
-    shown_as_stored = frozenset((b"README.md", b"events.json", b"options.json"))
-    is_shared_with_saver = True
-
-    def fits(self, root: Root) -> bool:
-        return root.blob(b"options.json") is not None and root.blob(self.rows_name) is not None
+    name = "other"
+    is_writable = False
+    shown_as_stored = frozenset()
+    is_shared_with_saver = False
 
     def rows_blob(self, root: Root) -> Oid | None:
-        return root.blob(self.rows_name)
-
-    def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
-        return {
-            **_outputs(act),
-            b"truncations.json": pretty(_cut(act), ruby=True).encode(),
-            self.rows_name: _with_rows(rows, text, added, ruby=True),
-        }
-
-    def option_entries(self, git: ObjectMaker, repo: GitRepo, root: Root, name: str, value: str) -> Entries:
-        options = {**self._stored_options(repo, root), name: value}
-        return {b"options.json": git.blob(pretty(options, ruby=True).encode())}, {}
-
-    def first_entries(
-        self, git: ObjectMaker, manifest: Mapping[str, Any], row: Row, files: Mapping[bytes, Text]
-    ) -> Entries:
-        what = [str(manifest[key]) for key in ("exercise", "display_name") if manifest.get(key)]
-        readme = f"https://cyber-dojo.org/kata/edit/{manifest['id']}\n\n{', '.join(what)}".rstrip()
-        texts = {b"manifest.json": manifest, b"options.json": OPTION_DEFAULTS, self.rows_name: [row]}
-        blobs = {name: pretty(value, ruby=True).encode() for name, value in texts.items()}
-        return _stored(git, {**blobs, b"README.md": readme.encode("utf-8", "replace")}), {}
+        return root.blob(b"events.json") or root.blob(b"events_summary.json")
 
 
-NATIVE, SAVER, OTHER = _Native(), _Saver(), Layout()
+NATIVE, SAVER, OTHER = _Native(), Layout(), _Other()
 #: by name, in the order in which they are tried
 LAYOUTS = {layout.name: layout for layout in (NATIVE, SAVER, OTHER)}
 
 
 def detect(root: Root) -> Layout:
-    """The layout of a tip tree."""
-    return next(layout for layout in LAYOUTS.values() if layout.fits(root))
+    return next((layout for layout in LAYOUTS.values() if layout.fits(root)), OTHER)
 
 
 def _stored(git: ObjectMaker, blobs: Mapping[bytes, bytes]) -> dict[bytes, Oid]:
     return {name: git.blob(data) for name, data in blobs.items()}
-
-
-def _outputs(act: Act) -> Blobs:
-    return {b"stdout": act.stdout.content, b"stderr": act.stderr.content, b"status": act.status.encode()}
 
 
 def _cut(act: Act) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
@@ -17,11 +17,6 @@ MAX_DEPTH = 64
 def directories_of(files: Iterable[bytes]) -> set[bytes]:
     """The paths of all directories that files at these paths are in."""
     return {path[:at] for path in files for at, byte in enumerate(path) if byte == 0x2F}
-
-
-def count_paths(files: Collection[bytes]) -> int:
-    """How many paths a `Listing` of these files has, with the directories that they need."""
-    return len(files) + len(directories_of(files))
 
 
 class Listing:
@@ -79,7 +74,6 @@ class Listing:
         return len(self.paths)
 
     def position(self, path: bytes) -> int | None:
-        """The position of a path, or None."""
         if self._positions is None:
             self._positions = {path: position for position, path in enumerate(self.paths)}
         return self._positions.get(path)
@@ -92,24 +86,16 @@ class Listing:
         return position
 
     def children(self, parent: int) -> list[int]:
-        """The positions of what is in the directory at ``parent``."""
         return self._children[parent]
 
     def is_directory(self, position: int) -> bool:
         return position in self._children
 
     def directories(self) -> Iterator[int]:
-        """The positions of all directories below the tree."""
         return (position for position in self._children if position)
 
     def files(self) -> Iterator[int]:
-        """The positions of all files."""
         return (position for position in range(1, len(self.paths)) if position not in self._children)
 
     def blobs(self) -> Iterator[tuple[bytes, Oid]]:
-        """The paths of all files, each with its blob."""
         return ((self.paths[position], self.entries[position].oid) for position in self.files())
-
-    def file_paths(self) -> set[bytes]:
-        """The paths of all files."""
-        return {self.paths[position] for position in self.files()}

@@ -23,12 +23,10 @@ class Root:
         return cls(tree, {entry.name: entry for entry in repo.tree(tree)})
 
     def blob(self, name: bytes) -> Oid | None:
-        """The blob of that name; None if there is none."""
         entry = self.entries.get(name)
         return entry.oid if entry is not None and not entry.is_tree and not entry.is_submodule else None
 
     def subtree(self, name: bytes) -> Oid | None:
-        """The tree of that name; None if there is none."""
         entry = self.entries.get(name)
         return entry.oid if entry is not None and entry.is_tree else None
 
@@ -37,12 +35,8 @@ def read_truncations(repo: GitRepo, root: Root) -> dict[str, Any]:
     """``truncations.json`` in native shape; flags that are not stored are false."""
     stored = read_object(repo, root.blob(b"truncations.json"))
     files = stored.get("files")
-    shown: dict[str, Any] = {
-        "files": {name: flag is True for name, flag in files.items()} if isinstance(files, dict) else {}
-    }
-    for name in ("stdout", "stderr", "status"):
-        shown[name] = stored.get(name) is True
-    return shown
+    flags = {name: flag is True for name, flag in files.items()} if isinstance(files, dict) else {}
+    return {"files": flags, **{name: stored.get(name) is True for name in ("stdout", "stderr", "status")}}
 
 
 def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:

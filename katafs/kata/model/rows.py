@@ -79,9 +79,8 @@ def time_of(moment: datetime) -> list[int]:
     return [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
 
 
-def time_of_ns(time_ns: int) -> list[int]:
-    """The same for a moment in nanoseconds since the epoch."""
-    return time_of(_EPOCH + timedelta(microseconds=time_ns // 1000))
+def moment_of_ns(time_ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 def moment_of(time: list[int]) -> datetime:
@@ -103,10 +102,8 @@ def time_ns(row: Row) -> int | None:
 
 
 def parse_rows(data: bytes) -> StoredRows:
-    """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets.
-
-    Raises `NoEventsError` when they are not objects.
-    """
+    """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets. Raises
+    `NoEventsError`."""
     text = data.decode("utf-8", errors="replace").strip()
     is_array = text.startswith("[")
     if not is_array:
@@ -151,7 +148,6 @@ class Rows:
 
     @property
     def last(self) -> int:
-        """The newest index."""
         return len(self.stored) - 1
 
     def shown(self, index: int) -> Row:
@@ -175,7 +171,6 @@ class Rows:
         return self.summary_part(index, 0, self.summary_size(index))
 
     def summary_part(self, index: int, offset: int, length: int) -> bytes:
-        """Some bytes of `summary`."""
         self._render(index)
         first = min(bisect_right(self._ends, offset) - 1, index + 1)
         last = min(bisect_left(self._ends, offset + length), index + 1)
@@ -185,7 +180,6 @@ class Rows:
         return text[offset : offset + length]
 
     def summary_size(self, index: int) -> int:
-        """The length of `summary` in bytes."""
         self._render(index)
         return self._ends[index + 1] + 3
 

@@ -1,15 +1,17 @@
-"""The history of a kata as data, and as a table to read: one `Step` an event, made from rows of any era."""
+"""The history of a kata as data, as a table to read, and for other programs: one `Step` an event, whatever its era."""
 
 from __future__ import annotations
 
+import csv
+import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from katafs.kata.model.kinds import BY_TYPE, Kind
-from katafs.kata.model.rows import Row, event_type, time_ns
+from katafs.kata.model.rows import Row, event_type, moment_of_ns, time_ns
 from katafs.text import visible
 
 # The traffic lights. A name ending in "_special" is that of a run that wrote a file ``outcome.special``.
@@ -17,7 +19,6 @@ LIGHTS = ("red", "amber", "green", "timed_out", "faulty", "pulling")
 _SPECIAL = "_special"
 _FILE_NAMES = ("filename", "old_filename", "new_filename")
 _LONGEST_NAME = 200  # characters; a name longer than that is cut
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Step:
 
     @property
     def headline(self) -> str:
-        """What happened, in a few words."""
         names = [f"“{name}”" for name in self.file_names]
         if self.type in BY_TYPE:
             facts = BY_TYPE[self.type].facts
@@ -80,7 +80,7 @@ def _step(row: Row, index: int, kata_id: str, laptops: dict[str, int]) -> Step:
         index=index,
         type=kind,
         light=light,
-        time=None if nanoseconds is None else _EPOCH + timedelta(microseconds=nanoseconds // 1000),
+        time=None if nanoseconds is None else moment_of_ns(nanoseconds),
         duration=_seconds(row.get("duration")),
         predicted=predicted if predicted not in ("", "none") else None,
         added=_count(row.get("diff_added_count")),
@@ -92,7 +92,6 @@ def _step(row: Row, index: int, kata_id: str, laptops: dict[str, int]) -> Step:
 
 
 def _word(value: Any) -> str:
-    """A text of a row, in one line and not too long."""
     if not isinstance(value, str):
         return ""
     text = visible(value[: _LONGEST_NAME + 1], kept="")
@@ -172,3 +171,49 @@ def width(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+# -- for other programs
+
+
+Facts = dict[str, str | int | float | bool | None]
+
+#: the names of what `facts` says, in its order
+COLUMNS = (
+    *("kata", "event", "type", "light", "time", "duration", "predicted", "right"),
+    *("added", "deleted", "file", "old_file", "origin", "laptop"),
+)
+# what a spreadsheet takes for the beginning of a formula; those of double width where Chinese or Japanese is written
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def facts(step: Step, kata_id: str) -> Facts:
+    """What is known of an event; None where nothing is said. ``time`` as ISO 8601 has it, in UTC with microseconds;
+    ``duration`` in seconds; ``added`` and ``deleted`` in lines."""
+    *old, file = step.file_names or (None,)
+    values = (
+        *(kata_id, step.index, step.type, step.light or None),
+        step.time.isoformat(timespec="microseconds").replace("+00:00", "Z") if step.time else None,
+        *(step.duration, step.predicted, step.is_right, step.added, step.deleted),
+        *(file, old[0] if old else None, step.origin or None, step.laptop),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def csv_lines(records: Iterable[Iterable[object]]) -> str:
+    """Lines of CSV (RFC 4180, but that they end as lines do); None is empty. A text that a spreadsheet would take for a
+    formula, which a kata may hold, has an apostrophe in front."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in record] for record in records)
+    return text.getvalue()
+
+
+def csv_events(steps: Iterable[Step], kata_id: str, before: Mapping[str, object] | None = None) -> str:
+    """The lines of some events, with the values of further columns in front."""
+    return csv_lines([*(before or {}).values(), *facts(step, kata_id).values()] for step in steps)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -25,13 +25,12 @@ from typing import Any, TypeVar
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
-from katafs.kata.model.act import Act
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.options import OPTION_VALUES, set_option_in
 from katafs.kata.read.state import State, read_state
 from katafs.kata.record.kata_writer import KataWriter, check_writable
-from katafs.kata.record.placing import check_files, edited_file, file_edit, named_edit, place, repetition
+from katafs.kata.record.placing import check_files, check_index, edited_file, file_edit, repetition
 from katafs.owner import acting_as_owner
 
 log = logging.getLogger(__name__)
@@ -91,18 +90,11 @@ def plain_job(path: Path, kata_id: str, call: Callable[..., Committed | None], *
 
 
 @dataclass(frozen=True)
-class _Try:
+class _Try(KataWriter):
     """One try to put something on the tip."""
 
-    git: GitWriter
-    kata_id: str
-    moment: datetime
     announce: Announce | None
     landed: Landed | None
-
-    @property
-    def repo(self) -> GitRepo:
-        return self.git.repo
 
     def move(self, new: State, old: State, tags: Mapping[int, Oid]) -> None:
         """Store the objects, and move ``main``. Raises `RaceLostError` when it is elsewhere by now."""
@@ -187,8 +179,7 @@ def set_option(
         raise InvalidError(f"cannot set {name} to {value[:40]!r}, only to {' or '.join(OPTION_VALUES.get(name, ()))}")
 
     def attempt(git: GitWriter) -> Committed | None:
-        made = _Try(git, kata_id, now or datetime.now(UTC), announce, landed)
-        return _set_option(made, name, value, is_shown=is_shown)
+        return _set_option(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), name, value, is_shown)
 
     return _until_won(path, kata_id, attempt)
 
@@ -206,20 +197,18 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
 
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:
-    tries = 0
     lost: KataError | None = None
+    tries = 0
     while True:
         # each attempt stores another commit: not while it is in vain
         if not tries or not git.refs.locks.is_locked(MAIN):
             git.discard()
             try:
                 return attempt(git)
-            except RaceLostError as error:
-                # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again.
-                lost = error
-            except StorageError as error:
-                # another host has replaced what was just looked at
-                if error.errno != errno.ESTALE:
+            except (RaceLostError, StorageError) as error:
+                # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again. Or
+                # another host has replaced what was just looked at.
+                if isinstance(error, StorageError) and error.errno != errno.ESTALE:
                     raise
                 lost = error
         if time.monotonic() > end:
@@ -232,12 +221,11 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
 def _record(attempt: _Try, act: Act) -> Committed:
     """Put an event on the present tip. Raises `RaceLostError` when the tip moves meanwhile."""
     head = read_head(attempt.git)
-    writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
     index = repetition(head.rows.stored, act)
     message = ""
     if index is None:
-        index = place(head.last, act)
-        new, tags = _write(writer, head, act, index)
+        index = head.last + 1 if act.index is None else check_index(head.last, act.index)
+        new, tags = _write(attempt, head, act, index)
         if new is not head:
             attempt.move(new, head, tags)
             # The event is recorded: from here on its writer must hear of success.
@@ -252,23 +240,21 @@ def _record(attempt: _Try, act: Act) -> Committed:
 
 
 def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State, dict[int, Oid]]:
-    """Make the objects of an act: one commit, two where edits are recorded first, none for an edit that is none.
-
-    Returns the new head and the tags of what was put on the old one.
-    """
+    """The new head, and the tags of what was put on the old one: one commit, two where edits are recorded first, none
+    for an edit that is none."""
     if act.kind.facts.file_names:
-        check_files(act, Listing(writer.repo, head.files_tree).file_paths())
+        check_files(act, dict(Listing(writer.repo, head.files_tree).blobs()).keys())
     files = writer.incoming(head, act)
     tags: dict[int, Oid] = {}
     new = head
-    if act.kind is Kind.FILE_EDIT or (act.kind.facts.saves_edits and act.index is None):
-        before, after = Listing(writer.repo, head.files_tree), Listing(writer.repo, files)
+    if act.kind is Kind.FILE_EDIT or (act.kind.saves_edits and act.index is None):
+        is_new = files != head.files_tree
+        edited = edited_file(*(Listing(writer.repo, tree) for tree in (head.files_tree, files))) if is_new else None
         if act.kind is Kind.FILE_EDIT:
-            named = named_edit(act, before, after)
-            if named is None:
+            if edited is None:
                 return head, {}
-            act = named
-        elif (edited := edited_file(before, after)) is not None:
+            act = act if "filename" in act.summary else file_edit(act, edited)
+        elif edited is not None:
             new = writer.event(head, file_edit(act, edited), files, index)
             tags[index] = new.commit.oid
             index += 1
@@ -277,17 +263,17 @@ def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State
     return new, tags | dict.fromkeys(range(earlier + 1, index + 1), new.commit.oid)
 
 
-def _set_option(attempt: _Try, name: str, value: str, *, is_shown: bool) -> Committed | None:
+def _set_option(attempt: _Try, name: str, value: str, is_shown: bool) -> Committed | None:
     head = read_head(attempt.git)
-    writer = KataWriter(attempt.git, attempt.kata_id, attempt.moment)
-    earlier: dict[str, list[str]] = {}
-    for commit in attempt.repo.history(head.commit.oid) if is_shown else ():
-        set_option_in(commit, earlier)
-    new = writer.option(head, name, value, in_any_case=is_shown and name not in earlier)
-    if new is None:
-        attempt.git.sync_of_others()
-        attempt.git.refs.sync_main()
-        return None
+    if head.options(attempt.repo)[name] == value:
+        earlier: dict[str, list[str]] = {}
+        for commit in attempt.repo.history(head.commit.oid) if is_shown else ():
+            set_option_in(commit, earlier)
+        if not is_shown or name in earlier:
+            attempt.git.sync_of_others()
+            attempt.git.refs.sync_main()
+            return None
+    new = attempt.option(head, name, value)
     attempt.move(new, head, {})
     return Committed(new.last, new.commit.oid)
 

@@ -11,8 +11,9 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,20 @@ def create_kata(
         raise InvalidError(f"{kata_id!r} is not a kata id")
     moment = now or datetime.now(UTC)
 
-    def make(directory: Path, new_id: str) -> None:
+    def make(new_id: str, directory: Path) -> None:
         _make(directory, new_id, manifest, moment, layout)
         if history is not None:
             history(directory)
 
-    with _making(store):
+    with storage_errors(f"cannot make a kata in {store}"), acting_as_owner(store):
         for _ in range(_TRIES):
-            candidate = kata_id or _free_id(store)
+            candidate = kata_id or random_id()
+            # ids are unique across katas, groups and clusters (FORMAT: Ids)
+            families = (store.parent / "groups", store.parent / "clusters")
+            if kata_id is None and any(os.path.lexists(kata_path(family, candidate)) for family in families):
+                continue
             try:
-                _create(store, candidate, make)
+                _create(store, candidate, partial(make, candidate))
             except FileExistsError:
                 if kata_id is not None:
                     raise
@@ -87,33 +92,11 @@ def create_kata(
 def place_kata(store: Path, kata_id: str, make: Callable[[Path], None]) -> None:
     """Have ``make`` fill a directory, and put it where the kata ``kata_id`` of ``store`` is to be; durable when it
     appears. Raises `StorageError` (EEXIST when the id is taken), and then nothing of it is left."""
-
-    def make_durable(directory: Path, _id: str) -> None:
-        make(directory)
-        _sync_all(directory)
-
-    with _making(store):
-        _create(store, kata_id, make_durable)
-
-
-@contextlib.contextmanager
-def _making(store: Path) -> Iterator[None]:
-    """As the owner of the store; errors are `StorageError`."""
     with storage_errors(f"cannot make a kata in {store}"), acting_as_owner(store):
-        yield
+        _create(store, kata_id, make)
 
 
-def _free_id(store: Path) -> str:
-    """An id that nobody has: ids are unique across katas, groups and clusters (FORMAT: Ids)."""
-    families = (store, store.parent / "groups", store.parent / "clusters")
-    for _ in range(_TRIES):
-        candidate = random_id()
-        if not any(os.path.lexists(kata_path(family, candidate)) for family in families):
-            return candidate
-    raise StorageError("no free kata id was found", errno.EEXIST)
-
-
-def _create(store: Path, kata_id: str, make: Callable[[Path, str], None]) -> None:
+def _create(store: Path, kata_id: str, make: Callable[[Path], None]) -> None:
     """Make a kata and move it to its place. Raises FileExistsError when somebody has the id."""
     path = kata_path(store, kata_id)
     if os.path.lexists(path):
@@ -122,7 +105,12 @@ def _create(store: Path, kata_id: str, make: Callable[[Path, str], None]) -> Non
     with contextlib.ExitStack() as undo:
         undo.callback(shutil.rmtree, made, ignore_errors=True)
         made.mkdir()
-        make(made, kata_id)
+        make(made)
+        # libgit2 syncs objects and references only
+        for parent, _, names in os.walk(made):
+            for name in names:
+                sync_path(Path(parent, name))
+            sync_directory(parent)
         _claim(path, undo)
         made.rename(path)
         for directory in (path.parent, path.parent.parent, store):
@@ -171,12 +159,3 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
     else:
         # Services take the version of a kata from its working tree (FORMAT: version detection).
         (work / "manifest.json").write_bytes(pretty_bytes(stored))
-    _sync_all(work)
-
-
-def _sync_all(directory: Path) -> None:
-    """Sync every file and directory of a new repository: libgit2 syncs objects and references only."""
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            sync_path(Path(parent, name))
-        sync_directory(parent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,9 +23,8 @@ _BUSY = 2.0  # processes that want to run, by processor
 _PROCESSORS = os.cpu_count() or 1
 
 _BLANK = b" \t\r\n"
-# the rest of a string: it ends at a quote, or the data ends first, perhaps within an escape
-_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?)\Z)', re.DOTALL)
-_STRINGS = re.compile(b'"' + _REST.pattern, re.DOTALL)
+# a string: it ends at a quote, or the data ends first, perhaps within an escape
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?)\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _STEP = {byte: 1 if byte in b"{[" else -1 for byte in b"{}[]"}
 
@@ -46,14 +45,15 @@ def is_overdue(seconds: float) -> bool:
 
 
 class Scanned(NamedTuple):
-    """What an `ObjectScanner` makes of some bytes, if it is in the state ``before``."""
+    """What an `ObjectScanner` makes of some bytes, if it is as ``before``."""
 
     data: bytes
-    before: tuple[int, bool, bool]
-    after: tuple[int, bool, bool]
+    before: ObjectScanner
+    after: ObjectScanner
     is_end: bool | InvalidError
 
 
+@dataclass
 class ObjectScanner:
     """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON.
 
@@ -61,31 +61,26 @@ class ObjectScanner:
     some dozen; in small slices, so that other threads have a turn.
     """
 
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_string = False
-        self._escaped = False
-
-    def _state(self) -> tuple[int, bool, bool]:
-        return self._depth, self._in_string, self._escaped
+    _depth: int = 0
+    _in_string: bool = False
+    _escaped: bool = False
 
     def scan(self, data: bytes) -> Scanned:
         """What `feed` would do with these bytes now, for a later `feed`. In any thread; changes nothing."""
-        other = ObjectScanner()
-        other._depth, other._in_string, other._escaped = self._state()
+        after = replace(self)
         try:
-            is_end: bool | InvalidError = other.feed(data)
+            is_end: bool | InvalidError = after.feed(data)
         except InvalidError as error:
             is_end = error
-        return Scanned(data, self._state(), other._state(), is_end)
+        return Scanned(data, replace(self), after, is_end)
 
     def use(self, scanned: Scanned | None, data: bytes) -> bool:
         """Do as `feed`, with what is known already if it is about these bytes at this place."""
-        if scanned is None or scanned.before != self._state() or scanned.data != data:
+        if scanned is None or scanned.before != self or scanned.data != data:
             return self.feed(data)
         if isinstance(scanned.is_end, InvalidError):
             raise scanned.is_end
-        self._depth, self._in_string, self._escaped = scanned.after
+        vars(self).update(vars(scanned.after))
         return scanned.is_end
 
     def feed(self, data: bytes) -> bool:
@@ -99,19 +94,17 @@ class ObjectScanner:
 
     def _feed(self, data: bytes, *, is_end: bool) -> bool:
         """The same for one slice; ``is_end``: after one in which the object has ended."""
-        at = 0
         if self._in_string:
-            at = self._end_of_string(data)
-            if self._in_string:
-                return is_end
+            # one that was cut off goes on
+            data = (b'"\\' if self._escaped else b'"') + data
         # what stands between strings, and for each string in turn how it is cut off, if it is
-        parts = _STRINGS.split(data[at:])
+        parts = _STRINGS.split(data)
         if len(parts) > 1:
             self._in_string, self._escaped = parts[-2] is not None, parts[-2] == b"\\"
         brackets = b"".join(parts[::2]).translate(None, _NOT_BRACKETS)
-        if is_end and brackets:
-            raise InvalidError("there is something after the JSON object")
         if is_end:
+            if brackets:
+                raise InvalidError("there is something after the JSON object")
             return True
         depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
         self._depth = depths[-1]
@@ -123,19 +116,9 @@ class ObjectScanner:
             raise InvalidError("there is something after the JSON object")
         return True
 
-    def _end_of_string(self, data: bytes) -> int:
-        """Go on with a string that was cut off; the position after it."""
-        match = _REST.match(data, 1 if self._escaped else 0)
-        if match is None:  # the pattern matches anything
-            raise AssertionError
-        self._in_string, self._escaped = match[1] is not None, match[1] == b"\\"
-        return match.end()
-
 
 @dataclass
 class _Unfinished:
-    """What one writer has sent so far, or the refusal that it must hear again."""
-
     touched: float
     scanner: ObjectScanner = field(default_factory=ObjectScanner)
     pieces: list[bytes] = field(default_factory=list)
@@ -173,7 +156,6 @@ class Inbox:
         return known.scanner.scan(data)
 
     def expect(self, scanned: Scanned) -> None:
-        """The next write is the one that was looked at."""
         self._scanned = scanned
 
     def feed(
@@ -200,10 +182,10 @@ class Inbox:
         try:
             return self._add(key, known, data, now)
         except KataError as error:
-            self.drop(file, writer)
-            if not is_first:
-                refused = _Unfinished(now, refused_at=offset, refusal=error)
-                self._unfinished[key] = refused
+            if is_first:
+                self.drop(file, writer)
+            else:
+                self.refuse(file, writer, offset, error, now)
             raise
 
     def _current(
@@ -248,14 +230,11 @@ class Inbox:
         self._unfinished[(file, writer)] = _Unfinished(now, refused_at=offset, refusal=error)
 
     def refusal(self, file: Hashable, writer: Hashable | None) -> KataError | None:
-        """What that writer would hear again."""
         known = self._unfinished.get((file, writer))
         return known.refusal if known is not None else None
 
     def is_unfinished(self, file: Hashable, writer: Hashable | None) -> bool:
-        """Whether that writer has begun a message there."""
-        known = self._unfinished.get((file, writer))
-        return known is not None and known.refusal is None
+        return self.size(file, writer) > 0
 
     def is_begun(self, file: Hashable, writer: Hashable | None) -> bool:
         """Whether something is kept of that writer: a part of a message, or its refusal."""
@@ -275,7 +254,6 @@ class Inbox:
         return known.refusal is None
 
     def __len__(self) -> int:
-        """How many messages have been begun and not finished."""
         return sum(known.refusal is None for known in self._unfinished.values())
 
     def expire(self, now: float, is_gone: Callable[[Hashable], bool] = lambda _writer: False) -> list[Hashable]:
@@ -287,7 +265,6 @@ class Inbox:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether these bytes are one object from its start to its end."""
     try:
         return data.lstrip(_BLANK)[:1] == b"{" and ObjectScanner().feed(data)
     except InvalidError:

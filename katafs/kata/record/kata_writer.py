@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from katafs.errors import InvalidError, ReadOnlyError
 from katafs.git import GitRepo, GitWriter, Oid
-from katafs.kata.model.act import Act
 from katafs.kata.model.ids import identity
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.model.layouts import Entries
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.root_tree import Root, read_truncations
@@ -29,14 +28,17 @@ def check_writable(repo: GitRepo, state: State) -> None:
     check_version(state.manifest(repo), "".join(repo.path.parts[-3:]))
 
 
+@dataclass(frozen=True)
 class KataWriter:
     """Makes the objects of one kata's commits, which nothing refers to yet. For one thread."""
 
-    def __init__(self, git: GitWriter, kata_id: str, moment: datetime) -> None:
-        self.repo = git.repo
-        self.git = git
-        self._kata_id = kata_id
-        self._moment = moment
+    git: GitWriter
+    kata_id: str
+    moment: datetime
+
+    @property
+    def repo(self) -> GitRepo:
+        return self.git.repo
 
     # -- an event
 
@@ -47,10 +49,8 @@ class KataWriter:
         return self.git.file_tree({path: text.content for path, text in act.files.items()})
 
     def event(self, head: State, act: Act, files: Oid | None, index: int) -> State:
-        """Put an event on a head; the indexes between are outages. ``files`` is the tree that the act came with.
-
-        Returns the new head. Raises `InvalidError` for a file event that does not go with the files.
-        """
+        """The new head, with an event that goes with its files (`placing.check_files`), which are the tree ``files``;
+        the indexes between are outages."""
         flags = self._flags(head, act) if head.layout.has_file_flags else {}
         files, flags = self._changed(act, files, flags)
         row = self._row(act, index, line_counts(self.repo, head.files_tree, files))
@@ -69,34 +69,17 @@ class KataWriter:
         """The ``files/`` tree after the act, and which files were cut short."""
         if act.kind is Kind.FILE_CREATE:
             path = act.name("filename")
-            self._check_new(files, path)
             return self.git.with_files(files, {path: self.git.blob(b"")}), {**flags, path.decode(): False}
         if act.kind is Kind.FILE_DELETE:
             path = act.name("filename")
-            self._existing(files, path)
             flags.pop(path.decode(), None)
             return self.git.with_files(files, {path: None}), flags
         if act.kind is Kind.FILE_RENAME:
             old, new = act.name("old_filename"), act.name("new_filename")
-            blob = self._existing(files, old)
-            self._check_new(files, new)
+            entry = self.repo.entry(files, old) if files is not None else None
             flags[new.decode()] = flags.pop(old.decode(), False)
-            return self.git.with_files(files, {old: None, new: blob}), flags
+            return self.git.with_files(files, {old: None, new: entry.oid if entry is not None else None}), flags
         return files, flags
-
-    def _check_new(self, files: Oid | None, path: bytes) -> None:
-        if self._blob(files, path) is not None:
-            raise InvalidError(f"{path.decode()!r} is there already")
-
-    def _existing(self, files: Oid | None, path: bytes) -> Oid:
-        blob = self._blob(files, path)
-        if blob is None:
-            raise InvalidError(f"there is no file {path.decode()!r}")
-        return blob
-
-    def _blob(self, files: Oid | None, path: bytes) -> Oid | None:
-        entry = self.repo.entry(files, path) if files is not None else None
-        return entry.oid if entry is not None and not entry.is_tree and not entry.is_submodule else None
 
     def _flags(self, head: State, act: Act) -> dict[str, bool | None]:
         """Whether each file was cut short; files that stay as they are stay as short as they are."""
@@ -104,8 +87,8 @@ class KataWriter:
             return {path.decode(): text.truncated for path, text in act.files.items()}
         root, is_outage = self._source(head, act)
         known = read_truncations(self.repo, root)["files"] if not is_outage else {}
-        names = map(decode, Listing(self.repo, root.subtree(b"files")).file_paths())
-        return {name: known.get(name, False) for name in names}
+        paths = Listing(self.repo, root.subtree(b"files")).blobs()
+        return {decode(path): known.get(decode(path), False) for path, _ in paths}
 
     def _source(self, head: State, act: Act) -> tuple[Root, bool]:
         """Where the files of an act come from that has none, and whether that is an outage, of which nothing was cut
@@ -113,14 +96,14 @@ class KataWriter:
         if act.kind is not Kind.REVERTED:
             return head.root, False
         kata_id, index = act.summary["revert"][0], int(act.summary["revert"][1])
-        if kata_id != self._kata_id or index > head.last:
+        if kata_id != self.kata_id or index > head.last:
             raise InvalidError(f"there is no event {index} of kata {kata_id} here, whose files could be taken")
         commit = self.repo.commit_of_event(head.commit.oid, index)
         return Root.read(self.repo, commit.tree), head.rows.stored[index].get("event") == "outage"
 
     def _row(self, act: Act, index: int, counts: tuple[int, int]) -> Row:
         """The row, its keys in the order in which saver writes them."""
-        row: Row = {**act.summary, "index": index, "time": time_of(self._moment)}
+        row: Row = {**act.summary, "index": index, "time": time_of(self.moment)}
         row["diff_added_count"], row["diff_deleted_count"] = counts
         if act.laptop_id is not None:
             row["laptop_id"] = act.laptop_id
@@ -129,10 +112,8 @@ class KataWriter:
 
     # -- an option
 
-    def option(self, head: State, name: str, value: str, *, in_any_case: bool = False) -> State | None:
-        """Put the change of an option on a head; None when it has that value already, but for ``in_any_case``."""
-        if not in_any_case and head.options(self.repo)[name] == value:
-            return None
+    def option(self, head: State, name: str, value: str) -> State:
+        """Put the change of an option on a head."""
         entries = head.layout.option_entries(self.git, self.repo, head.root, name, value)
         return self._commit(head, entries, f"set option {name} to {value}")
 
@@ -141,6 +122,6 @@ class KataWriter:
     def _commit(self, head: State, entries: Entries, subject: str) -> State:
         tree = self.git.tree(head.root.tree, *entries)
         # git has no time before 1970
-        seconds = max(int(self._moment.timestamp()), 0)
-        commit = self.git.commit(tree, [head.commit.oid], subject, *identity(self._kata_id), seconds)
+        seconds = max(int(self.moment.timestamp()), 0)
+        commit = self.git.commit(tree, [head.commit.oid], subject, *identity(self.kata_id), seconds)
         return replace(head, commit=self.repo.commit(commit), root=Root.read(self.repo, tree))

@@ -9,9 +9,8 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import InvalidError, TooLargeError
 from katafs.git.format.tree_object import is_component
-from katafs.kata.model.act import Act, Text
 from katafs.kata.model.ids import is_kata_id
-from katafs.kata.model.kinds import Kind
+from katafs.kata.model.kinds import Act, Kind, Text
 from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, directories_of
 from katafs.kata.model.names import is_git_name
 from katafs.text import compact, parse_strict
@@ -43,15 +42,11 @@ def parse_act(kind: Kind, data: bytes) -> Act:
     Raises `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large.
     """
     if len(data) + _WEIGHT * sum(map(data.count, b",[{")) <= _MOST_HERE:
-        return _parse(kind, data)
-    return cast(Act, process.attempt(_LIMITS, None, _parse_elsewhere, kind, data))
+        return _parse(None, kind, data)
+    return cast(Act, process.attempt(_LIMITS, None, _parse, kind, data))
 
 
-def _parse_elsewhere(_file: None, kind: Kind, data: bytes) -> Act:
-    return _parse(kind, data)
-
-
-def _parse(kind: Kind, data: bytes) -> Act:
+def _parse(_file: None, kind: Kind, data: bytes) -> Act:
     message = parse_strict(data)
     if not isinstance(message, dict):
         raise InvalidError("the message is not a JSON object")
@@ -100,13 +95,8 @@ def _check_source(summary: Mapping[str, Any], key: str, is_right: Callable[[Any]
 
 def _is_place(kata_id: Any, index: Any) -> bool:
     """Whether these are the id of a kata and the index of an event, which a service may send as a string."""
-    digits = str(index) if type(index) is int else index
-    return (
-        isinstance(kata_id, str)
-        and is_kata_id(kata_id)
-        and isinstance(digits, str)
-        and re.fullmatch("[0-9]+", digits) is not None
-    )
+    is_index = type(index) in (int, str) and re.fullmatch("[0-9]+", str(index)) is not None
+    return is_index and isinstance(kata_id, str) and is_kata_id(kata_id)
 
 
 # -- its parts
@@ -180,43 +170,40 @@ def _parse_name(value: Any) -> str:
     return value
 
 
-def _parse_status(value: Any) -> str:
-    text = str(value) if type(value) is int else value
-    if not isinstance(text, str) or not _STATUS.fullmatch(text):
-        raise InvalidError("status is not a decimal number")
-    return text
+def _if(
+    is_right: Callable[[Any], object], otherwise: str, made: Callable[[Any], Any] = lambda value: value
+) -> Callable[[Any], Any]:
+    """A parser of one value: what is made of one that is right, else `InvalidError`."""
 
+    def parse(value: Any) -> Any:
+        if not is_right(value):
+            raise InvalidError(otherwise)
+        return made(value)
 
-def _parse_index(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise InvalidError("index is not a whole number from 0")
-    return value
-
-
-def _parse_laptop_id(value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and _LAPTOP_ID.fullmatch(value)):
-        raise InvalidError("laptop_id is not null or 64 lowercase hexadecimal digits")
-    return value
-
-
-def _parse_tab_seq(value: Any) -> Mapping[str, int | str | None]:
-    if value is not None and type(value) not in (int, str):
-        raise InvalidError("tab_seq is not null, an integer or a string")
-    return {"tab_seq": value}
+    return parse
 
 
 _FOR_ALL = ("index", "files", "laptop_id", "tab_seq")
 _FOR_RUNS = ("summary", "stdout", "stderr", "status")
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
-    "index": _parse_index,
+    "index": _if(lambda value: type(value) is int and value >= 0, "index is not a whole number from 0"),
     "files": parse_files,
     "filename": _parse_name,
     "old_filename": _parse_name,
     "new_filename": _parse_name,
     "stdout": _parse_text("stdout"),
     "stderr": _parse_text("stderr"),
-    "status": _parse_status,
+    "status": _if(
+        lambda value: type(value) in (int, str) and _STATUS.fullmatch(str(value)), "status is not a decimal number", str
+    ),
     "summary": _parse_summary,
-    "laptop_id": _parse_laptop_id,
-    "tab_seq": _parse_tab_seq,
+    "laptop_id": _if(
+        lambda value: value is None or (isinstance(value, str) and _LAPTOP_ID.fullmatch(value)),
+        "laptop_id is not null or 64 lowercase hexadecimal digits",
+    ),
+    "tab_seq": _if(
+        lambda value: value is None or type(value) in (int, str),
+        "tab_seq is not null, an integer or a string",
+        lambda value: {"tab_seq": value},
+    ),
 }

@@ -7,16 +7,26 @@ threads of the daemon, and readers waited for a second.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 from typing import cast
 
-from katafs.git import Oid
-from katafs.kata.record.commit import Announce, Committed, Job, Landed
-from katafs.kata.record.recorded import find_recorded
-from katafs.process.pool import LeftError, Pool, Say, Worker
+from katafs.errors import StorageError, storage_errors
+from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git.refs.locks import RefLocks
+from katafs.git.refs.reading import MAIN
+from katafs.git.store.new_pack import remove_left_behind
+from katafs.kata.read.state import read_state
+from katafs.kata.record.commit import PATIENCE_SECONDS, Announce, Committed, Job, Landed, read_head
+from katafs.owner import acting_as_owner
+from katafs.process.pool import LeftError, Pool, Say
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +35,7 @@ MOST = 4
 # Whoever is alone is served sooner, and with less memory, by a thread. So many jobs within a second are a crowd.
 _CROWD, _SECOND = 3, 1.0
 _PATIENCE = 2.0  # seconds, until there is a process
+_SHORT_PATIENCE_SECONDS = 2.0
 
 
 class Recorders:
@@ -38,14 +49,27 @@ class Recorders:
 
     def do(self, job: Job, announce: Announce, landed: Landed) -> Committed | None:
         """Do a job. Returns, and raises, what it does; what it is to call is called in this thread."""
+        announced: list[Oid] = []
         moved: list[Committed] = []
 
-        def hear(committed: Committed) -> None:
-            moved.append(committed)
-            landed(committed)
+        def hear(what: Oid | Committed) -> None:
+            if isinstance(what, Committed):
+                moved.append(what)
+                landed(what)
+            else:
+                announced.append(what)
+                announce(what)
 
         try:
-            return self._do(job, announce, hear, moved)
+            try:
+                return self._do(job, hear)
+            except LeftError as error:
+                log.warning("kata %s: who recorded has ended: %s", job.kata_id, error)
+                if moved:
+                    # the next writer makes the tags
+                    return moved[-1]
+                recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
+                return recorded or job(hear, hear)
         except Exception:
             if not moved:
                 raise
@@ -53,45 +77,22 @@ class Recorders:
             log.exception("kata %s: after it was recorded", job.kata_id)
             return moved[-1]
 
-    def _do(self, job: Job, announce: Announce, landed: Landed, moved: list[Committed]) -> Committed | None:
-        if not self._is_crowded():
-            return job(announce, landed)
-        worker = self._pool.take()
-        if worker is None and self._here.acquire(blocking=False):
-            # one at a time, lest readers wait until there are processes
-            try:
-                return job(announce, landed)
-            finally:
-                self._here.release()
-        worker = worker or self._pool.take(_PATIENCE)
-        if worker is None:
-            return job(announce, landed)
-        return self._send(worker, job, announce, landed, moved)
-
-    def _send(
-        self, worker: Worker, job: Job, announce: Announce, landed: Landed, moved: list[Committed]
-    ) -> Committed | None:
-        """Have it done in another process."""
-        announced: list[Oid] = []
-
-        def hear(what: Oid | Committed) -> None:
-            if isinstance(what, Committed):
-                landed(what)
-            else:
-                announced.append(what)
-                announce(what)
-
-        try:
-            return cast("Committed | None", worker.call(hear, _do, job))
-        except LeftError as error:
-            log.warning("kata %s: who recorded has ended: %s", job.kata_id, error)
-            if moved:
-                # the next writer makes the tags
-                return moved[-1]
-            recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
-            return recorded if recorded is not None else job(announce, landed)
-        finally:
-            self._pool.give_back(worker)
+    def _do(self, job: Job, hear: Callable[[Oid | Committed], None]) -> Committed | None:
+        if self._is_crowded():
+            worker = self._pool.take()
+            if worker is None and self._here.acquire(blocking=False):
+                # one at a time, lest readers wait until there are processes
+                try:
+                    return job(hear, hear)
+                finally:
+                    self._here.release()
+            worker = worker or self._pool.take(_PATIENCE)
+            if worker is not None:
+                try:
+                    return cast("Committed | None", worker.call(hear, _do, job))
+                finally:
+                    self._pool.give_back(worker)
+        return job(hear, hear)
 
     def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
@@ -107,3 +108,51 @@ class Recorders:
 def _do(say: Say, job: Job) -> Committed | None:
     """In the other process. Nothing is moved before it was heard that it will be: nobody hears when the daemon died."""
     return job(lambda commit: say(commit, True), lambda committed: say(committed, False))
+
+
+# -- by a daemon that died
+
+
+def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
+    """What ``commit`` recorded in the kata at ``path``, if it is in the history of ``main``; then, when
+    this returns, with its tags, and durable. None if it never came there. Called in a worker thread.
+
+    Raises `StorageError`, `DamagedError`.
+    """
+    with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
+        repo = GitRepo(path)
+        try:
+            # whoever recorded it had this lock, and has not ended where he still has it
+            with repository_lock(repo.git_dir, _SHORT_PATIENCE_SECONDS) as is_alone:
+                return _find(repo, commit, is_alone=is_alone)
+        except StorageError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        # somebody else has it, who may be waiting for the one that the dead left
+        RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
+        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone:
+            return _find(repo, commit, is_alone=is_alone)
+
+
+def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:
+    with GitWriter(repo) as git:
+        git.refs.locks.unlock_dead(MAIN, commit)
+        tip = repo.main()
+        if tip is None or all(known.oid != commit for known in repo.history(tip)):
+            return None
+        last = read_state(repo, commit).last
+        for index, event in repo.commits_of_events(tip, max(0, last - 1), last).items():
+            git.refs.locks.unlock_dead(f"refs/tags/{index}", event)
+        read_head(git)
+        git.refs.sync_main()
+        if is_alone:
+            # what held the pack of the dead: maybe nobody writes to this kata again
+            with contextlib.suppress(OSError):
+                remove_left_behind(repo.objects.pack_directory)
+        return Committed(last, commit)
+
+
+def commits_before(repo: GitRepo, commit: Oid, count: int) -> Oid:
+    """The commit ``count`` before ``commit`` by first parents, or the first one there is."""
+    *_, known = islice(repo.history(commit), count + 1)
+    return known.oid

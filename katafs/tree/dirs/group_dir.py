@@ -63,7 +63,7 @@ def _keep(ctx: Context, group: Group) -> None:
     ctx.seen_groups.keep(group.group_id, (time.monotonic(), group))
     if group.left_out:
         more = f", and {len(group.left_out) - 1} more" if len(group.left_out) > 1 else ""
-        ctx.store.note(group.group_id, f"no member is {group.left_out[0]}{more}", of="group")
+        ctx.store.read_caches.notes.note(group.group_id, f"no member is {group.left_out[0]}{more}", of="group")
 
 
 @makes_from_store(_GROUPS.path)

@@ -12,9 +12,8 @@ from typing import Any
 
 from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
 from katafs.git import GitRepo
-from katafs.kata.legacy.pending_names import pending_names
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
-from katafs.kata.legacy.plain_files import is_plain_name
+from katafs.kata.legacy.plain_files import is_plain_name, pending_names
 from katafs.kata.legacy.plain_store import Conversion
 from katafs.kata.model.listing import Listing
 from katafs.kata.read import stored_files
@@ -54,7 +53,7 @@ class KataDir(Directory):
             # it may have been migrated this moment
             self._is_git = ctx.store.is_git(kata_id)
         self._is_ready = not self._is_plain
-        if self._is_git and ctx.store.has_events(kata_id):
+        if self._is_git and ctx.store.why_no_events(kata_id) is None:
             self._kata = ctx.store.kata(kata_id)
             self.mtime_ns = self._kata.tip().time_ns
             self.generation = self._kata.generation()
@@ -99,7 +98,7 @@ class KataDir(Directory):
         git = path / ".git"
         may_be_new = not (git / "refs/heads/main").exists() and not (git / "packed-refs").exists() and is_new(path)
         if not may_be_new or time.time() - _last_change(path) > _MAKING_SECONDS:
-            self._ctx.store.note(self._kata_id, f"it is shown as {what}")
+            self._ctx.store.read_caches.notes.note(self._kata_id, f"it is shown as {what}")
 
     def names(self) -> list[bytes]:
         kata = self._kata

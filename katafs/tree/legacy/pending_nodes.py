@@ -14,7 +14,6 @@ from katafs.errors import KataError, LateError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import ROW_SECONDS, Pending, flush_pending
-from katafs.kata.legacy.pending_names import marked, pending_file
 from katafs.kata.legacy.plain_create import (
     DIRECTORY,
     FILE_IN_DIRECTORY,
@@ -24,7 +23,7 @@ from katafs.kata.legacy.plain_create import (
     refused_manifest,
     write_plain,
 )
-from katafs.kata.legacy.plain_files import event_of
+from katafs.kata.legacy.plain_files import event_of, marked, pending_file
 from katafs.kata.legacy.plain_rows import begins_row
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.read import stored_files
