@@ -108,17 +108,20 @@ def test_large_and_deep_things(kata: Path) -> None:
         tree = git(kata, "mktree", stdin=entries.encode()).decode().strip()
     commit = git(kata, "commit-tree", tree, "-p", "main", "-m", "x").decode().strip()
     git(kata, "update-ref", "refs/heads/aB3dE6gH", commit)
-    for name in ("index", "packed-refs", "objects/pack/tmp_pack_1", "refs/heads/large"):
+    packs = ("objects/pack/pack-1.pack", "objects/pack/pack-1.idx")
+    for name in ("index", "packed-refs", "objects/pack/tmp_pack_1", "refs/heads/large", *packs):
         with (kata / ".git" / name).open("wb") as file:
             file.truncate(1 << 40)
     make_old(kata)
     assert {code for code, _ in codes(check(kata, repair=True))} == {
         "branch-stray",
+        "pack-index-damaged",
         "packed-refs-damaged",
         "reference-broken",
         "temporary-file",
     }
-    (kata / ".git" / "index").unlink()
+    for name in ("index", *packs):
+        (kata / ".git" / name).unlink()
     shutil.rmtree(kata / ".git" / "refs" / "heads" / "d")
     assert check(kata) == []
     assert_git_is_content(kata)

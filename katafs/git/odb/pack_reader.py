@@ -23,6 +23,8 @@ _FIRST_PIECE = 512
 _LARGE_PIECE = 1 << 18
 # an index up to this size, in bytes, is compared with its checksum before it is believed: 10,000 objects, 0.3 ms
 _CHECKED = 1 << 18
+# what is read as a whole, in bytes: two million objects
+_LARGEST = 64 << 20
 # what an entry of a cache takes beside its data, in bytes
 _OVERHEAD = 300
 #: Of the whole process: kind and data of delta bases and results, by reader and offset, as who reads the events of a
@@ -147,7 +149,9 @@ class PackReader:
         return found
 
     def _records(self) -> list[index.Record]:
-        return index.records(self._idx.read(0, self._idx.size()))
+        if (size := self._idx.size()) > _LARGEST:
+            raise ValueError("an index that is too large")
+        return index.records(self._idx.read(0, size))
 
     def find(self, oid: Oid) -> int | None:
         """Where the entry of an object begins; None when it is not in this pack."""
