@@ -22,7 +22,6 @@ from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
-from katafs.tree.stats import Stats
 from katafs.tree.writable import Controls
 
 # members of downloads, of all together; one may have more
@@ -99,7 +98,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
-        self.stats = Stats(self)
+        #: the text of ``.katafs/stats``, its time in ns, and until when it is fresh (time.monotonic)
+        self.stats: tuple[bytes, int, float] = (b"", 0, 0.0)
         #: what else is kept in memory, by names for an operator
         self.keepers: dict[str, Callable[[], Kept]] = {}
         self.git_files = HeldFiles(self.store)

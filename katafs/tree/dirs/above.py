@@ -17,7 +17,7 @@ from katafs.tree.dirs.kata_dir import KataDir
 from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
 from katafs.tree.numbers import PREFIX, Key
-from katafs.tree.stats import StatsFile
+from katafs.tree.stats import stats_text
 from katafs.tree.timeouts import MUTABLE, PLACE
 
 _WRITING = """\
@@ -101,7 +101,8 @@ class MetaDir(Directory):
         """One of the files; ``fresh`` if it is about to be opened."""
         name = row_of(key).name
         if name == b"stats":
-            return StatsFile(key, self.owner, self._ctx.stats, fresh=fresh)
+            stats, made_ns = stats_text(self._ctx, fresh=fresh)
+            return BytesFile(key, self.owner, made_ns, stats)
         # the next daemon may have others
         text = f"{__version__}\n" if name == b"version" else _readme(self._ctx)
         return BytesFile(key, self.owner, self._ctx.about.began_ns, text.encode())
