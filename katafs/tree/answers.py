@@ -21,11 +21,10 @@ from katafs.git.beneath import is_shared
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.nodes import Creator, Later, Node
+from katafs.tree.nodes import Creator, Later, Node, Writable
 from katafs.tree.numbers import GROUP, PREFIX, Key
 from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Stale, Tree
-from katafs.tree.writable import Writable
 
 # what a question may cost in a worker, in microseconds
 _MOST = 10e6

@@ -18,11 +18,11 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.store import Store
 from katafs.kata.views.download import Download
 from katafs.kata.views.spool import Spool
+from katafs.tree.controls import Controls
 from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
-from katafs.tree.writable import Controls
 
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000

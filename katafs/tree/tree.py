@@ -15,18 +15,17 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.dirs import above, control, diffs, downloads, option_files, page_files
+from katafs.tree.dirs import above, control, diffs, downloads, page_files
 from katafs.tree.dirs.events import directories_of
 from katafs.tree.dirs.fence import fence
 from katafs.tree.dirs.tip_files import tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
 from katafs.tree.makers import make
-from katafs.tree.nodes import Node
+from katafs.tree.nodes import Node, Writable
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
-from katafs.tree.writable import Writable
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (above, control, diffs, downloads, option_files, page_files)
+_MAKERS = (above, control, diffs, downloads, page_files)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200

@@ -44,7 +44,7 @@ DOORS = {
         "plain_rows",
         "plain_store",
     },
-    "katafs.tree.legacy": {"migrated_sinks", "pending_nodes", "plain_nodes"},
+    "katafs.tree.legacy": {"pending_nodes", "plain_nodes"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -36,10 +36,9 @@ from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.stored_nodes import is_stored_key, plain_path
 from katafs.tree.makers import entry, makes
-from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, refuse_write
+from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, Writable, refuse_write
 from katafs.tree.numbers import Key
 from katafs.tree.timeouts import IMMUTABLE, NEVER
-from katafs.tree.writable import Writable
 
 # how long a kata is left alone in which something waits that cannot be recorded
 _FAILED_SECONDS = 600
