@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -134,6 +135,12 @@ class Maker:
         words = {key: manifest.get(key) for key in ("exercise", "display_name")}
         shown = {key: visible(word[:200], kept="") if isinstance(word, str) else "" for key, word in words.items()}
         return self._templates.get_template(template).render(kata_id=past.kata_id, **shown, **values).encode()
+
+
+@cache
+def maker() -> Maker:
+    """The one of this process."""
+    return Maker()
 
 
 def environment(style: str, script: str = "") -> Environment:

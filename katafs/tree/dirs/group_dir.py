@@ -17,7 +17,7 @@ from pathlib import Path
 
 from katafs import process
 from katafs.errors import HeavyError, NotFoundError, TooLargeError
-from katafs.html.class_process import write_page
+from katafs.html.process import write_class_page
 from katafs.kata.groups import Group, look, status_of, write_events, write_history
 from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
@@ -42,7 +42,7 @@ _LINK = re.compile(rb"([0-9]{2})-([0-9A-Za-z]{6})")
 
 #: Writes the content of a file that is made of a group, in a process of its own
 _Write = Callable[[Group, BufferedRandom, Path], None]
-_FILES: dict[bytes, _Write] = {b"events.csv": write_events, b"history": write_history, b"index.html": write_page}
+_FILES: dict[bytes, _Write] = {b"events.csv": write_events, b"history": write_history, b"index.html": write_class_page}
 
 
 def _root(ctx: Context) -> Path:
