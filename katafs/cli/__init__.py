@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
+from katafs.cli import batches, fsck, installing, looking, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
 from katafs.cli.log_lines import LineFormatter
 from katafs.text import visible
@@ -72,8 +72,8 @@ _COMMANDS = (
     stores.demo,
     stores.probe,
     stores.probe_side,
-    migrating.migrate,
-    compacting.compact,
+    batches.migrate,
+    batches.compact,
     fsck.fsck,
     looking.log,
     looking.show,
