@@ -44,8 +44,8 @@ class NoEventsError(DamagedError):
     """A repository that is no kata's: all was read that says so."""
 
 
-class ExhaustedError(KataError):
-    """The daemon has reached a limit of the operating system: EMFILE, ENFILE, ENOMEM. Only this request fails."""
+class _SystemError(KataError):
+    """What the operating system says, with its own errno."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -53,6 +53,14 @@ class ExhaustedError(KataError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
         return type(self), (str(self), self.errno)
+
+
+class ExhaustedError(_SystemError):
+    """The daemon has reached a limit of the operating system: EMFILE, ENFILE, ENOMEM. Only this request fails."""
+
+
+class StorageError(_SystemError):
+    """The operating system refused to store: ENOSPC, EDQUOT, EROFS, EACCES, …"""
 
 
 class HeavyError(KataError):
@@ -101,17 +109,6 @@ class IsDirectoryError(KataError):
     """Bytes were asked of a directory."""
 
     errno = errno.EISDIR
-
-
-class StorageError(KataError):
-    """The operating system refused to store: the errno is its own (ENOSPC, EDQUOT, EROFS, EACCES, …)."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.errno = number
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
-        return type(self), (str(self), self.errno)
 
 
 @contextmanager
