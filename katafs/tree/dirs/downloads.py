@@ -14,8 +14,7 @@ from katafs.kata.views.image import Source
 from katafs.kata.views.spool import Spool
 from katafs.tree.catalogue import DIR, FILE, key_above, row_at
 from katafs.tree.context import Context
-from katafs.tree.dirs.fence import fence
-from katafs.tree.makers import FixedDir, makes
+from katafs.tree.makers import FixedDir, fence, makes
 from katafs.tree.nodes import Entry, Later, Link, Node, Work
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 from katafs.tree.timeouts import NEVER

@@ -15,8 +15,7 @@ from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of
-from katafs.tree.dirs.fence import fence
-from katafs.tree.makers import FixedDir, entry, find, listed, makes
+from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
 from katafs.tree.nodes import Damaged, Directory, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER

@@ -23,11 +23,10 @@ from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
 from katafs.tree.catalogue import OUTER_DIR, kata_key, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile
-from katafs.tree.dirs.fence import fence
 from katafs.tree.dirs.stored_nodes import plain_entry
 from katafs.tree.legacy.pending_nodes import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.legacy.plain_nodes import is_plain_path_name, plain_path_entry, plain_path_names
-from katafs.tree.makers import entry, find, listed, makes, makes_from_store, rows_in
+from katafs.tree.makers import entry, fence, find, listed, makes, makes_from_store, rows_in
 from katafs.tree.nodes import Creator, Directory, Entry, Node, Work
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.xattrs import kata_attributes
