@@ -15,7 +15,7 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.dirs import above, control, diffs, downloads, page_files
+from katafs.tree.dirs import above, control, diffs, downloads
 from katafs.tree.dirs.events import directories_of
 from katafs.tree.dirs.tip_files import tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
@@ -24,7 +24,7 @@ from katafs.tree.nodes import Node, Writable
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (above, control, diffs, downloads, page_files)
+_MAKERS = (above, control, diffs, downloads)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
@@ -137,8 +137,7 @@ class Tree:
         inodes = list(_changing(kata_id, is_event))
         entries: list[tuple[int, bytes]] = []
         if is_event:
-            steps = page_files.changing_pages(before.last)
-            inodes += [Numbers.number(page_files.step_key(kata_id, was, now)) for was, now in steps]
+            inodes += map(Numbers.number, diffs.changing_pages(kata_id, before.last))
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 inodes += inodes_below
