@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from katafs.engine.known import refusal
 from katafs.errors import KataError
@@ -21,11 +20,16 @@ if TYPE_CHECKING:
     from katafs.kata.store import Store
 
 
-class PathType(click.Path):
+class _PathType(click.Path):
     """A path. The empty one, which a variable that is not set leaves, is not the current directory.
 
-    It is not looked at, as click.Path does: it may be in a mount that does not answer.
+    It is not looked at, as click.Path does: it may be in a mount that does not answer. Its kind is for
+    shells, which complete it.
     """
+
+    def __init__(self, *, file_okay: bool) -> None:
+        super().__init__(file_okay=file_okay)
+        self.name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -67,15 +71,8 @@ unsafe_store = click.option("--unsafe-store", is_flag=True, help="Also where the
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
 
 
-class _DirectoryType(PathType):
-    """A path that a shell completes with directories only. Whether it is one, the command says in its own words."""
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        return [CompletionItem(incomplete, type="dir")]
-
-
-PATH = PathType()
-DIRECTORY = _DirectoryType()
+# Whether it is a directory, the command says in its own words.
+PATH, DIRECTORY = _PathType(file_okay=True), _PathType(file_okay=False)
 
 
 def start_writing() -> None:

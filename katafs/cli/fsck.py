@@ -9,7 +9,6 @@ import stat
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +69,7 @@ def fsck(
             results = checks.check_ids(path, list(dict.fromkeys(ids)), repair=repair, is_quick=quick)
         else:
             results = checks.check_store(path, repair=repair, is_quick=quick)
-        with report:
+        with report.bar:
             for done, result in results:
                 report.tell(done, result)
             report.advance(1.0)
@@ -99,23 +98,20 @@ def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
             fail(f"kata {kata_id} is not in {store}", _FAILED)
 
 
-class _Report(ExitStack):
+class _Report:
     """Prints findings as they come, and counts them."""
 
     def __init__(self, as_json: bool, is_quiet: bool) -> None:
-        super().__init__()
         self._as_json, self._is_quiet = as_json, is_quiet
         self._katas = 0
         self._counts: Counter[str] = Counter()
         self._failures = 0
         self.status = 0
-        self._has_bar = not is_quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._position = 0
         self._started = time.monotonic()
-        if self._has_bar:
-            self._bar = self.enter_context(
-                click.progressbar(range(_STEPS), file=sys.stderr, item_show_func=lambda _: self._rate(), show_eta=True)
-            )
+        is_hidden = is_quiet or sys.stderr is None or not sys.stderr.isatty()
+        self.bar = click.progressbar(
+            range(_STEPS), hidden=is_hidden, file=sys.stderr, item_show_func=lambda _: self._rate()
+        )
 
     def tell(self, done: float, result: Result) -> None:
         """Print what was found in one kata."""
@@ -131,10 +127,7 @@ class _Report(ExitStack):
 
     def advance(self, done: float) -> None:
         """Show how much is done, from 0 to 1."""
-        if self._has_bar:
-            step = int(done * _STEPS)
-            self._bar.update(step - self._position)
-            self._position = step
+        self.bar.update(int(done * _STEPS) - self.bar.pos)
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-3)
@@ -156,7 +149,7 @@ class _Report(ExitStack):
 
     def _clear(self) -> None:
         """Take the progress bar out of the way of a line."""
-        if self._has_bar:
+        if not self.bar.hidden:
             click.echo("\r\x1b[K", err=True, nl=False)
 
     def summarize(self) -> None:

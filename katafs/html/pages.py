@@ -131,10 +131,8 @@ class Maker:
         )
 
     def _page(self, template: str, past: Past, **values: Any) -> bytes:
-        manifest = past.manifest
-        words = {key: manifest.get(key) for key in ("exercise", "display_name")}
-        shown = {key: visible(word[:200], kept="") if isinstance(word, str) else "" for key, word in words.items()}
-        return self._templates.get_template(template).render(kata_id=past.kata_id, **shown, **values).encode()
+        found = self._templates.get_template(template)
+        return found.render(kata_id=past.kata_id, **words(past.manifest), **values).encode()
 
 
 @cache
@@ -158,15 +156,15 @@ def environment(style: str, script: str = "") -> Environment:
         style=Markup(style),  # noqa: S704 - ours
         script=Markup(script),  # noqa: S704 - ours
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
-        page_of=page_of,
-        label=label,
-        sign=sign,
-        css=css,
-        marks=marks,
-        clock=clock,
-        span=span,
+        **{function.__name__: function for function in (page_of, label, sign, marks, clock, span)},
     )
     return found
+
+
+def words(manifest: dict[str, Any]) -> dict[str, str]:
+    """What is worked on, for the templates; empty where nobody can tell."""
+    found = {key: manifest.get(key) for key in ("exercise", "display_name")}
+    return {key: visible(word[:_LONGEST_NAME], kept="") if isinstance(word, str) else "" for key, word in found.items()}
 
 
 def asset(name: str) -> str:
@@ -246,11 +244,6 @@ def label(step: Step) -> str:
 def sign(step: Step) -> str:
     """The sign in a light, for those who do not see its colour."""
     return _SIGNS.get(step.light) or _EVENT_SIGNS.get(step.type, "•")
-
-
-def css(step: Step) -> str:
-    """The CSS classes of a light."""
-    return f"light {marks(step)}"
 
 
 def marks(step: Step) -> str:
