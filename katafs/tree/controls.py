@@ -74,9 +74,7 @@ class Controls:
 
     def told_size(self, key: Key, size: int) -> None:
         """The kernel is told of the size of a file."""
-        sizes = self._sizes.get(key)
-        if sizes is None:
-            sizes = self._sizes[key] = deque(maxlen=_SIZES)
+        sizes = self._sizes.setdefault(key, deque(maxlen=_SIZES))
         if size not in sizes:
             sizes.append(size)
 

@@ -20,7 +20,7 @@ from katafs.kata.model.listing import Listing
 from katafs.kata.read import stored_files
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree.catalogue import OUTER_DIR, kata_key, row_of
+from katafs.tree.catalogue import OUTER_DIR, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile
 from katafs.tree.dirs.stored_nodes import plain_entry
@@ -34,15 +34,16 @@ from katafs.tree.xattrs import kata_attributes
 _MAKING_SECONDS = 60.0
 
 
+@makes_from_store("")
 class KataDir(Directory):
     """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
     has_attributes = True
 
-    def __init__(self, ctx: Context, kata_id: str) -> None:
+    def __init__(self, ctx: Context, key: Key) -> None:
+        kata_id = key.kata
         status = ctx.store.refresh(kata_id)
-        owner = ctx.owner_of(status.st_uid, status.st_gid)
-        super().__init__(kata_key(kata_id), owner, status.st_mtime_ns)
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         # what the store denies to group and others is denied here, and with it all that is below
         self.mode = OUTER_DIR & (status.st_mode | stat.S_IFMT(OUTER_DIR) | stat.S_IRWXU)
         self._ctx, self._kata_id = ctx, kata_id
@@ -128,7 +129,7 @@ class KataDir(Directory):
             except NotFoundError:
                 # it may have been migrated this moment
                 if self._ctx.store.is_git(self._kata_id):
-                    return KataDir(self._ctx, self._kata_id).child(name)
+                    return KataDir(self._ctx, self.key).child(name)
         elif kata is not None and is_plain_path_name(self._ctx, kata, name):
             return plain_path_entry(self, self._ctx, kata, name)
         elif kata is not None and (waiting := pending_entry(self, self._ctx, kata, name)) is not None:
@@ -161,11 +162,6 @@ def _last_change(path: Path) -> float:
         with contextlib.suppress(OSError):
             times.append(os.lstat(path / name).st_mtime)
     return max(times)
-
-
-@makes_from_store("")
-def _kata_dir(ctx: Context, key: Key) -> KataDir:
-    return KataDir(ctx, key.kata)
 
 
 @makes("manifest.json")
