@@ -14,16 +14,20 @@ _V = TypeVar("_V")
 
 
 class Kept(NamedTuple):
-    """What a cache has in memory: entries, and bytes, about; and how many bytes it may have."""
+    """What a cache has in memory: entries, and bytes, about; how many bytes it may have; and of how much use it was,
+    where that is counted."""
 
     entries: int
     size: int
     most: int
+    hits: int | None = None
+    misses: int | None = None
 
     @classmethod
     def of(cls, cache: cachetools.Cache[Any, Any], each: float) -> Kept:
         """That of a cache with so many bytes for each entry, or what else it is bounded by."""
-        return cls(len(cache), round(cache.currsize * each), round(cache.maxsize * each))
+        counted = (cache.hits, cache.misses) if isinstance(cache, CountedCache) else ()
+        return cls(len(cache), round(cache.currsize * each), round(cache.maxsize * each), *counted)
 
 
 class CountedCache(cachetools.LRUCache[_K, _V]):

@@ -38,7 +38,8 @@ class _PathType(click.Path):
 
 
 class Command(click.Command):
-    """A command whose help ends with examples, each with what it does, and with its exit statuses."""
+    """A command whose help ends with examples, each with what it does, and with its exit statuses. What is expected to
+    fail ends it with a sentence."""
 
     def __init__(
         self,
@@ -50,6 +51,14 @@ class Command(click.Command):
         super().__init__(*args, **more)
         self.examples = examples
         self.statuses = STATUSES | (statuses or {})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except mounting.MountError as error:
+            fail(str(error), error.exit_status)
+        except KataError as error:
+            fail(str(error))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         teach(formatter, self.examples, self.statuses)

@@ -105,15 +105,12 @@ def mount(
     wanted = mounting.MountOptions(
         store, mountpoint, read_only, allow_other, fast, alive, uid, gid, xattr, after, groups, unsafe_store
     )
-    try:
-        if mounting.remove_dead(mountpoint) and not quiet:
-            say(f"{mountpoint}: what a daemon that has died had left was removed")
-        options = mounting.check(wanted)
-        if foreground:
-            _serve(options, log_to, lambda: None)
-            return
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    if mounting.remove_dead(mountpoint) and not quiet:
+        say(f"{mountpoint}: what a daemon that has died had left was removed")
+    options = mounting.check(wanted)
+    if foreground:
+        _serve(options, log_to, lambda: None)
+        return
     # before a fork: the daemon needs the library anyway, and says so in its log alone
     reason = fastopen.look()[0] if options.fast_open else ""
     problem = background.start(partial(_serve, options, log_to))
@@ -170,10 +167,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
     the daemon ends when the last user is done. Where another mount namespace, such as a container's, has the mount as
     well, the daemon goes on for it, and a sentence says whose that is.
     """
-    try:
-        elsewhere = mounting.unmount(mountpoint, lazy=lazy)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    elsewhere = mounting.unmount(mountpoint, lazy=lazy)
     if elsewhere:
         echo(elsewhere)
     elif verbose:
@@ -191,30 +185,24 @@ def reload(mountpoint: Path, verbose: bool) -> None:
     """
     from katafs.mount.resuming import reload_mount
 
-    try:
-        version = reload_mount(mountpoint)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    version = reload_mount(mountpoint)
     if verbose:
         echo(f"{mountpoint} is served by katafs {version}")
 
 
-@click.command(hidden=True)
+@click.command(cls=Command, hidden=True)
 @click.argument("state", type=int)
 @click.option("--check", is_flag=True)
 def resume(state: int, check: bool) -> None:
     """What katafs executes itself with, for a reload: STATE is the number of an open file."""
     from katafs.mount import keeper, resuming
 
-    try:
-        told = resuming.read_state(state)
-        log_to = LogTo.from_json(told["again"])
-        if check:
-            resuming.check_code()
-            return
-        with suppress(OSError):
-            log_to.start()
-        with _logging_failures(told["options"].mountpoint, log_to):
-            keeper.resume(told)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    told = resuming.read_state(state)
+    log_to = LogTo.from_json(told["again"])
+    if check:
+        resuming.check_code()
+        return
+    with suppress(OSError):
+        log_to.start()
+    with _logging_failures(told["options"].mountpoint, log_to):
+        keeper.resume(told)

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import cachetools
 
@@ -202,17 +201,6 @@ class Store:
         clear_rows()
         for cache in CACHES.values():
             cache.clear()
-
-    def caches(self) -> dict[str, CountedCache[Any, Any]]:
-        """What is kept in memory, by names for an operator."""
-        kept = self._caches
-        return {
-            "katas": self._open,
-            "listings": kept.listings,
-            "snapshots": kept.snapshots,
-            "options": kept.options,
-            "blobs": kept.blobs,
-        }
 
     def kept(self) -> dict[str, Kept]:
         """What all of it takes in memory."""

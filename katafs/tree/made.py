@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
 
 import cachetools
 
@@ -54,10 +53,6 @@ class MadeCache:
     def clear_caches(self) -> None:
         """Forget the contents in memory, which can be made again; their sizes stay."""
         self._contents.clear()
-
-    def caches(self) -> dict[str, CountedCache[Any, Any]]:
-        """What is kept in memory, by names for an operator."""
-        return {"contents": self._contents}
 
     def kept(self) -> dict[str, Kept]:
         """What all of it takes in memory."""

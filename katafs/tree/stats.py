@@ -100,16 +100,15 @@ class _Figures(Collector):
 
     def _kept(self) -> Iterator[Metric]:
         ctx = self._ctx
-        kept: Mapping[str, object] = ctx.kept()
-        counted: Mapping[str, object] = {**ctx.store.caches(), **ctx.made.caches(), "downloads": ctx.downloads}
-        for kind, name, text, caches, attribute in (
-            (Gauge, "entries", "Entries of a cache.", kept, "entries"),
-            (Gauge, "bytes", "Bytes in memory of a cache, about.", kept, "size"),
-            (Gauge, "bytes_max", "Bytes that it may have, about.", kept, "most"),
-            (Counter, "hits", "Questions that a cache answered.", counted, "hits"),
-            (Counter, "misses", "Questions that it did not answer.", counted, "misses"),
+        kept = ctx.kept()
+        for kind, name, text, place in (
+            (Gauge, "entries", "Entries of a cache.", 0),
+            (Gauge, "bytes", "Bytes in memory of a cache, about.", 1),
+            (Gauge, "bytes_max", "Bytes that it may have, about.", 2),
+            (Counter, "hits", "Questions that a cache answered.", 3),
+            (Counter, "misses", "Questions that it did not answer.", 4),
         ):
-            samples = {key: getattr(cache, attribute) for key, cache in caches.items()}
+            samples = {cache: number for cache, one in kept.items() if (number := one[place]) is not None}
             yield _family(kind, f"katafs_cache_{name}", text, "cache", samples)
         yield Gauge("katafs_open_repositories", "Repositories that are open.", ctx.store.open_repositories())
         text = "Bytes in temporary files: large contents and downloads."
