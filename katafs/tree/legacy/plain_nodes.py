@@ -28,6 +28,7 @@ from katafs.tree.legacy.pending_nodes import AppendedEvents, PlainEventDir, Plai
 from katafs.tree.makers import entry, make, makes, makes_from_store
 from katafs.tree.nodes import Creator, Directory, Entry, Later, Node, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.timeouts import IMMUTABLE, NEVER
 
 _OPTIONS = [row.name.decode() for row in standing_in("config")]
 
@@ -209,16 +210,17 @@ def _events_file(ctx: Context, kata: Kata, key: Key) -> Node:
     if not isinstance(data, bytes):
         data = plain_events(kata.tip().rows, version, key.a)
         ctx.made.put(identity, data)
-    return AppendedEvents(key, ctx.owner(kata), snapshot.time_ns, kata, data)
+    file = AppendedEvents(ctx, kata, key, snapshot.time_ns, data)
+    file.attr_timeout = IMMUTABLE if version else NEVER
+    return file
 
 
 @makes(*_OPTIONS, shown=Shown.PLAIN)
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     _version(kata)
-    name = row_of(key).path
+    name = row_of(key).name.decode()
     # one that was never set has no name, but for those who have just created it, perhaps in an earlier daemon
     values = kata.set_options().get(name)
     # a commit has whole seconds, and the kernel must see that something was appended
     mtime_ns = kata.option_times()[name] + len(values or ())
-    data = plain_option(values) if values else b""
-    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name.encode())
+    return PlainOption(ctx, kata, key, mtime_ns, plain_option(values) if values else b"")
