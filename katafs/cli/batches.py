@@ -15,6 +15,7 @@ import click
 from katafs.cli.common import (
     DIRECTORY,
     Command,
+    count,
     fail,
     katas_of,
     quiet,
@@ -97,11 +98,11 @@ class _Batch(ABC):
         now = time.monotonic()
         if not self._is_quiet and now - self._told >= (_TERMINAL_SECONDS if self._is_terminal else _LINE_SECONDS):
             self._told = now
-            what, count, unit = self.rate()
+            what, much, unit = self.rate()
             seconds = now - self._start
             left = int(seconds / self.done * max(0, self.total - self.done))
             clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-            text = f"{self.done} of {self.total} katas, {what}, {count / seconds:.0f} {unit}/s, {clock} left"
+            text = f"{self.done} of {self.total} katas, {what}, {much / seconds:.0f} {unit}/s, {clock} left"
             click.echo(f"{_CLEAR}{text}" if self._is_terminal else text, err=True, nl=not self._is_terminal)
         return not is_hopeless
 
@@ -114,10 +115,6 @@ class _Batch(ABC):
         if self._is_terminal:
             click.echo(_CLEAR, err=True, nl=False)
         click.echo(self.summary())
-
-
-def _katas(count: int) -> str:
-    return f"{count} {'kata' if count == 1 else 'katas'}"
 
 
 @click.command(
@@ -168,7 +165,7 @@ class _Compaction(_Batch):
     def summary(self) -> str:
         before, after = [f"{n} files, {size >> 10} KiB" for n, size in zip(self._files, self._bytes, strict=True)]
         gain = f", from {before} to {after}" if self._gained else ""
-        return f"{_katas(self._gained)} compacted{gain}{self._refusals()}"
+        return f"{count(self._gained, 'kata')} compacted{gain}{self._refusals()}"
 
 
 @click.command(
@@ -236,4 +233,4 @@ class _Migration(_Batch):
         verb = "could be migrated" if self._dry_run else "migrated"
         already = f", {self._already} already stored as git" if self._already else ""
         left = f", {self.total - self.done} left" if self.total > self.done else ""
-        return f"{_katas(self._migrated)} with {self._events} events {verb}{already}{self._refusals()}{left}"
+        return f"{count(self._migrated, 'kata')} with {self._events} events {verb}{already}{self._refusals()}{left}"

@@ -136,6 +136,11 @@ def fail(message: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def count(number: int, what: str) -> str:
+    """So many of something."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool]) -> Iterator[tuple[str, Path]]:
     """The katas of a store that are wanted, with their directories; those that were named in any case.
 

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, fail, say, start_writing, unsafe_store, writable_store
+from katafs.cli.common import (
+    DIRECTORY,
+    Command,
+    count,
+    drop_output,
+    fail,
+    say,
+    start_writing,
+    unsafe_store,
+    writable_store,
+)
 from katafs.text import visible
 
 if TYPE_CHECKING:
@@ -131,7 +141,7 @@ class _Report:
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-3)
-        return f"{_count(self._katas, 'kata')}, {self._katas / seconds:.0f}/s"
+        return f"{count(self._katas, 'kata')}, {self._katas / seconds:.0f}/s"
 
     def _tell(self, finding: Finding) -> None:
         state = finding.state.value
@@ -158,15 +168,15 @@ class _Report:
             return
         counts = self._counts
         wrong = counts["found"] + counts["mended"] + counts["left"]
-        text = f"{_count(self._katas, 'kata')}: {_count(wrong, 'finding')}"
+        text = f"{count(self._katas, 'kata')}: {count(wrong, 'finding')}"
         if wrong:
             text += f", {counts['mended']} mended, {counts['left'] + counts['found']} left"
         if counts["found"]:
             text += f" ({counts['found']} that --repair can mend)"
         if counts["note"]:
-            text += f"; {_count(counts['note'], 'note')}"
+            text += f"; {count(counts['note'], 'note')}"
         if self._failures:
-            text += f"; {_count(self._failures, 'kata')} could not be checked"
+            text += f"; {count(self._failures, 'kata')} could not be checked"
         click.echo(text, err=self._as_json)
 
 
@@ -176,7 +186,3 @@ def _outcome(finding: Finding) -> str:
     if finding.state.value == "left":
         return f"left: {finding.advice}"
     return finding.state.value
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

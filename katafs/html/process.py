@@ -55,18 +55,18 @@ def preload() -> Iterator[None]:
     """Have in memory what pages need, before workers are forked: one step after the other, in the fork server."""
     from katafs.html import class_page, pages  # noqa: PLC0415
 
-    yield from pages.maker().prepare()
+    yield from pages.prepare()
     class_page.template()
 
 
 def _make(_file: None, page: Page, highlight: bool) -> bytes:
-    from katafs.html.pages import maker  # noqa: PLC0415
+    from katafs.html import pages  # noqa: PLC0415
 
     try:
         past = Past(page.path, page.kata_id, page.tip)
         if page.now < 0:
-            return maker().index(past, highlight=highlight)
-        return maker().step(past, page.was, page.now, page.end, highlight=highlight)
+            return pages.index(past, highlight=highlight)
+        return pages.step(past, page.was, page.now, page.end, highlight=highlight)
     except (KataError, MemoryError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error
 

@@ -38,16 +38,16 @@ _NEIGHBOURS = 5
 _LONG_HISTORY = 300
 
 
-def _lines_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
-    return pretty_bytes(diff_lines(repo, was, now))
-
-
-def _summary_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
-    return pretty_bytes(diff_summary(repo, was, now))
+def _json(view: Callable[..., object], repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
+    return pretty_bytes(view(repo, was, now))
 
 
 # By the end of the name: what makes the content
-_VIEWS: dict[str, Callable[..., bytes]] = {"": raw_diff, ".json": _lines_json, ".summary.json": _summary_json}
+_VIEWS: dict[str, Callable[..., bytes]] = {
+    "": raw_diff,
+    ".json": partial(_json, diff_lines),
+    ".summary.json": partial(_json, diff_summary),
+}
 _ROWS = {ending: row_at(f"diff/W..N{ending}") for ending in _VIEWS}
 _BY_VIEW = {row.number: _VIEWS[ending] for ending, row in _ROWS.items()}
 _PAGE = row_at("html/W..N.html")

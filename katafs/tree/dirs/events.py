@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git import GitRepo
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
@@ -275,9 +274,5 @@ def _path(ctx: Context, kata: Kata, key: Key) -> Node:
 @makes("events/N.json")
 def _document(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     snapshot = kata.snapshot(key.a)
-    make = functools.partial(_make_document, snapshot, kata.tip().rows)
+    make = functools.partial(event_document, snapshot=snapshot, rows=kata.tip().rows)
     return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make)
-
-
-def _make_document(snapshot: Snapshot, rows: Rows, repo: GitRepo) -> bytes:
-    return event_document(repo, snapshot, rows, Listing(repo, snapshot.files_tree))

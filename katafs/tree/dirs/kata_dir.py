@@ -8,18 +8,15 @@ import stat
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
-from katafs.git import GitRepo
 from katafs.kata.legacy.pending_names import pending_names
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name
 from katafs.kata.legacy.plain_store import Conversion
-from katafs.kata.model.listing import Listing
 from katafs.kata.read import stored_files
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
+from katafs.kata.read.snapshot import BlobId, manifest_document
 from katafs.tree.catalogue import OUTER_DIR, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile
@@ -167,12 +164,8 @@ def _last_change(path: Path) -> float:
 @makes("manifest.json")
 def _manifest(ctx: Context, kata: Kata, key: Key) -> Node:
     first = kata.snapshot(0)
-    make = partial(_make_manifest, first, dict(kata.manifest()))
+    make = partial(manifest_document, first=first, manifest=dict(kata.manifest()))
     return MadeFile(key, ctx, kata, first.time_ns, (key, first.commit.oid), make)
-
-
-def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> bytes:
-    return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
 @makes("README.md", "options.json")
