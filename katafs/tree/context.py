@@ -37,7 +37,6 @@ class DownloadCache(CountedCache[str, Download]):
     """The newest download of some katas; their contents are in unlinked temporary files."""
 
     def newest(self, kata_id: str, tip: Oid) -> Download | None:
-        """The download of a kata at that tip."""
         known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
@@ -124,5 +123,4 @@ class Context:
         return self.owner_of(*kata.owner)
 
     def owner_of(self, uid: int, gid: int) -> Owner:
-        """The same for any directory of the store."""
         return _owner(uid if self.uid is None else self.uid, gid if self.gid is None else self.gid)

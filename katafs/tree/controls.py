@@ -41,7 +41,6 @@ class Controls:
         return self._outcomes.get(key, (None, 0))
 
     def outcomes(self, kata_id: str) -> dict[Key, tuple[bytes | None, int]]:
-        """Those of all files of a kata."""
         keys = (row.key(kata_id) for row in _ROWS)
         return {key: self._outcomes[key] for key in keys if key in self._outcomes}
 
@@ -51,7 +50,6 @@ class Controls:
         self._outcomes.update(outcomes)
 
     def tell(self, key: Key, outcome: dict[str, Any]) -> None:
-        """Set the outcome."""
         self._outcomes[key] = (pretty_bytes(outcome), self._later(key))
 
     def touch(self, key: Key) -> None:
@@ -73,13 +71,11 @@ class Controls:
         self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
 
     def told_size(self, key: Key, size: int) -> None:
-        """The kernel is told of the size of a file."""
         sizes = self._sizes.setdefault(key, deque(maxlen=_SIZES))
         if size not in sizes:
             sizes.append(size)
 
     def sizes(self, key: Key) -> Iterable[int]:
-        """The sizes of a file that the kernel was told of last."""
         return self._sizes.get(key, ())
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:

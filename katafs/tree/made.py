@@ -44,7 +44,6 @@ class MadeCache:
         self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
 
     def get(self, key: Hashable) -> bytes | SpoolFile | None:
-        """The content, if it is still there."""
         spooled = self._spooled.get(key)
         if spooled is not None and not spooled.closed:
             return spooled
@@ -55,7 +54,6 @@ class MadeCache:
         self._contents.clear()
 
     def kept(self) -> dict[str, Kept]:
-        """What all of it takes in memory."""
         sizes = Kept(len(self._sizes), len(self._sizes) * _SIZE, self._sizes.most * _SIZE)
         refused = Kept.of(self._refused, _REFUSAL)
         return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
@@ -65,7 +63,6 @@ class MadeCache:
         return self._sizes.get(hash(key))
 
     def remember_size(self, key: Hashable, size: int) -> None:
-        """Keep a size only."""
         self._sizes.keep(hash(key), size)
 
     def refuse(self, key: Hashable, error: TooLargeError) -> None:

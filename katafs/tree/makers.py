@@ -15,7 +15,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.read.kata import Kata
 from katafs.tree.catalogue import Row, Shown, row_at, row_of, standing_in, thing_of
 from katafs.tree.context import Context
-from katafs.tree.nodes import BytesFile, Damaged, Directory, Entry, Node
+from katafs.tree.nodes import BytesFile, Damaged, Entry, Node
 from katafs.tree.numbers import FENCE, Key
 from katafs.tree.timeouts import NEVER
 
@@ -53,7 +53,6 @@ def makes_from_store(*paths: str, shown: Shown | None = None) -> Callable[[_S], 
 
 
 def is_made(row: Row) -> bool:
-    """Whether something is bound to a row."""
     return row.id in _of_katas or row.id in _of_store
 
 
@@ -104,7 +103,6 @@ def listed(kata: Kata, directory: str) -> list[Row]:
 
 
 def is_shown(row: Row, kata: Kata) -> bool:
-    """Whether a kata shows what stands in one of its directories."""
     shown = row.shown
     if shown is Shown.WRITABLE:
         return kata.is_writable()
@@ -140,7 +138,7 @@ def fence(directory: Node) -> Entry:
     return Entry(BytesFile(key, directory.owner, directory.mtime_ns, _FENCE), NEVER)
 
 
-class FixedDir(Directory):
+class FixedDir(Node):
     """A directory that a kata has once, dated as the tip: what the catalogue says, to which heirs add."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
@@ -155,5 +153,4 @@ class FixedDir(Directory):
         return self._entry(find(self._kata, row_of(self.key).path, name))
 
     def _entry(self, row: Row, key: Key | None = None) -> Entry:
-        """The entry of a row, of its own key unless one is given."""
         return entry(self, self._ctx, self._kata, row, key or row.key(self._kata.kata_id))

@@ -130,8 +130,8 @@ class Node:
         raise NotDirectoryError("not a directory")
 
     def parent(self) -> Key:
-        """The key of the directory above, for ``..``."""
-        raise NotDirectoryError("not a directory")
+        """The key of the directory above a directory, for ``..``."""
+        return key_above(self.key)
 
     def attributes(self) -> dict[str, str]:
         """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
@@ -224,16 +224,7 @@ class Entry(NamedTuple):
     timeout: float
 
 
-class Directory(Node):
-    """A directory."""
-
-    def parent(self) -> Key:
-        return key_above(self.key)
-
-
 class BytesFile(Node):
-    """A file with bytes that are in memory."""
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
         self._data = data
@@ -246,8 +237,6 @@ class BytesFile(Node):
 
 
 class Link(Node):
-    """A symbolic link."""
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, target: str) -> None:
         super().__init__(key, owner, mtime_ns)
         self._target = target.encode()

@@ -91,7 +91,6 @@ class Tree:
             self._nodes[node.number] = node
 
     def forgotten(self, number: int, count: int) -> None:
-        """The kernel has forgotten a number ``count`` times."""
         if self.numbers.forget(number, count):
             self.ctx.git_files.release(number)
 
@@ -112,11 +111,9 @@ class Tree:
         return fence(self.node(key.a)).node if key.kind == FENCE else make(self.ctx, key)
 
     def tip(self, kata_id: str) -> State:
-        """The tip of a kata as it is now."""
         return self.ctx.store.kata(kata_id).tip()
 
     def stale_since(self, kata_id: str, before: Oid) -> Stale:
-        """What changed since a commit was the tip."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
         try:

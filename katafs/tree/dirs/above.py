@@ -15,7 +15,7 @@ from katafs.tree.context import Context
 from katafs.tree.dirs.group_dir import GroupsDir
 from katafs.tree.dirs.kata_dir import KataDir
 from katafs.tree.makers import makes_from_store, rows_in
-from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
+from katafs.tree.nodes import BytesFile, Creator, Entry, Node, refuse_write
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.stats import stats_text
 from katafs.tree.timeouts import MUTABLE, PLACE
@@ -35,7 +35,7 @@ _ROOT, _KATAFS, _GROUPS = row_at("/"), row_at("/.katafs"), row_at("/.katafs/grou
 
 
 @makes_from_store("/", "/Ab")
-class PrefixDir(Directory):
+class PrefixDir(Node):
     """The root, ``Ab/`` or ``Ab/Cd/``: what of the store is named like a part of a kata id."""
 
     def __init__(self, ctx: Context, key: Key) -> None:
@@ -71,7 +71,7 @@ class PrefixDir(Directory):
 
 
 @makes_from_store("/.katafs")
-class MetaDir(Directory):
+class MetaDir(Node):
     """``.katafs/``: about the file system itself."""
 
     def __init__(self, ctx: Context, key: Key) -> None:

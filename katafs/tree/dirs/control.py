@@ -40,8 +40,6 @@ _SECOND = 1_000_000_000
 
 @makes("control")
 class ControlDir(FixedDir):
-    """``control/``: the control files."""
-
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         super().__init__(ctx, kata, key)
         self.mtime_ns = kata.snapshot(0).time_ns
@@ -95,8 +93,6 @@ class MessageFile(Writable):
 
 @makes(*(row.path for row in standing_in("control")))
 class ControlFile(MessageFile):
-    """``ran_tests`` or one of its kind."""
-
     takes_pieces = True
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:

@@ -125,8 +125,6 @@ class HtmlDir(FixedDir):
 
 
 class _PageFile(MadeFile):
-    """A page, which waits for pages only."""
-
     queue = "page"
 
 

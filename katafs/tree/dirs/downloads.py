@@ -71,8 +71,6 @@ class _FromImage(Node):
 
 @makes(_TGZ.path)
 class TgzFile(_FromImage):
-    """``download/NAME.tgz``."""
-
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         super().__init__(ctx, kata, key)
         #: what names the content, whoever makes it

@@ -15,15 +15,13 @@ from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, ro
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of
 from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
-from katafs.tree.nodes import Damaged, Directory, Entry, Link, Node, PlusEntry
+from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 from katafs.tree.xattrs import event_attributes
 
 
-class _EventDirectory(Directory):
-    """A directory of one event."""
-
+class _EventDirectory(Node):
     def __init__(self, ctx: Context, kata: Kata, key: Key, index: int, mtime_ns: int) -> None:
         super().__init__(key, ctx.owner(kata), mtime_ns)
         self._ctx, self._kata, self._index = ctx, kata, index
@@ -179,8 +177,6 @@ class FixedEventDir(_EventDirectory):
 
 @makes("events/N")
 class EventDir(FixedEventDir):
-    """``events/N/``: everything at event N."""
-
     has_attributes = True
 
     def attributes(self) -> dict[str, str]:
@@ -209,8 +205,7 @@ class EventsDir(FixedDir):
         return self._entry(row, row.key(self._kata.kata_id, index))
 
 
-def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Directory]:
-    """All directories of an event."""
+def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Node]:
     snapshot = kata.snapshot(index)
     yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
     yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
@@ -242,7 +237,6 @@ def parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
 
 
 def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:
-    """The node of a path below ``events/N/files``."""
     if listing.is_directory(position):
         return FilesDir(ctx, kata, snapshot, listing, position)
     key = _path_key(kata.kata_id, snapshot.index, listing, position)

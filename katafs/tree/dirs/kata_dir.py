@@ -24,7 +24,7 @@ from katafs.tree.dirs.stored_nodes import plain_entry
 from katafs.tree.legacy.pending_nodes import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.legacy.plain_nodes import is_plain_path_name, plain_path_entry, plain_path_names
 from katafs.tree.makers import entry, fence, find, listed, makes, makes_from_store, rows_in
-from katafs.tree.nodes import Creator, Directory, Entry, Node, Work
+from katafs.tree.nodes import Creator, Entry, Node, Work
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.xattrs import kata_attributes
 
@@ -32,7 +32,7 @@ _MAKING_SECONDS = 60.0
 
 
 @makes_from_store("")
-class KataDir(Directory):
+class KataDir(Node):
     """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
     has_attributes = True

@@ -36,7 +36,7 @@ from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.stored_nodes import is_stored_key, plain_path
 from katafs.tree.makers import entry, makes
-from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, Writable, refuse_write
+from katafs.tree.nodes import BytesFile, Creator, Entry, Node, Owner, Writable, refuse_write
 from katafs.tree.numbers import Key
 
 # how long a kata is left alone in which something waits that cannot be recorded
@@ -110,7 +110,7 @@ class _PendingFile(Stored):
         Pending(path, kata_id).write(self._index, offset, data)
 
 
-class PlainEventDir(Directory):
+class PlainEventDir(Node):
     """``N/`` of version 0, with ``event.json``."""
 
     shown = Shown.PLAIN
@@ -171,7 +171,7 @@ class AppendedEvents(PlainOption):
     behind = b"\n"
 
 
-def pending_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry | None:
+def pending_entry(directory: Node, ctx: Context, kata: Kata, name: bytes) -> Entry | None:
     """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
     index, version = event_of(name), kata.plain_version()
     if index is None or version is None or name.endswith(b"n") != bool(version):

@@ -26,7 +26,7 @@ from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.stored_nodes import PlainNode, is_stored_key, is_written, plain_path
 from katafs.tree.legacy.pending_nodes import AppendedEvents, PlainEventDir, PlainOption, Stored, to_create_new
 from katafs.tree.makers import entry, make, makes, makes_from_store
-from katafs.tree.nodes import Creator, Directory, Entry, Later, Node, refuse_write
+from katafs.tree.nodes import Creator, Entry, Later, Node, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 
@@ -130,7 +130,7 @@ def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
     return name == b"events.json" or option in kata.set_options() or (kata.kata_id, option) in ctx.begun_options
 
 
-def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
+def plain_path_entry(directory: Node, ctx: Context, kata: Kata, name: bytes) -> Entry:
     """The entry of one of `plain_path_names`."""
     index = event_of(name)
     row = row_at(re.sub(r"^\d+", "N", name.decode()), Shown.PLAIN)
