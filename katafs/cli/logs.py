@@ -50,11 +50,6 @@ class LogTo:
         root.addHandler(handler)
         root.setLevel(self.level.upper())
 
-    @property
-    def is_seen(self) -> bool:
-        """Whether the log and our own message go to the same place."""
-        return self.foreground and self.path is None
-
 
 def _is_journal() -> bool:
     """Whether standard error is the journal's: ``JOURNAL_STREAM`` has its device and inode (systemd.exec(5)).

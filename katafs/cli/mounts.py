@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,24 +75,17 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @verbose
 @quiet
 def mount(
-    store: Path,
     mountpoint: Path,
     foreground: bool,
-    read_only: bool,
-    allow_other: bool,
-    uid: int | None,
-    gid: int | None,
-    groups: Path | None,
-    xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
     no_compact: bool,
     compact_after: float,
-    unsafe_store: bool,
     log_file: Path | None,
     log_level: str,
     verbose: bool,
     quiet: bool,
+    **more: Any,
 ) -> None:
     """Mount STORE on MOUNTPOINT; returns when the tree is ready.
 
@@ -100,11 +94,9 @@ def mount(
     """
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
-    after = None if no_compact else compact_after
-    fast, alive = not no_fast_open, not no_keep_alive
-    wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, fast, alive, uid, gid, xattr, after, groups, unsafe_store
-    )
+    # all others are called as they are there
+    more |= {"fast_open": not no_fast_open, "keep_alive": not no_keep_alive}
+    wanted = mounting.MountOptions(mountpoint=mountpoint, compact_after=None if no_compact else compact_after, **more)
     if mounting.remove_dead(mountpoint) and not quiet:
         say(f"{mountpoint}: what a daemon that has died had left was removed")
     options = mounting.check(wanted)
@@ -142,7 +134,8 @@ def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
     try:
         yield
     except mounting.MountError as error:
-        if not log_to.is_seen:
+        # what is logged to standard error would be said twice
+        if not log_to.foreground or log_to.path is not None:
             log.error("%s", error)  # noqa: TRY400 - a sentence for a person, as on standard error
         raise
     except Exception as error:
