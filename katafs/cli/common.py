@@ -61,7 +61,8 @@ class Command(click.Command):
             fail(str(error))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        teach(formatter, self.examples, self.statuses)
+        if self.examples:
+            teach(formatter, self.examples, self.statuses)
 
 
 def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
