@@ -46,7 +46,6 @@ class CountedCache(cachetools.LRUCache[_K, _V]):
         return value
 
     def keep(self, key: _K, value: _V) -> None:
-        """Keep a value, if it is not larger than all that is kept may be."""
         if self.getsizeof(value) <= self.maxsize:
             self[key] = value
 
@@ -77,7 +76,6 @@ class Shared(Generic[_K, _V]):
         self._known: OrderedDict[_K, _V] = OrderedDict()
 
     def get(self, key: _K) -> _V | None:
-        """What was kept under a key."""
         # no lock: each of these is one step to other threads
         found = self._known.get(key)
         if found is not None:
@@ -99,12 +97,10 @@ class Shared(Generic[_K, _V]):
                 self._size -= self._sizeof(self._known.popitem(last=False)[1])
 
     def kept(self) -> Kept:
-        """What there is."""
         with self._lock:
             return Kept(len(self._known), self._size, self._limit)
 
     def clear(self) -> None:
-        """Forget everything."""
         with self._lock:
             self._known.clear()
             self._size = 0

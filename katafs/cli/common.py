@@ -66,7 +66,6 @@ class Command(click.Command):
 
 
 def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
-    """The end of a help page."""
     with formatter.section("Examples"):
         formatter.write_dl(examples)
     with formatter.section("Exit status"):
@@ -138,7 +137,6 @@ def fail(message: str, status: int = 1) -> NoReturn:
 
 
 def count(number: int, what: str) -> str:
-    """So many of something."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

@@ -136,7 +136,6 @@ class _Report:
         self.advance(done)
 
     def advance(self, done: float) -> None:
-        """Show how much is done, from 0 to 1."""
         self.bar.update(int(done * _STEPS) - self.bar.pos)
 
     def _rate(self) -> str:

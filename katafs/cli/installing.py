@@ -114,7 +114,6 @@ class _Thing:
         return True
 
     def take_away(self) -> bool:
-        """Remove it; whether it was there."""
         is_there = os.path.lexists(self.path)
         self.path.unlink(missing_ok=True)
         return is_there

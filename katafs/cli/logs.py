@@ -16,8 +16,6 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True)
 class LogTo:
-    """Where the log goes."""
-
     path: Path | None
     level: str
     foreground: bool

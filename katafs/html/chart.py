@@ -61,7 +61,6 @@ class Line:
 
     @property
     def lanes(self) -> list[tuple[str, int]]:
-        """The names of the lanes, and where they are."""
         return [(name, self._y(lane)) for name, lane in _LANES.items()]
 
     @property
@@ -71,11 +70,9 @@ class Line:
 
     @property
     def bottom(self) -> int:
-        """Where times stand."""
         return self.top + LINE_HEIGHT - 14
 
     def add(self, step: Step, x: float) -> None:
-        """Put a light at a place."""
         self.dots.append(Dot(step, round(x, 1), self._y(_LANES.get(step.light, 3))))
 
     def _y(self, lane: int) -> int:

@@ -125,7 +125,6 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 @cache
 def template() -> Template:
-    """The one of this process."""
     # a position in an attribute would not be allowed by the policy
     places = "".join(f".t{place}{{left:{100 * place / PLACES:g}%}}" for place in range(PLACES + 1))
     found = environment(asset("style.css") + asset("class.css") + places)

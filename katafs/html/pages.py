@@ -161,7 +161,6 @@ def words(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def asset(name: str) -> str:
-    """The text of a file among the templates."""
     return resources.files("katafs.html").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -223,7 +222,6 @@ def _totals(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def page_of(step: Step) -> str:
-    """The page of a step."""
     return f"{max(step.index - 1, 0)}..{step.index}.html"
 
 
@@ -247,7 +245,6 @@ def marks(step: Step) -> str:
 
 
 def clock(moment: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """A time in UTC."""
     return moment.strftime(form) if moment else ""
 
 
