@@ -16,8 +16,7 @@ from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
 from katafs.tree.dirs import above, control, diffs, downloads
-from katafs.tree.dirs.events import directories_of
-from katafs.tree.dirs.tip_files import tip_directory_key
+from katafs.tree.dirs.events import directories_of, tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
 from katafs.tree.makers import fence, make
 from katafs.tree.nodes import Node, Writable

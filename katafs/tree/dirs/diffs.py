@@ -21,7 +21,7 @@ from katafs.text import pretty_bytes
 from katafs.tree.catalogue import row_at
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
-from katafs.tree.dirs.events import parse_steps
+from katafs.tree.dirs.events import parse_index
 from katafs.tree.made import Make
 from katafs.tree.makers import FixedDir, makes
 from katafs.tree.nodes import BytesFile, Entry, Link, Node, Work
@@ -62,10 +62,19 @@ class DiffsDir(FixedDir):
 
     def child(self, name: bytes) -> Entry:
         for ending, row in _ROWS.items():
-            steps = parse_steps(name, ending.encode())
+            steps = _parse_steps(name, ending.encode())
             if steps is not None:
                 return self._entry(row, pair_key(self._kata.kata_id, *steps, row.number))
         return super().child(name)
+
+
+def _parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
+    """The two event numbers of ``W..N`` before an ending; None for anything else."""
+    was, dots, now = name.removesuffix(ending).partition(b"..")
+    indexes = parse_index(was), parse_index(now)
+    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
+        return None
+    return indexes[0], indexes[1]
 
 
 def pair_key(kata_id: str, was: int, now: int, view: int = _PAGE.number) -> Key:
@@ -120,7 +129,7 @@ class HtmlDir(FixedDir):
         return [*super().names(), b"0..0.html", *steps]
 
     def child(self, name: bytes) -> Entry:
-        steps = parse_steps(name, b".html")
+        steps = _parse_steps(name, b".html")
         return super().child(name) if steps is None else self._entry(_PAGE, pair_key(self._kata.kata_id, *steps))
 
 
