@@ -7,6 +7,7 @@ looked up.
 
 from __future__ import annotations
 
+import stat
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
@@ -131,6 +132,8 @@ class Node:
 
     def parent(self) -> Key:
         """The key of the directory above a directory, for ``..``."""
+        if not stat.S_ISDIR(self.mode):
+            raise NotDirectoryError("not a directory")
         return key_above(self.key)
 
     def attributes(self) -> dict[str, str]:

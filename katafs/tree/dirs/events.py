@@ -84,8 +84,7 @@ _FEW_PATHS, _MANY_PATHS = 16, 256
 class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
-    #: for how many seconds
-    names_hold = IMMUTABLE
+    names_hold = IMMUTABLE  # for how many seconds
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
         if position in listing.damaged:
