@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 
 _READY = b"ready"
 
@@ -25,17 +27,24 @@ def start(run: Callable[[Callable[[], None]], None]) -> str | None:
         os.close(writer)
         return _outcome(reader, child)
     status = 1
-    parent = _Parent(writer)
+    # our parent, which waits to be told one thing
+    parent = io.FileIO(writer, "w")
+
+    def tell(what: bytes) -> None:
+        if not parent.closed:
+            with parent:
+                parent.write(what)
+
     # whoever we fork is not to keep it open: our parent waits for its end
-    os.register_at_fork(after_in_child=parent.let_go)
+    os.register_at_fork(after_in_child=parent.close)
     try:
         os.setsid()
         os.chdir("/")
         _detach(writer)
-        run(lambda: parent.tell(_READY))
+        run(partial(tell, _READY))
         status = 0
     except BaseException as error:  # noqa: BLE001 - the process ends here; its parent is told why
-        parent.tell((str(error) or type(error).__name__).encode("utf-8", "surrogateescape"))
+        tell((str(error) or type(error).__name__).encode("utf-8", "surrogateescape"))
     finally:
         os._exit(status)
 
@@ -45,29 +54,6 @@ def open_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
-
-
-class _Parent:
-    """The process that started us, and waits to be told one thing."""
-
-    def __init__(self, writer: int) -> None:
-        self._writer: int | None = writer
-
-    def let_go(self) -> None:
-        """Tell it nothing."""
-        if self._writer is not None:
-            os.close(self._writer)
-            self._writer = None
-
-    def tell(self, what: bytes) -> None:
-        """Tell it; nothing happens when it has been told before."""
-        if self._writer is None:
-            return
-        writer, self._writer = self._writer, None
-        try:
-            os.write(writer, what)
-        finally:
-            os.close(writer)
 
 
 def _outcome(reader: int, child: int) -> str | None:

@@ -14,16 +14,20 @@ _V = TypeVar("_V")
 
 
 class Kept(NamedTuple):
-    """What a cache has in memory: entries, and bytes, about; and how many bytes it may have."""
+    """What a cache has in memory: entries, and bytes, about; how many bytes it may have; and of how much use it was,
+    where that is counted."""
 
     entries: int
     size: int
     most: int
+    hits: int | None = None
+    misses: int | None = None
 
     @classmethod
     def of(cls, cache: cachetools.Cache[Any, Any], each: float) -> Kept:
         """That of a cache with so many bytes for each entry, or what else it is bounded by."""
-        return cls(len(cache), round(cache.currsize * each), round(cache.maxsize * each))
+        counted = (cache.hits, cache.misses) if isinstance(cache, CountedCache) else ()
+        return cls(len(cache), round(cache.currsize * each), round(cache.maxsize * each), *counted)
 
 
 class CountedCache(cachetools.LRUCache[_K, _V]):
@@ -42,7 +46,6 @@ class CountedCache(cachetools.LRUCache[_K, _V]):
         return value
 
     def keep(self, key: _K, value: _V) -> None:
-        """Keep a value, if it is not larger than all that is kept may be."""
         if self.getsizeof(value) <= self.maxsize:
             self[key] = value
 
@@ -73,7 +76,6 @@ class Shared(Generic[_K, _V]):
         self._known: OrderedDict[_K, _V] = OrderedDict()
 
     def get(self, key: _K) -> _V | None:
-        """What was kept under a key."""
         # no lock: each of these is one step to other threads
         found = self._known.get(key)
         if found is not None:
@@ -95,12 +97,10 @@ class Shared(Generic[_K, _V]):
                 self._size -= self._sizeof(self._known.popitem(last=False)[1])
 
     def kept(self) -> Kept:
-        """What there is."""
         with self._lock:
             return Kept(len(self._known), self._size, self._limit)
 
     def clear(self) -> None:
-        """Forget everything."""
         with self._lock:
             self._known.clear()
             self._size = 0

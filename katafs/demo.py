@@ -23,6 +23,7 @@ from katafs.kata.model.rows import moment_of, time_of
 from katafs.kata.record.commit import record
 from katafs.kata.record.create import create_kata, place_kata
 from katafs.kata.record.message import parse_act
+from katafs.text import compact
 
 #: the group of the demo
 CLASS_ID = "C1ass0"
@@ -90,7 +91,7 @@ def _make_class(path: Path, manifest: dict[str, Any]) -> None:
     with storage_errors(f"group {path}"):
         path.mkdir(parents=True, exist_ok=True)
         for name, text in (
-            ("manifest.json", _compact({**manifest, "version": 2, "id": CLASS_ID})),
+            ("manifest.json", compact({**manifest, "version": 2, "id": CLASS_ID})),
             ("katas.txt", "".join(f"{kata_id} {index}\n" for index, kata_id in enumerate(_CLASS))),
         ):
             if not (path / name).exists():
@@ -116,9 +117,9 @@ def _write_plain(story: dict[str, Any], path: Path) -> None:
     an option as it was set."""
     kata_id, created = story["id"], story["created"]
     manifest = {**story["manifest"], "version": 1, "created": created, "id": kata_id}
-    _write(path / "manifest.json", _compact(manifest), created)
+    _write(path / "manifest.json", compact(manifest), created)
     first = {"index": 0, "time": created, "event": "created"}
-    _write(path / "0.event.json", _compact({"files": manifest["visible_files"], **first}), created)
+    _write(path / "0.event.json", compact({"files": manifest["visible_files"], **first}), created)
     rows, last = [first], created
     for index, event in enumerate(story["events"], start=1):
         if event is None:
@@ -126,14 +127,10 @@ def _write_plain(story: dict[str, Any], path: Path) -> None:
         last = event["time"]
         said = {key: value for key, value in event["message"].items() if key != "summary"}
         rows.append({**event["message"]["summary"], "index": index, "time": last})
-        _write(path / f"{index}.event.json", _compact({**said, **rows[-1]}), last)
-    _write(path / "events.json", ",\n".join(map(_compact, rows)), last)
+        _write(path / f"{index}.event.json", compact({**said, **rows[-1]}), last)
+    _write(path / "events.json", ",\n".join(map(compact, rows)), last)
     for name, (values, when) in story["options"].items():
         _write(path / name, "".join(f"\n{value}" for value in [values[0], *values]), when)
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _write(path: Path, text: str, when: list[int]) -> None:

@@ -16,102 +16,79 @@ class KataError(Exception):
 
     errno: int = errno.EIO
 
+    def __init_subclass__(cls, number: int | None = None) -> None:
+        cls.errno = number or cls.errno
+
     @property
     def errno_name(self) -> str:
-        """The symbolic name, such as ``"EEXIST"``."""
         return errno.errorcode.get(self.errno, str(self.errno))
 
 
-class NotFoundError(KataError):
+class NotFoundError(KataError, number=errno.ENOENT):
     """There is no such name, event or kata."""
 
-    errno = errno.ENOENT
 
-
-class StaleError(KataError):
+class StaleError(KataError, number=errno.ESTALE):
     """An inode number that cannot be resolved (any more); the kernel then looks the path up again."""
 
-    errno = errno.ESTALE
 
-
-class DamagedError(KataError):
+class DamagedError(KataError, number=errno.EIO):
     """An object or a reference of a repository is missing or unreadable. Only what needs it fails."""
-
-    errno = errno.EIO
 
 
 class NoEventsError(DamagedError):
     """A repository that is no kata's: all was read that says so."""
 
 
-class ExhaustedError(KataError):
+class _SystemError(KataError):
+    """What the operating system says, with its own errno."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        return type(self), (str(self), self.errno)
+
+
+class ExhaustedError(_SystemError):
     """The daemon has reached a limit of the operating system: EMFILE, ENFILE, ENOMEM. Only this request fails."""
 
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.errno = number
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
-        return type(self), (str(self), self.errno)
+class StorageError(_SystemError):
+    """The operating system refused to store: ENOSPC, EDQUOT, EROFS, EACCES, …"""
 
 
-class HeavyError(KataError):
+class HeavyError(KataError, number=errno.EFBIG):
     """More than is done here (`katafs.git.budget`): the same is to be asked where there is more to spend."""
 
-    errno = errno.EFBIG
 
-
-class BusyError(KataError):
+class BusyError(KataError, number=errno.EAGAIN):
     """So many slow requests wait already that one more would keep the others from being heard."""
 
-    errno = errno.EAGAIN
 
-
-class InvalidError(KataError):
+class InvalidError(KataError, number=errno.EINVAL):
     """A message, name or value has the wrong shape; nothing was written."""
 
-    errno = errno.EINVAL
 
-
-class TooLargeError(KataError):
+class TooLargeError(KataError, number=errno.EFBIG):
     """A message is larger than the limit, and nothing was written; or what a reader asks for takes too much."""
 
-    errno = errno.EFBIG
 
-
-class LateError(KataError):
+class LateError(KataError, number=errno.EEXIST):
     """The index of a message is taken already: somebody else was first. Nothing was written."""
 
-    errno = errno.EEXIST
 
-
-class ReadOnlyError(KataError):
+class ReadOnlyError(KataError, number=errno.EROFS):
     """Not a thing that can be written to."""
 
-    errno = errno.EROFS
 
-
-class NotDirectoryError(KataError):
+class NotDirectoryError(KataError, number=errno.ENOTDIR):
     """A child was asked of something that is not a directory."""
 
-    errno = errno.ENOTDIR
 
-
-class IsDirectoryError(KataError):
+class IsDirectoryError(KataError, number=errno.EISDIR):
     """Bytes were asked of a directory."""
-
-    errno = errno.EISDIR
-
-
-class StorageError(KataError):
-    """The operating system refused to store: the errno is its own (ENOSPC, EDQUOT, EROFS, EACCES, …)."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.errno = number
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
-        return type(self), (str(self), self.errno)
 
 
 @contextmanager
@@ -137,16 +114,12 @@ def absent(message: str, error: OSError) -> KataError:
     return NotFoundError(f"{message}: {error.strerror}") if error.errno in _ABSENT else unreadable(message, error)
 
 
-class DiedError(KataError):
+class DiedError(KataError, number=errno.EIO):
     """The daemon died while it had a part of what is needed; nothing was written."""
 
-    errno = errno.EIO
 
-
-class RaceLostError(KataError):
+class RaceLostError(KataError, number=errno.EAGAIN):
     """Somebody else moved the branch between our read and our compare-and-swap; the caller starts again."""
-
-    errno = errno.EAGAIN
 
 
 def why(error: Exception) -> str:

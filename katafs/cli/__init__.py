@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from katafs import __version__, background
-from katafs.cli import compacting, fsck, installing, looking, migrating, mounts, status, stores
+from katafs.cli import batches, fsck, installing, looking, mounts, status, stores
 from katafs.cli.common import STATUSES, drop_output, fail, teach
 from katafs.cli.log_lines import LineFormatter
 from katafs.text import visible
@@ -62,22 +62,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-_COMMANDS = (
-    mounts.mount,
-    mounts.umount,
-    mounts.reload,
-    status.status,
-    mounts.resume,
-    stores.create,
-    stores.demo,
-    stores.probe,
-    stores.probe_side,
-    migrating.migrate,
-    compacting.compact,
-    fsck.fsck,
-    looking.log,
-    looking.show,
-    installing.install,
-)
-for _command in _COMMANDS:
-    main.add_command(_command)
+for _module in (batches, fsck, installing, looking, mounts, status, stores):
+    for _command in vars(_module).values():
+        if isinstance(_command, click.Command):
+            main.add_command(_command)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from katafs.engine.known import refusal
 from katafs.errors import KataError
@@ -21,11 +20,16 @@ if TYPE_CHECKING:
     from katafs.kata.store import Store
 
 
-class PathType(click.Path):
+class _PathType(click.Path):
     """A path. The empty one, which a variable that is not set leaves, is not the current directory.
 
-    It is not looked at, as click.Path does: it may be in a mount that does not answer.
+    It is not looked at, as click.Path does: it may be in a mount that does not answer. Its kind is for
+    shells, which complete it.
     """
+
+    def __init__(self, *, file_okay: bool) -> None:
+        super().__init__(file_okay=file_okay)
+        self.name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -34,7 +38,8 @@ class PathType(click.Path):
 
 
 class Command(click.Command):
-    """A command whose help ends with examples, each with what it does, and with its exit statuses."""
+    """A command whose help ends with examples, each with what it does, and with its exit statuses. What is expected to
+    fail ends it with a sentence."""
 
     def __init__(
         self,
@@ -47,12 +52,20 @@ class Command(click.Command):
         self.examples = examples
         self.statuses = STATUSES | (statuses or {})
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except mounting.MountError as error:
+            fail(str(error), error.exit_status)
+        except KataError as error:
+            fail(str(error))
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
-        teach(formatter, self.examples, self.statuses)
+        if self.examples:
+            teach(formatter, self.examples, self.statuses)
 
 
 def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
-    """The end of a help page."""
     with formatter.section("Examples"):
         formatter.write_dl(examples)
     with formatter.section("Exit status"):
@@ -67,15 +80,8 @@ unsafe_store = click.option("--unsafe-store", is_flag=True, help="Also where the
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say what is done.")
 
 
-class _DirectoryType(PathType):
-    """A path that a shell completes with directories only. Whether it is one, the command says in its own words."""
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        return [CompletionItem(incomplete, type="dir")]
-
-
-PATH = PathType()
-DIRECTORY = _DirectoryType()
+# Whether it is a directory, the command says in its own words.
+PATH, DIRECTORY = _PathType(file_okay=True), _PathType(file_okay=False)
 
 
 def start_writing() -> None:
@@ -128,6 +134,10 @@ def fail(message: str, status: int = 1) -> NoReturn:
     """End the command with one sentence."""
     say(message)
     sys.exit(status)
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool]) -> Iterator[tuple[str, Path]]:

@@ -9,13 +9,22 @@ import stat
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, drop_output, fail, say, start_writing, unsafe_store, writable_store
+from katafs.cli.common import (
+    DIRECTORY,
+    Command,
+    count,
+    drop_output,
+    fail,
+    say,
+    start_writing,
+    unsafe_store,
+    writable_store,
+)
 from katafs.text import visible
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ def fsck(
             results = checks.check_ids(path, list(dict.fromkeys(ids)), repair=repair, is_quick=quick)
         else:
             results = checks.check_store(path, repair=repair, is_quick=quick)
-        with report:
+        with report.bar:
             for done, result in results:
                 report.tell(done, result)
             report.advance(1.0)
@@ -99,23 +108,20 @@ def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
             fail(f"kata {kata_id} is not in {store}", _FAILED)
 
 
-class _Report(ExitStack):
+class _Report:
     """Prints findings as they come, and counts them."""
 
     def __init__(self, as_json: bool, is_quiet: bool) -> None:
-        super().__init__()
         self._as_json, self._is_quiet = as_json, is_quiet
         self._katas = 0
         self._counts: Counter[str] = Counter()
         self._failures = 0
         self.status = 0
-        self._has_bar = not is_quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._position = 0
         self._started = time.monotonic()
-        if self._has_bar:
-            self._bar = self.enter_context(
-                click.progressbar(range(_STEPS), file=sys.stderr, item_show_func=lambda _: self._rate(), show_eta=True)
-            )
+        is_hidden = is_quiet or sys.stderr is None or not sys.stderr.isatty()
+        self.bar = click.progressbar(
+            range(_STEPS), hidden=is_hidden, file=sys.stderr, item_show_func=lambda _: self._rate()
+        )
 
     def tell(self, done: float, result: Result) -> None:
         """Print what was found in one kata."""
@@ -130,15 +136,11 @@ class _Report(ExitStack):
         self.advance(done)
 
     def advance(self, done: float) -> None:
-        """Show how much is done, from 0 to 1."""
-        if self._has_bar:
-            step = int(done * _STEPS)
-            self._bar.update(step - self._position)
-            self._position = step
+        self.bar.update(int(done * _STEPS) - self.bar.pos)
 
     def _rate(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-3)
-        return f"{_count(self._katas, 'kata')}, {self._katas / seconds:.0f}/s"
+        return f"{count(self._katas, 'kata')}, {self._katas / seconds:.0f}/s"
 
     def _tell(self, finding: Finding) -> None:
         state = finding.state.value
@@ -156,7 +158,7 @@ class _Report(ExitStack):
 
     def _clear(self) -> None:
         """Take the progress bar out of the way of a line."""
-        if self._has_bar:
+        if not self.bar.hidden:
             click.echo("\r\x1b[K", err=True, nl=False)
 
     def summarize(self) -> None:
@@ -165,15 +167,15 @@ class _Report(ExitStack):
             return
         counts = self._counts
         wrong = counts["found"] + counts["mended"] + counts["left"]
-        text = f"{_count(self._katas, 'kata')}: {_count(wrong, 'finding')}"
+        text = f"{count(self._katas, 'kata')}: {count(wrong, 'finding')}"
         if wrong:
             text += f", {counts['mended']} mended, {counts['left'] + counts['found']} left"
         if counts["found"]:
             text += f" ({counts['found']} that --repair can mend)"
         if counts["note"]:
-            text += f"; {_count(counts['note'], 'note')}"
+            text += f"; {count(counts['note'], 'note')}"
         if self._failures:
-            text += f"; {_count(self._failures, 'kata')} could not be checked"
+            text += f"; {count(self._failures, 'kata')} could not be checked"
         click.echo(text, err=self._as_json)
 
 
@@ -183,7 +185,3 @@ def _outcome(finding: Finding) -> str:
     if finding.state.value == "left":
         return f"left: {finding.advice}"
     return finding.state.value
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -6,6 +6,7 @@ It is called at boot too: with nothing in the environment, and as whoever may mo
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -46,21 +47,19 @@ def main() -> None:
 @click.argument("mountpoint", type=DIRECTORY)
 @click.option("-s", "sloppy", is_flag=True, help="Pass over options that are unknown.")
 @click.option("-f", "fake", is_flag=True, help="Look at the options, and mount nothing.")
-@click.option("-n", "no_table", is_flag=True, help="Without effect: katafs writes no /etc/mtab.")
+@click.option("-n", is_flag=True, expose_value=False, help="Without effect: katafs writes no /etc/mtab.")
 @click.option("-v", "verbose", is_flag=True, help="Say what is mounted.")
 @click.option("-N", "namespace", help="Refused.")
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="As in katafs mount -o, and remount.")
-@click.option("-t", "file_system", help="Without effect: it is fuse.katafs.")
+@click.option("-t", "file_system", expose_value=False, help="Without effect: it is fuse.katafs.")
 def helper(
     store: Path,
     mountpoint: Path,
     sloppy: bool,
     fake: bool,
-    no_table: bool,  # noqa: ARG001 - see its help
     verbose: bool,
     namespace: str | None,
-    options: tuple[str, ...],
-    file_system: str | None,  # noqa: ARG001
+    options: Sequence[str],
 ) -> None:
     """Mount STORE on MOUNTPOINT, for mount(8), which calls this program.
 

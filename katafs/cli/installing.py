@@ -83,70 +83,51 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
 
 
 @dataclass(frozen=True)
-class _Link:
-    """A program that is to be found by another path."""
+class _Thing:
+    """A program to be found by another path, or a file with a text that ends with a line by which we know it."""
 
     path: Path
-    target: Path
+    #: where the link leads to, or the text
+    content: Path | str
 
     def is_ours(self) -> bool:
         """Whether it was put there, by this katafs or another that may have gone."""
-        try:
-            return Path(os.readlink(self.path)).name == self.target.name
-        except OSError:
-            return False
+        there = self._found()
+        if isinstance(self.content, str):
+            return isinstance(there, str) and _OURS in there
+        return isinstance(there, Path) and there.name == self.content.name
 
     def put(self) -> bool:
         """Put it there; whether it was not."""
-        if self.path.is_symlink() and os.readlink(self.path) == str(self.target):
-            return False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.take_away()
-        self.path.symlink_to(self.target)
-        return True
-
-    def take_away(self) -> bool:
-        """Remove it; whether it was there."""
-        is_there = self.path.is_symlink()
-        self.path.unlink(missing_ok=True)
-        return is_there
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file with a text that ends with a line by which we know it."""
-
-    path: Path
-    text: str
-
-    def is_ours(self) -> bool:
-        """As `_Link`'s."""
-        try:
-            return not self.path.is_symlink() and _OURS in self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-
-    def put(self) -> bool:
-        """As `_Link`'s."""
-        # an older one left it as the umask of its user said
-        is_for_all = self.is_ours() and self.path.stat().st_mode & 0o444 == 0o444
-        if is_for_all and self.path.read_text(encoding="utf-8") == self.text:
+        # an older one left a file as the umask of its user said
+        if self._found() == self.content and os.lstat(self.path).st_mode & 0o444 == 0o444:
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text(self.text, encoding="utf-8")
-        new.chmod(0o644)
+        new.unlink(missing_ok=True)
+        if isinstance(self.content, str):
+            new.write_text(self.content, encoding="utf-8")
+            new.chmod(0o644)
+        else:
+            new.symlink_to(self.content)
         new.replace(self.path)
         return True
 
     def take_away(self) -> bool:
-        """As `_Link`'s."""
-        is_there = self.path.exists()
+        is_there = os.path.lexists(self.path)
         self.path.unlink(missing_ok=True)
         return is_there
 
+    def _found(self) -> Path | str | None:
+        try:
+            if self.path.is_symlink():
+                return self.path.readlink()
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
 
-def _things(root: Path) -> Iterator[_Link | _File]:
+
+def _things(root: Path) -> Iterator[_Thing]:
     """All that belongs to an installation below ``root``."""
     local = root / "usr/local"
     scripts = Path(sysconfig.get_path("scripts"))
@@ -154,23 +135,21 @@ def _things(root: Path) -> Iterator[_Link | _File]:
     # where /sbin is a link, as nearly everywhere, a tree to be must not get a directory there
     sbin = root / "sbin" if (root / "sbin").is_dir() and not (root / "sbin").is_symlink() else root / "usr/sbin"
     for name in _HELPERS:
-        yield _Link(sbin / name, scripts / "mount.fuse.katafs")
+        yield _Thing(sbin / name, scripts / "mount.fuse.katafs")
     if root / scripts.relative_to("/") not in (local / "bin", root / "usr/bin"):
-        yield _Link(local / "bin/katafs", program)
+        yield _Thing(local / "bin/katafs", program)
     unit = resources.files("katafs").joinpath("katafs@.service").read_text(encoding="utf-8")
     unit = unit.replace("=katafs ", f"={program} ")
-    yield _File(local / "lib/systemd/system/katafs@.service", f"{unit}# {_OURS}\n")
+    yield _Thing(local / "lib/systemd/system/katafs@.service", f"{unit}# {_OURS}\n")
     for name, place in _MANUALS.items():
         text = resources.files("katafs").joinpath("man", name).read_text(encoding="utf-8")
-        yield _File(local / "share/man" / place, f'{text}.\\" {_OURS}\n')
+        yield _Thing(local / "share/man" / place, f'{text}.\\" {_OURS}\n')
     for shell, place in _COMPLETIONS.items():
-        yield _File(root / place, f"{completion(shell)}\n# {_OURS}\n")
+        yield _Thing(root / place, f"{_completion(shell)}\n# {_OURS}\n")
 
 
-def completion(shell: str) -> str:
-    """What ``bash``, ``zsh`` or ``fish`` reads, in its language, to complete ``katafs``: it asks katafs each time."""
-    from katafs.cli import main
-
-    complete = _SHELLS[shell](main, {}, "katafs", "_KATAFS_COMPLETE")
+def _completion(shell: str) -> str:
+    """What a shell reads, in its language, to complete ``katafs``: it asks katafs each time."""
+    complete = _SHELLS[shell](click.get_current_context().find_root().command, {}, "katafs", "_KATAFS_COMPLETE")
     # not source(), which runs bash to see whether it is too old
     return complete.source_template % complete.source_vars()

@@ -16,8 +16,6 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True)
 class LogTo:
-    """Where the log goes."""
-
     path: Path | None
     level: str
     foreground: bool
@@ -49,11 +47,6 @@ class LogTo:
         root = logging.getLogger()
         root.addHandler(handler)
         root.setLevel(self.level.upper())
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether the log and our own message go to the same place."""
-        return self.foreground and self.path is None
 
 
 def _is_journal() -> bool:

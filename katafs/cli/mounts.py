@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,24 +75,17 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @verbose
 @quiet
 def mount(
-    store: Path,
     mountpoint: Path,
     foreground: bool,
-    read_only: bool,
-    allow_other: bool,
-    uid: int | None,
-    gid: int | None,
-    groups: Path | None,
-    xattr: bool,
     no_fast_open: bool,
     no_keep_alive: bool,
     no_compact: bool,
     compact_after: float,
-    unsafe_store: bool,
     log_file: Path | None,
     log_level: str,
     verbose: bool,
     quiet: bool,
+    **more: Any,
 ) -> None:
     """Mount STORE on MOUNTPOINT; returns when the tree is ready.
 
@@ -100,20 +94,15 @@ def mount(
     """
     # the daemon works in another directory
     log_to = LogTo(log_file and Path(os.path.abspath(log_file)), log_level, foreground)
-    after = None if no_compact else compact_after
-    fast, alive = not no_fast_open, not no_keep_alive
-    wanted = mounting.MountOptions(
-        store, mountpoint, read_only, allow_other, fast, alive, uid, gid, xattr, after, groups, unsafe_store
-    )
-    try:
-        if mounting.remove_dead(mountpoint) and not quiet:
-            say(f"{mountpoint}: what a daemon that has died had left was removed")
-        options = mounting.check(wanted)
-        if foreground:
-            _serve(options, log_to, lambda: None)
-            return
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    # all others are called as they are there
+    more |= {"fast_open": not no_fast_open, "keep_alive": not no_keep_alive}
+    wanted = mounting.MountOptions(mountpoint=mountpoint, compact_after=None if no_compact else compact_after, **more)
+    if mounting.remove_dead(mountpoint) and not quiet:
+        say(f"{mountpoint}: what a daemon that has died had left was removed")
+    options = mounting.check(wanted)
+    if foreground:
+        _serve(options, log_to, lambda: None)
+        return
     # before a fork: the daemon needs the library anyway, and says so in its log alone
     reason = fastopen.look()[0] if options.fast_open else ""
     problem = background.start(partial(_serve, options, log_to))
@@ -145,7 +134,8 @@ def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
     try:
         yield
     except mounting.MountError as error:
-        if not log_to.is_seen:
+        # what is logged to standard error would be said twice
+        if not log_to.foreground or log_to.path is not None:
             log.error("%s", error)  # noqa: TRY400 - a sentence for a person, as on standard error
         raise
     except Exception as error:
@@ -170,10 +160,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
     the daemon ends when the last user is done. Where another mount namespace, such as a container's, has the mount as
     well, the daemon goes on for it, and a sentence says whose that is.
     """
-    try:
-        elsewhere = mounting.unmount(mountpoint, lazy=lazy)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    elsewhere = mounting.unmount(mountpoint, lazy=lazy)
     if elsewhere:
         echo(elsewhere)
     elif verbose:
@@ -191,30 +178,24 @@ def reload(mountpoint: Path, verbose: bool) -> None:
     """
     from katafs.mount.resuming import reload_mount
 
-    try:
-        version = reload_mount(mountpoint)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    version = reload_mount(mountpoint)
     if verbose:
         echo(f"{mountpoint} is served by katafs {version}")
 
 
-@click.command(hidden=True)
+@click.command(cls=Command, hidden=True)
 @click.argument("state", type=int)
 @click.option("--check", is_flag=True)
 def resume(state: int, check: bool) -> None:
     """What katafs executes itself with, for a reload: STATE is the number of an open file."""
     from katafs.mount import keeper, resuming
 
-    try:
-        told = resuming.read_state(state)
-        log_to = LogTo.from_json(told["again"])
-        if check:
-            resuming.check_code()
-            return
-        with suppress(OSError):
-            log_to.start()
-        with _logging_failures(told["options"].mountpoint, log_to):
-            keeper.resume(told)
-    except mounting.MountError as error:
-        fail(str(error), error.exit_status)
+    told = resuming.read_state(state)
+    log_to = LogTo.from_json(told["again"])
+    if check:
+        resuming.check_code()
+        return
+    with suppress(OSError):
+        log_to.start()
+    with _logging_failures(told["options"].mountpoint, log_to):
+        keeper.resume(told)

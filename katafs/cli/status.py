@@ -181,11 +181,8 @@ def _lines(shown: _Shown) -> Iterator[str]:
     state = shown.state
     if served is not None:
         # a keeper that an older katafs started does not say since when
-        state += (
-            ""
-            if not served.since
-            else f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
-        )
+        if served.since:
+            state += f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
         how = [f"{'fast' if served.is_fast else 'slower'} mode", *how]
         how += ["kept alive" if served.is_kept else "ends with its daemon"]
     unsafe = " (unsafe_store: events may be lost)" if shown.is_unsafe else ""

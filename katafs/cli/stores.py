@@ -23,7 +23,6 @@ from katafs.cli.common import (
     unsafe_store,
     writable_store,
 )
-from katafs.errors import KataError
 
 if TYPE_CHECKING:
     from katafs.engine.trials import Trial
@@ -68,8 +67,6 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
         if len(data) > _MAX_MANIFEST:
             fail(f"the manifest is larger than {_MAX_MANIFEST >> 20} MiB")
         kata_id = create_kata(path, parse_manifest(data), layout=LAYOUTS[layout])
-    except KataError as error:
-        fail(str(error))
     except OSError as error:
         fail(f"standard input: {error.strerror}")
     if sys.stdout is None:
@@ -115,8 +112,6 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
         for kata_id, what in make_demo(real_store(store), groups):
             if not quiet:
                 echo(f"{kata_path(Path(), kata_id)}  {what}")
-    except KataError as error:
-        fail(str(error))
     finally:
         # nobody is to take what has not even begun for a store
         if is_new:

@@ -27,10 +27,9 @@ from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
-from katafs.tree.nodes import Creator, Node
+from katafs.tree.nodes import Creator, Node, Writable
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.tree import Stale, Tree
-from katafs.tree.writable import Writable
 from katafs.tree.xattrs import PREFIX
 
 log = logging.getLogger(__name__)

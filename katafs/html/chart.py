@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from math import ceil
 from statistics import median
+from typing import NamedTuple
 
 from katafs.kata.model.steps import Step
 
@@ -27,8 +28,7 @@ _TICK_WIDTH, _MOST_TICKS = 90, 200  # between two events
 _LETTER = 7  # width
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """A light, where it stands."""
 
     step: Step
@@ -36,16 +36,14 @@ class Dot:
     y: float
 
 
-@dataclass(frozen=True)
-class Break:
+class Break(NamedTuple):
     """A long pause, where it is drawn, and the seconds it took."""
 
     x: float
     seconds: float
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A time, where it stands; a date with it where that is another one than before."""
 
     x: float
@@ -63,7 +61,6 @@ class Line:
 
     @property
     def lanes(self) -> list[tuple[str, int]]:
-        """The names of the lanes, and where they are."""
         return [(name, self._y(lane)) for name, lane in _LANES.items()]
 
     @property
@@ -73,11 +70,9 @@ class Line:
 
     @property
     def bottom(self) -> int:
-        """Where times stand."""
         return self.top + LINE_HEIGHT - 14
 
     def add(self, step: Step, x: float) -> None:
-        """Put a light at a place."""
         self.dots.append(Dot(step, round(x, 1), self._y(_LANES.get(step.light, 3))))
 
     def _y(self, lane: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 #: places on the axis: from 0 to so many
 PLACES = 200
@@ -18,8 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEAR = 20  # places between two ticks, at least
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A line across, and the time there. A minor one can be done without where there is little room."""
 
     place: int

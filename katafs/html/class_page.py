@@ -10,18 +10,17 @@ from datetime import datetime
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Template
 
 from katafs.errors import KataError
 from katafs.html.class_axis import PLACES, Axis
-from katafs.html.pages import asset, environment, span
+from katafs.html.pages import asset, environment, span, words
 from katafs.kata.groups import Group, Member, group_steps, read_start
 from katafs.kata.model.steps import LIGHTS, Step
-from katafs.text import visible
 
 _MANIFEST = 4 << 20  # bytes of a group's manifest
-_LONGEST = 200  # characters of a name in it
 # lights of one kata that are shown: the newest
 _LIGHTS = 300
 # lights of one kata that overlap in time, so that they are drawn narrower
@@ -76,7 +75,7 @@ def make(group: Group, directory: Path) -> bytes:
     now = Counter(strip.now for strip in strips)
     shown = template().render(
         group_id=group.group_id,
-        **_words(directory),
+        **words(_manifest(directory)),
         strips=strips,
         axis=axis,
         is_dense=any(len(strip.lights) > _MANY for strip in strips),
@@ -116,19 +115,16 @@ def _strip(member: Member, steps: Sequence[Step] | KataError) -> Strip:
     )
 
 
-def _words(directory: Path) -> dict[str, str]:
-    """What the class works on; empty where nobody can tell."""
+def _manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(read_start(directory / "manifest.json", _MANIFEST))
     except (OSError, ValueError, RecursionError):
-        manifest = None
-    words = {key: manifest.get(key) if isinstance(manifest, dict) else None for key in ("exercise", "display_name")}
-    return {key: visible(word[:_LONGEST], kept="") if isinstance(word, str) else "" for key, word in words.items()}
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 @cache
 def template() -> Template:
-    """The one of this process."""
     # a position in an attribute would not be allowed by the policy
     places = "".join(f".t{place}{{left:{100 * place / PLACES:g}%}}" for place in range(PLACES + 1))
     found = environment(asset("style.css") + asset("class.css") + places)

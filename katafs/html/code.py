@@ -43,40 +43,39 @@ _CLASSES: list[tuple[_TokenType, str]] = [
 ]
 
 
-class Highlighter:
-    """Lines of contents, kept for a while: an unchanged file is on many pages."""
+# lines of contents, for a while: an unchanged file is on many pages
+_known_lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
+    _KEPT, getsizeof=lambda lines: sum(len(text) + 50 for line in lines for _, text in line) + 100
+)
 
-    def __init__(self) -> None:
-        self._lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
-            _KEPT, getsizeof=lambda lines: sum(len(text) + 50 for line in lines for _, text in line) + 100
-        )
 
-    def prepare(self) -> Iterator[None]:
-        """Load the languages that will be wanted, one after the other."""
-        for suffix in _USUAL:
-            if (lexer := _lexer(b"x." + suffix)) is not None:
-                list(lexer.get_tokens("x"))
-            yield
+def load_languages() -> Iterator[None]:
+    """Load those that will be wanted, one after the other."""
+    for suffix in _USUAL:
+        if (lexer := _lexer(b"x." + suffix)) is not None:
+            list(lexer.get_tokens("x"))
+        yield
 
-    def lines(self, name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
-        """The lines of a content, without their newlines; the name decides the language."""
-        text = decode(data)
-        plain: list[Line] = [[("", line)] for line in text.split("\n")]
-        if text.endswith("\n") or not text:
-            plain.pop()
-        lexer = _lexer(name) if highlight and len(data) <= MAX_HIGHLIGHTED else None
-        if lexer is None or any(len(line[0][1]) > _LONGEST_HIGHLIGHTED for line in plain):
-            return plain
-        key = (lexer.name, data)
-        lines = self._lines.get(key)
-        if lines is None:
-            lines = _split(lexer.get_tokens(text))[: len(plain)]
-            # a lexer that loses something is not believed
-            if [_text(line) for line in lines] != [line[0][1] for line in plain]:
-                lines = plain
-            if len(data) < _KEPT // 8:
-                self._lines[key] = lines
-        return lines
+
+def highlighted(name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
+    """The lines of a content, without their newlines; the name decides the language. Belongs to one thread."""
+    text = decode(data)
+    plain: list[Line] = [[("", line)] for line in text.split("\n")]
+    if text.endswith("\n") or not text:
+        plain.pop()
+    lexer = _lexer(name) if highlight and len(data) <= MAX_HIGHLIGHTED else None
+    if lexer is None or any(len(line[0][1]) > _LONGEST_HIGHLIGHTED for line in plain):
+        return plain
+    key = (lexer.name, data)
+    lines = _known_lines.get(key)
+    if lines is None:
+        lines = _split(lexer.get_tokens(text))[: len(plain)]
+        # a lexer that loses something is not believed
+        if [_text(line) for line in lines] != [line[0][1] for line in plain]:
+            lines = plain
+        if len(data) < _KEPT // 8:
+            _known_lines[key] = lines
+    return lines
 
 
 def _lexer(name: bytes) -> Lexer | None:

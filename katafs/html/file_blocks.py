@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from katafs.git.diff.patch import Region
-from katafs.html.code import Highlighter, Line, line_html, pairs
+from katafs.html.code import Line, highlighted, line_html, pairs
 from katafs.kata.views.changes import FileChange, SideContent
 from katafs.text import decode, visible
 
@@ -22,8 +23,7 @@ _CHANGED_BYTES = 4 << 20
 _MAX_FILES = 1_000
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A line: its numbers in the old and the new content, and its HTML."""
 
     old: int | None
@@ -31,8 +31,7 @@ class Row:
     html: Markup
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Lines that belong together: of a change, or such as are on both sides (in one column: only in ``new``)."""
 
     is_change: bool
@@ -64,9 +63,7 @@ class ShownFile:
         return sum(len(block.new) for block in self.blocks) <= _LONGEST_CHANGE
 
 
-def shown_files(
-    changes: Iterable[FileChange], highlighter: Highlighter, cut: Set[str] = frozenset(), *, highlight: bool
-) -> tuple[list[ShownFile], int]:
+def shown_files(changes: Iterable[FileChange], cut: Set[str], *, highlight: bool) -> tuple[list[ShownFile], int]:
     """The files of a page, and how many are left out because there are too many. ``cut``: those that the runner cut
     short, as ``files/NAME``."""
     files: list[ShownFile] = []
@@ -77,14 +74,14 @@ def shown_files(
             continue
         limit = _UNCHANGED_BYTES if change.kind == "unchanged" else _CHANGED_BYTES
         spent += sum(side.size for side in {change.old, change.new} if side is not None)
-        files.append(_shown(change, highlighter, highlight=highlight, is_too_much=spent > limit))
+        files.append(_shown(change, highlight=highlight, is_too_much=spent > limit))
         files[-1].is_cut = change.new is not None and f"files/{decode(change.new.name)}" in cut
         if spent > limit:
             spent -= change.shown.size
     return files, left_out
 
 
-def _shown(change: FileChange, highlighter: Highlighter, *, highlight: bool, is_too_much: bool) -> ShownFile:
+def _shown(change: FileChange, *, highlight: bool, is_too_much: bool) -> ShownFile:
     old, new = change.old, change.new
     old_name = _name(old) if old is not None and change.kind == "renamed" else ""
     file = ShownFile(change.kind, _name(change.shown), old_name, change.added, change.deleted)
@@ -97,8 +94,8 @@ def _shown(change: FileChange, highlighter: Highlighter, *, highlight: bool, is_
         file.note = "empty"
     else:
         contents = [side.data or b"" if side is not None else b"" for side in (old, new)]
-        before = highlighter.lines(old.name, contents[0], highlight=highlight) if old is not None else []
-        after = highlighter.lines(new.name, contents[1], highlight=highlight) if new is not None else []
+        before = highlighted(old.name, contents[0], highlight=highlight) if old is not None else []
+        after = highlighted(new.name, contents[1], highlight=highlight) if new is not None else []
         file.blocks = _blocks(change, before, after, is_compared=highlight)
         unfinished = [bool(content) and not content.endswith(b"\n") for content in contents]
         file.is_unfinished = (unfinished[0], unfinished[1])

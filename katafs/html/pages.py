@@ -1,4 +1,4 @@
-"""The pages: what is known of a kata, handed to the templates."""
+"""The pages: what is known of a kata, handed to the templates. The same events give the same bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.html.chart import WIDTH, Chart
-from katafs.html.code import Highlighter
+from katafs.html.code import load_languages
 from katafs.html.file_blocks import shown_files
 from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.steps import LIGHTS, Step
@@ -72,68 +73,65 @@ class Event:
                 self.headline = f"edited {len(names)} files"
 
 
-class Maker:
-    """Makes pages. Belongs to one thread. The same events give the same bytes."""
+@cache
+def _templates() -> Environment:
+    return environment(asset("style.css"), asset("page.js"))
 
-    def __init__(self) -> None:
-        self._highlighter = Highlighter()
-        self._templates = environment(asset("style.css"), asset("page.js"))
 
-    def prepare(self) -> Iterator[None]:
-        """Load what most pages need, in small steps."""
-        for name in self._templates.list_templates(extensions=["html"]):
-            self._templates.get_template(name)
-            yield
-        yield from self._highlighter.prepare()
+def prepare() -> Iterator[None]:
+    """Load what most pages need, in small steps."""
+    for name in _templates().list_templates(extensions=["html"]):
+        _templates().get_template(name)
+        yield
+    yield from load_languages()
 
-    def index(self, past: Past, *, highlight: bool) -> bytes:
-        """``index.html``: the whole history; without what takes long, the files of each event, if not ``highlight``.
-        Raises `DamagedError`."""
-        steps = past.counted_steps()
-        events = [Event(step, gap) for step, gap in zip(steps, _gaps(steps), strict=True)]
-        if highlight:
-            for event in events[1:][-_LOOKED_UP:]:
-                event.look_up(past)
-        return self._page(
-            "index.html", past, events=events, steps=steps, chart=Chart(steps), width=WIDTH, totals=_totals(steps)
-        )
 
-    def step(self, past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
-        """``W..N.html``. Raises `DamagedError`, `NotFoundError`."""
-        changes = file_changes(past.repo, past.snapshot(was).files_tree, past.snapshot(now).files_tree)
-        cut = frozenset(past.cut(now))
-        files, left_out = shown_files(changes, self._highlighter, cut, highlight=highlight)
-        steps = past.steps
-        is_step = now == was + 1 or was == now == 0
+def index(past: Past, *, highlight: bool) -> bytes:
+    """``index.html``: the whole history; without what takes long, the files of each event, if not ``highlight``.
+    Raises `DamagedError`."""
+    steps = past.counted_steps()
+    events = [Event(step, gap) for step, gap in zip(steps, _gaps(steps), strict=True)]
+    if highlight:
+        for event in events[1:][-_LOOKED_UP:]:
+            event.look_up(past)
+    return _page("index.html", past, events=events, steps=steps, chart=Chart(steps), width=WIDTH, totals=_totals(steps))
 
-        def to(step: Step) -> str:
-            """The page of another event; from a comparison, with the same event again."""
-            return page_of(step) if is_step else f"{step.index if was == now else was}..{step.index}.html"
 
-        return self._page(
-            "step.html",
-            past,
-            was=steps[was],
-            step=steps[now],
-            is_step=is_step,
-            to=to,
-            around=steps[max(now - _AROUND, 0) : min(now + _AROUND, max(end, now)) + 1],
-            earlier=steps[now - 1] if now else None,
-            later=steps[now + 1] if now < end else None,
-            bases=_bases(steps, now),
-            others=steps[max(now - _OTHERS, 0) : now],
-            files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
-            folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
-            left_out=left_out,
-            outputs=_outputs(past, now, cut),
-            status=visible(past.output(now, b"status", 20)[0].strip(), kept=""),
-        )
+def step(past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
+    """``W..N.html``. Raises `DamagedError`, `NotFoundError`."""
+    changes = file_changes(past.repo, past.snapshot(was).files_tree, past.snapshot(now).files_tree)
+    cut = frozenset(past.cut(now))
+    files, left_out = shown_files(changes, cut, highlight=highlight)
+    steps = past.steps
+    is_step = now == was + 1 or was == now == 0
 
-    def _page(self, template: str, past: Past, **values: Any) -> bytes:
-        manifest = past.manifest
-        words = {key: manifest.get(key) for key in ("exercise", "display_name")}
-        shown = {key: visible(word[:200], kept="") if isinstance(word, str) else "" for key, word in words.items()}
-        return self._templates.get_template(template).render(kata_id=past.kata_id, **shown, **values).encode()
+    def to(step: Step) -> str:
+        """The page of another event; from a comparison, with the same event again."""
+        return page_of(step) if is_step else f"{step.index if was == now else was}..{step.index}.html"
+
+    return _page(
+        "step.html",
+        past,
+        was=steps[was],
+        step=steps[now],
+        is_step=is_step,
+        to=to,
+        around=steps[max(now - _AROUND, 0) : min(now + _AROUND, max(end, now)) + 1],
+        earlier=steps[now - 1] if now else None,
+        later=steps[now + 1] if now < end else None,
+        bases=_bases(steps, now),
+        others=steps[max(now - _OTHERS, 0) : now],
+        files=[file for file in files if file.kind != "unchanged" and not file.is_only_renamed],
+        folded=[file for file in files if file.kind == "unchanged" or file.is_only_renamed],
+        left_out=left_out,
+        outputs=_outputs(past, now, cut),
+        status=visible(past.output(now, b"status", 20)[0].strip(), kept=""),
+    )
+
+
+def _page(template: str, past: Past, **values: Any) -> bytes:
+    found = _templates().get_template(template)
+    return found.render(kata_id=past.kata_id, **words(past.manifest), **values).encode()
 
 
 def environment(style: str, script: str = "") -> Environment:
@@ -151,19 +149,18 @@ def environment(style: str, script: str = "") -> Environment:
         style=Markup(style),  # noqa: S704 - ours
         script=Markup(script),  # noqa: S704 - ours
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
-        page_of=page_of,
-        label=label,
-        sign=sign,
-        css=css,
-        marks=marks,
-        clock=clock,
-        span=span,
+        **{function.__name__: function for function in (page_of, label, sign, marks, clock, span)},
     )
     return found
 
 
+def words(manifest: dict[str, Any]) -> dict[str, str]:
+    """What is worked on, for the templates; empty where nobody can tell."""
+    found = {key: manifest.get(key) for key in ("exercise", "display_name")}
+    return {key: visible(word[:_LONGEST_NAME], kept="") if isinstance(word, str) else "" for key, word in found.items()}
+
+
 def asset(name: str) -> str:
-    """The text of a file among the templates."""
     return resources.files("katafs.html").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -225,7 +222,6 @@ def _totals(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def page_of(step: Step) -> str:
-    """The page of a step."""
     return f"{max(step.index - 1, 0)}..{step.index}.html"
 
 
@@ -241,11 +237,6 @@ def sign(step: Step) -> str:
     return _SIGNS.get(step.light) or _EVENT_SIGNS.get(step.type, "•")
 
 
-def css(step: Step) -> str:
-    """The CSS classes of a light."""
-    return f"light {marks(step)}"
-
-
 def marks(step: Step) -> str:
     """What there is to know of a light, as CSS classes."""
     light = step.light if step.light in LIGHTS else "outage" if step.type == "outage" else "event"
@@ -254,7 +245,6 @@ def marks(step: Step) -> str:
 
 
 def clock(moment: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """A time in UTC."""
     return moment.strftime(form) if moment else ""
 
 

@@ -1,19 +1,23 @@
 """Pages are made in another process, with limits (`katafs.process`).
 
 Highlighting runs regular expressions over what a kata holds. Some take for ever on a text made for that, and hold
-the GIL meanwhile: in the daemon itself they would stop every mount request. A process can be ended.
+the GIL meanwhile: in the daemon itself they would stop every mount request. A process can be ended. What needs the
+libraries is imported there alone, so that the daemon does without them.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from katafs import process
-from katafs.errors import StorageError, TooLargeError
+from katafs.errors import DamagedError, KataError, StorageError, TooLargeError
 from katafs.git import Oid
+from katafs.kata.groups import Group
+from katafs.kata.read.past import Past
 
 LIMIT = 8.0  # seconds for one page; then it is made again without highlighting, in as many
 
@@ -49,13 +53,26 @@ def _render(page: Page, *, highlight: bool) -> bytes:
 
 def preload() -> Iterator[None]:
     """Have in memory what pages need, before workers are forked: one step after the other, in the fork server."""
-    from katafs.html.serve import maker  # noqa: PLC0415 - as in `_make`
+    from katafs.html import class_page, pages  # noqa: PLC0415
 
-    yield from maker().prepare()
+    yield from pages.prepare()
+    class_page.template()
 
 
 def _make(_file: None, page: Page, highlight: bool) -> bytes:
-    # here, so that the daemon itself does without the libraries
-    from katafs.html.serve import make  # noqa: PLC0415
+    from katafs.html import pages  # noqa: PLC0415
 
-    return make(page, highlight=highlight)
+    try:
+        past = Past(page.path, page.kata_id, page.tip)
+        if page.now < 0:
+            return pages.index(past, highlight=highlight)
+        return pages.step(past, page.was, page.now, page.end, highlight=highlight)
+    except (KataError, MemoryError, RecursionError) as error:
+        raise DamagedError(str(error) or type(error).__name__) from error
+
+
+def write_class_page(group: Group, file: BufferedRandom, directory: Path) -> None:
+    """Write ``index.html`` of the group in a directory, in a process of its own."""
+    from katafs.html.class_page import make  # noqa: PLC0415
+
+    file.write(make(group, directory))

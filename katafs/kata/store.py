@@ -7,7 +7,6 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import cachetools
 
@@ -180,11 +179,6 @@ class Store:
         clear_rows()
         for cache in CACHES.values():
             cache.clear()
-
-    def caches(self) -> dict[str, CountedCache[Any, Any]]:
-        """What is kept in memory, by names for an operator."""
-        names = ("listings", "snapshots", "options", "blobs")
-        return {"katas": self._open, **{name: getattr(self.read_caches, name) for name in names}}
 
     def kept(self) -> dict[str, Kept]:
         own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}

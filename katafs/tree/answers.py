@@ -16,16 +16,14 @@ from typing import Any, NamedTuple
 import cachetools
 
 from katafs.errors import DamagedError, HeavyError, KataError, NoEventsError, NotFoundError, StaleError, TooLargeError
-from katafs.git import Oid
 from katafs.git.beneath import is_shared
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.nodes import Creator, Later, Node
+from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import GROUP, PREFIX, Key
 from katafs.tree.timeouts import NEVER
-from katafs.tree.tree import Stale, Tree
-from katafs.tree.writable import Writable
+from katafs.tree.tree import Tree
 
 # what a question may cost in a worker, in microseconds
 _MOST = 10e6
@@ -86,8 +84,7 @@ class Seen(Node):
 
 # -- in the worker
 
-_Trees = dict[Place, Tree]
-_trees: _Trees = {}
+_trees: dict[Place, Tree] = {}
 _in_vain: cachetools.TTLCache[str, bool] = cachetools.TTLCache(1000, _IN_VAIN)
 # what a listing began with, for its later parts
 _listings: cachetools.LRUCache[Key, list[bytes]] = cachetools.LRUCache(_LISTINGS)
@@ -172,25 +169,17 @@ def _read(tree: Tree, key: Key, offset: int, size: int) -> bytes:
     return data.ljust(size, node.behind) if node.behind else data
 
 
-def _readlink(tree: Tree, key: Key) -> bytes:
-    return _node(tree, key).target()
-
-
 def _attributes(tree: Tree, key: Key) -> dict[str, str]:
     node = _node(tree, key)
     return _prepared(tree, node).attributes() if node.has_attributes else {}
 
 
-def _parent(tree: Tree, key: Key) -> Key:
-    return _prepared(tree, _node(tree, key)).parent()
-
-
 def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
     """Entries from ``start`` on, each with the position after it: as many as can be found in a moment, but one."""
     names = _listings.get(key) if start else None
-    if names is None:
-        names = _listings[key] = _prepared(tree, _node(tree, key)).names()
     directory = _prepared(tree, _node(tree, key))
+    if names is None:
+        names = _listings[key] = directory.names()
     entries: list[tuple[int, bytes, Seen]] = []
     end = time.monotonic() + _SECONDS
     for position, name in enumerate(names[start:], start + 1):
@@ -207,33 +196,19 @@ def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
     return entries
 
 
-def _sink(tree: Tree, key: Key) -> Writable:
-    return _node(tree, key).sink()
-
-
-def _creator(tree: Tree, key: Key, name: bytes, is_directory: bool) -> Creator:
-    return _prepared(tree, _node(tree, key)).to_create(name, is_directory=is_directory)
-
-
-def _tip(tree: Tree, key: Key) -> Oid:
-    return tree.tip(key.kata).commit.oid
-
-
-def _stale(tree: Tree, key: Key, before: Oid) -> Stale:
-    return tree.stale_since(key.kata, before)
-
-
 #: what a question of that name is answered with, by a tree for a key
 ANSWERS: dict[str, Callable[..., object]] = {
     "lookup": _lookup,
     "getattr": _getattr,
     "read": _read,
-    "readlink": _readlink,
+    "readlink": lambda tree, key: _node(tree, key).target(),
     "attributes": _attributes,
-    "parent": _parent,
+    "parent": lambda tree, key: _prepared(tree, _node(tree, key)).parent(),
     "readdir": _readdir,
-    "sink": _sink,
-    "creator": _creator,
-    "tip": _tip,
-    "stale": _stale,
+    "sink": lambda tree, key: _node(tree, key).sink(),
+    "creator": lambda tree, key, name, is_directory: _prepared(tree, _node(tree, key)).to_create(
+        name, is_directory=is_directory
+    ),
+    "tip": lambda tree, key: tree.tip(key.kata).commit.oid,
+    "stale": lambda tree, key, before: tree.stale_since(key.kata, before),
 }

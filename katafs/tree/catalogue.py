@@ -84,7 +84,6 @@ class Row(NamedTuple):
         return _name(self.path)
 
     def key(self, kata_id: str, index: int = 0) -> Key:
-        """The key in a kata, or at one of its events."""
         return Key(EVENT, kata_id, index, self.number) if self.kind == EVENT else Key(self.kind, kata_id, self.number)
 
 
@@ -238,7 +237,6 @@ def standing_in(directory: str) -> list[Row]:
 
 
 def thing_of(key: Key) -> tuple[int, int]:
-    """The `Row.id` of what a key names."""
     kind = key.kind
     if kind == EVENT:
         return kind, min(key.b, FIRST_PATH)
@@ -273,5 +271,4 @@ def _name(path: str) -> bytes:
 
 
 def kata_key(kata_id: str) -> Key:
-    """The key of a kata as a whole."""
     return Key(FIXED, kata_id, KATA)

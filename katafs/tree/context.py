@@ -18,12 +18,11 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.store import Store
 from katafs.kata.views.download import Download
 from katafs.kata.views.spool import Spool
+from katafs.tree.controls import Controls
 from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
-from katafs.tree.stats import Stats
-from katafs.tree.writable import Controls
 
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000
@@ -38,7 +37,6 @@ class DownloadCache(CountedCache[str, Download]):
     """The newest download of some katas; their contents are in unlinked temporary files."""
 
     def newest(self, kata_id: str, tip: Oid) -> Download | None:
-        """The download of a kata at that tip."""
         known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
@@ -99,7 +97,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.made = MadeCache(self.spool)
-        self.stats = Stats(self)
+        #: the text of ``.katafs/stats``, its time in ns, and until when it is fresh (time.monotonic)
+        self.stats: tuple[bytes, int, float] = (b"", 0, 0.0)
         #: what else is kept in memory, by names for an operator
         self.keepers: dict[str, Callable[[], Kept]] = {}
         self.git_files = HeldFiles(self.store)
@@ -124,5 +123,4 @@ class Context:
         return self.owner_of(*kata.owner)
 
     def owner_of(self, uid: int, gid: int) -> Owner:
-        """The same for any directory of the store."""
         return _owner(uid if self.uid is None else self.uid, gid if self.gid is None else self.gid)

@@ -24,7 +24,6 @@ class Latency:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one request that has its answer."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
@@ -57,6 +56,5 @@ class Counters:
         self.ahead: Callable[[], dict[str, int]] = dict
 
     def held(self, seconds: float) -> None:
-        """The event loop was held for so long."""
         self.held_most = max(self.held_most, seconds)
         self.held_often += seconds > HELD

@@ -46,7 +46,6 @@ def has_identity(path: bytes) -> bool:
 
 
 def identified(kata_id: str, path: bytes, status: os.stat_result) -> Key:
-    """The key of a file."""
     identity = b"%d %d %d" % (status.st_ino, status.st_mtime_ns, status.st_size)
     # never 0, which is a path without an identity
     return Key(PLAIN, kata_id, 1 + int.from_bytes(blake2b(identity, digest_size=8).digest()), path=path)
@@ -62,7 +61,6 @@ class HeldFiles:
         self._most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, _MOST)
 
     def get(self, number: int) -> Held | None:
-        """What is held by a number."""
         return self._held.get(number)
 
     def hold(self, kata_id: str, path: bytes) -> Held | None:
@@ -148,5 +146,4 @@ class HeldFiles:
             return error.errno in GONE
 
     def __len__(self) -> int:
-        """How many are held."""
         return len(self._held)

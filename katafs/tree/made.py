@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
 
 import cachetools
 
@@ -45,7 +44,6 @@ class MadeCache:
         self._spooled: cachetools.LRUCache[Hashable, SpoolFile] = cachetools.LRUCache(_MOST_SPOOLED)
 
     def get(self, key: Hashable) -> bytes | SpoolFile | None:
-        """The content, if it is still there."""
         spooled = self._spooled.get(key)
         if spooled is not None and not spooled.closed:
             return spooled
@@ -55,12 +53,7 @@ class MadeCache:
         """Forget the contents in memory, which can be made again; their sizes stay."""
         self._contents.clear()
 
-    def caches(self) -> dict[str, CountedCache[Any, Any]]:
-        """What is kept in memory, by names for an operator."""
-        return {"contents": self._contents}
-
     def kept(self) -> dict[str, Kept]:
-        """What all of it takes in memory."""
         sizes = Kept(len(self._sizes), len(self._sizes) * _SIZE, self._sizes.most * _SIZE)
         refused = Kept.of(self._refused, _REFUSAL)
         return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
@@ -70,7 +63,6 @@ class MadeCache:
         return self._sizes.get(hash(key))
 
     def remember_size(self, key: Hashable, size: int) -> None:
-        """Keep a size only."""
         self._sizes.keep(hash(key), size)
 
     def refuse(self, key: Hashable, error: TooLargeError) -> None:

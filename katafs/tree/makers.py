@@ -1,4 +1,9 @@
-"""What makes the nodes of the catalogue: functions and classes, each bound to its rows where it is defined."""
+"""What makes the nodes of the catalogue: functions and classes, each bound to its rows where it is defined.
+
+``.git`` is made here where git would take what a kata holds for a repository, and obey the configuration in it: git and
+libgit2 look for ``.git`` before they look whether a directory is a bare repository. What they find there leads nowhere,
+and they stop, with its text in a sentence: "fatal: not a git repository: …".
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,8 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.read.kata import Kata
 from katafs.tree.catalogue import Row, Shown, row_at, row_of, standing_in, thing_of
 from katafs.tree.context import Context
-from katafs.tree.nodes import Damaged, Directory, Entry, Node
-from katafs.tree.numbers import Key
+from katafs.tree.nodes import BytesFile, Damaged, Entry, Node
+from katafs.tree.numbers import FENCE, Key
 from katafs.tree.timeouts import NEVER
 
 #: Makes a node of a kata whose events can be read. Raises `NotFoundError`, `DamagedError`.
@@ -20,6 +25,8 @@ _OfKata = Callable[[Context, Kata, Key], Node]
 _OfStore = Callable[[Context, Key], Node]
 _K = TypeVar("_K", bound=_OfKata)
 _S = TypeVar("_S", bound=_OfStore)
+
+_FENCE = b"gitdir: what a kata holds is no repository\n"
 
 _of_katas: dict[tuple[int, int], _OfKata] = {}
 _of_store: dict[tuple[int, int], _OfStore] = {}
@@ -46,7 +53,6 @@ def makes_from_store(*paths: str, shown: Shown | None = None) -> Callable[[_S], 
 
 
 def is_made(row: Row) -> bool:
-    """Whether something is bound to a row."""
     return row.id in _of_katas or row.id in _of_store
 
 
@@ -97,7 +103,6 @@ def listed(kata: Kata, directory: str) -> list[Row]:
 
 
 def is_shown(row: Row, kata: Kata) -> bool:
-    """Whether a kata shows what stands in one of its directories."""
     shown = row.shown
     if shown is Shown.WRITABLE:
         return kata.is_writable()
@@ -121,7 +126,19 @@ def _is_of_version_2(kata: Kata) -> bool:
         return True
 
 
-class FixedDir(Directory):
+def fence(directory: Node) -> Entry:
+    """The entry ``.git``, which is not listed, of a directory that git would take for a bare repository. Raises
+    `NotFoundError`."""
+    # as git's is_git_directory has it; files of these names are no less suspicious to us than directories
+    names = set(directory.names())
+    if b"HEAD" not in names or not ({b"objects", b"refs"} <= names or b"commondir" in names):
+        raise NotFoundError("no b'.git' here")
+    key = Key(FENCE, directory.key.kata, directory.number)
+    # what is in a directory may change
+    return Entry(BytesFile(key, directory.owner, directory.mtime_ns, _FENCE), NEVER)
+
+
+class FixedDir(Node):
     """A directory that a kata has once, dated as the tip: what the catalogue says, to which heirs add."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
@@ -136,5 +153,4 @@ class FixedDir(Directory):
         return self._entry(find(self._kata, row_of(self.key).path, name))
 
     def _entry(self, row: Row, key: Key | None = None) -> Entry:
-        """The entry of a row, of its own key unless one is given."""
         return entry(self, self._ctx, self._kata, row, key or row.key(self._kata.kata_id))

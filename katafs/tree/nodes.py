@@ -7,17 +7,22 @@ looked up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Never
+import stat
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Hashable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Never
 
-from katafs.errors import DamagedError, IsDirectoryError, NotDirectoryError, ReadOnlyError, TooLargeError
+from katafs.errors import DamagedError, IsDirectoryError, KataError, NotDirectoryError, ReadOnlyError, TooLargeError
+from katafs.git import Oid
+from katafs.kata.record.commit import Committed, Job
 from katafs.kata.record.exclusive import Attempt
+from katafs.kata.record.inbox import Message
+from katafs.kata.record.recorders import find_recorded
 from katafs.tree.catalogue import key_above, row_of
+from katafs.tree.controls import Controls
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.timeouts import NEVER
-
-if TYPE_CHECKING:
-    from katafs.tree.writable import Writable
 
 Work = Callable[[], object]
 #: What makes a new entry in a directory, in a worker thread; where it comes from another process, a partial.
@@ -126,8 +131,10 @@ class Node:
         raise NotDirectoryError("not a directory")
 
     def parent(self) -> Key:
-        """The key of the directory above, for ``..``."""
-        raise NotDirectoryError("not a directory")
+        """The key of the directory above a directory, for ``..``."""
+        if not stat.S_ISDIR(self.mode):
+            raise NotDirectoryError("not a directory")
+        return key_above(self.key)
 
     def attributes(self) -> dict[str, str]:
         """Extended attributes, by names below ``user.katafs.``; asked for where ``has_attributes`` says so."""
@@ -146,6 +153,73 @@ class Node:
         raise refuse_write()
 
 
+class Writable(Node):
+    """A file that can be written to. What it is handed are bytes; when they are complete it says what is to be done.
+
+    A writer is any hashable value: an open file, or a process, or None for one that the kernel cannot name.
+    """
+
+    kata_id: str
+    #: whether what is written may come in more than one write; and whether the pieces of two writers are told apart by
+    #: the processes that send them, instead of by the open files that they are written to
+    takes_pieces = False
+    by_process = False
+    #: whether the kernel is to keep no pages of what is written
+    is_direct = False
+
+    def sink(self) -> Writable:
+        return self
+
+    def serve(self, controls: Controls) -> None:
+        """To be called before anything is written: nodes may come from another process."""
+        self._controls = controls
+
+    def starts(self, data: bytes) -> bool:
+        """Whether a write is the start of a message by its bytes, whatever was sent before."""
+        return False
+
+    def scan(self, writer: Hashable | None, data: bytes) -> Callable[[], None]:
+        """Look at a large write in a worker thread; what is returned is to be called right before `feed`."""
+        return lambda: None
+
+    def feed(self, writer: Hashable | None, offset: int, data: bytes, *, appends: bool) -> Message | None:
+        """Take one write; the message if it is complete. Raises what the writer is to hear."""
+        return Message(data, in_pieces=False)
+
+    @abstractmethod
+    def parse(self, message: Message, offset: int) -> Job:
+        """What the message, whose last write was at ``offset``, says is to be done. Raises `InvalidError`."""
+
+    def has_told(self, start: int, end: int, *, is_exact: bool) -> bool:
+        """Whether the kernel was told, not long ago, that the file ends at ``end``, or from ``start`` to there."""
+        return False
+
+    def find_recorded(self, path: Path, commit: Oid) -> Committed | None:
+        """What a commit has recorded that a daemon was about to make when it died, if it is there. For a thread."""
+        return find_recorded(path, self.kata_id, commit)
+
+    def accepted(self, committed: Committed | None) -> None:
+        """The message was recorded."""
+
+    def refused(self, error: KataError, again_at: tuple[Hashable | None, int] | None) -> None:
+        """The message was refused. ``again_at`` is the writer and offset of the last of its several writes, which will
+        be repeated and is to hear the same."""
+
+    def truncate(self, writer: Hashable | None) -> None:
+        """The file was opened with O_TRUNC, or truncated to 0: the writer starts afresh; nothing is committed."""
+
+    def is_unfinished(self, writer: Hashable | None) -> bool:
+        """Whether that writer has begun a message and not finished it."""
+        return False
+
+    def taken(self, offset: int, data: bytes, message: Message) -> None:
+        """A message was taken; ``data`` is the last write of it."""
+
+    def check_settable(self, length: int | None) -> None:
+        """Somebody sets a mode, an owner, times or, not None, the length. Raises EROFS where nobody may."""
+        raise refuse_write()
+
+
 class Entry(NamedTuple):
     """A name in a directory; ``timeout`` says how long, in seconds, it stays this node's."""
 
@@ -153,16 +227,7 @@ class Entry(NamedTuple):
     timeout: float
 
 
-class Directory(Node):
-    """A directory."""
-
-    def parent(self) -> Key:
-        return key_above(self.key)
-
-
 class BytesFile(Node):
-    """A file with bytes that are in memory."""
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, data: bytes) -> None:
         super().__init__(key, owner, mtime_ns)
         self._data = data
@@ -175,8 +240,6 @@ class BytesFile(Node):
 
 
 class Link(Node):
-    """A symbolic link."""
-
     def __init__(self, key: Key, owner: Owner, mtime_ns: int, target: str) -> None:
         super().__init__(key, owner, mtime_ns)
         self._target = target.encode()

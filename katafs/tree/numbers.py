@@ -109,7 +109,6 @@ class HashedPaths:
             self._paths.setdefault(path_hash(path), []).append(path)
 
     def key(self, kind: int, kata: str, path: bytes) -> Key:
-        """The key of one of the paths."""
         number = path_hash(path)
         return Key(kind, kata, number) if len(self._paths[number]) == 1 else Key(kind, kata, number, 1, path)
 
@@ -199,5 +198,4 @@ class Numbers:
         return False
 
     def __len__(self) -> int:
-        """How many keys are kept."""
         return len(self._kept)

@@ -15,18 +15,15 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.dirs import above, control, diffs, downloads, option_files, page_files
-from katafs.tree.dirs.events import directories_of
-from katafs.tree.dirs.fence import fence
-from katafs.tree.dirs.tip_files import tip_directory_key
+from katafs.tree.dirs import above, control, diffs, downloads
+from katafs.tree.dirs.events import directories_of, tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
-from katafs.tree.makers import make
-from katafs.tree.nodes import Node
+from katafs.tree.makers import fence, make
+from katafs.tree.nodes import Node, Writable
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
-from katafs.tree.writable import Writable
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (above, control, diffs, downloads, option_files, page_files)
+_MAKERS = (above, control, diffs, downloads)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
@@ -93,7 +90,6 @@ class Tree:
             self._nodes[node.number] = node
 
     def forgotten(self, number: int, count: int) -> None:
-        """The kernel has forgotten a number ``count`` times."""
         if self.numbers.forget(number, count):
             self.ctx.git_files.release(number)
 
@@ -114,11 +110,9 @@ class Tree:
         return fence(self.node(key.a)).node if key.kind == FENCE else make(self.ctx, key)
 
     def tip(self, kata_id: str) -> State:
-        """The tip of a kata as it is now."""
         return self.ctx.store.kata(kata_id).tip()
 
     def stale_since(self, kata_id: str, before: Oid) -> Stale:
-        """What changed since a commit was the tip."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
         try:
@@ -139,8 +133,7 @@ class Tree:
         inodes = list(_changing(kata_id, is_event))
         entries: list[tuple[int, bytes]] = []
         if is_event:
-            steps = page_files.changing_pages(before.last)
-            inodes += [Numbers.number(page_files.step_key(kata_id, was, now)) for was, now in steps]
+            inodes += map(Numbers.number, diffs.changing_pages(kata_id, before.last))
             for tip in (before, after):
                 inodes_below, entries_below = self._tip_files(kata, tip)
                 inodes += inodes_below

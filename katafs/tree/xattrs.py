@@ -35,24 +35,18 @@ def event_attributes(kata: Kata, snapshot: Snapshot) -> dict[str, str]:
 
 def kata_attributes(kata: Kata) -> dict[str, str]:
     """Those of a kata's directory. ``events`` is how many there are, the first included. Raises `DamagedError`."""
-    tip = kata.tip()
-    manifest = kata.manifest()
+    tip, manifest, plain = kata.tip(), kata.manifest(), kata.plain_version()
+    stored = manifest.get("version")
+    version = max(stored, NEWEST_VERSION) if type(stored) is int else NEWEST_VERSION
     told = {
         "id": kata.kata_id,
         "events": tip.last + 1,
-        "version": _version(kata),
+        "version": version if plain is None else plain,
         "layout": "plain" if kata.is_stored_plain else tip.layout.name,
         "commit": tip.commit.oid.hex(),
         **{key: manifest[key] for key in ("display_name", "exercise") if isinstance(manifest.get(key), str)},
     }
     return _texts(told)
-
-
-def _version(kata: Kata) -> int:
-    plain, stored = kata.plain_version(), kata.manifest().get("version")
-    if plain is not None:
-        return plain
-    return stored if type(stored) is int and stored > NEWEST_VERSION else NEWEST_VERSION
 
 
 def _texts(told: dict[str, object]) -> dict[str, str]:

@@ -322,5 +322,5 @@ def test_a_file_that_was_cut_at_creation(store: Path) -> None:
     snapshot = kata.snapshot(0)
     flags = {"cut.txt": True, "whole.txt": False}
     assert snapshot.truncation_flags(kata.repo) == {**NO_FLAGS, "files": flags}
-    document = json.loads(event_document(kata.repo, snapshot, kata.tip().rows, kata.files(0)))
+    document = json.loads(event_document(kata.repo, snapshot, kata.tip().rows))
     assert {name: file["truncated"] for name, file in document["files"].items()} == flags

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from katafs.git import GitRepo
-from katafs.html import process, serve
-from katafs.html.process import Page, render
+from katafs.html import process
+from katafs.html.process import Page, _make, render
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.steps import LIGHTS
 from katafs.kata.record.commit import record
@@ -276,7 +276,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def _take_for_ever(page: Page, *, highlight: bool) -> bytes:
     if highlight:
         signal.pause()
-    return serve.make(page, highlight=highlight)
+    return _make(None, page, highlight)
 
 
 def _make_slowly(_file: None, page: Page, highlight: bool) -> bytes:

@@ -22,6 +22,7 @@ import katafs
 from katafs.kata.store import Store
 from katafs.mount import runtime
 from katafs.tree.context import Context
+from katafs.tree.stats import stats_text
 from tests.katas import make_kata
 from tests.mounts import MakeMount, Mount, is_keeper, patience, wait_until
 
@@ -196,12 +197,12 @@ def test_who_comes_at_the_same_time_gets_the_same_text(store: Path, monkeypatch:
     ctx = Context(Store(store))
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    first = ctx.stats.text(fresh=True)
+    first = stats_text(ctx, fresh=True)
     ctx.counters.compactions += 1
-    assert ctx.stats.text(fresh=True) == first
+    assert stats_text(ctx, fresh=True) == first
     now += 0.2
-    assert ctx.stats.text(fresh=False) == first
-    second = ctx.stats.text(fresh=True)
+    assert stats_text(ctx, fresh=False) == first
+    second = stats_text(ctx, fresh=True)
     assert Stats(second[0].decode())("katafs_compactions_total") == 1
     assert second[1] > first[1]
 

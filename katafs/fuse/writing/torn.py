@@ -14,7 +14,7 @@ import cachetools
 import pyfuse3
 
 from katafs.fuse.fastopen import Asked
-from katafs.tree.writable import Writable
+from katafs.tree.nodes import Writable
 
 _PAGE = 4096
 _REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0

@@ -1,6 +1,6 @@
 """The path of whatever changes a kata: bytes → message → job → what the kernel must forget → the answer.
 
-What takes the bytes, and what a message says is to be done, is the node's to say (`katafs.tree.writable`). A file or
+What takes the bytes, and what a message says is to be done, is the node's to say (`katafs.tree.nodes`). A file or
 directory that is made is a job without a message.
 """
 
@@ -28,9 +28,8 @@ from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.kata.record.recorders import MOST, Recorders, commits_before
 from katafs.kata.store import is_git
-from katafs.tree.nodes import Node
+from katafs.tree.nodes import Node, Writable
 from katafs.tree.tree import Tree
-from katafs.tree.writable import Writable
 
 log = logging.getLogger(__name__)
 

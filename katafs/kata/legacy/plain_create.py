@@ -11,14 +11,14 @@ from katafs.errors import DamagedError, InvalidError, NotFoundError, ReadOnlyErr
 from katafs.git.beneath import appears, is_shared
 from katafs.git.store.storing import sync_directory
 from katafs.kata.legacy.migrate import migrate_kata
-from katafs.kata.legacy.pending import Pending
+from katafs.kata.legacy.pending import Pending, flush_pending
 from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file, write_at
 from katafs.kata.legacy.plain_kata import PlainKata, parse_event
 from katafs.kata.legacy.plain_rows import is_part_of_row, parse_object, parse_plain_rows
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.rows import without_contents
 from katafs.kata.model.versions import plain_version
-from katafs.kata.record.commit import Announce, Committed, set_option
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, set_option
 from katafs.kata.record.exclusive import UNNOTED, Attempt
 from katafs.owner import acting_as_owner
 from katafs.text import is_portable
@@ -43,6 +43,17 @@ def make_new(path: Path, is_directory: bool, attempt: Attempt = UNNOTED) -> None
     with storage_errors(f"{path} cannot be made", str(path)), acting_as_owner(path.parent):
         attempt.make(path, is_directory=is_directory)
         sync_directory(path.parent)
+
+
+def migrating(job: Job) -> Job:
+    """What writes to a control file or an option, once its kata is migrated, and what waits for its row recorded."""
+    return Job(job.path, job.kata_id, _migrate_first, (job,), job.counted_as)
+
+
+def _migrate_first(path: Path, kata_id: str, job: Job, *, announce: Announce, landed: Landed) -> Committed | None:
+    migrate_kata(path, kata_id)
+    flush_pending(path, kata_id)
+    return job(announce, landed)
 
 
 def write_plain(

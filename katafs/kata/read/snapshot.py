@@ -108,12 +108,12 @@ def read_snapshot(repo: GitRepo, state: State, index: int, commit: Commit) -> Sn
     return Snapshot(index, commit, state.layout, Root.read(repo, commit.tree), when, is_outage)
 
 
-def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listing) -> bytes:
+def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
     """``events/N.json``: files in git order, the row's keys, then the outputs."""
     flags = snapshot.truncation_flags(repo)
     files = {
         decode(path): {"content": decode(repo.blob(oid)), "truncated": flags["files"].get(decode(path), False)}
-        for path, oid in listing.blobs()
+        for path, oid in Listing(repo, snapshot.files_tree).blobs()
     }
     row = rows.shown(snapshot.index)
     if snapshot.index == 0:
@@ -131,11 +131,12 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows, listing: Listi
     return pretty_bytes(document)
 
 
-def manifest_document(repo: GitRepo, listing: Listing, manifest: Mapping[str, Any]) -> bytes:
+def manifest_document(repo: GitRepo, first: Snapshot, manifest: Mapping[str, Any]) -> bytes:
     """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``;
     but for version 0, which never had them."""
     if plain_version(manifest) == 0:
         return pretty_bytes(dict(manifest))
-    files = {decode(path): {"content": decode(repo.blob(oid))} for path, oid in listing.blobs()}
+    blobs = Listing(repo, first.files_tree).blobs()
+    files = {decode(path): {"content": decode(repo.blob(oid))} for path, oid in blobs}
     kept = {key: value for key, value in manifest.items() if key != "visible_files"}
     return pretty_bytes({**kept, "visible_files": files})

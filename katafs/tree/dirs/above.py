@@ -10,14 +10,14 @@ from katafs import __version__
 from katafs.errors import NotFoundError
 from katafs.kata.legacy.plain_create import make_new
 from katafs.kata.model.ids import is_id_part
-from katafs.tree.catalogue import row_at, row_of
+from katafs.tree.catalogue import kata_key, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.group_dir import GroupsDir
 from katafs.tree.dirs.kata_dir import KataDir
 from katafs.tree.makers import makes_from_store, rows_in
-from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Node, refuse_write
+from katafs.tree.nodes import BytesFile, Creator, Entry, Node, refuse_write
 from katafs.tree.numbers import PREFIX, Key
-from katafs.tree.stats import StatsFile
+from katafs.tree.stats import stats_text
 from katafs.tree.timeouts import MUTABLE, PLACE
 
 _WRITING = """\
@@ -34,16 +34,17 @@ _TRY_XATTR = "    getfattr -d events/latest"
 _ROOT, _KATAFS, _GROUPS = row_at("/"), row_at("/.katafs"), row_at("/.katafs/groups")
 
 
-class PrefixDir(Directory):
+@makes_from_store("/", "/Ab")
+class PrefixDir(Node):
     """The root, ``Ab/`` or ``Ab/Cd/``: what of the store is named like a part of a kata id."""
 
-    def __init__(self, ctx: Context, parts: str) -> None:
-        status = ctx.store.status(parts)
-        super().__init__(_prefix_key(parts), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
-        self._ctx, self._parts = ctx, parts
+    def __init__(self, ctx: Context, key: Key) -> None:
+        status = ctx.store.status(key.kata)
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
+        self._ctx, self._parts = ctx, key.kata
 
     def parent(self) -> Key:
-        return _prefix_key(self._parts[:-2])
+        return Key(PREFIX, self._parts[:-2]) if len(self._parts) > 2 else _ROOT.key("")
 
     def names(self) -> list[bytes]:
         names = [name.encode() for name in self._ctx.store.names(self._parts)]
@@ -57,8 +58,8 @@ class PrefixDir(Directory):
             raise NotFoundError(f"no {name!r} here")
         parts = self._parts + text
         if len(parts) == 6:
-            return Entry(KataDir(self._ctx, parts), MUTABLE)
-        return Entry(PrefixDir(self._ctx, parts), PLACE)
+            return Entry(KataDir(self._ctx, kata_key(parts)), MUTABLE)
+        return Entry(PrefixDir(self._ctx, Key(PREFIX, parts)), PLACE)
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         """mkdir(2) of what is named like a part of a kata id: how a service begins a kata."""
@@ -69,17 +70,8 @@ class PrefixDir(Directory):
         return partial(make_new, path, True)
 
 
-def _prefix_key(parts: str) -> Key:
-    return Key(PREFIX, parts) if parts else _ROOT.key("")
-
-
-@makes_from_store("/", "/Ab")
-def _prefix(ctx: Context, key: Key) -> PrefixDir:
-    return PrefixDir(ctx, key.kata)
-
-
 @makes_from_store("/.katafs")
-class MetaDir(Directory):
+class MetaDir(Node):
     """``.katafs/``: about the file system itself."""
 
     def __init__(self, ctx: Context, key: Key) -> None:
@@ -101,7 +93,8 @@ class MetaDir(Directory):
         """One of the files; ``fresh`` if it is about to be opened."""
         name = row_of(key).name
         if name == b"stats":
-            return StatsFile(key, self.owner, self._ctx.stats, fresh=fresh)
+            stats, made_ns = stats_text(self._ctx, fresh=fresh)
+            return BytesFile(key, self.owner, made_ns, stats)
         # the next daemon may have others
         text = f"{__version__}\n" if name == b"version" else _readme(self._ctx)
         return BytesFile(key, self.owner, self._ctx.about.began_ns, text.encode())

@@ -1,45 +1,56 @@
-"""``diff/``: the difference of the files of any two events, as text, as JSON, and as a JSON summary."""
+"""What is made of two events, or of all: ``diff/``, as text, as JSON, as a JSON summary; ``html/``, pages to look at;
+and ``history``, a table of the events.
+
+Pages are made in a process of their own (`katafs.html.process`): what a kata holds decides how long highlighting takes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from katafs.errors import HeavyError, NotFoundError
 from katafs.git import GitRepo, Oid
+from katafs.html.process import Page, render
+from katafs.kata.model.rows import Row
+from katafs.kata.model.steps import history, history_text
 from katafs.kata.read.kata import Kata
 from katafs.kata.views.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.text import pretty_bytes
 from katafs.tree.catalogue import row_at
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
-from katafs.tree.dirs.events import parse_steps
+from katafs.tree.dirs.events import parse_index
+from katafs.tree.made import Make
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import Entry, Link, Work
+from katafs.tree.nodes import BytesFile, Entry, Link, Node, Work
 from katafs.tree.numbers import DIFF, Key
+from katafs.tree.timeouts import IMMUTABLE
 
 # What is compared in the event loop: microseconds (`katafs.git.budget`), files and directories that differ, files that
 # came or went, for renames take longest. It takes a third of a millisecond, and some milliseconds at the worst that was
 # found (random lines of one letter).
 _LITTLE, _FEW, _FEW_MOVED = 3_500.0, 200, 4
+# A page of a step has the lights of so many events after it, so it changes until these are there.
+_NEIGHBOURS = 5
+# events of a history that takes longer than 5 ms to be put into words
+_LONG_HISTORY = 300
 
 
-def _lines_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
-    return pretty_bytes(diff_lines(repo, was, now))
+def _json(view: Callable[..., object], repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
+    return pretty_bytes(view(repo, was, now))
 
-
-def _summary_json(repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
-    return pretty_bytes(diff_summary(repo, was, now))
-
-
-_View = Callable[..., bytes]
 
 # By the end of the name: what makes the content
-_VIEWS: dict[str, _View] = {"": raw_diff, ".json": _lines_json, ".summary.json": _summary_json}
+_VIEWS: dict[str, Callable[..., bytes]] = {
+    "": raw_diff,
+    ".json": partial(_json, diff_lines),
+    ".summary.json": partial(_json, diff_summary),
+}
 _ROWS = {ending: row_at(f"diff/W..N{ending}") for ending in _VIEWS}
 _BY_VIEW = {row.number: _VIEWS[ending] for ending, row in _ROWS.items()}
+_PAGE = row_at("html/W..N.html")
 
 
 @makes("diff")
@@ -51,10 +62,24 @@ class DiffsDir(FixedDir):
 
     def child(self, name: bytes) -> Entry:
         for ending, row in _ROWS.items():
-            steps = parse_steps(name, ending.encode())
+            steps = _parse_steps(name, ending.encode())
             if steps is not None:
-                return self._entry(row, Key(DIFF, self._kata.kata_id, steps[0], steps[1] * 4 + row.number))
+                return self._entry(row, pair_key(self._kata.kata_id, *steps, row.number))
         return super().child(name)
+
+
+def _parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
+    """The two event numbers of ``W..N`` before an ending; None for anything else."""
+    was, dots, now = name.removesuffix(ending).partition(b"..")
+    indexes = parse_index(was), parse_index(now)
+    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
+        return None
+    return indexes[0], indexes[1]
+
+
+def pair_key(kata_id: str, was: int, now: int, view: int = _PAGE.number) -> Key:
+    """The key of a view of two events, their page unless another is given."""
+    return Key(DIFF, kata_id, was, now * 4 + view)
 
 
 @makes("diff/latest")
@@ -69,31 +94,94 @@ def _latest(ctx: Context, kata: Kata, key: Key) -> Link:
 def _diff(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     """One diff, dated as the newer of its events."""
     old, new, view = kata.snapshot(key.a), kata.snapshot(key.b >> 2), key.b & 3
-    trees = old.files_tree, new.files_tree
-    make = functools.partial(_BY_VIEW[view], was=old.files_tree, now=new.files_tree)
+    make = partial(_BY_VIEW[view], was=old.files_tree, now=new.files_tree)
     # Equal trees have equal diffs, whatever the events are called.
-    rest = (key, ctx, kata, max(old.time_ns, new.time_ns), (DIFF, kata.kata_id, view, *trees), make)
-    return _DiffFile(*rest) if view else _RawDiffFile(trees, *rest)
+    identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
+    file = _DiffFile(key, ctx, kata, max(old.time_ns, new.time_ns), identity, make)
+    if not view:
+        file.make_small = partial(make, most=_FEW, most_moved=_FEW_MOVED)
+    return file
 
 
 class _DiffFile(MadeFile):
     queue = "diff"
     budget = DIFF_BUDGET
-
-
-class _RawDiffFile(_DiffFile):
-    """A diff as git says it. A small one is made at once: that takes less time than to hand it to a thread."""
-
-    def __init__(self, trees: tuple[Oid | None, Oid | None], *rest: Any) -> None:
-        super().__init__(*rest)
-        self._trees = trees
+    #: makes what is small at once: that takes less time than to hand it to a thread
+    make_small: Make | None = None
 
     def prepare(self) -> Work | None:
-        maker = super().prepare()
-        if maker is None:
-            return None
+        work = super().prepare()
         repo = self._kata.repo
-        with contextlib.suppress(HeavyError), repo.budget.within(_LITTLE):
-            self.prepared(raw_diff(repo, *self._trees, most=_FEW, most_moved=_FEW_MOVED))
-            return None
-        return maker
+        if work is not None and self.make_small is not None:
+            with contextlib.suppress(HeavyError), repo.budget.within(_LITTLE):
+                self.prepared(self.make_small(repo))
+                return None
+        return work
+
+
+@makes("html")
+class HtmlDir(FixedDir):
+    """``html/``: ``index.html``, ``0..0.html`` for the first files, ``0..1.html 1..2.html …``; any other pair opens by
+    name. Listing it makes nothing."""
+
+    def names(self) -> list[bytes]:
+        steps = (b"%d..%d.html" % (index, index + 1) for index in range(self._tip.last))
+        return [*super().names(), b"0..0.html", *steps]
+
+    def child(self, name: bytes) -> Entry:
+        steps = _parse_steps(name, b".html")
+        return super().child(name) if steps is None else self._entry(_PAGE, pair_key(self._kata.kata_id, *steps))
+
+
+class _PageFile(MadeFile):
+    queue = "page"
+
+
+@makes("html/index.html")
+def _index(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+    tip = kata.tip()
+    make = partial(_render, Page(kata.path, kata.kata_id, tip.commit.oid))
+    return _PageFile(key, ctx, kata, tip.time_ns, (key, tip.commit.oid), make)
+
+
+@makes(_PAGE.path)
+def _step_page(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+    was, now = key.a, key.b >> 2
+    tip = kata.tip()
+    old, new = kata.snapshot(was), kata.snapshot(now)
+    full = max(was, now) + _NEIGHBOURS
+    end = kata.snapshot(min(full, tip.last))
+    identity = (key, old.commit.oid, new.commit.oid, end.index, end.commit.oid)
+    make = partial(_render, Page(kata.path, kata.kata_id, tip.commit.oid, was, now, end.index))
+    page = _PageFile(key, ctx, kata, max(old.time_ns, new.time_ns, end.time_ns), identity, make)
+    if full <= tip.last:
+        page.attr_timeout = IMMUTABLE
+    return page
+
+
+def _render(page: Page, _repo: GitRepo) -> bytes:
+    # the process that makes pages opens the repository itself
+    return render(page)
+
+
+def changing_pages(kata_id: str, last: int) -> list[Key]:
+    """The listed pages that change when an event comes after ``last``."""
+    return [pair_key(kata_id, max(index - 1, 0), index) for index in range(max(last - _NEIGHBOURS, 0), last + 1)]
+
+
+@makes("history")
+def _history(ctx: Context, kata: Kata, key: Key) -> Node:
+    tip = kata.tip()
+    identity = (key, tip.commit.oid)
+    make = partial(_make_history, tip.rows.stored, kata.kata_id)
+    if tip.last >= _LONG_HISTORY:
+        return MadeFile(key, ctx, kata, tip.time_ns, identity, make)
+    data = ctx.made.get(identity)
+    if not isinstance(data, bytes):
+        data = make(None)
+        ctx.made.put(identity, data)
+    return BytesFile(key, ctx.owner(kata), tip.time_ns, data)
+
+
+def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> bytes:
+    return history_text(history(rows, kata_id))

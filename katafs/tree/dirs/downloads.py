@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import stat
+from functools import partial
 from pathlib import Path
 
 from katafs.errors import NotFoundError, StaleError, TooLargeError
@@ -14,8 +14,7 @@ from katafs.kata.views.image import Source
 from katafs.kata.views.spool import Spool
 from katafs.tree.catalogue import DIR, FILE, key_above, row_at
 from katafs.tree.context import Context
-from katafs.tree.dirs.fence import fence
-from katafs.tree.makers import FixedDir, makes
+from katafs.tree.makers import FixedDir, fence, makes
 from katafs.tree.nodes import Entry, Later, Link, Node, Work
 from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
 from katafs.tree.timeouts import NEVER
@@ -55,9 +54,8 @@ class _FromImage(Node):
         tip = self._tip
         self._ctx.made.check(self._name)
         mtime = tip.time_ns // 1_000_000_000
-        return functools.partial(
-            _make, self._kata.path, tip.commit.oid, tip.last, name_of(self._kata), mtime, self._ctx.spool
-        )
+        name = name_of(self._kata)
+        return partial(_make, self._kata.path, tip.commit.oid, tip.last, name, mtime, self._ctx.spool)
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
@@ -67,18 +65,12 @@ class _FromImage(Node):
     def too_large(self, error: TooLargeError) -> None:
         self._ctx.made.refuse(self._name, error)
 
-    def image(self) -> Download:
-        assert self._image is not None, "prepare was not called"
-        return self._image
-
     def _resolve(self, image: Download) -> None:
         """Called once the image is at hand."""
 
 
 @makes(_TGZ.path)
 class TgzFile(_FromImage):
-    """``download/NAME.tgz``."""
-
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         super().__init__(ctx, kata, key)
         #: what names the content, whoever makes it
@@ -90,7 +82,8 @@ class TgzFile(_FromImage):
         return self._ctx.made.size(self.identity)
 
     def read(self, offset: int, length: int) -> bytes:
-        return self.image().read_tgz(offset, length)
+        assert self._image is not None, "prepare was not called"
+        return self._image.read_tgz(offset, length)
 
 
 @makes(_ROOT.path, "download/NAME/…")
@@ -115,19 +108,23 @@ class Member(_FromImage):
             return 0
         return self._image.members[self._path].size if self._image is not None and self._path is not None else None
 
-    def read(self, offset: int, length: int) -> bytes:
+    def _found(self) -> tuple[Download, bytes]:
+        assert self._image is not None, "prepare was not called"
         assert self._path is not None
-        return self.image().read(self._path, offset, length)
+        return self._image, self._path
+
+    def read(self, offset: int, length: int) -> bytes:
+        image, path = self._found()
+        return image.read(path, offset, length)
 
     def names(self) -> list[bytes]:
-        assert self._path is not None
-        return list(self.image().children(self._path))
+        image, path = self._found()
+        return list(image.children(path))
 
     def child(self, name: bytes) -> Entry:
-        assert self._path is not None
-        image = self.image()
-        path = self._path + b"/" + name if self._path else name
-        if name == b".git" and self._path not in (b"", b".git"):
+        image, above = self._found()
+        path = above + b"/" + name if above else name
+        if name == b".git" and above not in (b"", b".git"):
             return fence(self)
         if not name or path not in image.members:
             raise NotFoundError(f"no {name!r} in the download")
@@ -136,7 +133,8 @@ class Member(_FromImage):
     def parent(self) -> Key:
         if not self._path:
             return key_above(self.key)
-        return member_key(self._kata, self.image(), self._path.rpartition(b"/")[0])
+        image, path = self._found()
+        return member_key(self._kata, image, path.rpartition(b"/")[0])
 
 
 def member_key(kata: Kata, image: Download, path: bytes) -> Key:

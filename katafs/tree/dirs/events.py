@@ -1,4 +1,4 @@
-"""``events/`` and what is in it: everything at each event."""
+"""``events/`` and what is in it: everything at each event; and ``files/``, those of the newest one."""
 
 from __future__ import annotations
 
@@ -7,33 +7,25 @@ import sys
 from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.git import GitRepo
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
-from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, row_at, row_of
+from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of
-from katafs.tree.dirs.fence import fence
-from katafs.tree.makers import FixedDir, entry, find, listed, makes
-from katafs.tree.nodes import Damaged, Directory, Entry, Link, Node, PlusEntry
-from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
+from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
+from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
+from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, TIP_DIRECTORY, HashedPaths, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 from katafs.tree.xattrs import event_attributes
 
 
-class _EventDirectory(Directory):
-    """A directory of one event."""
-
+class _EventDirectory(Node):
     def __init__(self, ctx: Context, kata: Kata, key: Key, index: int, mtime_ns: int) -> None:
         super().__init__(key, ctx.owner(kata), mtime_ns)
         self._ctx, self._kata, self._index = ctx, kata, index
         self._kata_identity = kata.identity
-
-    @property
-    def _snapshot(self) -> Snapshot:
-        return self._kata.snapshot(self._index)
 
     def is_lasting(self) -> bool:
         return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
@@ -60,7 +52,7 @@ class _EventDirectory(Directory):
         if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
             return None
         try:
-            snapshot = self._snapshot
+            snapshot = self._kata.snapshot(self._index)
             return [PlusEntry(name, base | slot, *self._mode_and_size(snapshot, slot)) for name, slot in slots]
         except DamagedError:
             # `child` tells of which
@@ -68,7 +60,7 @@ class _EventDirectory(Directory):
 
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
-        snapshot = self._snapshot
+        snapshot = self._kata.snapshot(self._index)
         for slot in (number ^ base for number in numbers):
             content = self._content(snapshot, slot)
             if isinstance(content, Rows):
@@ -92,8 +84,7 @@ _FEW_PATHS, _MANY_PATHS = 16, 256
 class FilesDir(_EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
-    #: for how many seconds
-    names_hold = IMMUTABLE
+    names_hold = IMMUTABLE  # for how many seconds
 
     def __init__(self, ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> None:
         if position in listing.damaged:
@@ -143,7 +134,7 @@ class FilesDir(_EventDirectory):
         return Entry(node, self.names_hold if self._listing.is_settled(position) else MUTABLE)
 
     def _node(self, position: int) -> Node:
-        return path_node(self._ctx, self._kata, self._snapshot, self._listing, position)
+        return path_node(self._ctx, self._kata, self._kata.snapshot(self._index), self._listing, position)
 
 
 @makes("events/N/config")
@@ -181,12 +172,10 @@ class FixedEventDir(_EventDirectory):
 
 @makes("events/N")
 class EventDir(FixedEventDir):
-    """``events/N/``: everything at event N."""
-
     has_attributes = True
 
     def attributes(self) -> dict[str, str]:
-        return event_attributes(self._kata, self._snapshot)
+        return event_attributes(self._kata, self._kata.snapshot(self._index))
 
 
 _EVENT, _DOCUMENT = row_at("events/N"), row_at("events/N.json")
@@ -211,8 +200,7 @@ class EventsDir(FixedDir):
         return self._entry(row, row.key(self._kata.kata_id, index))
 
 
-def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Directory]:
-    """All directories of an event."""
+def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Node]:
     snapshot = kata.snapshot(index)
     yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
     yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
@@ -234,17 +222,7 @@ def parse_index(digits: bytes) -> int | None:
     return int(digits)
 
 
-def parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
-    """The two event numbers of ``W..N`` before an ending; None for anything else."""
-    was, dots, now = name.removesuffix(ending).partition(b"..")
-    indexes = parse_index(was), parse_index(now)
-    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
-        return None
-    return indexes[0], indexes[1]
-
-
 def path_node(ctx: Context, kata: Kata, snapshot: Snapshot, listing: Listing, position: int) -> Node:
-    """The node of a path below ``events/N/files``."""
     if listing.is_directory(position):
         return FilesDir(ctx, kata, snapshot, listing, position)
     key = _path_key(kata.kata_id, snapshot.index, listing, position)
@@ -276,9 +254,47 @@ def _path(ctx: Context, kata: Kata, key: Key) -> Node:
 @makes("events/N.json")
 def _document(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     snapshot = kata.snapshot(key.a)
-    make = functools.partial(_make_document, snapshot, kata.tip().rows)
+    make = functools.partial(event_document, snapshot=snapshot, rows=kata.tip().rows)
     return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make)
 
 
-def _make_document(snapshot: Snapshot, rows: Rows, repo: GitRepo) -> bytes:
-    return event_document(repo, snapshot, rows, Listing(repo, snapshot.files_tree))
+class TipFilesDir(FilesDir):
+    """``files/`` of the kata, or a directory below it: its files are those of the newest event, its directories not,
+    since a directory has one number only at one place."""
+
+    names_hold = MUTABLE
+
+    def __init__(self, ctx: Context, kata: Kata, position: int) -> None:
+        tip = kata.tip()
+        snapshot = kata.snapshot(tip.last)
+        super().__init__(ctx, kata, snapshot, kata.listing(snapshot.files_tree), position)
+        self.mtime_ns = tip.time_ns
+
+    def _key(self, kata_id: str, index: int, position: int) -> Key:
+        return tip_directory_key(kata_id, self._listing, self._listing.paths[position])
+
+    def _node(self, position: int) -> Node:
+        if self._listing.is_directory(position):
+            return TipFilesDir(self._ctx, self._kata, position)
+        return super()._node(position)
+
+
+def tip_directory_key(kata_id: str, listing: Listing, path: bytes) -> Key:
+    """The key of a directory at the tip: by its path, so that it stays the same when files come and go."""
+    return _hashed(listing).key(TIP_DIRECTORY, kata_id, path) if path else Key(FIXED, kata_id, TIP_FILES)
+
+
+def _hashed(listing: Listing) -> HashedPaths:
+    return HashedPaths.of(listing, lambda: (listing.paths[position] for position in listing.directories()))
+
+
+@makes("files", "files/…/")
+def _tip_directory(ctx: Context, kata: Kata, key: Key) -> TipFilesDir:
+    if key.kind == FIXED:
+        return TipFilesDir(ctx, kata, 0)
+    listing = kata.listing(kata.snapshot(kata.tip().last).files_tree)
+    path = _hashed(listing).path(key)
+    position = listing.position(path) if path is not None else None
+    if position is None:
+        raise NotFoundError(f"kata {kata.kata_id} has no such directory now")
+    return TipFilesDir(ctx, kata, position)

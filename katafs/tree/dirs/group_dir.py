@@ -17,7 +17,7 @@ from pathlib import Path
 
 from katafs import process
 from katafs.errors import HeavyError, NotFoundError, TooLargeError
-from katafs.html.class_process import write_page
+from katafs.html.process import write_class_page
 from katafs.kata.groups import Group, look, status_of, write_events, write_history
 from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
@@ -26,7 +26,7 @@ from katafs.tree.context import Context
 from katafs.tree.dirs.contents import KeptFile
 from katafs.tree.made import make_elsewhere
 from katafs.tree.makers import makes_from_store, rows_in
-from katafs.tree.nodes import Directory, Entry, Later, Link, Work
+from katafs.tree.nodes import Entry, Later, Link, Node, Work
 from katafs.tree.numbers import GROUP, Key
 from katafs.tree.timeouts import NEVER
 
@@ -42,7 +42,7 @@ _LINK = re.compile(rb"([0-9]{2})-([0-9A-Za-z]{6})")
 
 #: Writes the content of a file that is made of a group, in a process of its own
 _Write = Callable[[Group, BufferedRandom, Path], None]
-_FILES: dict[bytes, _Write] = {b"events.csv": write_events, b"history": write_history, b"index.html": write_page}
+_FILES: dict[bytes, _Write] = {b"events.csv": write_events, b"history": write_history, b"index.html": write_class_page}
 
 
 def _root(ctx: Context) -> Path:
@@ -54,7 +54,6 @@ def _root(ctx: Context) -> Path:
 
 
 def _fresh(ctx: Context, group_id: str) -> Group | None:
-    """The group as it was found a moment ago."""
     seen, group = ctx.seen_groups.get(group_id, _UNSEEN)
     return group if time.monotonic() - seen < _FRESH_SECONDS else None
 
@@ -67,7 +66,7 @@ def _keep(ctx: Context, group: Group) -> None:
 
 
 @makes_from_store(_GROUPS.path)
-class GroupsDir(Directory):
+class GroupsDir(Node):
     """``.katafs/groups/``: an id opens by name."""
 
     def __init__(self, ctx: Context, key: Key) -> None:
@@ -89,7 +88,7 @@ class GroupsDir(Directory):
 
 
 @makes_from_store(_GROUP.path)
-class GroupDir(Directory):
+class GroupDir(Node):
     """A class: a link ``IDX-KATAID`` to each kata, ``events.csv``, ``history``, ``index.html``."""
 
     def __init__(self, ctx: Context, key: Key) -> None:
@@ -190,7 +189,6 @@ class GroupFile(KeptFile):
 
 
 def _identity(key: Key, group: Group | None) -> tuple[Key, bytes | None]:
-    """What names the content of a file."""
     return key, group.digest if group is not None else None
 
 

@@ -8,41 +8,38 @@ import stat
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
-from katafs.git import GitRepo
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name, pending_names
 from katafs.kata.legacy.plain_store import Conversion
-from katafs.kata.model.listing import Listing
 from katafs.kata.read import stored_files
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.snapshot import BlobId, Snapshot, manifest_document
-from katafs.tree.catalogue import OUTER_DIR, kata_key, row_of
+from katafs.kata.read.snapshot import BlobId, manifest_document
+from katafs.tree.catalogue import OUTER_DIR, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile
-from katafs.tree.dirs.fence import fence
 from katafs.tree.dirs.stored_nodes import plain_entry
 from katafs.tree.legacy.pending_nodes import pending_entry, to_create_in_kata, to_create_new
 from katafs.tree.legacy.plain_nodes import is_plain_path_name, plain_path_entry, plain_path_names
-from katafs.tree.makers import entry, find, listed, makes, makes_from_store, rows_in
-from katafs.tree.nodes import Creator, Directory, Entry, Node, Work
+from katafs.tree.makers import entry, fence, find, listed, makes, makes_from_store, rows_in
+from katafs.tree.nodes import Creator, Entry, Node, Work
 from katafs.tree.numbers import PREFIX, Key
 from katafs.tree.xattrs import kata_attributes
 
 _MAKING_SECONDS = 60.0
 
 
-class KataDir(Directory):
+@makes_from_store("")
+class KataDir(Node):
     """A kata: the same tree for every layout; where it is stored plain, its plain files beside it."""
 
     has_attributes = True
 
-    def __init__(self, ctx: Context, kata_id: str) -> None:
+    def __init__(self, ctx: Context, key: Key) -> None:
+        kata_id = key.kata
         status = ctx.store.refresh(kata_id)
-        owner = ctx.owner_of(status.st_uid, status.st_gid)
-        super().__init__(kata_key(kata_id), owner, status.st_mtime_ns)
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         # what the store denies to group and others is denied here, and with it all that is below
         self.mode = OUTER_DIR & (status.st_mode | stat.S_IFMT(OUTER_DIR) | stat.S_IRWXU)
         self._ctx, self._kata_id = ctx, kata_id
@@ -128,7 +125,7 @@ class KataDir(Directory):
             except NotFoundError:
                 # it may have been migrated this moment
                 if self._ctx.store.is_git(self._kata_id):
-                    return KataDir(self._ctx, self._kata_id).child(name)
+                    return KataDir(self._ctx, self.key).child(name)
         elif kata is not None and is_plain_path_name(self._ctx, kata, name):
             return plain_path_entry(self, self._ctx, kata, name)
         elif kata is not None and (waiting := pending_entry(self, self._ctx, kata, name)) is not None:
@@ -163,20 +160,11 @@ def _last_change(path: Path) -> float:
     return max(times)
 
 
-@makes_from_store("")
-def _kata_dir(ctx: Context, key: Key) -> KataDir:
-    return KataDir(ctx, key.kata)
-
-
 @makes("manifest.json")
 def _manifest(ctx: Context, kata: Kata, key: Key) -> Node:
     first = kata.snapshot(0)
-    make = partial(_make_manifest, first, dict(kata.manifest()))
+    make = partial(manifest_document, first=first, manifest=dict(kata.manifest()))
     return MadeFile(key, ctx, kata, first.time_ns, (key, first.commit.oid), make)
-
-
-def _make_manifest(first: Snapshot, manifest: dict[str, Any], repo: GitRepo) -> bytes:
-    return manifest_document(repo, Listing(repo, first.files_tree), manifest)
 
 
 @makes("README.md", "options.json")

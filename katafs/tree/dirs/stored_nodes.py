@@ -24,9 +24,8 @@ from katafs.tree.catalogue import (
     row_of,
 )
 from katafs.tree.context import Context
-from katafs.tree.dirs.fence import fence
 from katafs.tree.git_files import PACKS, has_identity, identified
-from katafs.tree.makers import makes_from_store
+from katafs.tree.makers import fence, makes_from_store
 from katafs.tree.nodes import Entry, Node
 from katafs.tree.numbers import EVENT, FIXED, PLAIN, Key, Numbers
 from katafs.tree.timeouts import MUTABLE, NEVER

@@ -35,10 +35,8 @@ from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.stored_nodes import is_stored_key, plain_path
 from katafs.tree.makers import entry, makes
-from katafs.tree.nodes import BytesFile, Creator, Directory, Entry, Owner, refuse_write
+from katafs.tree.nodes import BytesFile, Creator, Entry, Node, Owner, Writable, refuse_write
 from katafs.tree.numbers import Key
-from katafs.tree.timeouts import IMMUTABLE, NEVER
-from katafs.tree.writable import Writable
 
 # how long a kata is left alone in which something waits that cannot be recorded
 _FAILED_SECONDS = 600
@@ -86,10 +84,10 @@ class _PendingFile(Stored):
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         self.kata_id = kata.kata_id
         self._path, self._index = kata.path, key.a
-        self._file = pending_file(kata.path, kata.plain_version() or 0, key.a)
-        status = _status(kata.path, self._file)
+        self._file = _below(kata.path, pending_file(kata.path, kata.plain_version() or 0, key.a))
+        status = stored_files.status(kata.path, self._file)
         if not stat.S_ISREG(status.st_mode):
-            raise NotFoundError(f"{self._file} is no file")
+            raise NotFoundError(f"{self._file!r} is no file")
         ctx.waiting.add(kata.kata_id)
         super().__init__(key, ctx.owner(kata), status.st_mtime_ns)
         self._size = status.st_size
@@ -100,7 +98,7 @@ class _PendingFile(Stored):
     def read(self, offset: int, length: int) -> bytes:
         try:
             # its owner may put there what he likes
-            return stored_files.read(self._path, _below(self._path, self._file), offset, length)
+            return stored_files.read(self._path, self._file, offset, length)
         except KataError as error:
             raise StaleError(f"event {self._index} has its row by now") from error
 
@@ -111,7 +109,7 @@ class _PendingFile(Stored):
         Pending(path, kata_id).write(self._index, offset, data)
 
 
-class PlainEventDir(Directory):
+class PlainEventDir(Node):
     """``N/`` of version 0, with ``event.json``."""
 
     shown = Shown.PLAIN
@@ -137,7 +135,7 @@ class _PendingDirectory(PlainEventDir):
     shown = Shown.WAITING
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        status = _status(kata.path, pending_file(kata.path, 0, key.a).parent)
+        status = stored_files.status(kata.path, _below(kata.path, pending_file(kata.path, 0, key.a).parent))
         if not stat.S_ISDIR(status.st_mode):
             raise NotFoundError(f"{key.a} is no directory")
         super().__init__(ctx, kata, key, status.st_mtime_ns)
@@ -154,9 +152,9 @@ class _PendingDirectory(PlainEventDir):
 class PlainOption(Stored, BytesFile):
     """The file of an option, of a kata that is stored as git: values are appended to it."""
 
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes, name: bytes) -> None:
-        super().__init__(key, owner, mtime_ns, data)
-        self.kata_id, self._home, self._name = kata.kata_id, kata.home, name
+    def __init__(self, ctx: Context, kata: Kata, key: Key, mtime_ns: int, data: bytes) -> None:
+        super().__init__(key, ctx.owner(kata), mtime_ns, data)
+        self.kata_id, self._home, self._name = kata.kata_id, kata.home, row_of(key).name
         self.mode = self.mode if kata.is_writable() else FILE
 
 
@@ -171,12 +169,8 @@ class AppendedEvents(PlainOption):
     takes_pieces = True
     behind = b"\n"
 
-    def __init__(self, key: Key, owner: Owner, mtime_ns: int, kata: Kata, data: bytes) -> None:
-        super().__init__(key, owner, mtime_ns, kata, data, b"events.json")
-        self.attr_timeout = IMMUTABLE if kata.plain_version() else NEVER
 
-
-def pending_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry | None:
+def pending_entry(directory: Node, ctx: Context, kata: Kata, name: bytes) -> Entry | None:
     """The entry of an event that is being written to a kata that is stored as git; None when there is none."""
     index, version = event_of(name), kata.plain_version()
     if index is None or version is None or name.endswith(b"n") != bool(version):
@@ -243,11 +237,6 @@ def _begin_file(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
 def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
     migrate_kata(path, kata_id)
     Pending(path, kata_id).begin(index, attempt)
-
-
-def _status(root: Path, path: Path) -> os.stat_result:
-    """Raises `NotFoundError`, for what a symbolic link leads to as well."""
-    return stored_files.status(root, _below(root, path))
 
 
 def _below(root: Path, path: Path) -> bytes:

@@ -26,8 +26,9 @@ from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.stored_nodes import PlainNode, is_stored_key, is_written, plain_path
 from katafs.tree.legacy.pending_nodes import AppendedEvents, PlainEventDir, PlainOption, Stored, to_create_new
 from katafs.tree.makers import entry, make, makes, makes_from_store
-from katafs.tree.nodes import Creator, Directory, Entry, Later, Node, refuse_write
+from katafs.tree.nodes import Creator, Entry, Later, Node, refuse_write
 from katafs.tree.numbers import EVENT, FIXED, Key
+from katafs.tree.timeouts import IMMUTABLE, NEVER
 
 _OPTIONS = [row.name.decode() for row in standing_in("config")]
 
@@ -129,7 +130,7 @@ def is_plain_path_name(ctx: Context, kata: Kata, name: bytes) -> bool:
     return name == b"events.json" or option in kata.set_options() or (kata.kata_id, option) in ctx.begun_options
 
 
-def plain_path_entry(directory: Directory, ctx: Context, kata: Kata, name: bytes) -> Entry:
+def plain_path_entry(directory: Node, ctx: Context, kata: Kata, name: bytes) -> Entry:
     """The entry of one of `plain_path_names`."""
     index = event_of(name)
     row = row_at(re.sub(r"^\d+", "N", name.decode()), Shown.PLAIN)
@@ -209,16 +210,17 @@ def _events_file(ctx: Context, kata: Kata, key: Key) -> Node:
     if not isinstance(data, bytes):
         data = plain_events(kata.tip().rows, version, key.a)
         ctx.made.put(identity, data)
-    return AppendedEvents(key, ctx.owner(kata), snapshot.time_ns, kata, data)
+    file = AppendedEvents(ctx, kata, key, snapshot.time_ns, data)
+    file.attr_timeout = IMMUTABLE if version else NEVER
+    return file
 
 
 @makes(*_OPTIONS, shown=Shown.PLAIN)
 def _option_file(ctx: Context, kata: Kata, key: Key) -> Node:
     _version(kata)
-    name = row_of(key).path
+    name = row_of(key).name.decode()
     # one that was never set has no name, but for those who have just created it, perhaps in an earlier daemon
     values = kata.set_options().get(name)
     # a commit has whole seconds, and the kernel must see that something was appended
     mtime_ns = kata.option_times()[name] + len(values or ())
-    data = plain_option(values) if values else b""
-    return PlainOption(key, ctx.owner(kata), mtime_ns, kata, data, name.encode())
+    return PlainOption(ctx, kata, key, mtime_ns, plain_option(values) if values else b"")
