@@ -131,7 +131,8 @@ def test_containers(machine: System) -> None:
     container = f"unshare --mount --propagation shared setpriv --bounding-set=-all,{capabilities} {daemon}"
     weak = f"setpriv --reuid={uid} --regid={gid} --clear-groups"
     service = "unshare --mount --pid --fork --kill-child --propagation slave sleep 1000"
-    machine.done(f"{service} & echo $! > /srv/service")
+    # unshare has something to say when its child is killed, at any moment
+    machine.done(f"{service} >/srv/said 2>&1 & echo $! > /srv/service")
     child = "cat /proc/$(cat /srv/service)/task/*/children"
     inside = f"nsenter --mount --pid --target=$({child})"
     put(machine, "/srv/message", '{"summary": {"colour": "green"}}\n')
