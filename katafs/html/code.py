@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import cachetools
 from markupsafe import Markup, escape
@@ -78,6 +79,7 @@ def highlighted(name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
     return lines
 
 
+@lru_cache(256)
 def _lexer(name: bytes) -> Lexer | None:
     base = os.path.basename(decode(name))
     known = {"makefile": "Makefile", "gemfile": "x.rb", "cyber-dojo.sh": "x.sh"}.get(base.lower(), base)
