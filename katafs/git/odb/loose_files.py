@@ -56,7 +56,7 @@ class LooseFiles:
     def _open(self, oid: Oid) -> File:
         self._budget.spend(OBJECT)
         try:
-            return File(open_beneath(self.path(oid)))
+            return File(open_beneath(self.path(oid), is_verified=True))
         except OSError as error:
             if error.errno in GONE:
                 raise KeyError(oid.hex()) from error
