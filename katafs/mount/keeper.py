@@ -152,7 +152,7 @@ class _Keeper:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
                 if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY):
-                    self._is_ready(ready)
+                    self._note_ready(ready)
                     ready = None
                 elif number in stop:
                     self._stop(number)
@@ -178,7 +178,7 @@ class _Keeper:
         touch(self._options.mountpoint)
         return 0
 
-    def _is_ready(self, ready: Callable[[], None] | None) -> None:
+    def _note_ready(self, ready: Callable[[], None] | None) -> None:
         """The daemon serves."""
         if self._is_reloading:
             self._is_reloading = False

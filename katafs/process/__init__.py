@@ -90,7 +90,7 @@ def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> tuple
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise _KilledError(_ended(ending)) from error
         except BlockingIOError:
-            pass  # nobody takes what is sent
+            pass  # nobody takes what is sent, or sends the rest of an answer
     raise TimeoutError
 
 

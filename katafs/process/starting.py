@@ -20,7 +20,7 @@ from katafs.process import wire
 
 #: without work for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
-# until it is there; and until a worker takes what it is sent: then that is EAGAIN
+# until it is there; and until a worker takes what it is sent, or sends the rest of what it has begun: else EAGAIN
 _START_SECONDS = 30.0
 _TIMEOUT = struct.pack("@ll", 30, 0)  # struct timeval
 
@@ -50,7 +50,8 @@ class ForkServer:
         with _starting():
             end, its_end = socket.socketpair()
             ending, its_ending = socket.socketpair()
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
+        for which in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, which, _TIMEOUT)
         with Connection(end.detach()) as connection, ending:
             with its_end, its_ending:
                 self._send(modules, [its_end.fileno(), its_ending.fileno(), *([] if output is None else [output])])

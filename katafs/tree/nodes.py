@@ -86,7 +86,7 @@ class Node:
     def is_reusable(self) -> bool:
         """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not
         have anything that is costly to keep."""
-        return False
+        return self.is_lasting()
 
     def size(self) -> int | None:
         """The size in bytes; None when it is not known before the content was made (see `prepare`)."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -214,3 +216,24 @@ def test_what_git_makes_while_a_compaction_lists_is_synced(kata: Path, monkeypat
         repack._loose.remove(late)
         assert repack.write()
     assert Path(repo.objects.loose.path(late)) in synced
+
+
+NO_THREADS = """
+import os, resource, sys, threading
+from katafs.git.store.storing import sync_together
+os.setgroups([]); os.setgid(54321); os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    sync_together([0, 1, 2])
+    print("synced")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody without threads")
+def test_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    """A commit needs none: its files are then synced one after the other."""
+    with open(tmp_path / "a", "w+b") as a, open(tmp_path / "b", "w+b") as b, open(tmp_path / "c", "w+b") as c:
+        done = subprocess.run([sys.executable, "-c", NO_THREADS], stdin=a, stdout=b, stderr=c, check=False)
+        assert (done.returncode, b.seek(0), b.read(), c.seek(0), c.read()) == (0, 0, b"synced\n", 0, b"")

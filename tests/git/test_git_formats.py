@@ -112,9 +112,15 @@ def test_one_of_the_packed_references() -> None:
     tracemalloc.start()
     try:
         assert packed_refs.find(large, b"refs/tags/29000") == (29_000).to_bytes(20, "big")
-        assert tracemalloc.get_traced_memory()[1] < 2 * len(large)
+        assert tracemalloc.get_traced_memory()[1] < len(large) // 10, "nothing is copied"
     finally:
         tracemalloc.stop()
+
+
+def test_packed_references_that_are_all_wrong() -> None:
+    """Each would be looked at: two seconds for 16 MiB."""
+    with pytest.raises(ValueError, match="too many wrong lines"):
+        packed_refs.find(b" refs/tags/7\n" * 2000, b"refs/tags/7")
 
 
 def test_the_header_of_packed_references_stays_true() -> None:

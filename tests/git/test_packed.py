@@ -21,6 +21,7 @@ from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.format.pack import entry_head, varint
 from katafs.git.odb.packs import Packs
+from katafs.git.refs.reading import References
 from tests.katas import add_event, git, make_kata
 from tests.mounts import MakeMount
 
@@ -221,3 +222,17 @@ def test_a_pack_that_is_cut_off_under_a_mount(packed: Path, mount: MakeMount, mo
     assert (mounted.path / ".katafs/version").read_text(), "it lives"
     file.write_bytes(data)
     assert (kata / "events/9/files/9.txt").read_text() == "x"
+
+
+def test_each_search_of_unsorted_references_is_paid_for(store: Path) -> None:
+    """They may have 16 MiB, and a listing of events asks for each tag."""
+    path = make_kata(store, "AbCdEf")
+    lines = [b"%040x refs/tags/%d\n" % (number, number) for number in reversed(range(1, 10_000))]
+    (path / ".git/packed-refs").write_bytes(b"".join(lines))
+    budget = Budget(1e9)
+    references = References(f"{path.resolve()}/.git", budget)
+    left = []
+    for number in (5000, 6000, 7000):
+        assert references.tag(number) == number.to_bytes(20, "big")
+        left.append(budget.left)
+    assert left[0] - left[1] == left[1] - left[2] > 500

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -179,6 +181,26 @@ def test_who_gives_up_waiting_leaves_nobody(fork_server: starting.ForkServer, tm
     with open(tmp_path / "out", "w+b") as out, pytest.raises(TooLargeError):
         process.run(process.Limits(seconds=0.3), out, _mark_and_wait)
     wait_until(lambda: not children(pid_of(fork_server)), "the end of the worker")
+
+
+def test_an_answer_without_end(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is stopped in the middle of it keeps nobody for ever."""
+    monkeypatch.setattr(starting, "_TIMEOUT", struct.pack("@ll", 0, 200_000))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run, _half_an_answer)
+        try:
+            with pytest.raises(TooLargeError):
+                answer.result(patience(10))
+        finally:
+            fork_server._let_go()
+
+
+def _half_an_answer(_file: object) -> None:
+    (task,) = [
+        fd for fd in range(3, 64) if os.path.exists(f"/proc/self/fd/{fd}") and stat.S_ISSOCK(os.fstat(fd).st_mode)
+    ]
+    os.write(task, bytes(2))
+    signal.pause()
 
 
 def test_without_work_it_ends(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from katafs.git.beneath import (
     read_all,
     read_whole,
 )
-from katafs.git.budget import REFERENCE_BYTE, Budget
+from katafs.git.budget import REFERENCE_BYTE, SEARCHED_BYTE, Budget
 from katafs.git.format import packed_refs
 from katafs.git.format.loose import Oid
 from katafs.git.format.packed_refs import PackedRef
@@ -114,14 +114,15 @@ class References:
                         lambda at, size: os.pread(fd, size, at), status.st_size, name.encode()
                     )
                 version = (status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._packed[0] != version:
-                    self._budget.spend(REFERENCE_BYTE * status.st_size)
+                is_read = self._packed[0] == version
+                self._budget.spend((SEARCHED_BYTE if is_read else REFERENCE_BYTE) * status.st_size)
+                if not is_read:
                     self._packed = (version, read_all(fd, MOST_PACKED))
+            return packed_refs.find(self._packed[1], name.encode())
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
                 return None
             raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
-        return packed_refs.find(self._packed[1], name.encode())
 
 
 def _first(fd: int) -> bytes:

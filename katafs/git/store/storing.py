@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,10 +67,16 @@ def write_new(path: str | os.PathLike[str], data: bytes, mode: int | None = None
 def sync_together(fds: Collection[int]) -> None:
     """Sync files at once, which takes hardly longer than one of them: a file system writes its journal for all. Raises
     OSError when one could not be."""
-    last, *others = fds
-    waiting = [_syncing(os.getpid()).submit(os.fsync, fd) for fd in others]
+    left = list(fds)
+    waiting: list[Future[None]] = []
     try:
-        os.fsync(last)
+        # where no thread can be started, one after the other
+        with suppress(RuntimeError):
+            while len(left) > 1:
+                waiting.append(_syncing(os.getpid()).submit(os.fsync, left[-1]))
+                left.pop()
+        for fd in left:
+            os.fsync(fd)
     finally:
         wait(waiting)
     for each in waiting:

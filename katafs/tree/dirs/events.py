@@ -30,9 +30,6 @@ class _EventDirectory(Node):
     def is_lasting(self) -> bool:
         return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
 
-    def is_reusable(self) -> bool:
-        return self.is_lasting()
-
     def _slots(self) -> list[tuple[bytes, int]]:
         """The names that are listed, with the slots of what they name."""
         raise NotImplementedError
