@@ -17,7 +17,9 @@ import pytest
 from katafs.errors import KataError
 from katafs.kata.model.ids import kata_path
 from katafs.kata.model.kinds import Kind
-from katafs.kata.record.commit import record
+from katafs.kata.legacy.pending import flush_pending
+from katafs.kata.legacy.plain_files import mark
+from katafs.kata.record.commit import plain_job, record
 from katafs.kata.record.message import parse_act
 from tests.hosts.host import Host, two_hosts
 from tests.katas import assert_sound, git, make_kata, message, stored_rows
@@ -141,3 +143,19 @@ def test_a_migration_whose_host_comes_back(tmp_path: Path, step: str) -> None:
         path = kata_path(one.shared, KATA)
         assert assert_sound(path) == 4
         assert git(path, "show", "3:files/a.txt") == b"two"
+
+
+def test_a_note_that_another_host_replaces_is_stale_for_a_moment(hosts: tuple[Host, Host]) -> None:
+    """That there is nothing to be recorded is found out all the same: by looking once more."""
+    path = kata_path(hosts[0].store, KATA)
+    job = plain_job(path, KATA, lambda path, kata_id, **_: flush_pending(path, kata_id, 60))
+    mark(path, KATA)
+    note = hosts[0].shared / ".katafs-pending" / KATA
+    for _ in range(12):
+        new = note.with_name("new")
+        new.touch()
+        new.rename(note)
+        job(lambda _: None, lambda _: None)
+        if not note.exists():
+            mark(path, KATA)
+    job(lambda _: None, lambda _: None)

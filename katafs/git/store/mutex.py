@@ -85,6 +85,9 @@ def _take(fd: int, directory: Path, end: float) -> bool:
             if time.monotonic() > end:
                 raise StorageError(f"{directory} is locked by another writer", errno.EBUSY) from error
         except OSError as error:
+            if error.errno in GONE:
+                # removed by another host since it was opened, which `is_at` says
+                return True
             if error.errno in _NO_LOCKS:
                 return False
             raise

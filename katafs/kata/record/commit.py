@@ -44,7 +44,7 @@ PATIENCE_SECONDS = 15.0
 # How long somebody who has moved the branch has to make the tag. Saver fails when katafs is faster, though its event is
 # recorded; and looks for a tag in just this way (FORMAT §2.0).
 _TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
-
+_STALE_PAUSE = 0.01
 
 _NO_EDIT = "no file was edited: files that are added or removed have control files of their own"
 
@@ -81,7 +81,16 @@ class Job:
     def __call__(self, announce: Announce, landed: Landed) -> Committed | None:
         """Record it; durable when this returns. None when there was nothing to be recorded."""
         told: dict[str, Any] = {"landed": landed} if self.in_turn else {}
-        return self.call(self.path, self.kata_id, *self.arguments, announce=announce, **told)
+        end = time.monotonic() + (0 if self.in_turn else PATIENCE_SECONDS)
+        while True:
+            try:
+                return self.call(self.path, self.kata_id, *self.arguments, announce=announce, **told)
+            except (StorageError, OSError) as error:
+                # Another host has replaced what was just looked for. What has no turn can be done again: O_EXCL, mkdir
+                # and the row say whether it was done.
+                if error.errno != errno.ESTALE or time.monotonic() > end:
+                    raise
+            time.sleep(_STALE_PAUSE)
 
 
 def plain_job(path: Path, kata_id: str, call: Callable[..., Committed | None], *arguments: object) -> Job:
