@@ -183,7 +183,7 @@ def test_a_lock_that_somebody_holds(kata: Path) -> None:
     (kata / ".git/packed-refs.lock").touch()
     os.utime(kata / ".git/packed-refs.lock", (time.time() + 1000,) * 2)
     # its maker touches it as long as he works
-    touching = "while :; do touch .git/packed-refs.lock; sleep 0.05; done"
+    touching = "while :; do touch -c .git/packed-refs.lock; sleep 0.05; done"
     with subprocess.Popen(["sh", "-c", touching], cwd=kata) as maker:
         try:
             with pytest.raises(StorageError, match="held by another"):
