@@ -14,9 +14,20 @@ from katafs.caching import Newest
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import budget as costs
 from katafs.git.budget import Budget
-from katafs.git.format.commit_object import Commit, commit_links, parse_commit, tag_target
-from katafs.git.format.loose import BLOB, COMMIT, TAG, TREE, Oid
-from katafs.git.format.tree_object import MODE_TREE, TreeEntry, tree_entries
+from katafs.git.format.object_format import (
+    BLOB,
+    COMMIT,
+    MODE_TREE,
+    TAG,
+    TREE,
+    Commit,
+    Oid,
+    TreeEntry,
+    commit_links,
+    parse_commit,
+    tag_target,
+    tree_entries,
+)
 from katafs.git.odb.objects import IN_MEMORY, Objects
 from katafs.git.refs.reading import References
 

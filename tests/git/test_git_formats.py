@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from katafs.git.format import index, pack, packed_refs
-from katafs.git.format.commit_object import parse_commit
 from katafs.git.format.delta import apply_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.loose import EMPTY_BLOB
+from katafs.git.format.object_format import EMPTY_BLOB, every_entry, parse_commit
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.format.tree_object import every_entry
 from tests.katas import add_event, git, make_kata
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
-from katafs.git.format.loose import BLOB, object_id
+from katafs.git.format.object_format import BLOB, object_id
 from katafs.git.refs import locks
 from katafs.git.refs.locks import STALE_TAG, RefLocks
 from katafs.git.refs.reading import MAIN

@@ -18,7 +18,7 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo
-from katafs.git.format.loose import BLOB, object_id
+from katafs.git.format.object_format import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compaction import MOST_SMALL, merge_packs

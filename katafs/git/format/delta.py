@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Literal
 
-from katafs.git.format.loose import TREE
+from katafs.git.format.object_format import TREE
 from katafs.git.format.pack import varint
 
 # by the bits of an instruction to copy: how far to the left each byte that follows belongs

@@ -1,14 +1,12 @@
-"""Packs (version 2): the head of the file, the heads of its entries, and the SHA-1 of all that comes before, in which
-packs, their indexes, git's ``index`` and files of chunks end (git's gitformat-pack)."""
+"""Packs (version 2): the head of the file, and the heads of its entries (git's gitformat-pack)."""
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from itertools import pairwise
 from typing import NamedTuple
 
-from katafs.git.format.loose import Oid
+from katafs.git.format.object_format import Oid, is_whole
 
 #: kinds of an entry that are a delta: from another at an offset, from another by its id
 OFS_DELTA, REF_DELTA = 6, 7
@@ -98,15 +96,6 @@ def varint(number: int) -> bytes:
         number >>= 7
     groups.append(number)
     return bytes(groups)
-
-
-def checksummed(data: bytes | bytearray) -> bytes:
-    return bytes(data) + hashlib.sha1(data).digest()
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether a file ends in its own checksum."""
-    return hashlib.sha1(memoryview(data)[:-20]).digest() == data[-20:]
 
 
 # -- files of chunks, as far as it is to be known whether what they speak of is still there

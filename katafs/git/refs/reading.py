@@ -24,7 +24,7 @@ from katafs.git.beneath import (
 )
 from katafs.git.budget import REFERENCE_BYTE, SEARCHED_BYTE, Budget
 from katafs.git.format import packed_refs
-from katafs.git.format.loose import Oid
+from katafs.git.format.object_format import Oid
 from katafs.git.format.packed_refs import PackedRef
 
 MAIN = "refs/heads/main"

@@ -22,7 +22,7 @@ from katafs.errors import DamagedError
 from katafs.git.beneath import read_whole
 from katafs.git.budget import Budget
 from katafs.git.format import index
-from katafs.git.format.loose import Oid, object_id
+from katafs.git.format.object_format import Oid, object_id
 from katafs.git.format.pack import HEAD, parse_entry, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader

@@ -18,7 +18,7 @@ from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
 from katafs.errors import StorageError
 from katafs.git.beneath import File
 from katafs.git.format import packed_refs
-from katafs.git.format.loose import Oid, object_id
+from katafs.git.format.object_format import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo

@@ -17,11 +17,9 @@ from katafs.errors import DamagedError
 from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
-from katafs.git.format.commit_object import links
 from katafs.git.format.index import Record
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, header, object_id
-from katafs.git.format.pack import HEAD, graph_commits, is_whole, parse_pack_head
-from katafs.git.format.tree_object import parse_tree
+from katafs.git.format.object_format import BLOB, COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
+from katafs.git.format.pack import HEAD, graph_commits, parse_pack_head
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo

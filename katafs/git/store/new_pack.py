@@ -24,7 +24,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 from katafs.git.beneath import File, names_in, open_plain, read_whole
-from katafs.git.format.loose import Oid
+from katafs.git.format.object_format import Oid
 from katafs.git.odb.packs import OURS
 from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory, sync_together

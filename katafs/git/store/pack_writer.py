@@ -18,12 +18,10 @@ from typing import NamedTuple
 from katafs.errors import DamagedError
 from katafs.git.beneath import read_whole
 from katafs.git.format import index
-from katafs.git.format.commit_object import links
 from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.loose import COMMIT, Oid
-from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, is_whole, pack_head, parse_pack_head
-from katafs.git.format.tree_object import every_entry
+from katafs.git.format.object_format import COMMIT, Oid, every_entry, is_whole, links
+from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head, parse_pack_head
 from katafs.git.repo import GitRepo
 from katafs.git.store.old_packs import pack_files
 

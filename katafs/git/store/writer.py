@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Self
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
-from katafs.git.format.commit_object import build_commit
-from katafs.git.format.loose import BLOB, COMMIT, TREE, Oid, object_id
-from katafs.git.format.tree_object import Stored, build_tree, by_directory, parse_tree
+from katafs.git.format.object_format import (
+    BLOB,
+    COMMIT,
+    TREE,
+    Oid,
+    Stored,
+    build_commit,
+    build_tree,
+    by_directory,
+    object_id,
+    parse_tree,
+)
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter

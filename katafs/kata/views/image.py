@@ -14,8 +14,8 @@ from typing import NamedTuple
 from katafs.errors import TooLargeError, storage_errors
 from katafs.git import GitRepo, Oid
 from katafs.git.format import packed_refs
+from katafs.git.format.object_format import index_file
 from katafs.git.format.packed_refs import PackedRef
-from katafs.git.format.tree_object import index_file
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
 from katafs.git.store.pack_writer import whole_pack, write_pack
 from katafs.kata.model.listing import MAX_PATHS
