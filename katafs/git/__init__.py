@@ -14,7 +14,7 @@ import pygit2
 from pygit2.enums import ConfigLevel
 
 from katafs.git.config import read_config
-from katafs.git.format.object_format import Commit, Oid, TreeEntry
+from katafs.git.format.stored import Commit, Oid, TreeEntry
 from katafs.git.repo import GitRepo
 from katafs.git.store.mutex import repository_lock
 from katafs.git.store.writer import GitWriter

@@ -14,20 +14,8 @@ from katafs.caching import Newest
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import budget as costs
 from katafs.git.budget import Budget
-from katafs.git.format.object_format import (
-    BLOB,
-    COMMIT,
-    MODE_TREE,
-    TAG,
-    TREE,
-    Commit,
-    Oid,
-    TreeEntry,
-    commit_links,
-    parse_commit,
-    tag_target,
-    tree_entries,
-)
+from katafs.git.format import stored
+from katafs.git.format.stored import BLOB, COMMIT, MODE_TREE, TAG, TREE, Commit, Oid, TreeEntry
 from katafs.git.odb.objects import IN_MEMORY, Objects
 from katafs.git.refs.reading import References
 
@@ -81,7 +69,7 @@ class GitRepo:
         data = self.objects.read(oid, TREE)
         self.budget.spend(costs.TREE_BYTE * len(data))
         try:
-            entries = tree_entries(data)
+            entries = stored.tree_entries(data)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: tree {oid.hex()} is damaged") from error
         if len(entries) <= _SMALL_TREE:
@@ -108,14 +96,14 @@ class GitRepo:
             return known
         asked, (kind, data) = oid, self.objects.read_any(oid)
         for _ in range(_DEEPEST_TAG):
-            if kind != TAG or (target := tag_target(data)) is None:
+            if kind != TAG or (target := stored.tag_target(data)) is None:
                 break
             oid = target[0]
             kind, data = self.objects.read_any(oid)
         if kind != COMMIT:
             raise self.objects.wrong_kind(oid, kind, COMMIT)
         try:
-            commit = parse_commit(oid, data)
+            commit = stored.parse_commit(oid, data)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit: {error}") from error
         if len(commit.message) <= _SHORT_MESSAGE:
@@ -125,7 +113,7 @@ class GitRepo:
     def links(self, oid: Oid) -> tuple[Oid, tuple[Oid, ...]]:
         """The tree and the parents of a commit. Raises `DamagedError`."""
         try:
-            return commit_links(self.objects.read(oid, COMMIT))
+            return stored.commit_links(self.objects.read(oid, COMMIT))
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit: {error}") from error
 

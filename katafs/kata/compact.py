@@ -22,7 +22,7 @@ from katafs.git.odb.loose_files import LARGEST
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compaction import Parts, Repack, parts
-from katafs.git.store.new_pack import remove_left_behind
+from katafs.git.store.pack_files import remove_left_behind
 from katafs.git.store.storing import now
 from katafs.owner import acting_as_owner
 

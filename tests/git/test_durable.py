@@ -13,7 +13,7 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo
-from katafs.git.format.object_format import TREE
+from katafs.git.format.stored import TREE
 from katafs.git.odb.packs import OURS
 from katafs.git.store import compaction, durable
 from katafs.git.store.compaction import Repack

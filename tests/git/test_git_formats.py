@@ -13,8 +13,8 @@ import pytest
 from katafs.git.format import index, pack, packed_refs
 from katafs.git.format.delta import apply_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.object_format import EMPTY_BLOB, every_entry, parse_commit
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.stored import EMPTY_BLOB, every_entry, parse_commit
 from tests.katas import add_event, git, make_kata
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from katafs.errors import StorageError
 from katafs.git import GitRepo, Oid
-from katafs.git.format.object_format import BLOB, object_id
+from katafs.git.format.stored import BLOB, object_id
 from katafs.git.refs import locks
 from katafs.git.refs.locks import STALE_TAG, RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mutex import MUTEX
-from katafs.git.store.new_pack import store_pack
+from katafs.git.store.pack_files import store_pack
 from katafs.git.store.storing import NewFile
 from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record.commit import record

@@ -11,7 +11,7 @@ import pytest
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo
-from katafs.git.format.object_format import BLOB, COMMIT, TREE
+from katafs.git.format.stored import BLOB, COMMIT, TREE
 from tests.katas import add_event, git, make_kata, tags_of
 
 SIZES = (0, 1, 63, 64, 65, 4096, 65_535, 65_536, 65_537, 300_000)

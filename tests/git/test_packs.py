@@ -18,9 +18,9 @@ import pytest
 from katafs.errors import DamagedError
 from katafs.git import GitRepo
 from katafs.git.format.delta import apply_delta, piecewise_delta
-from katafs.git.format.object_format import BLOB, COMMIT, TREE, object_id
+from katafs.git.format.stored import BLOB, COMMIT, TREE, object_id
 from katafs.git.store.compaction import MOST_SMALL, merge_packs
-from katafs.git.store.new_pack import KEPT, NewPack, let_go, remove_left_behind, store_pack
+from katafs.git.store.pack_files import KEPT, NewPack, let_go, remove_left_behind, store_pack
 from katafs.kata.record.commit import set_option
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
 from tests.killing import deaths

@@ -20,7 +20,7 @@ import pytest
 from katafs.errors import DamagedError, HeavyError, KataError, TooLargeError
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
-from katafs.git.format.object_format import BLOB
+from katafs.git.format.stored import BLOB
 from katafs.git.odb.loose_files import LARGEST
 from katafs.tree import made
 from tests.katas import add_event, git, loose, loosen, make_kata

@@ -17,7 +17,7 @@ import pygit2
 from pygit2.enums import DeltaStatus, DiffFind, DiffOption
 
 from katafs.errors import DamagedError, HeavyError
-from katafs.git.format.object_format import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, Oid, TreeEntry
+from katafs.git.format.stored import MODE_BLOB, MODE_EXECUTABLE, MODE_SUBMODULE, MODE_SYMLINK, Oid, TreeEntry
 from katafs.git.repo import GitRepo
 
 # git's diff.renameLimit: when more pairs than its square are left to compare, only exact renames are found.

@@ -10,7 +10,7 @@ from collections import Counter
 from katafs.errors import HeavyError
 from katafs.git.budget import COMPARED
 from katafs.git.diff.patch import Delta, Side, is_binary, unpaired_deltas
-from katafs.git.format.object_format import Oid
+from katafs.git.format.stored import Oid
 from katafs.git.repo import GitRepo
 
 # Out of so many is the likeness of two contents: git's MAX_SCORE

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import Literal
 
-from katafs.git.format.object_format import TREE
 from katafs.git.format.pack import varint
+from katafs.git.format.stored import TREE
 
 # by the bits of an instruction to copy: how far to the left each byte that follows belongs
 _SHIFTS = [tuple(8 * bit for bit in range(4) if bits & 1 << bit) for bits in range(16)]

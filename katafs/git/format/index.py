@@ -12,7 +12,7 @@ from collections import Counter
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
-from katafs.git.format.object_format import Oid, checksummed, is_whole
+from katafs.git.format.stored import Oid, checksummed, is_whole
 
 #: of the table at the start, with what is in front of it
 HEAD = 8 + 256 * 4

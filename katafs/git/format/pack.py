@@ -6,7 +6,7 @@ import struct
 from itertools import pairwise
 from typing import NamedTuple
 
-from katafs.git.format.object_format import Oid, is_whole
+from katafs.git.format.stored import Oid, is_whole
 
 #: kinds of an entry that are a delta: from another at an offset, from another by its id
 OFS_DELTA, REF_DELTA = 6, 7

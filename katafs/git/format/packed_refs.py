@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from katafs.git.format.object_format import Oid
+from katafs.git.format.stored import Oid
 
 HEADER = b"# pack-refs with:"
 _LINE = re.compile(rb"^([0-9a-fA-F]{40}) (\S+)\n(?:(\^[0-9a-fA-F]{40})\n)?", re.MULTILINE)

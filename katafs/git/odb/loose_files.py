@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from katafs.git.beneath import GONE, File, open_beneath
 from katafs.git.budget import BYTE, NAME, OBJECT, Budget
-from katafs.git.format.object_format import HEADER, Oid, object_id, parse_header
+from katafs.git.format.stored import HEADER, Oid, object_id, parse_header
 
 #: A loose object of 1 MiB can inflate to 1 GiB: the largest that is inflated at all.
 LARGEST = 1 << 30  # bytes

@@ -18,7 +18,7 @@ import pygit2
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git.beneath import appears, is_shared, real_path
 from katafs.git.budget import Budget
-from katafs.git.format.object_format import COMMIT, EMPTY_BLOB, WORDS, Oid
+from katafs.git.format.stored import COMMIT, EMPTY_BLOB, WORDS, Oid
 from katafs.git.odb.loose_files import LARGEST, LargeObjectError, LooseFiles
 from katafs.git.odb.packs import DAMAGE, Packs
 

@@ -13,8 +13,8 @@ from katafs.git.beneath import close_quietly, open_beneath
 from katafs.git.budget import BYTE, COPIED, DELTA, INSTRUCTION, OBJECT, Budget
 from katafs.git.format import index
 from katafs.git.format.delta import apply_delta, delta_sizes
-from katafs.git.format.object_format import Oid
 from katafs.git.format.pack import ENTRY_HEAD, HEAD, Entry, parse_entry, parse_pack_head
+from katafs.git.format.stored import Oid
 from katafs.git.odb.loose_files import LargeObjectError
 
 _PIECE = 1 << 12

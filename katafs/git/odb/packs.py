@@ -12,7 +12,7 @@ from typing import TypeVar
 from katafs.errors import EXHAUSTED
 from katafs.git.beneath import GONE
 from katafs.git.budget import NAME, OBJECT, Budget
-from katafs.git.format.object_format import Oid, object_id
+from katafs.git.format.stored import Oid, object_id
 from katafs.git.odb.pack_reader import PackReader
 
 #: how the names of packs begin that katafs wrote; no two of them have had the same name

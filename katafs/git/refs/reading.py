@@ -24,8 +24,8 @@ from katafs.git.beneath import (
 )
 from katafs.git.budget import REFERENCE_BYTE, SEARCHED_BYTE, Budget
 from katafs.git.format import packed_refs
-from katafs.git.format.object_format import Oid
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.stored import Oid
 
 MAIN = "refs/heads/main"
 #: what ``HEAD`` says where it stands for that

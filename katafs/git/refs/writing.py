@@ -15,8 +15,8 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
 from katafs.git.beneath import File, open_plain
 from katafs.git.format import packed_refs
-from katafs.git.format.object_format import COMMIT, Oid, committer
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.stored import COMMIT, Oid, committer
 from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
 from katafs.git.refs.reading import (
     HEAD_OF_MAIN,

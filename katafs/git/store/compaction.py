@@ -12,6 +12,7 @@ through all packs, those of single events are merged into one, without deltas, b
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import zlib
 from collections.abc import Collection, Iterator
@@ -22,15 +23,14 @@ from katafs.errors import DamagedError
 from katafs.git.beneath import read_whole
 from katafs.git.budget import Budget
 from katafs.git.format import index
-from katafs.git.format.object_format import Oid, object_id
 from katafs.git.format.pack import HEAD, parse_entry, parse_pack_head
+from katafs.git.format.stored import Oid, is_whole, object_id
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.refs.writing import loose_tags
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import WITHOUT_DELTAS, NewPack, remove_left_behind
-from katafs.git.store.old_packs import PackFile, pack_files, remove_packs
-from katafs.git.store.pack_writer import TightWriter, reachable
+from katafs.git.store.pack_files import WITHOUT_DELTAS, NewPack, PackFile, pack_files, remove_left_behind, remove_packs
+from katafs.git.store.pack_writer import Pack, TightWriter, reachable
 from katafs.git.store.storing import sync_path
 
 # bytes; larger ones are packed well enough, and would make much work of little
@@ -220,3 +220,57 @@ def _entries(path: Path) -> Iterator[tuple[Oid, bytes]]:
         if zlib.crc32(entry) != record.crc or parse_entry(entry[:32], record.offset).is_delta:
             raise ValueError(f"{path} is damaged, or has deltas")
         yield record.oid, entry
+
+
+# -- what is packed as a whole already
+
+
+# bytes; a larger pack is read object by object, which costs no memory
+_LARGEST_WHOLE = 16 << 20
+# what says that a history is not all here (git's gitrepository-layout)
+_PARTIAL = ("shallow", "objects/info/alternates")
+
+
+def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
+    """The only pack of a repository that has nothing else, and its bytes; `Pack.commits` are those that ``tip``
+    reaches. None where the objects are stored in any other way, or anything is odd.
+
+    To read every object, and write it again, takes as long as ``git clone``. Here the checksums of pack and index say
+    that both are still what was written once, and whoever wrote them had all objects: neither katafs nor git packs a
+    history with a hole in it. What an owner forges is no worse than what anybody gets who copies the repository.
+
+    Raises `DamagedError` when a commit cannot be read.
+    """
+    try:
+        if any((repo.git_dir / name).exists() for name in _PARTIAL) or next(iter(repo.objects.loose), None) is not None:
+            return None
+        # In this order: what is packed between the two looks is in the pack that is found.
+        packs = pack_files(repo.objects.pack_directory)
+        # one without an index has objects, too
+        count = sum(name.endswith(".pack") for name in os.listdir(repo.objects.pack_directory))
+        if len(packs) != 1 or count != 1 or packs[0].is_marked:
+            return None
+        pack = read_whole(packs[0].path, _LARGEST_WHOLE)
+        idx = read_whole(packs[0].path.with_suffix(".idx"), _LARGEST_WHOLE)
+        ids = [record.oid for record in index.records(idx)]
+        if (
+            parse_pack_head(pack) != len(ids)
+            or index.parse_head(idx, len(idx)).version != 2
+            or not is_whole(pack)
+            or pack[-20:] != index.pack_checksum(idx)
+        ):
+            return None
+    except (OSError, ValueError):
+        return None
+    return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), len(pack), idx, _commits(repo, tip)), pack
+
+
+def _commits(repo: GitRepo, tip: Oid) -> frozenset[Oid]:
+    seen: set[Oid] = set()
+    waiting = [tip]
+    while waiting:
+        oid = waiting.pop()
+        if oid not in seen:
+            seen.add(oid)
+            waiting += repo.links(oid)[1]
+    return frozenset(seen)

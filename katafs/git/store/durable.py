@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.errors import DamagedError
-from katafs.git.format.object_format import Oid, TreeEntry
+from katafs.git.format.stored import Oid, TreeEntry
 from katafs.git.odb.packs import OURS
 from katafs.git.repo import GitRepo
 from katafs.git.store.storing import sync_directory, sync_path

@@ -18,11 +18,11 @@ from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
 from katafs.errors import StorageError
 from katafs.git.beneath import File
 from katafs.git.format import packed_refs
-from katafs.git.format.object_format import Oid, object_id
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.stored import Oid, object_id
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import WITH_DELTAS
+from katafs.git.store.pack_files import WITH_DELTAS
 from katafs.git.store.pack_writer import PackWriter
 from katafs.git.store.storing import storing, sync_path, write_new
 from katafs.git.store.writer import ObjectMaker

@@ -18,13 +18,12 @@ from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.index import Record
-from katafs.git.format.object_format import BLOB, COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
 from katafs.git.format.pack import HEAD, graph_commits, parse_pack_head
+from katafs.git.format.stored import BLOB, COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
-from katafs.git.store.new_pack import is_kept_by_us, remove_left_behind
-from katafs.git.store.old_packs import pack_files, remove_midx, stale_midx
+from katafs.git.store.pack_files import is_kept_by_us, pack_files, remove_left_behind, remove_midx, stale_midx
 from katafs.git.store.storing import make_parents, replace_file, storing, sync_path
 
 # bytes; larger ones are for ``git index-pack``, and for nobody

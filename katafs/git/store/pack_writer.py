@@ -8,7 +8,6 @@ takes twice as long.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,14 +15,12 @@ from io import BufferedRandom
 from typing import NamedTuple
 
 from katafs.errors import DamagedError
-from katafs.git.beneath import read_whole
 from katafs.git.format import index
 from katafs.git.format.delta import LONGEST_COPY, piecewise_delta, quick_delta
 from katafs.git.format.index import Record
-from katafs.git.format.object_format import COMMIT, Oid, every_entry, is_whole, links
-from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head, parse_pack_head
+from katafs.git.format.pack import HEAD, OFS_DELTA, entry_head, pack_head
+from katafs.git.format.stored import COMMIT, Oid, every_entry, links
 from katafs.git.repo import GitRepo
-from katafs.git.store.old_packs import pack_files
 
 # bytes of objects kept in memory, to make deltas from; also the most that one instruction copies
 _BASES_LIMIT = LONGEST_COPY
@@ -33,11 +30,6 @@ _SMALL = 512
 _TINY = 256
 # to read so many bytes, then to write them, is a fifth faster than to take turns (the caches of the processor)
 _BATCH = 1 << 16
-
-# bytes; a larger pack is read object by object, which costs no memory
-_LARGEST = 16 << 20
-# what says that a history is not all here (git's gitrepository-layout)
-_PARTIAL = ("shallow", "objects/info/alternates")
 
 # id, kind, the path it was met at (a tree's ends in "/", a commit's is empty), data
 _Object = tuple[Oid, int, bytes, bytes]
@@ -178,48 +170,3 @@ class TightWriter(PackWriter):
     def _delta(self, kind: int, base: bytes, data: bytes) -> bytes:
         delta = piecewise_delta(base, data, kind)
         return delta if len(self._deflate(delta)) < len(self._deflate(data)) - 4 else b""
-
-
-def whole_pack(repo: GitRepo, tip: Oid) -> tuple[Pack, bytes] | None:
-    """The only pack of a repository that has nothing else, and its bytes; `Pack.commits` are those that ``tip``
-    reaches. None where the objects are stored in any other way, or anything is odd.
-
-    To read every object, and write it again, takes as long as ``git clone``. Here the checksums of pack and index say
-    that both are still what was written once, and whoever wrote them had all objects: neither katafs nor git packs a
-    history with a hole in it. What an owner forges is no worse than what anybody gets who copies the repository.
-
-    Raises `DamagedError` when a commit cannot be read.
-    """
-    try:
-        if any((repo.git_dir / name).exists() for name in _PARTIAL) or next(iter(repo.objects.loose), None) is not None:
-            return None
-        # In this order: what is packed between the two looks is in the pack that is found.
-        packs = pack_files(repo.objects.pack_directory)
-        # one without an index has objects, too
-        count = sum(name.endswith(".pack") for name in os.listdir(repo.objects.pack_directory))
-        if len(packs) != 1 or count != 1 or packs[0].is_marked:
-            return None
-        pack = read_whole(packs[0].path, _LARGEST)
-        idx = read_whole(packs[0].path.with_suffix(".idx"), _LARGEST)
-        ids = [record.oid for record in index.records(idx)]
-        if (
-            parse_pack_head(pack) != len(ids)
-            or index.parse_head(idx, len(idx)).version != 2
-            or not is_whole(pack)
-            or pack[-20:] != index.pack_checksum(idx)
-        ):
-            return None
-    except (OSError, ValueError):
-        return None
-    return Pack(hashlib.sha1(b"".join(ids)).hexdigest(), len(pack), idx, _commits(repo, tip)), pack
-
-
-def _commits(repo: GitRepo, tip: Oid) -> frozenset[Oid]:
-    seen: set[Oid] = set()
-    waiting = [tip]
-    while waiting:
-        oid = waiting.pop()
-        if oid not in seen:
-            seen.add(oid)
-            waiting += repo.links(oid)[1]
-    return frozenset(seen)

@@ -12,25 +12,15 @@ from pathlib import Path
 from typing import Self
 
 from katafs.errors import DamagedError, InvalidError, TooLargeError
-from katafs.git.format.object_format import (
-    BLOB,
-    COMMIT,
-    TREE,
-    Oid,
-    Stored,
-    build_commit,
-    build_tree,
-    by_directory,
-    object_id,
-    parse_tree,
-)
+from katafs.git.format import stored
+from katafs.git.format.stored import BLOB, COMMIT, TREE, Oid, Stored
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
 from katafs.git.store.compaction import merge_packs
 from katafs.git.store.durable import make_durable, sync_loose
-from katafs.git.store.new_pack import let_go, store_pack
+from katafs.git.store.pack_files import let_go, store_pack
 from katafs.git.store.storing import storing, sync_together
 
 log = logging.getLogger(__name__)
@@ -45,7 +35,7 @@ class ObjectMaker:
     """
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - others look at it
-        return object_id(kind, data)
+        return stored.object_id(kind, data)
 
     def _entries(self, tree: Oid) -> list[Stored]:
         """The entries of a tree that is there."""
@@ -70,20 +60,20 @@ class ObjectMaker:
                 entries[name] = (b"40000", subtree)
             else:
                 entries.pop(name, None)
-        return self._made(TREE, build_tree((mode, name, oid) for name, (mode, oid) in entries.items()), path)
+        return self._made(TREE, stored.build_tree((mode, name, oid) for name, (mode, oid) in entries.items()), path)
 
     def file_tree(self, files: Mapping[bytes, bytes], *, path: bytes = b"/") -> Oid | None:
         """Make files (path → content) as nested trees; None when there are none, as git has no empty directories."""
         if not files:
             return None
-        here, below = by_directory(files)
+        here, below = stored.by_directory(files)
         blobs = {name: self.blob(content, path=path + name) for name, content in here.items()}
         subtrees = {name: self.file_tree(inside, path=path + name + b"/") for name, inside in below.items()}
         return self.tree(None, blobs, subtrees, path=path)
 
     def commit(self, tree: Oid, parents: Sequence[Oid], message: str, name: str, email: str, time: int) -> Oid:
         """Make a commit whose author and committer are the same, in UTC; ``message`` gets no newline."""
-        return self._made(COMMIT, build_commit(tree, parents, message, name, email, time), b"")
+        return self._made(COMMIT, stored.build_commit(tree, parents, message, name, email, time), b"")
 
 
 class GitWriter(ObjectMaker):
@@ -175,14 +165,14 @@ class GitWriter(ObjectMaker):
             raise TooLargeError(
                 f"what is to be stored has parts of more than {IN_MEMORY >> 20} MiB, which nobody could read"
             )
-        oid = object_id(kind, data)
+        oid = stored.object_id(kind, data)
         if oid not in self._there or not self.repo.objects.has(oid):
             self.repo.objects.pending[oid] = (kind, data)
         return oid
 
     def _entries(self, tree: Oid) -> list[Stored]:
         try:
-            return parse_tree(self.repo.objects.read(tree, TREE))
+            return stored.parse_tree(self.repo.objects.read(tree, TREE))
         except ValueError as error:
             raise DamagedError(f"{self.repo.git_dir}: tree {tree.hex()} is damaged") from error
 
@@ -191,7 +181,7 @@ class GitWriter(ObjectMaker):
         Directories come and go. Raises `InvalidError` where a path leads through a file, or a blob would take the place
         of a directory."""
         known = {entry.name: entry for entry in self.repo.tree(tree)} if tree is not None else {}
-        here, below = by_directory(changes)
+        here, below = stored.by_directory(changes)
         # and what is taken out
         subtrees: dict[bytes, Oid | None] = {name: None for name, blob in here.items() if blob is None}
         for name, inside in below.items():

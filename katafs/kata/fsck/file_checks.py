@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from katafs.git.beneath import File, open_plain
-from katafs.git.format.object_format import is_whole
+from katafs.git.format.stored import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import read_reference
 from katafs.git.store.storing import now

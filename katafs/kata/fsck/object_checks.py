@@ -11,7 +11,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import Oid
 from katafs.git.beneath import File, open_plain
-from katafs.git.format.object_format import BLOB, object_id
+from katafs.git.format.stored import BLOB, object_id
 from katafs.git.store.mending import (
     Damage,
     Whereabouts,

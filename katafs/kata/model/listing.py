@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
 from katafs.git.budget import PATH
-from katafs.git.format.object_format import MODE_TREE
+from katafs.git.format.stored import MODE_TREE
 
 # A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
 MAX_PATHS = 100_000

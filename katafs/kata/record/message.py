@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from katafs import process
 from katafs.errors import InvalidError, TooLargeError
-from katafs.git.format.object_format import is_component
+from katafs.git.format.stored import is_component
 from katafs.kata.model.ids import is_kata_id
 from katafs.kata.model.kinds import Act, Kind, Text
 from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, directories_of

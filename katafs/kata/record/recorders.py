@@ -22,7 +22,7 @@ from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
-from katafs.git.store.new_pack import remove_left_behind
+from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
 from katafs.kata.record.commit import PATIENCE_SECONDS, Announce, Committed, Job, Landed, read_head
 from katafs.owner import acting_as_owner

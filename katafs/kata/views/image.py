@@ -14,10 +14,11 @@ from typing import NamedTuple
 from katafs.errors import TooLargeError, storage_errors
 from katafs.git import GitRepo, Oid
 from katafs.git.format import packed_refs
-from katafs.git.format.object_format import index_file
 from katafs.git.format.packed_refs import PackedRef
+from katafs.git.format.stored import index_file
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
-from katafs.git.store.pack_writer import whole_pack, write_pack
+from katafs.git.store.compaction import whole_pack
+from katafs.git.store.pack_writer import write_pack
 from katafs.kata.model.listing import MAX_PATHS
 from katafs.kata.model.names import folded, is_dot_git
 from katafs.kata.views.spool import NOT_KEPT, Extent, SpoolFile

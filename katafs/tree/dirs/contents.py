@@ -9,7 +9,7 @@ from pathlib import Path
 
 from katafs.errors import NotFoundError, TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.git.format.object_format import BLOB
+from katafs.git.format.stored import BLOB
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
