@@ -19,7 +19,7 @@ from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.ids import is_id_part
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.recent import clear_rows, kept_rows
+from katafs.kata.read.state import clear_rows, kept_rows
 from katafs.kata.read.stored_files import kept_corrected
 
 _MICROSECONDS, _NOTHING = 10_000.0, -1.0

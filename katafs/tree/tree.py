@@ -10,7 +10,7 @@ from typing import NamedTuple
 from katafs.caching import Kept, Newest
 from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
-from katafs.kata.model.listing import Listing
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes

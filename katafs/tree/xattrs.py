@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from katafs.kata.model.layouts import NEWEST_VERSION
 from katafs.kata.model.steps import step_of
-from katafs.kata.model.versions import NEWEST_VERSION
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Snapshot
 from katafs.text import visible

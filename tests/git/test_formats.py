@@ -13,7 +13,7 @@ from katafs.errors import ReadOnlyError
 from katafs.kata.compact import compact_kata
 from katafs.kata.fsck import Outcome, check_ids
 from katafs.kata.model.kinds import Kind
-from katafs.kata.read.notes import Notes
+from katafs.kata.read.caches import Notes
 from katafs.kata.record.commit import record, set_option
 from katafs.kata.record.message import parse_act
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, message

@@ -16,8 +16,8 @@ from katafs.git.refs.writing import RefWriter
 from katafs.git.store.storing import make_parents
 from katafs.kata.legacy.plain_create import write_plain
 from katafs.kata.model.kinds import Kind
-from katafs.kata.model.listing import MAX_PATHS
 from katafs.kata.model.rows import MOST_ROWS
+from katafs.kata.model.trees import MAX_PATHS
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import record, set_option

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from katafs.errors import InvalidError
 from katafs.kata.model.kinds import Act, Kind, Text
-from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS
-from katafs.kata.model.names import is_git_name
+from katafs.kata.model.trees import MAX_DEPTH, MAX_PATHS, is_git_name
 from katafs.kata.record.message import check_path, parse_act, parse_files
 from katafs.text import decode, parse_strict, pretty, pretty_bytes
 from tests.katas import git

@@ -11,7 +11,7 @@ import pytest
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, GitWriter
 from katafs.kata.model.rows import parse_rows
-from katafs.kata.read import recent
+from katafs.kata.read import state
 from tests.katas import make_kata, pretty_json
 
 ROWS = [{"index": index, "text": f"{index}, ]\n\u2028 [", "nested": {"a": [index, {}]}} for index in range(30)]
@@ -19,18 +19,18 @@ ROWS = [{"index": index, "text": f"{index}, ]\n\u2028 [", "nested": {"a": [index
 
 @pytest.fixture
 def repo(store: Path) -> Iterator[GitRepo]:
-    recent.clear_rows()
+    state.clear_rows()
     repo = GitRepo(make_kata(store, "AbCdEf"))
     yield repo
-    recent.clear_rows()
+    state.clear_rows()
 
 
 def rows_of(repo: GitRepo, text: bytes) -> list[dict[str, object]]:
     with GitWriter(repo) as writer:
         oid = writer.blob(text)
         # whatever was known before: as a whole reader sees it
-        assert recent.rows_in(repo, oid) == parse_rows(text)
-        return recent.rows_in(repo, oid)
+        assert state.rows_in(repo, oid) == parse_rows(text)
+        return state.rows_in(repo, oid)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b" \n\n"])
@@ -42,7 +42,7 @@ def test_some_more_each_time(repo: GitRepo, end: bytes, monkeypatch: pytest.Monk
         parsed.append(len(text))
         return real(text)
 
-    monkeypatch.setattr(recent, "parse_rows", parse)
+    monkeypatch.setattr(state, "parse_rows", parse)
     for count in (1, 2, 3, 10, 11, 30):
         known = rows_of(repo, pretty_json(ROWS[:count]).rstrip() + end)
         assert known == ROWS[:count]
@@ -84,7 +84,7 @@ def test_what_is_no_row(repo: GitRepo, added: bytes) -> None:
     text = first.rstrip()[:-2] + added + b"\n]\n"
     with GitWriter(repo) as writer:
         oid = writer.blob(text)
-        assert told(lambda: recent.rows_in(repo, oid)) == told(lambda: parse_rows(text))
+        assert told(lambda: state.rows_in(repo, oid)) == told(lambda: parse_rows(text))
 
 
 def test_another_repository_has_its_own(repo: GitRepo, store: Path) -> None:
@@ -92,16 +92,16 @@ def test_another_repository_has_its_own(repo: GitRepo, store: Path) -> None:
     other = GitRepo(make_kata(store, "GhJkLm"))
     with GitWriter(repo) as writer:
         oid = writer.blob(pretty_json(ROWS))
-        assert recent.rows_in(repo, oid) == ROWS
+        assert state.rows_in(repo, oid) == ROWS
         with pytest.raises(DamagedError, match="missing"):
-            recent.rows_in(other, oid)
+            state.rows_in(other, oid)
 
 
 def test_what_is_large_is_not_kept(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "_LARGEST", 1000)
+    monkeypatch.setattr(state, "_LARGEST", 1000)
     text = pretty_json(ROWS)
     assert len(text) > 1000
     rows_of(repo, text)
-    assert not recent._known
+    assert not state._known
     with GitWriter(repo) as writer:
-        assert recent.grown_rows(repo, writer.blob(text)) is None
+        assert state.grown_rows(repo, writer.blob(text)) is None

@@ -16,7 +16,7 @@ from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
 from katafs.git.store.mutex import MUTEX
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_paths import plain_event, plain_events
-from katafs.kata.model.listing import Listing
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from tests.katas import assert_sound, git, git_blobs, git_files, stored_rows, time_ns, unpack

@@ -27,8 +27,7 @@ from katafs.fuse.memory import Memory
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.model.layouts import NATIVE
-from katafs.kata.model.listing import Listing
-from katafs.kata.model.root_tree import Root
+from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Snapshot

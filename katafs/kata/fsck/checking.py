@@ -17,7 +17,7 @@ from pathlib import Path
 from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.mending import Damage
-from katafs.kata.fsck import branches, event_checks, file_checks, object_checks, plain_katas, settings
+from katafs.kata.fsck import branches, event_checks, file_checks, object_checks, plain_katas
 from katafs.kata.fsck.exam import Examination, Finding, Outcome, Problem, reason
 from katafs.kata.fsck.scan import age
 from katafs.kata.store import is_git
@@ -32,8 +32,8 @@ CHECKS: tuple[Check, ...] = (
     branches.directories,
     branches.packed,
     branches.head,
-    settings.config,
-    settings.hooks,
+    file_checks.config,
+    file_checks.hooks,
     object_checks.indexes,
     object_checks.beside,
     branches.main,
@@ -46,7 +46,7 @@ CHECKS: tuple[Check, ...] = (
     event_checks.tags_beyond,
     event_checks.missing_tags,
     event_checks.other_tags,
-    settings.manifest,
+    file_checks.manifest,
     file_checks.borrowed_objects,
     file_checks.index_file,
     file_checks.worktrees,
@@ -114,10 +114,10 @@ class _KataCheck:
             return [Finding(self._id, "not-a-repository", message, Outcome.LEFT, "take it from a backup")]
         if _is_being_made(exam):
             return []
-        self._is_ours = read_config(exam.git_dir).may_be_written and settings.later_version(exam) is None
+        self._is_ours = read_config(exam.git_dir).may_be_written and file_checks.later_version(exam) is None
         self._repair = self._repair and self._is_ours
         if read_config(exam.git_dir).object_format != "sha1":
-            return self._findings([*self._found_by((settings.config,), exam)])
+            return self._findings([*self._found_by((file_checks.config,), exam)])
         if not self._is_quick:
             self._look_at_objects(exam)
         self._long += self._found_by(LONG_CHECKS, exam)

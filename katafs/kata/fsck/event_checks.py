@@ -11,9 +11,8 @@ from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
 from katafs.git.refs.reading import Reference
 from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable
-from katafs.kata.model.listing import Listing
-from katafs.kata.model.root_tree import Root
 from katafs.kata.model.rows import parse_rows
+from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.state import State
 
 _TAGS = "refs/tags/"

@@ -12,7 +12,7 @@ from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.scan import newest_mtime
 from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
-from katafs.kata.model.versions import plain_version
+from katafs.kata.model.layouts import plain_version
 
 _BACKUP = "take it from a backup"
 

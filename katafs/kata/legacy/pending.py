@@ -45,8 +45,8 @@ from katafs.kata.legacy.plain_files import (
 from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
 from katafs.kata.legacy.plain_paths import has_event, plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
+from katafs.kata.model.layouts import plain_version
 from katafs.kata.model.rows import MOST_ROWS, Row, moment_of, time_ns, time_of, without_contents
-from katafs.kata.model.versions import plain_version
 from katafs.kata.read.kata import Kata
 from katafs.kata.record.commit import Announce, Committed, record
 from katafs.kata.record.exclusive import UNNOTED, Attempt

@@ -15,9 +15,9 @@ from katafs.kata.legacy.pending import Pending, flush_pending
 from katafs.kata.legacy.plain_files import LARGEST, is_plain_name, plain_names, read_file, write_at
 from katafs.kata.legacy.plain_kata import PlainKata, parse_event
 from katafs.kata.legacy.plain_rows import is_part_of_row, parse_object, parse_plain_rows
+from katafs.kata.model.layouts import plain_version
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.rows import without_contents
-from katafs.kata.model.versions import plain_version
 from katafs.kata.record.commit import Announce, Committed, Job, Landed, set_option
 from katafs.kata.record.exclusive import UNNOTED, Attempt
 from katafs.owner import acting_as_owner

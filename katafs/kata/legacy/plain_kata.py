@@ -16,10 +16,10 @@ from katafs.errors import DamagedError, InvalidError, NotFoundError
 from katafs.kata.legacy.plain_files import event_file, event_indexes, mtime_ns, read_file
 from katafs.kata.legacy.plain_rows import pair_version_0, pair_version_1, parse_object, parse_plain_rows
 from katafs.kata.model.kinds import Text
-from katafs.kata.model.listing import MAX_PATHS, directories_of
+from katafs.kata.model.layouts import plain_version
 from katafs.kata.model.options import OPTION_DEFAULTS, OPTION_VALUES
 from katafs.kata.model.rows import Row, moment_of_ns, time_of, without_contents
-from katafs.kata.model.versions import plain_version
+from katafs.kata.model.trees import MAX_PATHS, directories_of
 from katafs.kata.record.message import check_path
 from katafs.kata.record.placing import MOST_SKIPPED
 

@@ -19,9 +19,8 @@ from katafs.errors import KataError
 from katafs.git import GitRepo
 from katafs.kata.legacy.converting import absent_parts
 from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, joined
-from katafs.kata.model.listing import Listing
-from katafs.kata.model.root_tree import read_object
 from katafs.kata.model.rows import Row, Rows, without_contents
+from katafs.kata.model.trees import Listing, read_object
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Snapshot
 from katafs.text import compact, decode

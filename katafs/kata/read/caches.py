@@ -1,8 +1,10 @@
-"""What a daemon keeps of what it has read."""
+"""What a daemon keeps of what it has read, and which katas its log has said something of."""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -12,9 +14,47 @@ import cachetools
 from katafs.caching import CountedCache, Kept, Newest
 from katafs.git import Oid
 from katafs.git.budget import Budget
-from katafs.kata.model.listing import Listing
-from katafs.kata.read.notes import Notes
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.snapshot import Content, Snapshot
+from katafs.text import visible
+
+log = logging.getLogger(__name__)
+
+_MOST_AN_HOUR, _HOUR = 100, 3600.0
+_MOST_KATAS = 100_000
+
+
+class Notes:
+    """Lines about katas, one for each kata and daemon: at most 100 an hour, then how many more there were. Belongs to
+    one thread."""
+
+    def __init__(self) -> None:
+        self._told: Newest[str, None] = Newest(_MOST_KATAS)
+        self._hour = time.monotonic()
+        self._lines = self._left_out = 0
+
+    def note(self, kata_id: str, why: str, *, of: str = "kata") -> None:
+        """Something is to be said of a kata (or what else it is of), unless something was."""
+        self.expire()
+        name = f"{of} {kata_id}"
+        if name in self._told:
+            return
+        self._told.keep(name, None)
+        if self._lines < _MOST_AN_HOUR:
+            self._lines += 1
+            log.info("%s: %s", name, visible(why, kept=""))
+        else:
+            self._left_out += 1
+
+    def expire(self) -> None:
+        """To be called from time to time: says how many were left out in an hour that has passed."""
+        if time.monotonic() - self._hour < _HOUR:
+            return
+        if self._left_out:
+            log.info("and %d more katas within an hour", self._left_out)
+        self._hour = time.monotonic()
+        self._lines = self._left_out = 0
+
 
 _DAMAGED_SECONDS = 1.0
 _DOCUMENTS = 1 << 20  # bytes; nearly all of them are ids

@@ -15,12 +15,10 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import JSON_BYTE
-from katafs.kata.model.layouts import Layout
-from katafs.kata.model.listing import Listing
+from katafs.kata.model.layouts import Layout, check_format, check_version, plain_version
 from katafs.kata.model.options import set_option_in, set_times_in
-from katafs.kata.model.root_tree import Root
 from katafs.kata.model.rows import time_ns
-from katafs.kata.model.versions import check_format, check_version, plain_version
+from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.read.state import State, read_state

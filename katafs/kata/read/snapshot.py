@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
-from katafs.kata.model.layouts import Layout
-from katafs.kata.model.listing import Listing
-from katafs.kata.model.root_tree import Root, read_truncations
+from katafs.kata.model.layouts import Layout, plain_version
 from katafs.kata.model.rows import Rows, time_ns, without_contents
-from katafs.kata.model.versions import plain_version
+from katafs.kata.model.trees import Listing, Root, read_truncations
 from katafs.kata.read.state import State
 from katafs.text import decode, is_portable_json, parse_stored, pretty_bytes
 

@@ -26,8 +26,8 @@ from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, 
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
-from katafs.kata.model.listing import Listing
 from katafs.kata.model.options import OPTION_VALUES, set_option_in
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.state import State, read_state
 from katafs.kata.record.kata_writer import KataWriter, check_writable
 from katafs.kata.record.placing import check_files, check_index, edited_file, file_edit, repetition

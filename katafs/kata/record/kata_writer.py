@@ -9,11 +9,9 @@ from katafs.errors import InvalidError, ReadOnlyError
 from katafs.git import GitRepo, GitWriter, Oid
 from katafs.kata.model.ids import identity
 from katafs.kata.model.kinds import Act, Kind
-from katafs.kata.model.layouts import Entries
-from katafs.kata.model.listing import Listing
-from katafs.kata.model.root_tree import Root, read_truncations
+from katafs.kata.model.layouts import Entries, check_format, check_version
 from katafs.kata.model.rows import Row, Rows, StoredRows, time_of
-from katafs.kata.model.versions import check_format, check_version
+from katafs.kata.model.trees import Listing, Root, read_truncations
 from katafs.kata.read.state import State
 from katafs.kata.views.diff import line_counts
 from katafs.text import decode

@@ -11,8 +11,7 @@ from katafs.errors import InvalidError, TooLargeError
 from katafs.git.format.stored import is_component
 from katafs.kata.model.ids import is_kata_id
 from katafs.kata.model.kinds import Act, Kind, Text
-from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, directories_of
-from katafs.kata.model.names import is_git_name
+from katafs.kata.model.trees import MAX_DEPTH, MAX_PATHS, directories_of, is_git_name
 from katafs.text import compact, parse_strict
 
 _OWN_SUMMARY_KEYS = ("index", "event", "type", "laptop_id", "tab_seq", "diff_added_count", "diff_deleted_count")

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from katafs.errors import InvalidError, LateError, TooLargeError
 from katafs.kata.model.kinds import Act, Kind, Text
-from katafs.kata.model.listing import MAX_DEPTH, MAX_PATHS, Listing, directories_of
 from katafs.kata.model.rows import Row
+from katafs.kata.model.trees import MAX_DEPTH, MAX_PATHS, Listing, directories_of
 
 MOST_SKIPPED = 1_000
 

@@ -9,7 +9,7 @@ from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
 from katafs.git.diff.patch import Delta, Region, Side, changed_regions, is_binary
 from katafs.git.diff.renames import git_deltas
-from katafs.kata.model.listing import Listing
+from katafs.kata.model.trees import Listing
 from katafs.text import decode, visible
 
 _MOST_NAMED, _LONGEST_NAME = 100, 200  # files that differ, characters of a name

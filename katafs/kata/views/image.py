@@ -19,8 +19,7 @@ from katafs.git.format.stored import index_file
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN
 from katafs.git.store.compaction import whole_pack
 from katafs.git.store.pack_writer import write_pack
-from katafs.kata.model.listing import MAX_PATHS
-from katafs.kata.model.names import folded, is_dot_git
+from katafs.kata.model.trees import MAX_PATHS, folded, is_dot_git
 from katafs.kata.views.spool import NOT_KEPT, Extent, SpoolFile
 from katafs.text import decode
 

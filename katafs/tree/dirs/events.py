@@ -7,8 +7,8 @@ import sys
 from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.kata.model.listing import Listing
 from katafs.kata.model.rows import Rows
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of

@@ -15,8 +15,8 @@ from katafs.git import GitRepo
 from katafs.kata.legacy.plain_create import DIRECTORY
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.legacy.plain_paths import has_plain_paths, plain_event, plain_events, plain_option
-from katafs.kata.model.listing import Listing
 from katafs.kata.model.rows import Row
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Snapshot
 from katafs.text import compact

@@ -1,13 +1,60 @@
-"""All paths below one git tree, in git order: the position of a path is part of its inode number."""
+"""The trees of a commit: the root and the JSON objects in it, all paths below a tree, and names that none may have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
-from katafs.git.budget import PATH
+from katafs.git.budget import JSON_BYTE, PATH
 from katafs.git.format.stored import MODE_TREE
+from katafs.text import decode, parse_stored
+
+
+@dataclass(frozen=True)
+class Root:
+    """The entries of a commit's root tree by name."""
+
+    tree: Oid
+    entries: Mapping[bytes, TreeEntry]
+
+    @classmethod
+    def read(cls, repo: GitRepo, tree: Oid) -> Root:
+        return cls(tree, {entry.name: entry for entry in repo.tree(tree)})
+
+    def blob(self, name: bytes) -> Oid | None:
+        entry = self.entries.get(name)
+        return entry.oid if entry is not None and not entry.is_tree and not entry.is_submodule else None
+
+    def subtree(self, name: bytes) -> Oid | None:
+        entry = self.entries.get(name)
+        return entry.oid if entry is not None and entry.is_tree else None
+
+
+def read_truncations(repo: GitRepo, root: Root) -> dict[str, Any]:
+    """``truncations.json`` in native shape; flags that are not stored are false."""
+    stored = read_object(repo, root.blob(b"truncations.json"))
+    files = stored.get("files")
+    flags = {name: flag is True for name, flag in files.items()} if isinstance(files, dict) else {}
+    return {"files": flags, **{name: stored.get(name) is True for name in ("stdout", "stderr", "status")}}
+
+
+def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
+    """The JSON object in a blob; empty where there is no blob, or something else in it."""
+    if oid is None:
+        return {}
+    try:
+        data = repo.blob(oid)
+        repo.budget.spend(len(data) * JSON_BYTE)
+        value: Any = parse_stored(decode(data))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
 
 # A tree may name another many times, so ten small trees can hold 10^10 paths: a bound keeps memory finite.
 MAX_PATHS = 100_000
@@ -99,3 +146,30 @@ class Listing:
 
     def blobs(self) -> Iterator[tuple[bytes, Oid]]:
         return ((self.paths[position], self.entries[position].oid) for position in self.files())
+
+
+_SHORT_GIT_NAME = re.compile(r"(git|gitmod|gi7[0-9a-f]{3,4})~[0-9]+")
+_SHORT_DOT_GIT = re.compile(r"git~[0-9]+")
+
+
+def folded(component: str) -> tuple[str, ...]:
+    """The names that some system may see in one component of a path.
+
+    HFS+ ignores case and some characters, NTFS trailing dots and blanks, and streams (``:``); Windows separates names
+    by ``\\`` (git's ``is_hfs_dotgit`` and ``is_ntfs_dotgit``).
+    """
+    shown = "".join(c for c in component if unicodedata.category(c) != "Cf").casefold()
+    return tuple(part.partition(":")[0].rstrip(" .") for part in shown.split("\\"))
+
+
+def is_dot_git(name: str) -> bool:
+    """Whether a folded name is ``.git``, or its short name on NTFS."""
+    return name == ".git" or _SHORT_DOT_GIT.fullmatch(name) is not None
+
+
+def is_git_name(component: str) -> bool:
+    """Whether git, on any system, takes this name for ``.git`` or for a file that it obeys at checkout
+    (``.gitmodules``); its fsck refuses all of them."""
+    if component.isascii() and "gi" not in component.lower():
+        return False
+    return any(name in (".git", ".gitmodules") or _SHORT_GIT_NAME.fullmatch(name) for name in folded(component))
