@@ -93,6 +93,15 @@ def names_in(directory: str | os.PathLike[str]) -> list[str]:
         close_quietly(fd)
 
 
+def read_part(path: str, size: int, offset: int = 0) -> bytes:
+    """Some bytes of a file, as `open_beneath` opens it. Raises OSError."""
+    fd = open_beneath(path)
+    try:
+        return os.pread(fd, size, offset)
+    finally:
+        close_quietly(fd)
+
+
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     """All of a file whose name is no link. Raises OSError, EFBIG when it has more than ``limit`` bytes."""
     with File(open_plain(path)) as file:

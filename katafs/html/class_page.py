@@ -15,9 +15,10 @@ from typing import Any
 from jinja2 import Template
 
 from katafs.errors import KataError
+from katafs.git.beneath import read_part
 from katafs.html.class_axis import PLACES, Axis
 from katafs.html.pages import asset, environment, span, words
-from katafs.kata.groups import Group, Member, group_steps, read_start
+from katafs.kata.groups import Group, Member, group_steps
 from katafs.kata.model.steps import LIGHTS, Step
 
 _MANIFEST = 4 << 20  # bytes of a group's manifest
@@ -117,7 +118,7 @@ def _strip(member: Member, steps: Sequence[Step] | KataError) -> Strip:
 
 def _manifest(directory: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(read_start(directory / "manifest.json", _MANIFEST))
+        manifest = json.loads(read_part(f"{directory}/manifest.json", _MANIFEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return manifest if isinstance(manifest, dict) else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
 from katafs.git import GitRepo, Oid
-from katafs.git.beneath import close_quietly, open_beneath
+from katafs.git.beneath import read_part
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.model.steps import COLUMNS, Step, csv_events, csv_lines, history, history_text
@@ -97,7 +97,7 @@ def look(root: Path, store: Path, group_id: str) -> Group:
 def _named(directory: Path, left_out: list[str]) -> Iterator[tuple[int, str]]:
     """The indexes and ids in a group, as they stand there."""
     try:
-        text = read_start(directory / "katas.txt", _LIST)
+        text = read_part(f"{directory}/katas.txt", _LIST)
     except FileNotFoundError:
         lines = list(_version_0(directory))
     except OSError as error:
@@ -119,18 +119,9 @@ def _named(directory: Path, left_out: list[str]) -> Iterator[tuple[int, str]]:
 def _version_0(directory: Path) -> Iterator[bytes]:
     for index in range(_MOST):
         try:
-            yield b"%s %d" % (read_start(directory / str(index) / "kata.id", 20).strip(), index)
+            yield b"%s %d" % (read_part(f"{directory}/{index}/kata.id", 20).strip(), index)
         except OSError:
             continue
-
-
-def read_start(path: Path, size: int) -> bytes:
-    """The first bytes of a file; whatever else has the name, or is on the way to it, is an OSError."""
-    fd = open_beneath(os.fspath(path))
-    try:
-        return os.pread(fd, size, 0)
-    finally:
-        close_quietly(fd)
 
 
 def _state(store: Path, kata_id: str) -> tuple[State, int]:

@@ -17,6 +17,7 @@ import pytest
 
 from katafs.errors import DamagedError, StorageError
 from katafs.git import GitRepo
+from katafs.git.refs.locks import HeldLock, RefLocks
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compaction import Repack, parts
 from katafs.kata.compact import compact_kata
@@ -198,14 +199,14 @@ def test_a_lock_that_somebody_holds(kata: Path) -> None:
 def test_a_tag_that_is_moved_meanwhile(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After it was packed, before its file is removed."""
     other = git(kata, "rev-parse", "refs/tags/5").decode().strip()
-    real = RefWriter._prune
+    real = RefLocks.held
 
-    def move_first(packer: RefWriter, name: str, oid: bytes) -> bool:
+    def move_first(locks: RefLocks, name: str, stale: float, data: bytes = b"") -> HeldLock:
         if name == "refs/tags/4":
             git(kata, "update-ref", name, other)
-        return real(packer, name, oid)
+        return real(locks, name, stale, data)
 
-    monkeypatch.setattr(RefWriter, "_prune", move_first)
+    monkeypatch.setattr(RefLocks, "held", move_first)
     RefWriter(GitRepo(kata)).pack_tags()
     assert git(kata, "rev-parse", "refs/tags/4").decode().strip() == other
     assert tags_of(kata).keys() == set(range(EVENTS + 1))

@@ -167,7 +167,7 @@ def test_what_a_third_has_locked_does_not_become_ours(store: Path, monkeypatch: 
     def late(source: str | Path, target: str | Path) -> None:
         if not thirds:
             (path / f".git/{MAIN}.lock").unlink()
-            thirds.append(RefLocks(path / ".git").take(MAIN, NewFile(path / ".git", b"2" * 40 + b"\n")))
+            thirds.append(locks.HeldLock(path / ".git", MAIN, NewFile(path / ".git", b"2" * 40 + b"\n")))
         rename(source, target)
 
     monkeypatch.setattr("katafs.git.refs.locks.os.rename", late)
@@ -176,7 +176,8 @@ def test_what_a_third_has_locked_does_not_become_ours(store: Path, monkeypatch: 
     assert caught.value.errno == errno.EIO
     assert (path / ".git" / MAIN).read_bytes() == b"1" * 40 + b"\n"
     assert (path / f".git/{MAIN}.lock").read_bytes() == b"2" * 40 + b"\n"
-    thirds[0].release()
+    with thirds[0]:
+        pass
     assert not list((path / ".git").glob(".katafs-*[!x]"))
 
 

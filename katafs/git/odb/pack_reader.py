@@ -99,14 +99,14 @@ class PackReader:
 
     __slots__ = ("_budget", "_idx", "_pack", "_shape", "_stem", "_wrong")
 
-    def __init__(self, stem: str, budget: Budget, files: tuple[str, str] | None = None) -> None:
+    def __init__(self, stem: str, budget: Budget | None = None, files: tuple[str, str] | None = None) -> None:
         """``files`` are the pack and its index where these have other names."""
         self._stem = stem
         pack, idx = files or (f"{stem}.pack", f"{stem}.idx")
         self._pack, self._idx = PartFile(pack), PartFile(idx, stays_open=False)
         self._shape: index.Shape | None = None
         self._wrong = ""
-        self._budget = budget
+        self._budget = budget or Budget()
 
     def discard(self) -> None:
         self._pack.discard()
@@ -114,7 +114,6 @@ class PackReader:
         self._shape, self._wrong = None, ""
 
     def close(self) -> None:
-        """Close the files; they are opened again when they are read."""
         self._pack.close()
         self._idx.close()
 

@@ -56,15 +56,11 @@ class RefLocks:
         left behind ``stale`` seconds ago. Raises `StorageError` (EBUSY) when somebody else holds it too long."""
         for _ in range(_TRIES):
             try:
-                return self.take(name, NewFile(self._git_dir, data))
+                return HeldLock(self._git_dir, name, NewFile(self._git_dir, data))
             except FileExistsError:
                 self.unlock(name, stale)
                 time.sleep(_PAUSE)
         raise StorageError(f"{self._git_dir}/{name}.lock is held by another writer", errno.EBUSY)
-
-    def take(self, name: str, own: NewFile) -> HeldLock:
-        """Take a lock at once. Raises FileExistsError, OSError (ELOOP) where a link leads to the reference."""
-        return HeldLock(self._git_dir, name, own)
 
     def is_locked(self, name: str) -> bool:
         return os.path.lexists(self._git_dir / f"{name}.lock")
@@ -128,10 +124,10 @@ class RefLocks:
 
 
 class HeldLock(contextlib.AbstractContextManager["HeldLock"]):
-    """A lock that we made."""
+    """The lock of the file ``name``, taken at once, with what is in ``own``. Raises FileExistsError, OSError (ELOOP)
+    where a link leads to the file."""
 
     def __init__(self, git_dir: Path, name: str, own: NewFile) -> None:
-        """Take that of the file ``name``, with what is in ``own``. Raises as `RefLocks.take`."""
         self._file = git_dir / name
         self._path = f"{self._file}.lock"
         self._own = own
@@ -168,10 +164,6 @@ class HeldLock(contextlib.AbstractContextManager["HeldLock"]):
         os.unlink(self._path)
 
     def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """It is removed, if it is still there."""
         try:
             if self._is_held and self._is_ours():
                 os.unlink(self._path)

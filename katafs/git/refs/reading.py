@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from katafs.errors import DamagedError, unreadable
-from katafs.git.beneath import (
-    GONE,
-    File,
-    close_quietly,
-    is_direct,
-    is_shared,
-    names_in,
-    open_beneath,
-    open_plain,
-    read_all,
-    read_whole,
-)
+from katafs.git import beneath
+from katafs.git.beneath import GONE, File
 from katafs.git.budget import REFERENCE_BYTE, SEARCHED_BYTE, Budget
 from katafs.git.format import packed_refs
 from katafs.git.format.packed_refs import PackedRef
@@ -56,7 +46,7 @@ class References:
     def __init__(self, git_dir: str, budget: Budget | None = None) -> None:
         self._git_dir = git_dir
         self._budget = budget or Budget()
-        self._patience = _PATIENCE if self._budget.may_wait and is_shared(git_dir) else 0.0
+        self._patience = _PATIENCE if self._budget.may_wait and beneath.is_shared(git_dir) else 0.0
         # whether there was no ``main`` after all
         self._is_unborn = False
         # packed-refs as it was read last
@@ -77,7 +67,7 @@ class References:
         text, deadline = None, 0.0
         while text is None:
             try:
-                text = _first(open_beneath(f"{self._git_dir}/{name}"))
+                text = beneath.read_part(f"{self._git_dir}/{name}", _MOST_BYTES)
             except OSError as error:
                 if error.errno not in GONE:
                     raise unreadable(f"{self._git_dir}: reference {name} cannot be read", error) from error
@@ -100,12 +90,12 @@ class References:
         if name != MAIN or packed is None:
             return name == MAIN and not self._is_unborn
         directory, _, file = f"{self._git_dir}/{name}".rpartition("/")
-        return self._patience > 0.0 and file in names_in(directory)
+        return self._patience > 0.0 and file in beneath.names_in(directory)
 
     def packed(self, name: str) -> Oid | None:
         """The id in a line of ``packed-refs``. Raises `DamagedError`."""
         try:
-            with File(open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
+            with File(beneath.open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
                 fd = file.fileno()
                 status = os.fstat(fd)
                 if status.st_size > packed_refs.BLOCK and packed_refs.is_sorted(os.pread(fd, 256, 0)):
@@ -117,19 +107,12 @@ class References:
                 is_read = self._packed[0] == version
                 self._budget.spend((SEARCHED_BYTE if is_read else REFERENCE_BYTE) * status.st_size)
                 if not is_read:
-                    self._packed = (version, read_all(fd, MOST_PACKED))
+                    self._packed = (version, beneath.read_all(fd, MOST_PACKED))
             return packed_refs.find(self._packed[1], name.encode())
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
                 return None
             raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
-
-
-def _first(fd: int) -> bytes:
-    try:
-        return os.read(fd, _MOST_BYTES)
-    finally:
-        close_quietly(fd)
 
 
 class Reference(NamedTuple):
@@ -157,7 +140,7 @@ def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
     while waiting:
         directory = waiting.pop()
         try:
-            if not is_direct(git_dir / directory, git_dir):
+            if not beneath.is_direct(git_dir / directory, git_dir):
                 continue
             entries = sorted(os.scandir(git_dir / directory), key=lambda entry: entry.name)
         except OSError:
@@ -180,7 +163,7 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
             return Reference(None, text=os.fsencode(os.readlink(path)))
         if not stat.S_ISREG(status.st_mode):
             return None if stat.S_ISDIR(status.st_mode) else Reference(None)
-        with File(open_plain(path)) as file:
+        with File(beneath.open_plain(path)) as file:
             text = file.read(_MOST_BYTES)
             # a directory on the way may be a link: what is not the owner's is not told
             is_own = os.fstat(file.fileno()).st_uid == os.lstat(git_dir).st_uid
@@ -205,6 +188,6 @@ def packed_references(git_dir: Path) -> tuple[dict[str, PackedRef], int]:
 def read_packed(git_dir: Path) -> bytes:
     """``packed-refs``; empty when there is none. Raises OSError (EFBIG) when it is larger than is rewritten."""
     try:
-        return read_whole(git_dir / PACKED_REFS, MOST_REWRITTEN)
+        return beneath.read_whole(git_dir / PACKED_REFS, MOST_REWRITTEN)
     except FileNotFoundError:
         return b""

@@ -17,16 +17,9 @@ from katafs.git.beneath import File, open_plain
 from katafs.git.format import packed_refs
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.format.stored import COMMIT, Oid, committer
-from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, RefLocks, make_file
-from katafs.git.refs.reading import (
-    HEAD_OF_MAIN,
-    MAIN,
-    MOST_REWRITTEN,
-    PACKED_REFS,
-    read_packed,
-    read_reference,
-    reference_files,
-)
+from katafs.git.refs import reading
+from katafs.git.refs.locks import STALE_MAIN, STALE_TAG, HeldLock, RefLocks, make_file
+from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, MOST_REWRITTEN, PACKED_REFS
 from katafs.git.repo import GitRepo
 from katafs.git.store.storing import NewFile, make_parents, storing, sync_path
 
@@ -74,7 +67,7 @@ class RefWriter:
         with storing(MAIN, self._git_dir):
             made = make_parents(path.parent, self._git_dir)
             try:
-                lock = self.locks.take(MAIN, self._file(MAIN, new))
+                lock = HeldLock(self._git_dir, MAIN, self._file(MAIN, new))
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
             with lock:
@@ -165,7 +158,7 @@ class RefWriter:
                     raise RaceLostError(f"{self._git_dir}: {name} was changed by another writer")
                 if old is None and not replacing and os.path.lexists(path):
                     # an empty file is what a power cut leaves of a tag
-                    found = read_reference(self._git_dir, name)
+                    found = reading.read_reference(self._git_dir, name)
                     if found is None or found.text:
                         raise DamagedError(f"{self._git_dir}: {name} is no id")
                 if new is not None:
@@ -189,7 +182,7 @@ class RefWriter:
         that have files which still say so."""
         with storing(PACKED_REFS, self._git_dir):
             with self.locks.held(PACKED_REFS, STALE_MAIN) as lock:
-                before = read_packed(self._git_dir)
+                before = reading.read_packed(self._git_dir)
                 known = packed_refs.parse(before)
                 # who has packed or removed one since it was read did that under this lock
                 new = {
@@ -223,7 +216,7 @@ class RefWriter:
         `StorageError` (EBUSY for a lock)."""
         found: dict[bytes, Oid] = {}
         for name in loose_tags(self._git_dir):
-            reference = read_reference(self._git_dir, name)
+            reference = reading.read_reference(self._git_dir, name)
             # of another object ``packed-refs`` would have to say what that stands for
             if reference is not None and reference.oid is not None and self._repo.objects.is_commit(reference.oid):
                 found[os.fsencode(name)] = reference.oid
@@ -233,25 +226,19 @@ class RefWriter:
         gone = 0
         for tag, oid in found.items():
             # somebody else has it in hand: another time
-            with suppress(StorageError):
-                gone += self._prune(os.fsdecode(tag), oid)
+            with suppress(StorageError), self.locks.held(name := os.fsdecode(tag), STALE_TAG):
+                if self._is_still(name, oid):
+                    (self._git_dir / name).unlink()
+                    gone += 1
         return gone
 
-    def _prune(self, name: str, oid: Oid) -> bool:
-        with self.locks.held(name, STALE_TAG):
-            if not self._is_still(name, oid):
-                return False
-            (self._git_dir / name).unlink()
-            return True
-
     def _is_still(self, name: str, oid: Oid) -> bool:
-        reference = read_reference(self._git_dir, name)
+        reference = reading.read_reference(self._git_dir, name)
         return reference is not None and reference.oid == oid
 
     # -- HEAD
 
     def point_head(self) -> None:
-        """Let ``HEAD`` stand for ``main``."""
         with storing("HEAD", self._git_dir):
             with self.locks.held("HEAD", STALE_MAIN, HEAD_OF_MAIN) as lock:
                 lock.become()
@@ -264,7 +251,7 @@ def _line(commit: Oid) -> bytes:
 
 def loose_tags(git_dir: Path) -> list[str]:
     """The tags of events that have files of their own."""
-    return [name for name in reference_files(git_dir, _TAGS) if name.count("/") == 2]
+    return [name for name in reading.reference_files(git_dir, _TAGS) if name.count("/") == 2]
 
 
 def _remove_empty(path: Path) -> None:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError
 from katafs.git.beneath import read_whole
-from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.pack import HEAD, parse_entry, parse_pack_head
 from katafs.git.format.stored import Oid, is_whole, object_id
@@ -90,7 +89,12 @@ class Repack(contextlib.ExitStack):
         done."""
         if not self._loose and len(self._packs) < 2:
             return False
-        wanted = set(self._loose).union(*(_ids(pack) for pack in self._packs))
+        wanted = set(self._loose)
+        for pack in self._packs:
+            try:
+                wanted.update(record.oid for record in PackReader(pack.stem).records())
+            except ValueError as error:
+                raise DamagedError(f"{pack.path.with_suffix('.idx')}: {error}") from error
         if not wanted:
             return False
         self._new = self.enter_context(NewPack(self._directory, TightWriter))
@@ -133,13 +137,6 @@ def _is_small(repo: GitRepo, oid: Oid) -> bool:
         return True
 
 
-def _ids(pack: PackFile) -> Iterator[Oid]:
-    try:
-        yield from (record.oid for record in PackReader(pack.stem, Budget()).records())
-    except ValueError as error:
-        raise DamagedError(f"{pack.path.with_suffix('.idx')}: {error}") from error
-
-
 def _ordered(repo: GitRepo, wanted: Collection[Oid]) -> Iterator[tuple[Oid, int, bytes, bytes]]:
     """All objects that are wanted: those of the history from the newest on, so that the newest are whole, and each
     after the one that is like it."""
@@ -158,7 +155,7 @@ def _ordered(repo: GitRepo, wanted: Collection[Oid]) -> Iterator[tuple[Oid, int,
 def _check(new: NewPack, wanted: Collection[Oid]) -> None:
     """Read the new pack, by its index. Raises `DamagedError`."""
     pack, idx = new.temporary
-    reader = PackReader(os.path.splitext(pack)[0], Budget(), (pack, idx))
+    reader = PackReader(pack, files=(pack, idx))
     try:
         for oid in wanted:
             offset = reader.find(oid)

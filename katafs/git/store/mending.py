@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from katafs.errors import DamagedError
 from katafs.git.beneath import is_direct, read_whole, real_path
-from katafs.git.budget import Budget
 from katafs.git.format import index
 from katafs.git.format.index import Record
 from katafs.git.format.pack import HEAD, graph_commits, parse_pack_head
@@ -62,7 +61,20 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
                 data = objects.read(oid, kind, strictly=True)
             waiting += [each[:2] for each in links(kind, data, seen, parse_tree)]
         except (DamagedError, ValueError) as error:
-            yield Damage(oid, kind or COMMIT, not is_there(repo, oid), str(error).rpartition(f"{oid.hex()} ")[2])
+            yield _damage(repo, oid, kind or COMMIT, error)
+
+
+def damage_of(repo: GitRepo, oid: Oid, kind: int) -> Damage | None:
+    """What is wrong with an object alone; ``kind`` is what refers to it says that it is, or 0."""
+    try:
+        repo.objects.check(oid, kind or repo.objects.kind(oid))
+    except DamagedError as error:
+        return _damage(repo, oid, kind, error)
+    return None
+
+
+def _damage(repo: GitRepo, oid: Oid, kind: int, error: Exception) -> Damage:
+    return Damage(oid, kind, not is_there(repo, oid), str(error).rpartition(f"{oid.hex()} ")[2])
 
 
 def is_there(repo: GitRepo, oid: Oid) -> bool:
@@ -124,7 +136,7 @@ def index_of(path: Path) -> bytes | None:
         data = read_whole(real, _LARGEST_PACK)
         if not is_whole(data):
             return None
-        reader = PackReader(real.removesuffix(".pack"), Budget())
+        reader = PackReader(real.removesuffix(".pack"))
         records = []
         offset = HEAD
         for _ in range(parse_pack_head(data)):
@@ -157,7 +169,7 @@ def damaged_indexes(repo: GitRepo, *, is_thorough: bool) -> list[tuple[Path, str
     found = []
     for pack in pack_files(repo.objects.pack_directory):
         try:
-            known = PackReader(pack.stem, Budget()).records()
+            known = PackReader(pack.stem).records()
         except (OSError, ValueError) as error:
             found.append((pack.path, f"cannot be read: {error}"))
             continue

@@ -83,8 +83,6 @@ def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:
 
 
 class PackWriter:
-    """A version 2 pack, as it is written."""
-
     #: of deltas, all of which are needed to read the last; the same in git's own packer
     longest_chain = 50
 

@@ -12,7 +12,7 @@ from katafs.git import GitRepo, Oid
 from katafs.git.beneath import File, open_beneath, read_all
 from katafs.git.refs.reading import MAIN, packed_references, read_reference
 from katafs.git.store.storing import make_parents, replace_file
-from katafs.kata.fsck.exam import LOST, Chain, Examination, Problem, each, is_index, printable, whole
+from katafs.kata.fsck.exam import LOST, Chain, Examination, Problem, each, is_index, printable, several, whole
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.object_checks import indexes
 from katafs.kata.fsck.scan import age
@@ -161,8 +161,7 @@ def others(exam: Examination) -> Iterator[Problem]:
         elif not name.startswith(LOST):
             kept.append(name)
     if kept:
-        names = ", ".join(printable(name) for name in kept[:5]) + (" …" if len(kept) > 5 else "")
-        yield Problem("other-reference", f"{names}: nothing that katafs or saver made", is_note=True)
+        yield Problem("other-reference", f"{several(kept)}: nothing that katafs or saver made", is_note=True)
 
 
 def logs(exam: Examination) -> Iterator[Problem]:

@@ -82,8 +82,6 @@ def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool
 
 
 class _KataCheck:
-    """The looks at one kata."""
-
     def __init__(self, path: Path, kata_id: str, repair: bool, is_quick: bool) -> None:
         self._path, self._id, self._repair, self._is_quick = path, kata_id, repair, is_quick
         self._is_ours = True  # whether katafs may write to it
@@ -93,7 +91,7 @@ class _KataCheck:
         self._damage: list[Damage] = []
         self._long: list[Problem] = []
         #: mends that were tried, by what they were for, and why one failed
-        self._mended: dict[tuple[str, str], Problem] = {}
+        self._mended: list[tuple[str, str]] = []
         self._failed: dict[tuple[str, str], str] = {}
 
     def run_plain(self) -> list[Finding]:
@@ -102,7 +100,7 @@ class _KataCheck:
         self._owned = self._path.parent
         if self._repair:
             self._mend_all(found)
-        return self._findings([problem for problem in found if (problem.code, problem.message) not in self._mended])
+        return self._findings([problem for problem in found if problem.key not in self._mended])
 
     def run(self) -> list[Finding]:
         started = time.monotonic()
@@ -171,11 +169,8 @@ class _KataCheck:
         for _ in range(_ROUNDS):
             exam = self._exam()
             exam.untagged_before = untagged if not self._mended else None
-            found = [
-                problem
-                for problem in self._look(exam)
-                if self._mended or not problem.is_passing or problem.code in passing
-            ]
+            looked = self._look(exam)
+            found = [each for each in looked if self._mended or not each.is_passing or each.code in passing]
             if not self._repair or not self._mend_all(found):
                 break
         return found
@@ -197,39 +192,33 @@ class _KataCheck:
 
     def _mend(self, problem: Problem) -> bool:
         """Try to mend something, once; whether it was tried."""
-        key = (problem.code, problem.message)
-        if problem.mend is None or problem.is_note or key in self._mended or key in self._failed:
+        if problem.mend is None or problem.is_note or problem.key in (*self._mended, *self._failed):
             return False
         try:
             as_root = problem.needs_root and os.geteuid() == 0
             with nullcontext() if as_root else acting_as_owner(self._owned):
                 problem.mend()
         except Exception as error:  # noqa: BLE001 - the next one is tried
-            self._failed[key] = reason(error)
+            self._failed[problem.key] = reason(error)
         else:
-            self._mended[key] = problem
+            self._mended.append(problem.key)
         return True
 
     def _findings(self, last: list[Problem]) -> list[Finding]:
         """What is told: what was mended, and what is there at the end."""
-        left = {(problem.code, problem.message) for problem in last}
-        told = [
-            Finding(self._id, code, message, Outcome.MENDED)
-            for code, message in self._mended
-            if (code, message) not in left
-        ]
+        left = {problem.key for problem in last}
+        told = [Finding(self._id, *key, Outcome.MENDED) for key in self._mended if key not in left]
         for problem in last:
-            key = (problem.code, problem.message)
             state, advice = Outcome.LEFT, problem.advice
             if problem.is_note:
                 state = Outcome.NOTE
-            elif key in self._failed:
-                advice = f"it could not be mended: {self._failed[key]}"
-            elif key in self._mended:
+            elif problem.key in self._failed:
+                advice = f"it could not be mended: {self._failed[problem.key]}"
+            elif problem.key in self._mended:
                 advice = "it was mended, and is there again"
             elif problem.mend is not None and self._is_ours:
                 state = Outcome.FOUND
-            told.append(Finding(self._id, problem.code, problem.message, state, advice))
+            told.append(Finding(self._id, *problem.key, state, advice))
         return told
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 
 from katafs.errors import KataError
 from katafs.git import GitRepo, Oid
 from katafs.git.refs.reading import Reference
-from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable
+from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable, several
 from katafs.kata.model.rows import parse_rows
 from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.state import State
@@ -25,7 +26,6 @@ _ALONE = (
 
 
 def readable(exam: Examination) -> Iterator[Problem]:
-    """The events can be read at all."""
     if exam.main is not None and exam.tip is None:
         message = f"its events cannot be read: {exam.tip_or_why}"
         yield Problem("events-unreadable", message, advice=_ALONE)
@@ -90,13 +90,10 @@ def own_rows(exam: Examination) -> Iterator[Problem]:
     ends = _row_ends(exam.tip)
     own = {step.number: step.tree for step in exam.chain.steps if step.number is not None}
     for index, tree in own.items():
-        if index > exam.tip.last:
-            continue
-        try:
-            if not _agrees(exam.repo, tree, exam.tip, index, ends):
+        # of an object that cannot be read the check of objects tells
+        with suppress(KataError):
+            if index <= exam.tip.last and not _agrees(exam.repo, tree, exam.tip, index, ends):
                 wrong.add(index)
-        except KataError:
-            continue  # an object that cannot be read: the check of objects tells of it
     if wrong:
         message = f"at the commits of {events(wrong)} the rows are not those of the tip"
         yield Problem("rows-differ", message, advice="katafs shows the rows of the tip; look at git log -p main")
@@ -245,7 +242,7 @@ def tags_beyond(exam: Examination) -> Iterator[Problem]:
 
 def other_tags(exam: Examination) -> Iterator[Problem]:
     names = [name.removeprefix(_TAGS) for name in exam.references if name.startswith(_TAGS)]
-    odd = sorted(name for name in names if not is_index(name))
+    odd = [name for name in names if not is_index(name)]
     if odd:
-        shown = ", ".join(printable(name) for name in odd[:5]) + (" …" if len(odd) > 5 else "")
-        yield Problem("tag-other", f"{'tags' if len(odd) > 1 else 'tag'} {shown}: not of an event", is_note=True)
+        message = f"{'tags' if len(odd) > 1 else 'tag'} {several(odd)}: not of an event"
+        yield Problem("tag-other", message, is_note=True)

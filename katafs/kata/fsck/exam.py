@@ -50,11 +50,14 @@ class Problem:
     #: the indexes of events that it is about, where two looks are compared
     indexes: frozenset[int] = frozenset()
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """By what it is known in another look."""
+        return self.code, self.message
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What is told of a problem of one kata."""
-
     kata_id: str  # of something that is not a kata: its name in the store
     code: str
     message: str
@@ -67,6 +70,12 @@ def printable(text: str | bytes, limit: int = 120) -> str:
     shown = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     cut = shown if len(shown) <= limit else shown[:limit] + "…"
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), cut)
+
+
+def several(names: Iterable[str | bytes]) -> str:
+    """Some names, each once and in order, the first five of them."""
+    ordered = sorted(set(names))
+    return ", ".join(map(printable, ordered[:5])) + (" …" if len(ordered) > 5 else "")
 
 
 def ranges(indexes: Iterable[int]) -> str:

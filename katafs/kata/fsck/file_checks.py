@@ -16,14 +16,14 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import read_config
-from katafs.git.beneath import File, open_plain
+from katafs.git.beneath import File, open_plain, read_whole
 from katafs.git.config import settings as parse
 from katafs.git.format.stored import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import read_reference
 from katafs.git.store.history import new_config
 from katafs.git.store.storing import now, replace_file
-from katafs.kata.fsck.exam import Examination, Problem, each, printable
+from katafs.kata.fsck.exam import Examination, Problem, each, printable, several
 from katafs.kata.fsck.scan import mend_owners_and_modes, newest_mtime
 from katafs.kata.legacy.migrate import needs_migration
 from katafs.kata.model.ids import identity
@@ -116,8 +116,7 @@ def worktrees(exam: Examination) -> Iterator[Problem]:
 
 def _is_in_use(gitdir: Path) -> bool:
     try:
-        with File(open_plain(gitdir)) as file:
-            return os.path.lexists(file.read(4096).strip())
+        return os.path.lexists(read_whole(gitdir, 4096).strip())
     except (OSError, ValueError):
         return False
 
@@ -132,14 +131,10 @@ def _remove_worktree(exam: Examination, path: Path) -> None:
 def index_file(exam: Examination) -> Iterator[Problem]:
     """git's index ends with the SHA-1 of what stands before; git makes a new one when it is not there."""
     try:
-        with File(open_plain(exam.git_dir / "index")) as file:
-            if os.fstat(file.fileno()).st_size > _LARGEST_INDEX:
-                return
-            data = file.read(_LARGEST_INDEX)
-    except FileNotFoundError:
-        return
+        data = read_whole(exam.git_dir / "index", _LARGEST_INDEX)
     except OSError as error:
-        yield Problem("index-damaged", f".git/index cannot be read: {error.strerror}", advice="see to the file")
+        if error.errno not in (errno.ENOENT, errno.EFBIG):
+            yield Problem("index-damaged", f".git/index cannot be read: {error.strerror}", advice="see to the file")
         return
     # git may leave out the checksum
     if data[:4] != b"DIRC" or not (is_whole(data) or data[-20:] == bytes(20)):
@@ -178,20 +173,16 @@ _MOST_CONFIG = 1 << 16
 
 
 def hooks(exam: Examination) -> Iterator[Problem]:
-    try:
-        entries = list(os.scandir(exam.git_dir / "hooks"))
-    except OSError:
-        return
-    found = sorted(
-        entry.name
-        for entry in entries
-        if not entry.name.endswith(".sample")
-        and entry.stat(follow_symlinks=False).st_mode & stat.S_IXUSR
-        and not entry.is_dir(follow_symlinks=False)
-    )
+    found = []
+    with suppress(OSError):
+        for entry in os.scandir(exam.git_dir / "hooks"):
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if not entry.name.endswith(".sample") and mode & stat.S_IXUSR and not stat.S_ISDIR(mode):
+                found.append(entry.name)
     if found:
-        message = f"git would run {', '.join(map(printable, found[:5]))} from .git/hooks; katafs does not"
-        yield Problem("hook", message, is_note=True)
+        yield Problem(
+            "hook", f"git would run {several(sorted(found)[:5])} from .git/hooks; katafs does not", is_note=True
+        )
 
 
 def config(exam: Examination) -> Iterator[Problem]:
@@ -211,9 +202,8 @@ def config(exam: Examination) -> Iterator[Problem]:
     with suppress(ValueError):
         # of a section with a name, such as that of a branch, without it
         names.update(f"{name.partition('.')[0]}.{name.rpartition('.')[2]}" for name, _ in parse(text))
-    unusual = sorted(name for name in names if not _USUAL_SETTINGS.fullmatch(name))
-    if unusual:
-        message = f".git/config sets {', '.join(map(printable, unusual[:5]))}: katafs does not obey it, git may"
+    if unusual := [name for name in names if not _USUAL_SETTINGS.fullmatch(name)]:
+        message = f".git/config sets {several(sorted(unusual)[:5])}: katafs does not obey it, git may"
         yield Problem("config-unusual", message, is_note=True)
     found = read_config(exam.git_dir)
     if not found.may_be_written:
@@ -230,9 +220,8 @@ def manifest(exam: Examination) -> Iterator[Problem]:
         return
     blob = exam.tip.root.blob(b"manifest.json")
     if blob is None:
-        yield Problem(
-            "manifest-lost", "there is no manifest.json in the newest commit", advice="take one from a backup"
-        )
+        message = "there is no manifest.json in the newest commit"
+        yield Problem("manifest-lost", message, advice="take one from a backup")
         return
     try:
         stored = exam.repo.blob(blob)

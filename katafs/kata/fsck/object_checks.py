@@ -8,21 +8,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from katafs.errors import DamagedError, KataError
+from katafs.errors import KataError
 from katafs.git import Oid
 from katafs.git.beneath import File, open_plain
 from katafs.git.format.stored import BLOB, object_id
-from katafs.git.store.mending import (
-    Damage,
-    Whereabouts,
-    damaged_indexes,
-    index_of,
-    is_there,
-    put_index,
-    put_object,
-    stale_files,
-    verify,
-)
+from katafs.git.store import mending
 from katafs.kata.fsck.exam import Examination, Problem, events, printable
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.scan import age
@@ -30,24 +20,21 @@ from katafs.kata.fsck.scan import age
 _MOST_FILES, _LARGEST_FILE = 10_000, 64 << 20
 
 
-def look(exam: Examination) -> list[Damage]:
+def look(exam: Examination) -> list[mending.Damage]:
     """Read all objects that a reference reaches, and all loose ones: those that are damaged."""
     tips = [found.oid for found in exam.references.values() if found.oid is not None]
     seen: set[Oid] = set()
     main = [exam.main] if exam.main is not None else []
-    found = list(verify(exam.repo, [*main, *(tip for tip in tips if is_there(exam.repo, tip))], seen))
-    for oid in exam.repo.objects.loose:
-        if oid not in seen:
-            try:
-                exam.repo.objects.check(oid, exam.repo.objects.kind(oid))
-            except DamagedError as error:
-                found.append(Damage(oid, 0, not is_there(exam.repo, oid), str(error).rpartition(f"{oid.hex()} ")[2]))
-    return found
+    found = list(mending.verify(exam.repo, [*main, *(tip for tip in tips if mending.is_there(exam.repo, tip))], seen))
+    unused = (mending.damage_of(exam.repo, oid, 0) for oid in exam.repo.objects.loose if oid not in seen)
+    return found + [damage for damage in unused if damage is not None]
 
 
-def problems(exam: Examination, damage: list[Damage]) -> Iterator[Problem]:
+def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Problem]:
     """What is still wrong of what `look` found, with the events and files that need it."""
-    still = [found for found in damage if _is_damaged(exam, found)]
+    loose = exam.repo.objects.loose
+    there = (each for each in damage if each.kind or each.oid in loose)
+    still = [each for each in there if mending.damage_of(exam.repo, each.oid, each.kind)]
     if not still:
         return
     where = _touched(exam, {found.oid for found in still if found.kind})
@@ -62,12 +49,12 @@ def problems(exam: Examination, damage: list[Damage]) -> Iterator[Problem]:
         message = f"{what}: {where.get(found.oid) or 'no event of main needs it'}"
         packed = exam.repo.objects.read_packed(found.oid)
         mend = None
-        if packed is not None and found.oid in exam.repo.objects.loose:
+        if packed is not None and found.oid in loose:
             message += "; a pack has it whole"
             mend = partial(exam.keep, _file(exam, found.oid), move=True)
         elif found.oid in copies:
             message += f"; {printable(copies[found.oid][0])} in the kata's directory has its bytes"
-            mend = partial(put_object, exam.repo, found.oid, BLOB, copies[found.oid][1])
+            mend = partial(mending.put_object, exam.repo, found.oid, BLOB, copies[found.oid][1])
         advice = "" if mend else _advice(exam)
         yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
 
@@ -82,22 +69,10 @@ def _file(exam: Examination, oid: Oid) -> str:
     return os.path.relpath(exam.repo.objects.loose.path(oid), os.path.realpath(exam.path))
 
 
-def _is_damaged(exam: Examination, found: Damage) -> bool:
-    objects = exam.repo.objects
-    try:
-        if found.kind:
-            objects.check(found.oid, found.kind)
-        elif found.oid in objects.loose:
-            objects.check(found.oid, objects.kind(found.oid))
-    except DamagedError:
-        return True
-    return False
-
-
 def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
     """For each object the events and files of ``main`` that cannot be read without it."""
     places: dict[Oid, tuple[set[int], set[bytes]]] = {oid: (set(), set()) for oid in wanted}
-    whereabouts = Whereabouts(exam.repo, wanted)
+    whereabouts = mending.Whereabouts(exam.repo, wanted)
     by_commit: dict[Oid, set[int]] = {}
     for index, oid in exam.expected.items():
         by_commit.setdefault(oid, set()).add(index)
@@ -111,7 +86,13 @@ def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
         for oid, path in whereabouts.below(tree):
             places[oid][0].update(indexes)
             places[oid][1].add(path)
-    return {oid: _sentence(*found) for oid, found in places.items() if found[0] or found[1]}
+    sentences = {}
+    for oid, (indexes, paths) in places.items():
+        shown = [printable(path) or "everything" for path in sorted(paths)[:5]] + (["…"] if len(paths) > 5 else [])
+        if indexes or paths:
+            what = events(indexes) if indexes else "an option"
+            sentences[oid] = f"{', '.join(shown) or 'everything'} of {what} cannot be read"
+    return sentences
 
 
 def _trees(exam: Examination, named: Iterable[Oid]) -> Iterator[tuple[Oid, Oid]]:
@@ -122,12 +103,6 @@ def _trees(exam: Examination, named: Iterable[Oid]) -> Iterator[tuple[Oid, Oid]]
             yield oid, exam.repo.commit(oid).tree
         except KataError:
             yield oid, oid
-
-
-def _sentence(indexes: set[int], paths: set[bytes]) -> str:
-    shown = [printable(path) or "everything" for path in sorted(paths)[:5]] + (["…"] if len(paths) > 5 else [])
-    files = ", ".join(shown) or "everything"
-    return f"{files} of {events(indexes)} cannot be read" if indexes else f"{files} of an option cannot be read"
 
 
 def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]:
@@ -167,28 +142,23 @@ def indexes(exam: Examination) -> Iterator[Problem]:
     directory = exam.git_dir / "objects/pack"
     if not directory.is_dir():
         return
-    for path, why in damaged_indexes(exam.repo, is_thorough=exam.lacks_objects):
+    for path, why in mending.damaged_indexes(exam.repo, is_thorough=exam.lacks_objects):
         yield _index(path, "pack-index-damaged", f"the index of {printable(path.name)} {printable(why)}")
-    names = set(os.listdir(directory))
-    for name in sorted(names):
-        stem, suffix = os.path.splitext(name)
-        if (
-            suffix == ".pack"
-            and f"{stem}.idx" not in names
-            and (exam.lacks_objects or age(directory / name) > STALE_WORK)
-        ):
-            message = f"{printable(name)} has no index, so that nobody finds the objects in it"
-            yield _index(directory / name, "pack-without-index", message)
+    for path in sorted(directory.glob("*.pack")):
+        is_alone = not os.path.lexists(path.with_suffix(".idx"))
+        if is_alone and (exam.lacks_objects or age(path) > STALE_WORK):
+            message = f"{printable(path.name)} has no index, so that nobody finds the objects in it"
+            yield _index(path, "pack-without-index", message)
 
 
 def _index(path: Path, code: str, message: str) -> Problem:
-    idx = index_of(path)
-    mend = partial(put_index, path, idx) if idx is not None else None
+    idx = mending.index_of(path)
+    mend = partial(mending.put_index, path, idx) if idx is not None else None
     advice = f"as the owner: git index-pack .git/objects/pack/{printable(path.name)}"
     return Problem(code, message, mend, "" if mend else advice)
 
 
 def beside(exam: Examination) -> Iterator[Problem]:
     """What git would believe although it is not true any more, and what keeps packs from being packed."""
-    for what, remove in stale_files(exam.repo):
+    for what, remove in mending.stale_files(exam.repo):
         yield Problem("stale-file", printable(what, 300), remove, is_passing=True)

@@ -30,18 +30,8 @@ from katafs.errors import (
 )
 from katafs.git import repository_lock
 from katafs.git.store.storing import now, sync_directory
+from katafs.kata.legacy import plain_files
 from katafs.kata.legacy.converting import plain_act
-from katafs.kata.legacy.plain_files import (
-    LARGEST,
-    PENDING,
-    event_indexes,
-    mark,
-    pending_file,
-    pending_indexes,
-    read_file,
-    unmark,
-    write_at,
-)
 from katafs.kata.legacy.plain_kata import PlainEvent, parse_event
 from katafs.kata.legacy.plain_paths import has_event, plain_row
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
@@ -66,7 +56,7 @@ class Pending:
 
     def __init__(self, path: Path, kata_id: str) -> None:
         self.path, self.kata_id = path, kata_id
-        self.directory = path / PENDING
+        self.directory = path / plain_files.PENDING
         self._kata = Kata(kata_id, path)
         version = plain_version(self._kata.manifest())
         if version is None:
@@ -76,7 +66,7 @@ class Pending:
         self.rows = self._kata.tip().rows.stored
 
     def file(self, index: int) -> Path:
-        return pending_file(self.path, self.version, index)
+        return plain_files.pending_file(self.path, self.version, index)
 
     def begin(self, index: int, attempt: Attempt = UNNOTED) -> None:
         """Take the index of a new event: its file in version 1, its directory in version 0. Raises as `check_index`."""
@@ -89,7 +79,7 @@ class Pending:
             check_index(last, index)
             with contextlib.suppress(FileExistsError):
                 self.directory.mkdir()
-            mark(self.path, self.kata_id)
+            plain_files.mark(self.path, self.kata_id)
             attempt.make(path, is_directory=is_directory)
 
     def wait_for_row(self) -> None:
@@ -116,10 +106,10 @@ class Pending:
 
     def write(self, index: int, offset: int, data: bytes) -> None:
         """Write to the file of an event; durable once it is whole. Raises `InvalidError` for what is no event."""
-        if offset + len(data) > LARGEST:
-            raise TooLargeError(f"an event has {LARGEST >> 20} MiB at most")
+        if offset + len(data) > plain_files.LARGEST:
+            raise TooLargeError(f"an event has {plain_files.LARGEST >> 20} MiB at most")
         with storage_errors(f"kata {self.kata_id} cannot be written"), acting_as_owner(self.path):
-            write_at(self.file(index), offset, data)
+            plain_files.write_at(self.file(index), offset, data)
             if self.event(index) is not None:
                 for directory in (self.file(index).parent, self.directory, self.path):
                     sync_directory(directory)
@@ -168,23 +158,23 @@ class Pending:
                 return True
             with contextlib.suppress(OSError):
                 self.directory.rmdir()
-            unmark(self.path, self.kata_id)
+            plain_files.unmark(self.path, self.kata_id)
             return False
 
     def indexes(self) -> list[int]:
         """The events that wait for their rows, or are not whole yet."""
-        return pending_indexes(self.path, self.version)
+        return plain_files.pending_indexes(self.path, self.version)
 
     def _with_files(self) -> list[int]:
         with contextlib.suppress(NotFoundError):
-            return event_indexes(self.directory, self.version)
+            return plain_files.event_indexes(self.directory, self.version)
         return []
 
     def _document(self, index: int) -> dict[str, object] | None:
         """The JSON object in the file of an event; None when it is not whole. Raises `DamagedError`."""
         name = str(self.file(index).relative_to(self.directory)).encode()
         try:
-            data = read_file(self.directory, name)
+            data = plain_files.read_file(self.directory, name)
         except NotFoundError:
             return None
         with contextlib.suppress(DamagedError):
@@ -270,13 +260,13 @@ class Pending:
 
 def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
     """Commit what has waited for its row for so many seconds; whether anything goes on waiting. Raises `KataError`."""
-    if os.path.isdir(path / PENDING):
+    if os.path.isdir(path / plain_files.PENDING):
         return Pending(path, kata_id).expire(older_than)
     with storage_errors(f"kata {kata_id} cannot be written"):
         if not path.is_dir():
-            unmark(path, kata_id)
+            plain_files.unmark(path, kata_id)
         elif older_than:
             with repository_lock(path, _PATIENCE_SECONDS):
-                if not os.path.isdir(path / PENDING):
-                    unmark(path, kata_id)
+                if not os.path.isdir(path / plain_files.PENDING):
+                    plain_files.unmark(path, kata_id)
     return False

@@ -22,7 +22,7 @@ from katafs.kata.legacy.plain_kata import OUTPUT_NAMES, PlainKata, joined
 from katafs.kata.model.rows import Row, Rows, without_contents
 from katafs.kata.model.trees import Listing, read_object
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.snapshot import BlobId, Snapshot
+from katafs.kata.read.snapshot import Snapshot
 from katafs.text import compact, decode
 
 # keys that came with later services
@@ -68,17 +68,12 @@ def plain_event(repo: GitRepo, snapshot: Snapshot, row: Row, listing: Listing, v
 def _outputs(repo: GitRepo, snapshot: Snapshot, flags: Mapping[str, Any], version: int) -> dict[str, Any]:
     absent = absent_parts(snapshot.commit.message)
     outputs: dict[str, Any] = {}
-
-    def stored(name: str) -> bytes:
-        content = snapshot.output(name.encode())
-        return repo.blob(content.oid) if isinstance(content, BlobId) else content
-
     for name in OUTPUT_NAMES:
         if name not in absent:
             said = {} if f"{name}.truncated" in absent else {"truncated": flags.get(name) is True}
-            outputs[name] = _content(stored(name), version) | said
+            outputs[name] = _content(snapshot.output_bytes(repo, name.encode()), version) | said
     if "status" not in absent:
-        text = decode(stored("status"))
+        text = decode(snapshot.output_bytes(repo, b"status"))
         outputs["status"] = text if version else _number(text)
     return outputs
 

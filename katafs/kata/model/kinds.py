@@ -170,5 +170,4 @@ class Act:
         return str(self.summary[key]).encode()
 
     def subject(self, index: int) -> str:
-        """The subject of the commit (FORMAT: commit subjects)."""
         return f"{index} {self.kind.subject(self.summary)}"

@@ -151,7 +151,6 @@ class Rows:
         return len(self.stored) - 1
 
     def shown(self, index: int) -> Row:
-        """Row ``index`` as a reader sees it."""
         return shown_row(self.stored[index], index)
 
     def is_outage(self, index: int) -> bool:

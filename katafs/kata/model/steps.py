@@ -54,7 +54,6 @@ class Step:
 
     @property
     def prediction(self) -> str:
-        """The prediction, in words; empty when there was none."""
         return "" if self.predicted is None else f"{self.predicted}, {'right' if self.is_right else 'wrong'}"
 
 

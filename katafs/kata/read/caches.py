@@ -141,7 +141,6 @@ class ReadCaches:
         }
 
     def clear(self) -> None:
-        """Forget everything."""
         for cache in vars(self).values():
             if isinstance(cache, (cachetools.Cache, Newest)):
                 cache.clear()

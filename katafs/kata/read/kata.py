@@ -231,7 +231,6 @@ class Kata:
         return listing
 
     def files(self, index: int) -> Listing:
-        """The files of an event."""
         return self.listing(self.snapshot(index).files_tree)
 
     # -- contents
@@ -261,7 +260,6 @@ class Kata:
         return known
 
     def read(self, content: Content, offset: int, size: int) -> bytes:
-        """Bytes of a content."""
         if isinstance(content, bytes):
             return content[offset : offset + size]
         key = (self.incarnation, content.oid)
@@ -279,7 +277,6 @@ class Kata:
     # -- options
 
     def options(self, at: State | Snapshot) -> dict[str, str]:
-        """The six options at a tip or an event."""
         return self._options_at(at.root, at.layout)
 
     def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:

@@ -12,7 +12,7 @@ from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.kata.model.rows import Row
 from katafs.kata.model.steps import Step, history
-from katafs.kata.read.snapshot import OUTPUTS, BlobId, Snapshot, read_snapshot
+from katafs.kata.read.snapshot import OUTPUTS, Snapshot, read_snapshot
 from katafs.kata.read.state import read_state
 from katafs.kata.views.diff import line_counts, raw_diff
 from katafs.text import decode
@@ -47,12 +47,10 @@ class Past:
             return {}
 
     def rows(self) -> list[Row]:
-        """The stored rows."""
         return self._rows.stored
 
     @cached_property
     def steps(self) -> list[Step]:
-        """All events."""
         return history(self._rows.stored, self.kata_id)
 
     def snapshot(self, index: int) -> Snapshot:
@@ -90,8 +88,7 @@ class Past:
 
     def output(self, index: int, name: bytes, limit: int) -> tuple[str, int]:
         """The start of ``stdout``, ``stderr`` or ``status`` of an event, ``limit`` bytes at most, and its size."""
-        content = self.snapshot(index).output(name)
-        data = self.repo.blob(content.oid) if isinstance(content, BlobId) else content
+        data = self.snapshot(index).output_bytes(self.repo, name)
         return decode(data[:limit]), len(data)
 
     def outputs(self, index: int) -> dict[str, str]:

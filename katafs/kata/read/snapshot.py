@@ -53,29 +53,28 @@ class Snapshot:
     is_outage: bool
 
     @property
-    def has_run(self) -> bool:
-        """Whether the outputs stored in the commit are this event's: not at 0, and not of an outage, which shares the
-        commit of a later event."""
-        return self.index > 0 and not self.is_outage
-
-    @property
     def files_tree(self) -> Oid | None:
         """The ``files`` tree; None when there are no files."""
         return self.root.subtree(b"files")
 
-    def output(self, name: bytes) -> Content:
-        """``stdout``, ``stderr`` or ``status``."""
-        oid = self.root.blob(name) if self.has_run else None
-        return BlobId(oid) if oid is not None else OUTPUTS[name]
+    def stored(self, name: bytes) -> BlobId | None:
+        """What is in the tree of the commit under that name, whatever wrote it."""
+        oid = self.root.blob(name)
+        return BlobId(oid) if oid is not None else None
 
-    def manifest(self) -> Content:
-        """``manifest.json`` as stored."""
-        oid = self.root.blob(b"manifest.json")
-        return BlobId(oid) if oid is not None else b"{}\n"
+    def output(self, name: bytes) -> Content:
+        """``stdout``, ``stderr`` or ``status``: that of the commit is this event's but at 0, and at an outage, which
+        shares the commit of a later event."""
+        is_own = self.index > 0 and not self.is_outage
+        return (self.stored(name) if is_own else None) or OUTPUTS[name]
+
+    def output_bytes(self, repo: GitRepo, name: bytes) -> bytes:
+        content = self.output(name)
+        return repo.blob(content.oid) if isinstance(content, BlobId) else content
 
     def truncations(self, repo: GitRepo) -> Content:
         """``truncations.json`` in native shape."""
-        return self._as_stored(b"truncations.json") or pretty_bytes(self.truncation_flags(repo))
+        return self.shown_as_stored(b"truncations.json") or pretty_bytes(self.truncation_flags(repo))
 
     def truncation_flags(self, repo: GitRepo) -> Mapping[str, Any]:
         """The flags of `truncations`; of an outage all are false."""
@@ -83,19 +82,9 @@ class Snapshot:
             return {"files": {}, "stdout": False, "stderr": False, "status": False}
         return read_truncations(repo, self.root)
 
-    def stored_summary(self) -> BlobId | None:
-        """``events_summary.json`` where the layout stores it for this very event."""
-        return self._as_stored(b"events_summary.json")
-
-    def _as_stored(self, name: bytes) -> BlobId | None:
+    def shown_as_stored(self, name: bytes) -> BlobId | None:
         """What is stored under a name, where that is what is shown: an outage shares the commit of a later event."""
-        oid = self.root.blob(name) if name in self.layout.shown_as_stored and not self.is_outage else None
-        return BlobId(oid) if oid is not None else None
-
-    def stored_events(self) -> BlobId | None:
-        """``events.json`` with the bytes that saver wrote."""
-        oid = self.root.blob(b"events.json")
-        return BlobId(oid) if oid is not None else None
+        return self.stored(name) if name in self.layout.shown_as_stored and not self.is_outage else None
 
 
 def read_snapshot(repo: GitRepo, state: State, index: int, commit: Commit) -> Snapshot:
@@ -119,13 +108,10 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
         row["type"] = row.pop("type")
     document: dict[str, Any] = {"files": files, **without_contents(row)}
 
-    def text(name: bytes) -> str:
-        content = snapshot.output(name)
-        return decode(repo.blob(content.oid) if isinstance(content, BlobId) else content)
-
+    texts = {name.decode(): decode(snapshot.output_bytes(repo, name)) for name in OUTPUTS}
     for name in ("stdout", "stderr"):
-        document[name] = {"content": text(name.encode()), "truncated": flags[name]}
-    document["status"] = text(b"status")
+        document[name] = {"content": texts[name], "truncated": flags[name]}
+    document["status"] = texts["status"]
     return pretty_bytes(document)
 
 

@@ -101,13 +101,11 @@ def _digest(text: bytes) -> bytes:
 
 
 def kept_rows() -> Kept:
-    """What is in memory."""
     with _lock:
         return Kept.of(_known, _IN_MEMORY)
 
 
 def clear_rows() -> None:
-    """Give up the memory."""
     with _lock:
         _known.clear()
 
@@ -129,7 +127,6 @@ class State:
 
     @property
     def last(self) -> int:
-        """The newest event."""
         return self.rows.last
 
     @property
@@ -154,7 +151,6 @@ class State:
         return read_object(repo, self.root.blob(b"manifest.json"))
 
     def options(self, repo: GitRepo) -> dict[str, str]:
-        """The six options."""
         return self.layout.options(repo, self.root)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from katafs.caching import Kept, Shared
 from katafs.errors import DamagedError, NotFoundError, absent, unreadable
 from katafs.git import read_config
-from katafs.git.beneath import close_quietly, open_beneath, real_path
+from katafs.git.beneath import read_part, real_path
 from katafs.git.budget import NAME, Budget
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
@@ -91,7 +91,6 @@ def names(root: Path, path: bytes, budget: Budget) -> list[bytes]:
 
 
 def size(root: Path, path: bytes) -> int:
-    """The size of a file in bytes."""
     made = _made(root, path)
     return len(made) if made is not None else status(root, path).st_size
 
@@ -107,11 +106,7 @@ def read(root: Path, path: bytes, offset: int, length: int) -> bytes:
 def _read(root: Path, path: bytes, offset: int, length: int) -> bytes:
     try:
         # `status` found no link; there may be one by now
-        fd = open_beneath(os.path.join(real_path(root), os.fsdecode(path)))
-        try:
-            return os.pread(fd, length, offset)
-        finally:
-            close_quietly(fd)
+        return read_part(os.path.join(real_path(root), os.fsdecode(path)), length, offset)
     except OSError as error:
         raise unreadable(f"{path!r}", error) from error
 
@@ -143,5 +138,4 @@ _corrected: Shared[tuple[Path, int, int, int, int], bytes] = Shared(1 << 20, lam
 
 
 def kept_corrected() -> Kept:
-    """What is in memory."""
     return _corrected.kept()

@@ -52,7 +52,6 @@ class Walk(Generic[_T]):
         return self._walks[0].found if self._walks else nothing
 
     def discard(self) -> None:
-        """Begin afresh."""
         self._walks = []
 
 

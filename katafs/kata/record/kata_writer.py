@@ -111,7 +111,6 @@ class KataWriter:
     # -- an option
 
     def option(self, head: State, name: str, value: str) -> State:
-        """Put the change of an option on a head."""
         entries = head.layout.option_entries(self.git, self.repo, head.root, name, value)
         return self._commit(head, entries, f"set option {name} to {value}")
 

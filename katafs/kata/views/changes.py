@@ -50,12 +50,10 @@ class FileChange:
 
     @property
     def added(self) -> int:
-        """How many lines were added."""
         return lines_added(self.regions)
 
     @property
     def deleted(self) -> int:
-        """How many lines were deleted."""
         return lines_deleted(self.regions)
 
 

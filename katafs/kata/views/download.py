@@ -82,7 +82,6 @@ class Download:
 
     @property
     def tgz_size(self) -> int:
-        """The size of the archive in bytes."""
         return self._tgz.size
 
     def children(self, path: bytes) -> Sequence[bytes]:

@@ -80,7 +80,6 @@ class Spool:
             return got
 
     def give(self, size: int) -> None:
-        """Give bytes back."""
         self._given.append(size)
 
     def make_room(self) -> None:

@@ -206,7 +206,7 @@ def _option(kata: Kata, snapshot: Snapshot, name: bytes) -> Content:
 
 @has_content("events/N/manifest.json")
 def _manifest(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
-    return kata.shown_json(snapshot.manifest())
+    return kata.shown_json(snapshot.stored(b"manifest.json") or b"{}\n")
 
 
 @has_content("events/N/truncations.json")
@@ -222,14 +222,14 @@ def _row(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
 @has_content("events/N/events_summary.json")
 def _summary(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
     rows = kata.tip().rows
-    return (snapshot.stored_summary() if rows.is_portable else None) or rows
+    return (snapshot.shown_as_stored(b"events_summary.json") if rows.is_portable else None) or rows
 
 
 @has_content("events.json", shown=Shown.AS_STORED)
 def _stored_events(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
     """Of the saver layout, with the bytes that saver wrote."""
     rows = kata.tip().rows
-    content = snapshot.stored_events() if rows.is_portable else pretty(rows.stored, ruby=True).encode()
+    content = snapshot.stored(b"events.json") if rows.is_portable else pretty(rows.stored, ruby=True).encode()
     if content is None:
         raise NotFoundError(f"event {snapshot.index} of kata {kata.kata_id} has no events.json")
     return content
