@@ -33,11 +33,9 @@ ENTRY = 15.0
 
 
 class Budget:
-    """What may still be spent; of less than nothing not even what costs nothing. Belongs to one thread.
-
-    ``may_wait``: whether it may take longer by the clock, for what other hosts are about to change; said of one who
-    answers for many it is wrong.
-    """
+    """What may still be spent; of less than nothing not even what costs nothing. Belongs to one thread. ``may_wait``:
+    whether it may take longer by the clock, for what other hosts are about to change; said of one who answers for many
+    it is wrong."""
 
     __slots__ = ("_whole", "left", "may_wait")
 

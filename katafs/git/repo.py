@@ -29,11 +29,8 @@ _DEEPEST_TAG = 8
 
 
 class GitRepo:
-    """A repository at ``path`` (the directory that holds ``.git``), opened for reading.
-
-    Opening costs about 30 µs and keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its
-    `Objects`.
-    """
+    """A repository at ``path`` (the directory that holds ``.git``), opened for reading. Opening costs about 30 µs and
+    keeps no file open until a pack is read. ``largest`` and ``budget`` are those of its `Objects`."""
 
     def __init__(self, path: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
         self.path = path
@@ -130,11 +127,9 @@ class GitRepo:
         raise DamagedError(f"{self.git_dir}: there are more than {_MOST_COMMITS} commits")
 
     def commit_of_event(self, tip: Oid, index: int) -> Commit:
-        """The commit of event ``index``: its tag's, else the one whose subject starts with ``index`` and a blank,
-        else, for an outage, the earliest commit of a later event (FORMAT: reader recipe).
-
-        Raises `NotFoundError` when there is none.
-        """
+        """The commit of event ``index``: its tag's, else the one whose subject starts with ``index`` and a blank, else,
+        for an outage, the earliest commit of a later event (FORMAT: reader recipe). Raises `NotFoundError` when there
+        is none."""
         # a tag of a moment before a power cut may be an empty file
         with contextlib.suppress(DamagedError):
             tagged = self.tag(index)
@@ -146,8 +141,7 @@ class GitRepo:
 
     def commits_of_events(self, tip: Oid, first: int, last: int) -> dict[int, Oid]:
         """The commits of the events ``first … last`` by their subjects alone, as `commit_of_event` finds them when they
-        have no tags: in one walk. Those that have none are left out.
-        """
+        have no tags: in one walk. Those that have none are left out."""
         found: dict[int, Oid] = {}
         later: Oid | None = None
         for commit in self.history(tip):

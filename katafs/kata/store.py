@@ -42,10 +42,8 @@ class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
 
 
 class Store:
-    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files.
-
-    ``budget`` pays for each question, from `new_epoch` to the next; a copy of the store in another process has more.
-    """
+    """The katas below ``root``. Belongs to one thread. ``spool`` is a directory for temporary files. ``budget`` pays
+    for each question, from `new_epoch` to the next; a copy of the store in another process has more."""
 
     def __init__(self, root: Path, spool: Path | None = None, *, budget: Budget | None = None) -> None:
         self.root = root

@@ -135,11 +135,9 @@ def unpaired_deltas(repo: GitRepo, was: Oid | None, now: Oid | None, *, most: in
 
 
 def changed_regions(old: bytes, new: bytes, *, ignore_trailing_space: bool) -> list[Region]:
-    """Where two texts differ, by lines that end in ``\\n``; between two regions there is at least one equal line.
-
-    Among equally short answers it is the one of ``git diff``, but with `ignore_trailing_space` the one of saver, which
-    does not ask libgit2 for git's indent heuristic.
-    """
+    """Where two texts differ, by lines that end in ``\\n``; between two regions there is at least one equal line. Among
+    equally short answers it is the one of ``git diff``, but with `ignore_trailing_space` the one of saver, which does
+    not ask libgit2 for git's indent heuristic."""
     flag = DiffOption.IGNORE_WHITESPACE_EOL if ignore_trailing_space else DiffOption.INDENT_HEURISTIC
     # No context, for pygit2 has 16 bits for its number of lines: there is no way to ask for all of a long file.
     patch = pygit2.Patch.create_from(old, new, flag=flag | DiffOption.FORCE_TEXT, context_lines=0, interhunk_lines=0)

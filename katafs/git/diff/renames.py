@@ -125,8 +125,7 @@ class _Renames:
 
 class _Content:
     """A content in pieces: for each kind of piece its bytes. A piece ends after a newline or 64 bytes; the rest does
-    not count. The kind is a number below 107927 that git makes from a piece, so different ones may pass for equal.
-    """
+    not count. The kind is a number below 107927 that git makes from a piece, so different ones may pass for equal."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)

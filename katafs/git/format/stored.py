@@ -124,11 +124,8 @@ def build_tree(entries: Iterable[Stored]) -> bytes:
 
 def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> bytes:
     """``.git/index`` (version 2; git's gitformat-index), which says: each file is in the work tree as it is in the tip,
-    last changed at ``mtime``.
-
-    Each has its path from the top, its mode in the tree, id and size. What git does not look at is zero, with
-    ``core.checkStat=minimal`` and ``core.trustctime=false``.
-    """
+    last changed at ``mtime``. Each has its path from the top, its mode in the tree, id and size. What git does not look
+    at is zero, with ``core.checkStat=minimal`` and ``core.trustctime=false``."""
     ordered = sorted(entries)
     seconds = mtime & 0xFFFFFFFF
     data = bytearray(struct.pack(">4sII", b"DIRC", 2, len(ordered)))

@@ -26,10 +26,8 @@ class LargeObjectError(ValueError):
 
 
 class LooseFiles:
-    """The loose objects of one repository, below its ``objects``, a path without links.
-
-    Errors are KeyError for one that is not there; OSError, ValueError or zlib.error for one that is damaged.
-    """
+    """The loose objects of one repository, below its ``objects``, a path without links. Errors are KeyError for one
+    that is not there; OSError, ValueError or zlib.error for one that is damaged."""
 
     def __init__(self, directory: str, budget: Budget) -> None:
         self._directory = directory

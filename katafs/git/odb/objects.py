@@ -31,11 +31,9 @@ _Answer = TypeVar("_Answer")
 
 
 class Objects:
-    """The objects of one repository. Belongs to one thread.
-
-    ``largest`` is the size, in bytes, of the largest object that is read into memory. What is read is paid for with
-    ``budget``; whoever may wait does so for what other hosts have just stored, where there may be such.
-    """
+    """The objects of one repository. Belongs to one thread. ``largest`` is the size, in bytes, of the largest object
+    that is read into memory. What is read is paid for with ``budget``; whoever may wait does so for what other hosts
+    have just stored, where there may be such."""
 
     def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
         self._git_dir = git_dir

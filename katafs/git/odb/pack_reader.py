@@ -92,10 +92,8 @@ class PartFile:
 
 
 class PackReader:
-    """One pack with its index, opened when they are first read.
-
-    What cannot be read is OSError, ValueError or zlib.error; an index that cannot be is never taken for an empty one.
-    """
+    """One pack with its index, opened when they are first read. What cannot be read is OSError, ValueError or
+    zlib.error; an index that cannot be is never taken for an empty one."""
 
     __slots__ = ("_budget", "_idx", "_pack", "_shape", "_stem", "_wrong")
 

@@ -29,11 +29,9 @@ _Version = tuple[int, int, int]
 
 
 class Packs:
-    """All packs of one repository. Belongs to one thread.
-
-    Errors are KeyError for an object that no pack has; OSError, ValueError or zlib.error (`DAMAGE`) for one that is
-    damaged, and for one that may be in a pack whose index cannot be read.
-    """
+    """All packs of one repository. Belongs to one thread. Errors are KeyError for an object that no pack has; OSError,
+    ValueError or zlib.error (`DAMAGE`) for one that is damaged, and for one that may be in a pack whose index cannot be
+    read."""
 
     def __init__(self, objects: str, budget: Budget) -> None:
         self._directory = f"{objects}/pack"

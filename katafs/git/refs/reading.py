@@ -38,10 +38,8 @@ _PATIENCE, _PAUSE = 1.5, 0.02
 
 
 class References:
-    """The references of one repository, read again for each question. Belongs to one thread.
-
-    ``git_dir`` is a path without links. Whoever may wait (``budget``) does so for what other hosts replace.
-    """
+    """The references of one repository, read again for each question. Belongs to one thread. ``git_dir`` is a path
+    without links. Whoever may wait (``budget``) does so for what other hosts replace."""
 
     def __init__(self, git_dir: str, budget: Budget | None = None) -> None:
         self._git_dir = git_dir
@@ -126,8 +124,7 @@ class Reference(NamedTuple):
 
 def references(git_dir: Path) -> dict[str, Reference]:
     """All references below ``refs``, by name. Those in files of their own are read before ``packed-refs``, so that one
-    that git packs meanwhile is seen. Links are not followed, locks left out.
-    """
+    that git packs meanwhile is seen. Links are not followed, locks left out."""
     files = {name: read_reference(git_dir, name) for name in reference_files(git_dir)}
     packed = {name: Reference(ref.oid, is_packed_only=True) for name, ref in packed_references(git_dir)[0].items()}
     return packed | {name: reference for name, reference in files.items() if reference is not None}

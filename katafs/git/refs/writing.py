@@ -58,11 +58,9 @@ class RefWriter:
     # -- main
 
     def move_main(self, new: Oid, old: Oid | None) -> None:
-        """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap.
-
-        Raises `RaceLostError` when it is somewhere else by now, or locked, and can be tried again; `DamagedError`,
-        `StorageError`: after one of EIO the branch may be at ``new``.
-        """
+        """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap. Raises `RaceLostError`
+        when it is somewhere else by now, or locked, and can be tried again; `DamagedError`, `StorageError`: after one
+        of EIO the branch may be at ``new``."""
         path = self._git_dir / MAIN
         with storing(MAIN, self._git_dir):
             made = make_parents(path.parent, self._git_dir)
@@ -146,10 +144,8 @@ class RefWriter:
         self, name: str, new: Oid | None, old: Oid | None, stale: float = STALE_MAIN, *, replacing: bool = True
     ) -> None:
         """Set a reference that is ``old`` to ``new``; None: it is not there, cannot be read, or is to be removed.
-
         Raises `RaceLostError` when it is something else by now, `DamagedError` when what cannot be read is not to be
-        replaced, `StorageError`.
-        """
+        replaced, `StorageError`."""
         path = self._git_dir / name
         with storing(name, self._git_dir):
             made = make_parents(path.parent, self._git_dir)

@@ -61,9 +61,8 @@ def _may_go(pack: PackFile, largest: int) -> bool:
 
 class Repack(contextlib.ExitStack):
     """All objects of a repository on their way into one pack. To be used in a ``with`` statement; for one thread.
-
-    Raises OSError, and `DamagedError` when an object, or the index of a pack, cannot be read: then nothing has changed.
-    """
+    Raises OSError, and `DamagedError` when an object, or the index of a pack, cannot be read: then nothing has
+    changed."""
 
     def __init__(self, repo: GitRepo) -> None:
         super().__init__()

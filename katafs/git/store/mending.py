@@ -163,9 +163,7 @@ def _end(data: bytes, start: int) -> int:
 
 def damaged_indexes(repo: GitRepo, *, is_thorough: bool) -> list[tuple[Path, str]]:
     """The packs whose index cannot be read, or, thoroughly, says something else than the pack, each with the reason.
-
-    Raises OSError.
-    """
+    Raises OSError."""
     found = []
     for pack in pack_files(repo.objects.pack_directory):
         try:

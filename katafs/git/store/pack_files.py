@@ -41,10 +41,8 @@ _TEMPORARY = "tmp_pack_katafs_"
 
 
 class NewPack(contextlib.ExitStack):
-    """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread.
-
-    To be used in a ``with`` statement, at whose end what was not installed is removed. Raises OSError.
-    """
+    """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread. To be used
+    in a ``with`` statement, at whose end what was not installed is removed. Raises OSError."""
 
     def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
         super().__init__()
@@ -74,11 +72,8 @@ class NewPack(contextlib.ExitStack):
         return pack
 
     def install(self, *, is_kept: bool = False) -> Path:
-        """Let others see it: its path.
-
-        ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers to its objects; until then
-        ``git repack -a -d`` would drop them with the pack.
-        """
+        """Let others see it: its path. ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers
+        to its objects; until then ``git repack -a -d`` would drop them with the pack."""
         with contextlib.ExitStack() as failed:
             if is_kept:
                 mark = self._path.with_suffix(".keep")
@@ -211,11 +206,9 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def remove_packs(directory: Path, packs: Iterable[PackFile]) -> None:
-    """Remove packs whose objects all are in another pack, which is on disk. Raises OSError.
-
-    git believes a multi-pack-index whatever became of the packs that it names: it goes first, with what was made of it,
-    and again if somebody has made it meanwhile.
-    """
+    """Remove packs whose objects all are in another pack, which is on disk. Raises OSError. git believes a
+    multi-pack-index whatever became of the packs that it names: it goes first, with what was made of it, and again if
+    somebody has made it meanwhile."""
     remove_midx(directory)
     for pack in packs:
         if any(os.path.lexists(pack.path.with_suffix(mark)) for mark in _MARKS):

@@ -154,8 +154,7 @@ _ahead: cachetools.TTLCache[int, float] = cachetools.TTLCache(64, 60.0)
 def now(directory: Path) -> float:
     """Seconds since 1970, by the clock that the files at ``directory`` have their times from: on a network file system
     that of a server, for which a file is made there; where that cannot be, our own. Raises OSError where there is no
-    such directory.
-    """
+    such directory."""
     device = os.stat(directory).st_dev
     ahead = _ahead.get(device)
     if ahead is None:

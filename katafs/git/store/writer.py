@@ -29,10 +29,8 @@ _MOST_THERE = 100_000  # objects
 
 
 class ObjectMaker:
-    """Gives objects their ids and keeps nothing: what would be written can be known without writing.
-
-    ``path`` is where an object is met in the tree of its commit; that of a tree ends in ``/``.
-    """
+    """Gives objects their ids and keeps nothing: what would be written can be known without writing. ``path`` is where
+    an object is met in the tree of its commit; that of a tree ends in ``/``."""
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - others look at it
         return stored.object_id(kind, data)
@@ -77,11 +75,9 @@ class ObjectMaker:
 
 
 class GitWriter(ObjectMaker):
-    """Writes to the repository of a `GitRepo`, in the same thread; for a ``with`` statement.
-
-    Objects are in memory until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already.
-    ``is_alone``: the lock of the repository is held (`katafs.git.store.mutex`).
-    """
+    """Writes to the repository of a `GitRepo`, in the same thread; for a ``with`` statement. Objects are in memory
+    until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already. ``is_alone``: the lock of
+    the repository is held (`katafs.git.store.mutex`)."""
 
     def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
         self.repo = repo

@@ -66,11 +66,8 @@ _OF_INDEXES = ("pack-index-damaged", "pack-without-index")
 
 
 def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool = False) -> list[Finding]:
-    """All findings in the kata at ``path``; its writers may be at work.
-
-    Raises `KataError` or OSError when it could not be looked at, as when its lock is not to be had. A kata that is
-    removed meanwhile has none.
-    """
+    """All findings in the kata at ``path``; its writers may be at work. Raises `KataError` or OSError when it could not
+    be looked at, as when its lock is not to be had. A kata that is removed meanwhile has none."""
     try:
         check = _KataCheck(path, kata_id, repair, is_quick)
         found = check.run() if is_git(path) else check.run_plain()

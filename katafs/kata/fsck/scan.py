@@ -130,10 +130,8 @@ def may_be_given(status: os.stat_result) -> bool:
 
 def mend_owners_and_modes(path: Path) -> None:
     """Give what is in ``.git``, and the manifest, to the owner of the kata's directory, and make it usable for him.
-
     With root's powers in a directory of somebody else, who may move and link there what he cannot read: each file is
-    opened without following links, and must have no other name, be a plain one, and readable for everybody already.
-    """
+    opened without following links, and must have no other name, be a plain one, and readable for everybody already."""
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         owner = os.fstat(top)

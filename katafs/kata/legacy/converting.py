@@ -38,11 +38,9 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
 def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = False) -> Oid:
-    """Convert a kata into ``directory/.git``; returns its newest commit. It is synced if it is to last.
-
-    Raises `DamagedError` for an event that cannot be read, `TooLargeError` where all rows together could not be,
-    `StorageError` and OSError.
-    """
+    """Convert a kata into ``directory/.git``; returns its newest commit. It is synced if it is to last. Raises
+    `DamagedError` for an event that cannot be read, `TooLargeError` where all rows together could not be,
+    `StorageError` and OSError."""
     with closing(HistoryWriter(directory / ".git")) as git:
         main, tags = b"", dict[int, Oid]()
         for index, main in _Converter(plain, git).commits():

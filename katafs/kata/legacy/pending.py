@@ -93,11 +93,9 @@ class Pending:
             time.sleep(0.01)
 
     def begin_file(self, index: int, attempt: Attempt = UNNOTED) -> None:
-        """Make the file of an event of version 0, whose directory is there; the event before has its row then.
-
-        It is not waited for before: as long as the directory is being made the kernel lets nobody else look up anything
-        in the kata, who has the row of that event in hand.
-        """
+        """Make the file of an event of version 0, whose directory is there; the event before has its row then. It is
+        not waited for before: as long as the directory is being made the kernel lets nobody else look up anything in
+        the kata, who has the row of that event in hand."""
         if not attempt.has_made(self.file(index), is_directory=False):
             self.wait_for_row()
         with self._locked():

@@ -49,11 +49,9 @@ class OptionChange:
 
 
 class PlainKata:
-    """The kata in the directory ``path``; ``problems`` are sentences about what the model has no room for.
-
-    They grow as events are read. Raises `NotFoundError` where there is no manifest, `DamagedError` where events cannot
-    be told at all.
-    """
+    """The kata in the directory ``path``; ``problems`` are sentences about what the model has no room for. They grow as
+    events are read. Raises `NotFoundError` where there is no manifest, `DamagedError` where events cannot be told at
+    all."""
 
     def __init__(self, kata_id: str, path: Path) -> None:
         self.kata_id = kata_id
@@ -121,11 +119,8 @@ class PlainKata:
     # -- options
 
     def options(self) -> Sequence[OptionChange]:
-        """What options were set to, oldest first.
-
-        The first write to an option file writes the value twice (FORMAT §1.2); a value that was set again when it was
-        there already is no change.
-        """
+        """What options were set to, oldest first. The first write to an option file writes the value twice (FORMAT
+        §1.2); a value that was set again when it was there already is no change."""
         changes: list[OptionChange] = []
         for name in OPTION_DEFAULTS:
             try:

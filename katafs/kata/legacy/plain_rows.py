@@ -50,10 +50,8 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def parse_plain_rows(data: bytes) -> tuple[list[Row], str]:
-    """The rows in the order in which they were written, and what is wrong with what follows them, or nothing.
-
-    A row that is being written, or was when the machine stopped, is cut short, and is the last one.
-    """
+    """The rows in the order in which they were written, and what is wrong with what follows them, or nothing. A row
+    that is being written, or was when the machine stopped, is cut short, and is the last one."""
     rows: list[Row] = []
     try:
         text = data.decode()
@@ -76,10 +74,7 @@ def begins_row(data: bytes) -> bool:
 
 def is_part_of_row(data: bytes) -> bool:
     """Whether what was appended, or a file so far, is the beginning of a row, or object, and its end is still to come:
-    the kernel cuts a write at the end of a page.
-
-    What is no JSON whatever comes after it is no part of a row.
-    """
+    the kernel cuts a write at the end of a page. What is no JSON whatever comes after it is no part of a row."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(data)
         _DECODER.raw_decode(text, _next_row(text, 0))
@@ -149,11 +144,9 @@ def _index_of(row: Row, position: int) -> int:
 
 
 def pair_version_0(rows: Sequence[Row], events: Mapping[int, int]) -> Pairing:
-    """Rows of version 0 have no index: the k-th row is that of the k-th event that was written.
-
-    ``events`` are the indexes of the event directories, with the time of each one's file in ns. Where those times go
-    with the times of the rows, they tell the order; else it was ascending.
-    """
+    """Rows of version 0 have no index: the k-th row is that of the k-th event that was written. ``events`` are the
+    indexes of the event directories, with the time of each one's file in ns. Where those times go with the times of the
+    rows, they tell the order; else it was ascending."""
     order = sorted(events)
     by_time = sorted(order, key=lambda index: (events[index], index))
     times = [events[index] for index in by_time]

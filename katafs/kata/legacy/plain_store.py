@@ -78,9 +78,7 @@ class _Opened:
 
 class PartlyRead:
     """Plain files that somebody reads in several requests: held open for a while, for they may be migrated meanwhile.
-
-    ``state`` is the size of a file and its mtime in ns. Belongs to one thread.
-    """
+    ``state`` is the size of a file and its mtime in ns. Belongs to one thread."""
 
     def __init__(self) -> None:
         self._opened: cachetools.TTLCache[Hashable, _Opened] = cachetools.TTLCache(_OPENED, _OPENED_SECONDS)

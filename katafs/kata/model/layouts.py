@@ -106,10 +106,8 @@ class Layout:
 
     def event_blobs(self, act: Act, rows: Rows, text: bytes, added: Sequence[Row], flags: Mapping[str, Any]) -> Blobs:
         """What an event writes beside ``files/``, by name: ``added`` follow the ``rows``, which are stored as ``text``.
-
         ``flags`` say of each file whether it was cut short; None: nothing is known. Raises `TooLargeError` for more
-        rows than are read.
-        """
+        rows than are read."""
         return {
             b"stdout": act.stdout.content,
             b"stderr": act.stderr.content,

@@ -125,11 +125,8 @@ def _goes_on(earlier: list[Row], stored: list[Row]) -> bool:
 
 
 class Rows:
-    """All rows at one tip, and their text. ``stored[n]`` is event n.
-
-    The text of each row is made once, when it is first asked for, so that the summary of an event (rows 0..n) is
-    joined, and its size known without joining.
-    """
+    """All rows at one tip, and their text. ``stored[n]`` is event n. The text of each row is made once, when it is
+    first asked for, so that the summary of an event (rows 0..n) is joined, and its size known without joining."""
 
     def __init__(self, stored: list[Row], earlier: Rows | None = None, budget: Budget | None = None) -> None:
         self.stored = stored

@@ -153,11 +153,9 @@ _SHORT_DOT_GIT = re.compile(r"git~[0-9]+")
 
 
 def folded(component: str) -> tuple[str, ...]:
-    """The names that some system may see in one component of a path.
-
-    HFS+ ignores case and some characters, NTFS trailing dots and blanks, and streams (``:``); Windows separates names
-    by ``\\`` (git's ``is_hfs_dotgit`` and ``is_ntfs_dotgit``).
-    """
+    """The names that some system may see in one component of a path. HFS+ ignores case and some characters, NTFS
+    trailing dots and blanks, and streams (``:``); Windows separates names by ``\\`` (git's ``is_hfs_dotgit`` and
+    ``is_ntfs_dotgit``)."""
     shown = "".join(c for c in component if unicodedata.category(c) != "Cf").casefold()
     return tuple(part.partition(":")[0].rstrip(" .") for part in shown.split("\\"))
 

@@ -79,11 +79,9 @@ class Kata:
     # -- the tip
 
     def tip(self) -> State:
-        """The tip as it is on disk at this moment (`ReadCaches.epoch`): a commit by anybody shows at once.
-
-        Raises `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata
-        was removed.
-        """
+        """The tip as it is on disk at this moment (`ReadCaches.epoch`): a commit by anybody shows at once. Raises
+        `DamagedError` when there is no ``main``, or it has no readable events; `NotFoundError` when the kata was
+        removed."""
         epoch = self._caches.epoch
         if self._tip is not None and epoch and self._looked == epoch:
             return self._tip

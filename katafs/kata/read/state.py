@@ -73,10 +73,8 @@ def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows
 
 
 def _with_added(known: _Known, text: bytes) -> StoredRows | None:
-    """The rows where some follow those that are known; None where something else is there.
-
-    To compare a digest takes a tenth of parsing.
-    """
+    """The rows where some follow those that are known; None where something else is there. To compare a digest takes a
+    tenth of parsing."""
     if text[known.size : known.size + 1] != b"," or _digest(text[: known.size]) != known.digest:
         return None
     try:
@@ -136,11 +134,9 @@ class State:
 
     @cached_property
     def time_ns(self) -> int:
-        """The time of the commit in ns, different for every one, so that the kernel sees that a directory changed.
-
-        A commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id,
-        as two events of one microsecond would leave the kernel with the listing that it has.
-        """
+        """The time of the commit in ns, different for every one, so that the kernel sees that a directory changed. A
+        commit has whole seconds. The row of an event commit has microseconds; the rest of a time is made from the id,
+        as two events of one microsecond would leave the kernel with the listing that it has."""
         own = time_ns(self.rows.stored[self.last]) if self.commit.event == self.last else None
         if own is not None:
             return own + int.from_bytes(self.commit.oid[:4]) % 1000
@@ -156,9 +152,7 @@ class State:
 
 def read_state(repo: GitRepo, oid: Oid, earlier: State | None = None, *, with_text: bool = False) -> State:
     """The state at a commit. What was made of the rows of an ``earlier`` one is used again, if they are the same.
-
-    Raises `DamagedError`, `NoEventsError` when it has no rows that can be read.
-    """
+    Raises `DamagedError`, `NoEventsError` when it has no rows that can be read."""
     commit = repo.commit(oid)
     root = Root.read(repo, commit.tree)
     layout = detect(root)

@@ -55,11 +55,9 @@ class Scanned(NamedTuple):
 
 @dataclass
 class ObjectScanner:
-    """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON.
-
-    All that looks at single bytes is done by C: a mebibyte takes some milliseconds, of nothing but brackets or quotes
-    some dozen; in small slices, so that other threads have a turn.
-    """
+    """Finds the end of a JSON object in bytes that come in pieces. It does not check that it is JSON. All that looks at
+    single bytes is done by C: a mebibyte takes some milliseconds, of nothing but brackets or quotes some dozen; in
+    small slices, so that other threads have a turn."""
 
     _depth: int = 0
     _in_string: bool = False
@@ -136,9 +134,7 @@ class Message(NamedTuple):
 
 class Inbox:
     """The unfinished messages of all control files. A writer is any hashable value; ``file`` names the control file.
-
-    All calls take the present time in seconds (monotonic).
-    """
+    All calls take the present time in seconds (monotonic)."""
 
     def __init__(self, message_limit: int = MESSAGE_LIMIT, total_limit: int = TOTAL_LIMIT) -> None:
         self._limit = message_limit

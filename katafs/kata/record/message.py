@@ -36,10 +36,8 @@ _LIMITS = process.Limits(processor_seconds=10, seconds=15.0, nice=0)
 
 
 def parse_act(kind: Kind, data: bytes) -> Act:
-    """The message in ``data``, read in a process of its own where that takes long: Python's JSON has the GIL.
-
-    Raises `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large.
-    """
+    """The message in ``data``, read in a process of its own where that takes long: Python's JSON has the GIL. Raises
+    `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large."""
     if len(data) + _WEIGHT * sum(map(data.count, b",[{")) <= _MOST_HERE:
         return _parse(None, kind, data)
     return cast(Act, process.attempt(_LIMITS, None, _parse, kind, data))
@@ -146,12 +144,9 @@ def parse_files(value: Any) -> Mapping[bytes, Text]:
 
 
 def check_path(name: str) -> bytes:
-    """A file name of a message as a path below ``files/``. Raises `InvalidError`.
-
-    Refused is what git or a file system could not hold, and what could reach outside: empty, absolute, ``.`` or
-    ``..``, NUL, names over 255 bytes, everything that some file system takes for ``.git``, and what could not be
-    shown afterwards.
-    """
+    """A file name of a message as a path below ``files/``. Raises `InvalidError`. Refused is what git or a file system
+    could not hold, and what could reach outside: empty, absolute, ``.`` or ``..``, NUL, names over 255 bytes,
+    everything that some file system takes for ``.git``, and what could not be shown afterwards."""
     path = name.encode()
     components = name.split("/")
     if len(path) > _MAX_PATH or len(components) > MAX_DEPTH:

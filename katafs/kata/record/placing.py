@@ -51,10 +51,8 @@ def edited_file(before: Listing, after: Listing) -> bytes | None:
 
 def check_files(act: Act, before: Set[bytes]) -> None:
     """Refuse a file event that does not go with its files, or else with those ``before`` it; nothing is stored yet.
-
     Raises `InvalidError` for a file to be made that is there or is a directory, or whose directory is a file, and for
-    one to be removed, renamed or edited that is not there; `TooLargeError` for more paths than are shown.
-    """
+    one to be removed, renamed or edited that is not there; `TooLargeError` for more paths than are shown."""
     files = set(before if act.files is None else act.files)
     taken, made = ("old_filename", "new_filename") if act.kind is Kind.FILE_RENAME else ("filename", "filename")
     there = files | before if act.kind is Kind.FILE_EDIT else files

@@ -114,11 +114,9 @@ def _do(say: Say, job: Job) -> Committed | None:
 
 
 def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
-    """What ``commit`` recorded in the kata at ``path``, if it is in the history of ``main``; then, when
-    this returns, with its tags, and durable. None if it never came there. Called in a worker thread.
-
-    Raises `StorageError`, `DamagedError`.
-    """
+    """What ``commit`` recorded in the kata at ``path``, if it is in the history of ``main``; then, when this returns,
+    with its tags, and durable. None if it never came there. Called in a worker thread. Raises `StorageError`,
+    `DamagedError`."""
     with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
         repo = GitRepo(path)
         try:

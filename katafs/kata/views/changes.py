@@ -31,11 +31,9 @@ class SideContent:
 
 @dataclass(frozen=True)
 class FileChange:
-    """One file: ``kind`` is ``created deleted renamed changed unchanged``.
-
-    A renamed file may have changed as well. ``regions`` has the lines that differ, as git numbers them; it is empty
-    where a content is not there, too large or binary.
-    """
+    """One file: ``kind`` is ``created deleted renamed changed unchanged``. A renamed file may have changed as well.
+    ``regions`` has the lines that differ, as git numbers them; it is empty where a content is not there, too large or
+    binary."""
 
     kind: str
     old: SideContent | None
@@ -91,10 +89,8 @@ def lines_deleted(regions: Sequence[Region]) -> int:
 
 
 def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[FileChange]:
-    """All files of two ``files/`` trees: those that differ as ``git diff`` pairs them, then the unchanged ones.
-
-    Raises `DamagedError` when an object that is needed cannot be read.
-    """
+    """All files of two ``files/`` trees: those that differ as ``git diff`` pairs them, then the unchanged ones. Raises
+    `DamagedError` when an object that is needed cannot be read."""
     for kind, *sides in pairs(repo, git_deltas(repo, was, now), now):
         old, new = (_content(repo, side) if side is not None else None for side in sides)
         before, after = (side.data if side is not None else b"" for side in (old, new))
@@ -106,9 +102,7 @@ def file_changes(repo: GitRepo, was: Oid | None, now: Oid | None) -> Iterator[Fi
 
 def changed_names(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[tuple[str, str]] | None:
     """What became of the files that differ (the kind of a `FileChange`), and their names, safe to show in one line.
-
-    None where there are too many to look for renames among them. Raises `DamagedError`.
-    """
+    None where there are too many to look for renames among them. Raises `DamagedError`."""
     try:
         deltas = git_deltas(repo, was, now, most=_MOST_NAMED, most_moved=_MOST_NAMED)
     except HeavyError:

@@ -32,9 +32,7 @@ _LIMITS = process.Limits(file=3 << 30)
 
 def download_name(kata_id: str, manifest: Mapping[str, Any], first_commit: int = 0) -> str:
     """``cyber-dojo-YYYY-MM-DD-ID[-EXERCISE]``: letters, digits and ``-`` only, whatever the manifest says.
-
-    `first_commit` (seconds since the epoch) gives the day, in UTC, where ``created`` is no date.
-    """
+    `first_commit` (seconds since the epoch) gives the day, in UTC, where ``created`` is no date."""
     exercise = manifest.get("exercise")
     words = re.findall("[A-Za-z0-9]+", exercise) if isinstance(exercise, str) else []
     suffix = "-".join(words)[:80].rstrip("-")
@@ -54,11 +52,9 @@ def _day(created: Any, seconds: int) -> datetime.date:
 
 
 class Download:
-    """One tip, ready to be read; made by `make_download`, given back by `close`.
-
-    Needs no repository and little memory: contents and archive are in a temporary file without a name. Any thread may
-    read, one at a time. What the operating system refuses is a `StorageError`.
-    """
+    """One tip, ready to be read; made by `make_download`, given back by `close`. Needs no repository and little memory:
+    contents and archive are in a temporary file without a name. Any thread may read, one at a time. What the operating
+    system refuses is a `StorageError`."""
 
     def __init__(self, source: Source, image: Image, file: SpoolFile) -> None:
         self.name, self.tip = source.name, source.oid

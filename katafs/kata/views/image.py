@@ -81,10 +81,8 @@ class Source(NamedTuple):
 
 
 def write_image(file: SpoolFile, repo: GitRepo, source: Source) -> Image:
-    """Write the image of a commit to an empty file.
-
-    Raises `DamagedError`, `StorageError`, `TooLargeError`, and `HeavyError` when the budget of ``repo`` is used up.
-    """
+    """Write the image of a commit to an empty file. Raises `DamagedError`, `StorageError`, `TooLargeError`, and
+    `HeavyError` when the budget of ``repo`` is used up."""
     with storage_errors(NOT_KEPT):
         files = _add_repository(file, repo, source)
         files |= _add_work_tree(file, repo, repo.commit(source.oid).tree, source.mtime)
@@ -93,10 +91,8 @@ def write_image(file: SpoolFile, repo: GitRepo, source: Source) -> Image:
 
 
 def _add_repository(file: SpoolFile, repo: GitRepo, source: Source) -> dict[bytes, Extent]:
-    """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file.
-
-    The tags are those of commits that the tip reaches: a pack that is taken as it is may have others.
-    """
+    """What is in ``.git`` but its index. The pack comes first, since it is written to an empty file. The tags are those
+    of commits that the tip reaches: a pack that is taken as it is may have others."""
     found = whole_pack(repo, source.oid)
     if found is not None:
         pack, data = found
@@ -169,9 +165,8 @@ def _work_files(repo: GitRepo, root: Oid) -> Iterator[tuple[bytes, int, Oid]]:
 
 
 def _hidden_names(names: Iterable[bytes]) -> set[bytes]:
-    """Those names of one directory that some system takes for ``.git`` or for another directory; and ``HEAD`` where
-    it makes a git directory of this one, whose configuration git would obey to anybody who goes there.
-    """
+    """Those names of one directory that some system takes for ``.git`` or for another directory; and ``HEAD`` where it
+    makes a git directory of this one, whose configuration git would obey to anybody who goes there."""
     seen = {name: folded(decode(name)) for name in names}
     found = set(seen.values())
     is_git_directory = {("objects",), ("refs",)} <= found or ("commondir",) in found

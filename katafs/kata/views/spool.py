@@ -130,10 +130,8 @@ class SpoolFile:
         self.size = size
 
     def run(self, limits: process.Limits, work: process.Work, *arguments: object) -> object:
-        """Have ``work(file, *arguments)`` write this file, in a process of its own; as `katafs.process.run`.
-
-        Raises `StorageError` (ENOSPC) when the spool, and not the process' limit, is too small for it.
-        """
+        """Have ``work(file, *arguments)`` write this file, in a process of its own; as `katafs.process.run`. Raises
+        `StorageError` (ENOSPC) when the spool, and not the process' limit, is too small for it."""
         allowed = self._spool.take(limits.file, least=min(_LEAST, limits.file))
         self._taken += allowed
         try:
