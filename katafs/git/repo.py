@@ -56,8 +56,6 @@ class GitRepo:
         """The size of a blob in bytes, without reading it, unless it is small: see `Objects.size`."""
         return self.objects.size(oid)
 
-    # -- trees
-
     def tree(self, oid: Oid) -> list[TreeEntry]:
         """The entries of a tree in git order, not to be changed. Names that a file system cannot show are left out."""
         known = self._trees.get(oid)
@@ -84,8 +82,6 @@ class GitRepo:
                 return None
             found = entry
         return found
-
-    # -- commits
 
     def commit(self, oid: Oid) -> Commit:
         """One commit; of an annotated tag the commit that it stands for."""

@@ -31,7 +31,6 @@ from katafs.owner import acting_as_owner
 _ENOUGH = Parts(packs=4, loose=32, tags=8)
 # a history of 1,000 events takes half a second
 _LIMITS = process.Limits(memory=1 << 30, file=1 << 30, processor_seconds=60, seconds=300.0)
-_PATIENCE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,11 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
         if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
             return None
         before = Usage.of(repo.git_dir)
-        with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+        with repository_lock(repo.git_dir) as is_alone:
             if is_alone and repo.objects.pack_directory.is_dir():
                 remove_left_behind(repo.objects.pack_directory)
         is_gain = _repack(path, is_again=False)
-        with repository_lock(repo.git_dir, _PATIENCE_SECONDS) as is_alone:
+        with repository_lock(repo.git_dir) as is_alone:
             is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
         return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
 
@@ -93,7 +92,7 @@ def _repack(path: Path, *, is_again: bool) -> bool:
         with Repack(repo) as repack:
             try:
                 is_gain = repack.write()
-                with repository_lock(repo.git_dir, _PATIENCE_SECONDS):
+                with repository_lock(repo.git_dir):
                     repack.swap()
                 return is_gain
             except (DamagedError, FileNotFoundError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import subprocess
 import traceback
@@ -22,7 +23,7 @@ from katafs.git.budget import Budget
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.walk import Walk, join_lists
+from katafs.kata.read.walk import Walk
 from katafs.kata.store import Store
 from katafs.tree.answers import Question
 from katafs.tree.catalogue import kata_key
@@ -136,7 +137,7 @@ def test_a_walk_goes_on(store: Path) -> None:
         looked.append(1)
         found.setdefault("all", []).append(commit.oid.hex())
 
-    walk: Walk[dict[str, list[str]]] = Walk(dict, look, join_lists)
+    walk: Walk[list[str]] = Walk(look, operator.add)
     repo, tries = GitRepo(path, budget=Budget(1_000.0)), 0
     expected = [commit.oid.hex() for commit in GitRepo(path).history(GitRepo(path).main() or b"")]
     found: list[str] = []

@@ -175,9 +175,6 @@ def _span(start: int, count: int) -> tuple[int, int]:
     return first, first + count
 
 
-# -- trees
-
-
 def _entries(repo: GitRepo, tree: Oid | None) -> dict[bytes, TreeEntry]:
     return {entry.name: entry for entry in repo.tree(tree)} if tree is not None else {}
 

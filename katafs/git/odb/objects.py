@@ -206,19 +206,16 @@ class Objects:
         """Whether there is such an object, whole or not. Raises `DamagedError` where that cannot be told."""
         return oid in self.pending or oid in self.loose or self._ask(oid, lambda: oid in self.packs)
 
-    def read_packed(self, oid: Oid) -> tuple[int, bytes] | None:
+    def read_packed(self, oid: Oid, *, look: bool = True) -> tuple[int, bytes] | None:
         """An object as a pack has it; None when no pack has it whole."""
         with contextlib.suppress(*_WRONG):
-            return self.packs.read(oid, self._largest)
+            return self.packs.read(oid, self._largest, look=look)
         return None
 
     def has(self, oid: Oid) -> bool:
         """Whether there is such an object, and whole; what others packed since packs were last listed is not seen."""
-        if oid in self.pending:
-            return True
-        with contextlib.suppress(*_WRONG):
-            # sooner, as in `read_any`
-            self.packs.read(oid, self._largest, look=False)
+        # the packs sooner, as in `read_any`
+        if oid in self.pending or self.read_packed(oid, look=False) is not None:
             return True
         with contextlib.suppress(*_WRONG):
             return bool(self.loose.read(oid, self._largest))

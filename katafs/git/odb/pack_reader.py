@@ -115,8 +115,6 @@ class PackReader:
         self._pack.close()
         self._idx.close()
 
-    # -- the index
-
     def _index(self) -> index.Shape:
         """The shape of the index, which was looked at as a whole if it is small."""
         if self._shape is None:
@@ -156,8 +154,6 @@ class PackReader:
         if shape.size > PART:
             return index.find(self._idx, shape, oid)
         return index.find(self._idx.read(0, shape.size), shape, oid)
-
-    # -- entries
 
     def read(self, offset: int, largest: float) -> tuple[int, bytes]:
         """The kind and the data of the entry at ``offset``. Raises `LargeObjectError` for what has more bytes, and for

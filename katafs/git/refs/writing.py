@@ -55,8 +55,6 @@ class RefWriter:
     def _file(self, name: str, commit: Oid) -> NewFile:
         return self._prepared.pop((name, commit), None) or NewFile(self._git_dir, _line(commit))
 
-    # -- main
-
     def move_main(self, new: Oid, old: Oid | None) -> None:
         """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap. Raises `RaceLostError`
         when it is somewhere else by now, or locked, and can be tried again; `DamagedError`, `StorageError`: after one
@@ -101,8 +99,6 @@ class RefWriter:
                 with File(os.open(path, flags, 0o644), "wb") as log:
                     if stat.S_ISREG(os.fstat(log.fileno()).st_mode):
                         log.write(line)
-
-    # -- tags
 
     def set_tags(self, tags: Mapping[int, Oid], *, replacing: bool = False) -> None:
         """Make the lightweight tags of events, by index, oldest first; those that exist are left as they are,
@@ -171,8 +167,6 @@ class RefWriter:
         except DamagedError:
             return None
 
-    # -- packed-refs
-
     def _pack(self, commits: Mapping[bytes, Oid], *, replacing: bool = False) -> None:
         """Put references to commits into ``packed-refs``; what is there stays as it is. ``replacing``: but for those
         that have files which still say so."""
@@ -231,8 +225,6 @@ class RefWriter:
     def _is_still(self, name: str, oid: Oid) -> bool:
         reference = reading.read_reference(self._git_dir, name)
         return reference is not None and reference.oid == oid
-
-    # -- HEAD
 
     def point_head(self) -> None:
         with storing("HEAD", self._git_dir):

@@ -7,22 +7,20 @@ order of the history, each as a delta of the one before at its path (`katafs.git
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Mapping
-from io import BufferedRandom
+from contextlib import ExitStack
 from pathlib import Path
 
 import pygit2
 from pygit2.enums import CheckoutStrategy, RepositoryOpenFlag
 
 from katafs.errors import StorageError
-from katafs.git.beneath import File
 from katafs.git.format import packed_refs
 from katafs.git.format.packed_refs import PackedRef
 from katafs.git.format.stored import Oid, object_id
 from katafs.git.refs.reading import HEAD_OF_MAIN, MAIN, PACKED_REFS
 from katafs.git.repo import GitRepo
-from katafs.git.store.pack_files import WITH_DELTAS
+from katafs.git.store.pack_files import NewPack
 from katafs.git.store.pack_writer import PackWriter
 from katafs.git.store.storing import storing, sync_path, write_new
 from katafs.git.store.writer import ObjectMaker
@@ -74,44 +72,33 @@ def check_out(path: Path) -> None:
         raise StorageError(f"cannot write a work tree: {error}", errno.EIO) from error
 
 
-class HistoryWriter(ObjectMaker):
-    """Writes objects to a pack, which is put into a new repository by `finish`. What is refused is an OSError."""
+class HistoryWriter(ObjectMaker, ExitStack):
+    """Writes objects to a pack, which is put into a new repository by `finish`; on disk then, if it is to be
+    ``is_durable``. For a ``with`` statement. What is refused is an OSError."""
 
-    def __init__(self, git_dir: Path) -> None:
+    def __init__(self, git_dir: Path, *, is_durable: bool) -> None:
         """Make the directories of a repository; ``git_dir`` must not be there."""
-        self._git_dir = git_dir
+        super().__init__()
+        self._git_dir, self._is_durable = git_dir, is_durable
         _make_directories(git_dir)
-        self._pack_path = git_dir / "objects/pack/new.pack"
-        self._file = BufferedRandom(File(os.fspath(self._pack_path), "x+b"))
-        self._writer = PackWriter(self._file)
+        self._new = self.enter_context(NewPack(git_dir / "objects/pack", PackWriter, is_durable=is_durable))
         self._seen: set[Oid] = set()
-
-    def close(self) -> None:
-        self._file.close()
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:
         oid = object_id(kind, data)
         if oid not in self._seen:
             self._seen.add(oid)
-            self._writer.add(oid, kind, path, data)
+            self._new.writer.add(oid, kind, path, data)
         return oid
 
-    def finish(self, main: Oid, tags: Mapping[int, Oid], name: str, email: str, *, is_durable: bool) -> None:
-        """Write what else a repository has: the references, and the identity; on disk when this returns, if it is to
-        be ``is_durable``."""
-        pack = self._writer.finish()
-        self._file.flush()
-        if is_durable:
-            os.fsync(self._file.fileno())
-        self.close()
-        objects = self._git_dir / "objects"
-        stem = f"pack/{WITH_DELTAS}{pack.name[:30]}"
-        self._pack_path.rename(objects / f"{stem}.pack")
-        write_new(objects / f"{stem}.idx", pack.idx, is_durable=is_durable)
+    def finish(self, main: Oid, tags: Mapping[int, Oid], name: str, email: str) -> None:
+        """Write what else a repository has: the references, and the identity."""
+        self._new.finish()
+        self._new.install()
         refs = {MAIN.encode(): PackedRef(main)} | {
             b"refs/tags/%d" % index: PackedRef(oid) for index, oid in tags.items()
         }
-        write_new(self._git_dir / PACKED_REFS, packed_refs.build(refs), is_durable=is_durable)
-        _write_settings(self._git_dir, name, email, is_durable=is_durable)
-        if is_durable:
-            sync_path(objects / "pack", objects, self._git_dir / "refs", self._git_dir)
+        write_new(self._git_dir / PACKED_REFS, packed_refs.build(refs), is_durable=self._is_durable)
+        _write_settings(self._git_dir, name, email, is_durable=self._is_durable)
+        if self._is_durable:
+            sync_path(self._git_dir / "objects", self._git_dir / "refs", self._git_dir)

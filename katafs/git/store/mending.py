@@ -111,9 +111,6 @@ class Whereabouts:
         return known
 
 
-# -- mending
-
-
 def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
     """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
     path = Path(repo.objects.loose.path(oid))

@@ -27,7 +27,7 @@ _PAUSE, _LONGEST_PAUSE = 0.0005, 0.01  # seconds
 
 
 @contextmanager
-def repository_lock(directory: Path, seconds: float) -> Iterator[bool]:
+def repository_lock(directory: Path, seconds: float = 15.0) -> Iterator[bool]:
     """Hold the lock of the repository whose ``.git`` is ``directory``, or of another directory: flock(2) of a file in
     it, so that nobody is locked out by one who dies. Gives whether others are locked out: not where the file system has
     no locks, or the file cannot be made.

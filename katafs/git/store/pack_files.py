@@ -29,7 +29,7 @@ from katafs.git.beneath import File, names_in, open_plain, read_whole
 from katafs.git.format.pack import midx_packs
 from katafs.git.format.stored import Oid
 from katafs.git.odb.packs import OURS
-from katafs.git.store.pack_writer import Pack, PackWriter, QuickWriter
+from katafs.git.store.pack_writer import PackWriter, QuickWriter
 from katafs.git.store.storing import sync_directory, sync_together
 
 #: how their names begin, of those without deltas, and of others: then 30 random digits
@@ -44,9 +44,9 @@ class NewPack(contextlib.ExitStack):
     """A pack that is being written to ``directory``, the ``objects/pack`` of a repository. For one thread. To be used
     in a ``with`` statement, at whose end what was not installed is removed. Raises OSError."""
 
-    def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter) -> None:
+    def __init__(self, directory: Path, kind: type[PackWriter] = QuickWriter, *, is_durable: bool = True) -> None:
         super().__init__()
-        self._directory = directory
+        self._directory, self._is_durable = directory, is_durable
         try:
             if stat.S_ISLNK(os.lstat(directory).st_mode):
                 raise OSError(errno.ELOOP, "a symbolic link leads elsewhere", os.fspath(directory))
@@ -61,15 +61,15 @@ class NewPack(contextlib.ExitStack):
         #: where the objects are to be added
         self.writer = kind(self._file)
 
-    def finish(self, others: Collection[int] = ()) -> Pack:
-        """Write the rest and the index, and sync both, and other files that are open."""
+    def finish(self, others: Collection[int] = ()) -> None:
+        """Write the rest and the index, and sync both, if they are to last, and other files that are open."""
         pack = self.writer.finish()
         idx = self._new_file()
         idx.write(pack.idx)
         for file in (self._file, idx):
             file.flush()
-        sync_together([self._file.fileno(), idx.fileno(), *others])
-        return pack
+        if self._is_durable:
+            sync_together([self._file.fileno(), idx.fileno(), *others])
 
     def install(self, *, is_kept: bool = False) -> Path:
         """Let others see it: its path. ``is_kept``: with a ``.keep``, to be removed by `let_go` when something refers
@@ -87,7 +87,8 @@ class NewPack(contextlib.ExitStack):
             os.rename(self.temporary[1], self._path.with_suffix(".idx"))
             failed.pop_all()
             self.temporary.clear()
-        sync_directory(self._directory)
+        if self._is_durable:
+            sync_directory(self._directory)
         return self._path
 
     def _remove_left(self) -> None:

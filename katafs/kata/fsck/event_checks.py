@@ -78,7 +78,7 @@ def commits(exam: Examination) -> Iterator[Problem]:
     if lacking and not chain.problem:
         message = f"{events(lacking)} {'has' if len(lacking) == 1 else 'have'} no commit of that number"
         yield Problem("row-without-commit", message, advice="katafs shows the commit of the next event")
-    if any(step.parents > 1 for step in chain.steps):
+    if any(len(step.parents) > 1 for step in chain.steps):
         yield Problem("not-linear", "main has merges; katafs follows the first parents", is_note=True)
 
 
@@ -88,7 +88,7 @@ def own_rows(exam: Examination) -> Iterator[Problem]:
         return
     wrong = set()
     ends = _row_ends(exam.tip)
-    own = {step.number: step.tree for step in exam.chain.steps if step.number is not None}
+    own = {step.event: step.tree for step in exam.chain.steps if step.event is not None}
     for index, tree in own.items():
         # of an object that cannot be read the check of objects tells
         with suppress(KataError):
@@ -137,17 +137,17 @@ def historic(exam: Examination) -> Iterator[Problem]:
         return
     ignoring, empty = set(), set()
     for step in exam.chain.steps:
-        if step.number is None:
+        if (number := step.event) is None:
             continue
         try:
             files = Root.read(exam.repo, step.tree).subtree(b"files")
             # saver used ``git add`` as long as its messages ended in a newline
-            if files is not None and step.ends_with_newline and exam.repo.entry(files, b".gitignore"):
-                ignoring.add(step.number)
+            if files is not None and step.message.endswith(b"\n") and exam.repo.entry(files, b".gitignore"):
+                ignoring.add(number)
         except KataError:
             continue
         if files is None:
-            empty.add(step.number)
+            empty.add(number)
     if ignoring:
         message = f"{events(ignoring)} may lack the files that files/.gitignore names: git add left them out"
         yield Problem("gitignore", message, is_note=True)

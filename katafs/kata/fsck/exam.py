@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from katafs.errors import KataError, why
-from katafs.git import GitRepo, Oid
+from katafs.git import Commit, GitRepo, Oid
 from katafs.git.refs.reading import Reference, references
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mending import is_there
@@ -102,21 +102,10 @@ _MOST_TRIED = 20
 
 
 @dataclass(frozen=True)
-class MainCommit:
-    """One commit of ``main``: ``number`` is that of its subject, None for an option and the like."""
-
-    oid: Oid
-    tree: Oid
-    number: int | None
-    parents: int
-    ends_with_newline: bool
-
-
-@dataclass(frozen=True)
 class Chain:
-    """The commits of ``main`` by first parents, the newest first."""
+    """The commits of ``main`` by first parents, the newest first, each with the start and the end of its message."""
 
-    steps: list[MainCommit]
+    steps: list[Commit]
     #: why the walk ended early, if it did
     problem: str = ""
 
@@ -215,7 +204,7 @@ class Examination:
 
     @cached_property
     def numbers(self) -> dict[Oid, int]:
-        return {step.oid: step.number for step in self.chain.steps if step.number is not None}
+        return {step.oid: step.event for step in self.chain.steps if step.event is not None}
 
     @cached_property
     def ahead(self) -> tuple[int, Oid] | None:
@@ -262,11 +251,12 @@ class Examination:
 
 
 def walk(repo: GitRepo, tip: Oid) -> Chain:
-    steps: list[MainCommit] = []
+    steps: list[Commit] = []
     try:
         for commit in repo.history(tip):
-            ends = commit.message.endswith(b"\n")
-            steps.append(MainCommit(commit.oid, commit.tree, commit.event, len(commit.parents), ends))
+            # the event that it is of, and whether there is a newline at the end, are all that is asked of it
+            message = commit.subject[:20] + b"\n" + commit.message[-1:]
+            steps.append(commit._replace(message=message))
     except KataError as error:
         return Chain(steps, reason(error))
     return Chain(steps)

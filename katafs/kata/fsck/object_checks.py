@@ -134,9 +134,6 @@ def _plain_file(path: Path, owner: int) -> bytes | None:
         return None
 
 
-# -- packs, and what git keeps beside objects
-
-
 def indexes(exam: Examination) -> Iterator[Problem]:
     """Without its index nobody finds what is in a pack; one that cannot be read is as bad."""
     directory = exam.git_dir / "objects/pack"

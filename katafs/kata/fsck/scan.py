@@ -17,7 +17,7 @@ _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
 # what becomes a lock of ours by a second name, with which it goes
 _OURS = re.compile(rf"\.git/{re.escape(TEMPORARY)}[0-9a-f]+")
 _OBJECTS = ".git/objects"
-_DEEPEST = 24
+_DEEPEST = 23
 
 
 def newest_mtime(path: Path, most: int = 100_000) -> float:
@@ -70,28 +70,24 @@ def scan(path: Path, *, with_objects: bool) -> Scan:
     owner = os.lstat(path).st_uid
     found.now = now(path)
     _look(found, "", os.lstat(path), owner)
-    waiting = [".git"]
     for name in (".git", "manifest.json"):
         # that it is not there is another check's
         with suppress(OSError):
             _look(found, name, os.lstat(path / name), owner)
-    while waiting:
-        directory = waiting.pop()
-        try:
-            entries = list(os.scandir(path / directory))
-        except OSError:
-            found.unreadable.append(directory)
-            continue
-        for entry in entries:
-            name = f"{directory}/{entry.name}"
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue  # it is gone
-            _look(found, name, status, owner)
-            is_wanted = with_objects or directory != _OBJECTS or len(entry.name) != 2
-            if is_wanted and stat.S_ISDIR(status.st_mode) and name.count("/") < _DEEPEST:
-                waiting.append(name)
+
+    def unreadable(error: OSError) -> None:
+        found.unreadable.append(os.path.relpath(error.filename, path))
+
+    for parent, directories, names in os.walk(path / ".git", onerror=unreadable):
+        below = os.path.relpath(parent, path)
+        for name in (*directories, *names):
+            # it may be gone
+            with suppress(OSError):
+                _look(found, f"{below}/{name}", os.lstat(f"{parent}/{name}"), owner)
+        if below == _OBJECTS and not with_objects:
+            directories[:] = [name for name in directories if len(name) != 2]
+        if below.count("/") >= _DEEPEST:
+            directories.clear()
     return found
 
 

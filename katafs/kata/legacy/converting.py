@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,13 @@ def write_repository(plain: PlainKata, directory: Path, *, is_durable: bool = Fa
     """Convert a kata into ``directory/.git``; returns its newest commit. It is synced if it is to last. Raises
     `DamagedError` for an event that cannot be read, `TooLargeError` where all rows together could not be,
     `StorageError` and OSError."""
-    with closing(HistoryWriter(directory / ".git")) as git:
+    with HistoryWriter(directory / ".git", is_durable=is_durable) as git:
         main, tags = b"", dict[int, Oid]()
         for index, main in _Converter(plain, git).commits():
             if index is not None:
                 # an index that was skipped has the commit of the event after it
                 tags |= dict.fromkeys(range(len(tags), index + 1), main)
-        git.finish(main, tags, *identity(plain.kata_id), is_durable=is_durable)
+        git.finish(main, tags, *identity(plain.kata_id))
         return main
 
 

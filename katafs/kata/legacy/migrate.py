@@ -46,7 +46,6 @@ _NEW, _OLD, _ORIGINAL = ".katafs-new", ".katafs-old", ".katafs-original"
 _MANIFEST = "manifest.native"
 _TRIES = 5
 _MOST_PROBLEMS = 5
-_PATIENCE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def migrate_kata(
     kata is as it was.
     """
     # who only tries leaves no trace, not even in the time of the directory
-    lock = contextlib.nullcontext() if dry_run else repository_lock(path, _PATIENCE_SECONDS)
+    lock = contextlib.nullcontext() if dry_run else repository_lock(path)
     with storage_errors(f"kata {kata_id} cannot be migrated", f"kata {kata_id}"), acting_as_owner(path), lock:
         migration = _Migration(path, kata_id, keep_originals=keep_originals, announce=announce)
         return migration.try_out() if dry_run else migration.run()
@@ -162,7 +161,7 @@ class _Migration:
 
     def _finish(self) -> Migrated:
         """Do what another left to be done for a kata whose repository is in its place."""
-        with repository_lock(self._git, _PATIENCE_SECONDS):
+        with repository_lock(self._git):
             kata = Kata(self._kata_id, self._path)
             rows = kata.tip().rows
             if self._new.is_dir():

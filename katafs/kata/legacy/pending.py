@@ -45,7 +45,6 @@ from katafs.owner import acting_as_owner
 from katafs.text import is_portable, pretty
 
 ROW_SECONDS = 60.0
-_PATIENCE_SECONDS = 15.0
 _TRIES = 20
 _OWN_KEYS = 512  # bytes of a row, at most, that its service does not say
 _ROW_PATIENCE_SECONDS = 5.0
@@ -249,7 +248,7 @@ class Pending:
         with (
             storage_errors(f"kata {self.kata_id} cannot be written"),
             acting_as_owner(self.path),
-            repository_lock(self.path, _PATIENCE_SECONDS),
+            repository_lock(self.path),
         ):
             self._read_rows()
             self._remove_recorded()
@@ -264,7 +263,7 @@ def flush_pending(path: Path, kata_id: str, older_than: float = 0) -> bool:
         if not path.is_dir():
             plain_files.unmark(path, kata_id)
         elif older_than:
-            with repository_lock(path, _PATIENCE_SECONDS):
+            with repository_lock(path):
                 if not os.path.isdir(path / plain_files.PENDING):
                     plain_files.unmark(path, kata_id)
     return False

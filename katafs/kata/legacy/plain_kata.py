@@ -91,8 +91,6 @@ class PlainKata:
             self.problems.append(f"nothing says what event {index} was: it has no row in events.json")
         self.stored[index] = row
 
-    # -- rows and events
-
     @property
     def last(self) -> int:
         return self.indexes[-1]
@@ -115,8 +113,6 @@ class PlainKata:
     def event(self, index: int) -> PlainEvent:
         """An event. Raises `DamagedError` where it is not JSON; what else is wrong goes to ``problems``."""
         return parse_event(index, self.stored[index], self.document(index), self.problems)
-
-    # -- options
 
     def options(self) -> Sequence[OptionChange]:
         """What options were set to, oldest first. The first write to an option file writes the value twice (FORMAT

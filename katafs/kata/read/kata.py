@@ -5,6 +5,7 @@ A `Kata` belongs to one thread. Work for another one takes the path and object i
 
 from __future__ import annotations
 
+import operator
 import sys
 from contextlib import suppress
 from functools import partial
@@ -22,7 +23,7 @@ from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.read.state import State, read_state
-from katafs.kata.read.walk import Walk, join_first, join_lists
+from katafs.kata.read.walk import Walk
 
 # commits that were added at once, so that a history is taken for the one that is known
 _FEW_COMMITS = 100
@@ -59,8 +60,8 @@ class Kata:
         # the one before
         self._earlier: State | None = None
         self._looked = 0
-        self._option_times: Walk[dict[str, int]] = Walk(dict, partial(set_times_in, self._options_in), join_first)
-        self._set_options: Walk[dict[str, list[str]]] = Walk(dict, set_option_in, join_lists)
+        self._option_times: Walk[int] = Walk(partial(set_times_in, self._options_in), lambda newest, _earlier: newest)
+        self._set_options: Walk[list[str]] = Walk(set_option_in, operator.add)
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
 
@@ -115,7 +116,7 @@ class Kata:
         """Tell what this takes in memory."""
         rows = self._tip.layout.rows_blob(self._tip.root) if self._tip is not None else None
         size = self.repo.blob_size(rows) if rows is not None else 0
-        size += _EACH * sum(map(len, self._set_options.so_far({}).values()))
+        size += _EACH * sum(map(len, self._set_options.so_far.values()))
         size += _EACH * (len(self._untagged[1]) if self._untagged is not None else 0)
         for tip in filter(None, (self._tip, self._earlier)):
             size += _EACH * len(tip.root.entries) + len(tip.commit.message)

@@ -18,27 +18,28 @@ class _Walk(Generic[_T]):
 
     tip: Oid
     at: Oid | None
-    found: _T
+    found: dict[str, _T]
 
 
 class Walk(Generic[_T]):
-    """What is found in all commits up to a tip by first parents: ``look(commit, found)`` adds that of an earlier one,
-    ``join(found, earlier)`` all that is earlier."""
+    """What is found by name in all commits up to a tip by first parents: ``look(commit, found)`` adds that of an
+    earlier one, ``join(value, earlier)`` is that of a name in two parts."""
 
-    def __init__(self, new: Callable[[], _T], look: Callable[[Commit, _T], None], join: Callable[[_T, _T], None]):
-        self._new, self._look, self._join = new, look, join
+    def __init__(self, look: Callable[[Commit, dict[str, _T]], None], join: Callable[[_T, _T], _T]):
+        self._look, self._join = look, join
         # the newest, and one that it may come to
         self._walks: list[_Walk[_T]] = []
 
-    def found(self, repo: GitRepo, tip: Oid) -> _T:
+    def found(self, repo: GitRepo, tip: Oid) -> dict[str, _T]:
         """All of it. Raises `HeavyError` when the budget is used up, which the next call goes on from."""
         if not self._walks or self._walks[0].tip != tip:
-            self._walks = [_Walk(tip, tip, self._new()), *self._walks[-1:]]
+            self._walks = [_Walk(tip, tip, {}), *self._walks[-1:]]
         walk = self._walks[0]
         while walk.at is not None:
             if len(self._walks) > 1 and walk.at == self._walks[1].tip:
                 earlier = self._walks.pop()
-                self._join(walk.found, earlier.found)
+                for name, value in earlier.found.items():
+                    walk.found[name] = self._join(walk.found[name], value) if name in walk.found else value
                 walk.at = earlier.at
                 continue
             repo.budget.spend(STEP)
@@ -47,21 +48,10 @@ class Walk(Generic[_T]):
             walk.at = commit.parents[0] if commit.parents else None
         return walk.found
 
-    def so_far(self, nothing: _T) -> _T:
+    @property
+    def so_far(self) -> dict[str, _T]:
         """What the last call found, all or not."""
-        return self._walks[0].found if self._walks else nothing
+        return self._walks[0].found if self._walks else {}
 
     def discard(self) -> None:
         self._walks = []
-
-
-def join_first(found: dict[str, int], earlier: dict[str, int]) -> None:
-    """The newest of each name."""
-    for name, value in earlier.items():
-        found.setdefault(name, value)
-
-
-def join_lists(found: dict[str, list[str]], earlier: dict[str, list[str]]) -> None:
-    """All of each name, newest first."""
-    for name, values in earlier.items():
-        found.setdefault(name, []).extend(values)

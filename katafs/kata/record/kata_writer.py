@@ -38,8 +38,6 @@ class KataWriter:
     def repo(self) -> GitRepo:
         return self.git.repo
 
-    # -- an event
-
     def incoming(self, head: State, act: Act) -> Oid | None:
         """The ``files/`` tree that a message came with; what is there if it has no files."""
         if act.files is None:
@@ -108,13 +106,9 @@ class KataWriter:
         row.update(act.tab_seq)
         return row
 
-    # -- an option
-
     def option(self, head: State, name: str, value: str) -> State:
         entries = head.layout.option_entries(self.git, self.repo, head.root, name, value)
         return self._commit(head, entries, f"set option {name} to {value}")
-
-    # -- both
 
     def _commit(self, head: State, entries: Entries, subject: str) -> State:
         tree = self.git.tree(head.root.tree, *entries)

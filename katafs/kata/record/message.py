@@ -32,9 +32,6 @@ _MOST_HERE = 1 << 20
 _LIMITS = process.Limits(processor_seconds=10, seconds=15.0, nice=0)
 
 
-# -- a message as a whole
-
-
 def parse_act(kind: Kind, data: bytes) -> Act:
     """The message in ``data``, read in a process of its own where that takes long: Python's JSON has the GIL. Raises
     `InvalidError` (EINVAL) that says what is wrong, and `TooLargeError` (EFBIG) for a row that is too large."""
@@ -94,9 +91,6 @@ def _is_place(kata_id: Any, index: Any) -> bool:
     """Whether these are the id of a kata and the index of an event, which a service may send as a string."""
     is_index = type(index) in (int, str) and re.fullmatch("[0-9]+", str(index)) is not None
     return is_index and isinstance(kata_id, str) and is_kata_id(kata_id)
-
-
-# -- its parts
 
 
 def _is_colour(value: Any) -> bool:

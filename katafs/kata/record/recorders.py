@@ -24,7 +24,7 @@ from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
-from katafs.kata.record.commit import PATIENCE_SECONDS, Announce, Committed, Job, Landed, read_head
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, read_head
 from katafs.owner import acting_as_owner
 from katafs.process.pool import LeftError, Pool, Say
 
@@ -128,7 +128,7 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
                 raise
         # somebody else has it, who may be waiting for the one that the dead left
         RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
-        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone:
+        with repository_lock(repo.git_dir) as is_alone:
             return _find(repo, commit, is_alone=is_alone)
 
 
