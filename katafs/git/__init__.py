@@ -16,7 +16,7 @@ from pygit2.enums import ConfigLevel
 from katafs.git.config import read_config
 from katafs.git.format.stored import Commit, Oid, TreeEntry
 from katafs.git.repo import GitRepo
-from katafs.git.store.mutex import repository_lock
+from katafs.git.store.storing import repository_lock
 from katafs.git.store.writer import GitWriter
 
 __all__ = ["Commit", "GitRepo", "GitWriter", "Oid", "TreeEntry", "read_config", "repository_lock"]

@@ -20,7 +20,7 @@ from katafs.html.code import load_languages
 from katafs.html.file_blocks import shown_files
 from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.steps import LIGHTS, Step
-from katafs.kata.read.past import Past
+from katafs.kata.reader import Past
 from katafs.kata.views.changes import changed_names, file_changes
 from katafs.text import visible, without_colours
 

@@ -17,7 +17,7 @@ from katafs import process
 from katafs.errors import DamagedError, KataError, StorageError, TooLargeError
 from katafs.git import Oid
 from katafs.kata.groups import Group
-from katafs.kata.read.past import Past
+from katafs.kata.reader import Past
 
 LIMIT = 8.0  # seconds for one page; then it is made again without highlighting, in as many
 

@@ -21,8 +21,7 @@ from katafs.git.beneath import read_part
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.model.steps import COLUMNS, Step, csv_events, csv_lines, history, history_text
-from katafs.kata.read.past import Past
-from katafs.kata.reader import reader
+from katafs.kata.reader import Past, reader
 from katafs.kata.store import is_git
 
 _MOST = 64  # members

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import StorageError
-from katafs.git.store.mutex import MUTEX
+from katafs.git.store.storing import MUTEX
 from katafs.kata.fsck import Outcome, checking
 from tests.fsck.cases import (
     KATA_ID,

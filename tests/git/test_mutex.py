@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from katafs.git.store.mutex import MUTEX, repository_lock
+from katafs.git.store.storing import MUTEX, repository_lock
 
 
 def test_it_is_held_by_who_could_write(tmp_path: Path) -> None:

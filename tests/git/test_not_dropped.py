@@ -19,9 +19,8 @@ from katafs.git.refs import locks
 from katafs.git.refs.locks import STALE_TAG, RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.mutex import MUTEX
 from katafs.git.store.pack_files import store_pack
-from katafs.git.store.storing import NewFile
+from katafs.git.store.storing import MUTEX, NewFile
 from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act

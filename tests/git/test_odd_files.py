@@ -22,8 +22,8 @@ from katafs.git.format.stored import BLOB, object_id
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compaction import MOST_SMALL, merge_packs
-from katafs.git.store.mutex import MUTEX
 from katafs.git.store.pack_files import WITHOUT_DELTAS, let_go, remove_left_behind, remove_midx, store_pack
+from katafs.git.store.storing import MUTEX
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.record.commit import set_option
 from tests.katas import add_event, assert_sound, git, make_kata, stored_rows

@@ -10,7 +10,7 @@ from katafs.html.pages import sign
 from katafs.kata.model.ids import kata_path
 from katafs.kata.model.kinds import Kind
 from katafs.kata.model.layouts import LAYOUTS, Layout
-from katafs.kata.read.past import Past
+from katafs.kata.reader import Past
 from katafs.kata.record.commit import record
 from katafs.kata.record.create import create_kata
 from katafs.kata.record.message import parse_act

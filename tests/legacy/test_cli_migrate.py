@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from katafs.git import repository_lock
-from katafs.git.store.mutex import MUTEX
+from katafs.git.store.storing import MUTEX
 from tests.katas import make_kata
 from tests.legacy.test_migrate import assert_migrated, state
 from tests.mounts import CommandLine, command_line, patience, wait_until

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from katafs.errors import DamagedError, KataError, NotFoundError, ReadOnlyError
-from katafs.git.store.mutex import MUTEX
+from katafs.git.store.storing import MUTEX
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.plain_paths import plain_event, plain_events
 from katafs.kata.model.trees import Listing

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, ReadOnlyError
-from katafs.git.store.mutex import MUTEX
+from katafs.git.store.storing import MUTEX
 from katafs.kata.fsck import Outcome
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.legacy import migrate

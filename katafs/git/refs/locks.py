@@ -24,8 +24,7 @@ from pathlib import Path
 from katafs.errors import RaceLostError, StorageError
 from katafs.git.beneath import GONE, is_at, is_direct, is_shared, read_whole
 from katafs.git.format.stored import Oid
-from katafs.git.store.mutex import MUTEX
-from katafs.git.store.storing import TEMPORARY, NewFile, now
+from katafs.git.store.storing import MUTEX, TEMPORARY, NewFile, now
 
 log = logging.getLogger(__name__)
 

@@ -171,7 +171,7 @@ def _check(new: NewPack, wanted: Collection[Oid]) -> None:
 
 def merge_packs(directory: Path) -> int:
     """Make one pack of all small ones of single events, if there are many; how many there were, or 0. To be called by
-    who is alone (`katafs.git.store.mutex`). Raises OSError, and then all packs are as they were.
+    who is alone (`katafs.git.store.storing`). Raises OSError, and then all packs are as they were.
 
     A reader may have found an object in one of them and not opened it yet: he looks again. Whoever packs the whole
     repository meanwhile, as ``git gc`` does, finds all objects, in one pack or the other.

@@ -149,7 +149,7 @@ def is_kept_by_us(keep: Path) -> bool:
 
 def remove_left_behind(directory: Path) -> list[str]:
     """Remove the temporary files of writers that died, and let go of their packs: the names of all that was there. To
-    be called by who is alone (see `katafs.git.store.mutex`). Raises OSError."""
+    be called by who is alone (see `katafs.git.store.storing`). Raises OSError."""
     names = names_in(directory)
     for name in names:
         if name.startswith(_TEMPORARY):

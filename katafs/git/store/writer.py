@@ -77,7 +77,7 @@ class ObjectMaker:
 class GitWriter(ObjectMaker):
     """Writes to the repository of a `GitRepo`, in the same thread; for a ``with`` statement. Objects are in memory
     until `store` writes them as one pack; whoever reads with the `GitRepo` sees them already. ``is_alone``: the lock of
-    the repository is held (`katafs.git.store.mutex`)."""
+    the repository is held (`katafs.git.store.storing`)."""
 
     def __init__(self, repo: GitRepo, *, is_alone: bool = False) -> None:
         self.repo = repo
