@@ -67,6 +67,12 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     return _readable(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), path)
 
 
+def may_read(owner: os.stat_result, status: os.stat_result) -> bool:
+    """Whether the owner of a directory may read a file that has come to be there."""
+    is_of_group = status.st_gid == owner.st_gid and status.st_mode & stat.S_IRGRP
+    return bool(status.st_mode & stat.S_IROTH or status.st_uid == owner.st_uid or is_of_group)
+
+
 def _readable(fd: int, path: str | os.PathLike[str]) -> int:
     """The descriptor, of what the owner of its directory may read: who may write there may move a file of somebody
     else's there, and root would read it for him. Else it is closed. Raises OSError (EACCES)."""
@@ -75,8 +81,7 @@ def _readable(fd: int, path: str | os.PathLike[str]) -> int:
         return fd
     try:
         owner = os.stat(os.path.dirname(path) or ".")
-        is_of_group = status.st_gid == owner.st_gid and status.st_mode & stat.S_IRGRP
-        if not owner.st_uid or status.st_uid == owner.st_uid or is_of_group:
+        if not owner.st_uid or may_read(owner, status):
             return fd
         raise PermissionError(errno.EACCES, "its directory's owner may not read it", path)
     except OSError:

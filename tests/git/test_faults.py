@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from katafs.git import GitRepo, GitWriter
-from katafs.git.refs.locks import _seen
+from katafs.git.refs.locks import STALE_MAIN, _seen
+from katafs.git.refs.reading import MAIN
 from tests.katas import add_event, assert_sound, git, make_kata
 from tests.mount.test_bounds import MIB, big_event, memory, workers
 from tests.mounts import MakeMount, Mount, patience, wait_until
@@ -139,15 +140,15 @@ def test_a_clock_that_jumps(store: Path, monkeypatch: pytest.MonkeyPatch, jump: 
         # each by another writer
         lock.touch()
         for _ in range(4):
-            refs.unlock_main()
+            refs.locks.unlock(MAIN, STALE_MAIN)
             assert lock.exists()
             shift += 0.2
         lock.unlink()
-        refs.unlock_main()
+        refs.locks.unlock(MAIN, STALE_MAIN)
     assert os.fspath(lock) not in _seen
     lock.touch()
     for _ in range(12):
-        refs.unlock_main()
+        refs.locks.unlock(MAIN, STALE_MAIN)
         shift += 1
     assert not lock.exists()
 

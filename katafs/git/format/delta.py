@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from typing import Literal
 
 from katafs.git.format.pack import varint
 from katafs.git.format.stored import TREE
@@ -19,8 +18,6 @@ _SHIFTS = [tuple(8 * bit for bit in range(4) if bits & 1 << bit) for bits in ran
 _LONGEST_INSERT, LONGEST_COPY = 127, 0xFFFFFF
 # a copy takes some 3 bytes, and begins an insertion after it
 _SHORTEST_COPY = 6
-# up to so many bytes, comparing as numbers is faster than halving
-_SMALL = 512
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 _TREE_PIECES = re.compile(rb"([^\0]+\0)(.{20})|.+", re.DOTALL)
 
@@ -83,8 +80,8 @@ def apply_delta(base: bytes, delta: bytes, sizes: tuple[int, int, int] | None = 
 def quick_delta(base: bytes, data: bytes) -> bytes:
     """A delta of what both have in common at their ends; empty when that would save little."""
     most = min(len(base), len(data))
-    start = _common(base, data, most, "big")
-    end = _common(base, data, most - start, "little")
+    start = _common(base, data, most)
+    end = _common(base, data, most - start, at_end=True)
     if (start + end) * 2 < len(data) or len(data) < 64:
         return b""
     middle = data[start : len(data) - end]
@@ -92,22 +89,17 @@ def quick_delta(base: bytes, data: bytes) -> bytes:
     return b"".join([varint(len(base)), varint(len(data)), *ends])
 
 
-def _common(one: bytes, other: bytes, most: int, order: Literal["big", "little"]) -> int:
-    """How many bytes are the same at the start, or (little) at the end, ``most`` at most: by halves, then by the
-    highest bit that differs."""
-
-    def part(data: bytes, start: int, end: int) -> bytes:
-        return data[start:end] if order == "big" else data[len(data) - end : len(data) - start]
-
+def _common(one: bytes, other: bytes, most: int, *, at_end: bool = False) -> int:
+    """How many bytes are the same at the start, or at the end, ``most`` at most: by halves."""
     low = 0
-    while most - low > _SMALL:
-        middle = (low + most) // 2
-        if part(one, low, middle) == part(other, low, middle):
-            low = middle
+    while low < most:
+        middle = (low + most + 1) // 2
+        if at_end:
+            is_same = one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]
         else:
-            most = middle
-    bits = int.from_bytes(part(one, low, most), order) ^ int.from_bytes(part(other, low, most), order)
-    return most - (bits.bit_length() + 7) // 8
+            is_same = one[low:middle] == other[low:middle]
+        low, most = (middle, most) if is_same else (low, middle - 1)
+    return low
 
 
 def piecewise_delta(base: bytes, data: bytes, kind: int) -> bytes:

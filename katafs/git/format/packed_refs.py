@@ -45,14 +45,9 @@ def wrong_lines(text: bytes) -> int:
 
 
 def header_of(text: bytes) -> bytes:
-    """The first line, if it says how the others are."""
+    """The first line, if it says how the others are: ``sorted`` by the names, or not."""
     first = text.partition(b"\n")[0]
     return first if first.startswith(HEADER) else b""
-
-
-def is_sorted(text: bytes) -> bool:
-    """Whether a file that begins like this says that its lines are in the order of the names."""
-    return b" sorted" in header_of(text)
 
 
 def find_sorted(read: Read, size: int, name: bytes) -> Oid | None:

@@ -138,9 +138,7 @@ def index_file(entries: Iterable[tuple[bytes, int, Oid, int]], mtime: int) -> by
     return checksummed(data)
 
 
-def by_directory(
-    paths: Mapping[bytes, _Content],
-) -> tuple[dict[bytes, _Content], dict[bytes, dict[bytes, _Content]]]:
+def by_directory(paths: Mapping[bytes, _Content]) -> tuple[dict[bytes, _Content], dict[bytes, dict[bytes, _Content]]]:
     """What is at these paths: here, by name; and below, by directory and what is left of the path."""
     here: dict[bytes, _Content] = {}
     below: dict[bytes, dict[bytes, _Content]] = {}

@@ -96,7 +96,7 @@ class References:
             with File(beneath.open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
                 fd = file.fileno()
                 status = os.fstat(fd)
-                if status.st_size > packed_refs.BLOCK and packed_refs.is_sorted(os.pread(fd, 256, 0)):
+                if status.st_size > packed_refs.BLOCK and b" sorted" in packed_refs.header_of(os.pread(fd, 256, 0)):
                     self._budget.spend(REFERENCE_BYTE * packed_refs.BLOCK)
                     return packed_refs.find_sorted(
                         lambda at, size: os.pread(fd, size, at), status.st_size, name.encode()

@@ -74,10 +74,6 @@ class RefWriter:
             sync_path(path.parent, *made)
         self._log(new, old)
 
-    def unlock_main(self) -> None:
-        """Remove a lock of ``main`` that somebody left behind who died."""
-        self.locks.unlock(MAIN, STALE_MAIN)
-
     def sync_main(self) -> None:
         """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
         with storing(MAIN, self._git_dir):

@@ -28,8 +28,6 @@ _BASES_LIMIT = LONGEST_COPY
 _SMALL = 512
 # less is written faster than deflated, and takes one block of the disk in any case
 _TINY = 256
-# to read so many bytes, then to write them, is a fifth faster than to take turns (the caches of the processor)
-_BATCH = 1 << 16
 
 # id, kind, the path it was met at (a tree's ends in "/", a commit's is empty), data
 _Object = tuple[Oid, int, bytes, bytes]
@@ -49,20 +47,9 @@ def write_pack(repo: GitRepo, tip: Oid, file: BufferedRandom) -> Pack:
     """Write a pack of all objects that the commit ``tip`` reaches to an empty ``file``; it is left at its end. Raises
     `DamagedError` when one of them cannot be read; an OSError is the file's own."""
     writer = PackWriter(file)
-    objects = reachable(repo, tip)
-    while batch := list(_some(objects)):
-        for item in batch:
-            writer.add(*item)
+    for item in reachable(repo, tip):
+        writer.add(*item)
     return writer.finish()
-
-
-def _some(objects: Iterator[_Object]) -> Iterator[_Object]:
-    size = 0
-    for item in objects:
-        yield item
-        size += len(item[3])
-        if size > _BATCH:
-            return
 
 
 def reachable(repo: GitRepo, tip: Oid) -> Iterator[_Object]:

@@ -1,4 +1,4 @@
-"""Writing files: what goes wrong, as katafs' own errors; syncing them; what time it is by their clock; one writer of
+"""Writing files: what goes wrong, as our own errors; syncing them; what time it is by their clock; one writer of
 a repository at a time, among those who ask: katafs' daemons and ``katafs fsck``.
 
 That lock only keeps them from working in vain: two who move ``main`` are told apart by compare-and-swap, which saver

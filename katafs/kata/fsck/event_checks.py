@@ -87,7 +87,7 @@ def own_rows(exam: Examination) -> Iterator[Problem]:
     if exam.is_quick or exam.tip is None or not exam.tip.layout.is_writable:
         return
     wrong = set()
-    ends = _row_ends(exam.tip)
+    ends = _row_ends(exam.tip.text, exam.tip.last + 1)
     own = {step.event: step.tree for step in exam.chain.steps if step.event is not None}
     for index, tree in own.items():
         # of an object that cannot be read the check of objects tells
@@ -99,23 +99,18 @@ def own_rows(exam: Examination) -> Iterator[Problem]:
         yield Problem("rows-differ", message, advice="katafs shows the rows of the tip; look at git log -p main")
 
 
-def _row_ends(tip: State) -> list[int]:
-    """Where each row ends in the bytes of the tip's rows; none when they are no array in UTF-8."""
-    decoder = json.JSONDecoder()
-    ends: list[int] = []
-    try:
-        text = tip.text.decode()
-        at = text.index("[") + 1
-        size = 0
-        for _ in tip.rows.stored:
-            start = at
-            while text[at] in " \t\r\n,":
+def _row_ends(text: bytes, count: int) -> list[int]:
+    """Where each row ends in their text; fewer when that is no array."""
+    decoder, ends = json.JSONDecoder(), list[int]()
+    # with a character for each byte
+    each = text.decode("latin-1")
+    with suppress(ValueError, IndexError, RecursionError):
+        at = each.index("[") + 1
+        for _ in range(count):
+            while each[at] in " \t\r\n,":
                 at += 1
-            _, at = decoder.raw_decode(text, at)
-            size += len(text[start:at].encode())
-            ends.append(size + text.index("[") + 1)
-    except (ValueError, IndexError, RecursionError):
-        return []
+            _, at = decoder.raw_decode(each, at)
+            ends.append(at)
     return ends
 
 
@@ -126,7 +121,7 @@ def _agrees(repo: GitRepo, tree: Oid, tip: State, index: int, ends: list[int]) -
     text = repo.blob(blob)
     # nearly always the very bytes with which the tip's begin
     stem = text.rstrip().removesuffix(b"]").rstrip()
-    if ends and len(stem) == ends[index] and tip.text.startswith(stem):
+    if ends[index : index + 1] == [len(stem)] and tip.text.startswith(stem):
         return True
     return parse_rows(text) == tip.rows.stored[: index + 1]
 
@@ -159,18 +154,13 @@ def historic(exam: Examination) -> Iterator[Problem]:
 def _not_text(exam: Examination) -> Iterator[Problem]:
     if exam.tip is None:
         return
-    odd = []
-    try:
+    with suppress(KataError):
         for path, oid in Listing(exam.repo, exam.tip.files_tree).blobs():
-            try:
-                exam.repo.blob(oid).decode()
-            except UnicodeDecodeError:
-                odd.append(path)
-    except KataError:
-        return
-    if odd:
-        message = f"{printable(odd[0])} is not UTF-8: saver records an edit of it at every event"
-        yield Problem("not-utf8", message, is_note=True)
+            data = exam.repo.blob(oid)
+            if data.decode(errors="ignore").encode() != data:
+                message = f"{printable(path)} is not UTF-8: saver records an edit of it at every event"
+                yield Problem("not-utf8", message, is_note=True)
+                return
 
 
 def missing_tags(exam: Examination) -> Iterator[Problem]:

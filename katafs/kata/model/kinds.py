@@ -73,18 +73,9 @@ class Kind(Enum):
 
 
 _FACTS = {
-    Kind.RAN_TESTS: _Facts(
-        "a test run",
-        _RUN.replace("PREDICTED", "none"),
-    ),
-    Kind.PREDICTED_RIGHT: _Facts(
-        "a test run whose colour was predicted",
-        _RUN.replace("PREDICTED", "green"),
-    ),
-    Kind.PREDICTED_WRONG: _Facts(
-        "a test run of another colour than was predicted",
-        _RUN.replace("PREDICTED", "red"),
-    ),
+    Kind.RAN_TESTS: _Facts("a test run", _RUN.replace("PREDICTED", "none")),
+    Kind.PREDICTED_RIGHT: _Facts("a test run whose colour was predicted", _RUN.replace("PREDICTED", "green")),
+    Kind.PREDICTED_WRONG: _Facts("a test run of another colour than was predicted", _RUN.replace("PREDICTED", "red")),
     Kind.REVERTED: _Facts(
         "that the files are again those of an earlier event",
         '{{ "summary": {{"colour": "red", "revert": ["{kata_id}", 0]}} }}',

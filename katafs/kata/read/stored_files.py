@@ -13,7 +13,7 @@ from pathlib import Path
 from katafs.caching import Kept, Shared
 from katafs.errors import DamagedError, NotFoundError, absent, unreadable
 from katafs.git import read_config
-from katafs.git.beneath import read_part, real_path
+from katafs.git.beneath import may_read, read_part, real_path
 from katafs.git.budget import NAME, Budget
 
 # All that git needs to read a repository; nothing that makes it run a program, lock files left out.
@@ -60,17 +60,10 @@ def status(root: Path, path: bytes) -> os.stat_result:
             raise NotFoundError(f"{here!r} is a symbolic link")
     if found is None or not is_shown(path) or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
         raise NotFoundError(f"{here!r} is not shown")
-    if stat.S_ISREG(found.st_mode) and not _is_of(root, found):
+    # who moves somebody else's file there is not shown what is in it
+    if stat.S_ISREG(found.st_mode) and not found.st_mode & stat.S_IROTH and not may_read(os.lstat(root), found):
         raise NotFoundError(f"{here!r} is another's")
     return found
-
-
-def _is_of(root: Path, found: os.stat_result) -> bool:
-    """Whether the owner of a kata may read a file of it: who moves somebody else's there is not shown what is in it."""
-    if found.st_mode & stat.S_IROTH:
-        return True
-    owner = os.lstat(root)
-    return found.st_uid == owner.st_uid or bool(found.st_gid == owner.st_gid and found.st_mode & stat.S_IRGRP)
 
 
 def names(root: Path, path: bytes, budget: Budget) -> list[bytes]:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
+from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.model.options import OPTION_VALUES, set_option_in
@@ -222,7 +223,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
                 lost = error
         if time.monotonic() > end:
             raise StorageError(f"kata {kata_id}: {lost}", errno.EBUSY) from lost
-        git.refs.unlock_main()
+        git.refs.locks.unlock(MAIN, STALE_MAIN)
         time.sleep(0.001 * min(tries, 50))
         tries += 1
 
