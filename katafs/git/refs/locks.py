@@ -1,14 +1,9 @@
 """git's locks of references: ``<reference>.lock``, which one can make, renamed to the reference or removed.
 
 Whoever dies leaves one behind, and git and libgit2 wait for it for ever; so those of the dead are removed here. A lock
-of ours is a file ``.git/.katafs-…`` that gets a second name by link(2), which exactly one can make on any file system
-that two hosts share: so it appears with what it is to hold, and is known to be ours. Its first name is what becomes the
-reference. Whoever removes the lock of another removes that name before: then who only seemed to be dead, on a host that
-was cut off, moves nothing when he comes back.
-
-Other locks are watched, and their times compared with the clock of their file system. One that is empty is git's: ``git
-pack-refs`` has it so for up to a second, while it waits for the lock of ``packed-refs``, and then removes the
-reference's own file, whatever is in there by then.
+of ours is a file ``.git/.katafs-…`` that gets a second name by link(2); its first one becomes the reference, and goes
+first where a lock is removed. Others' are watched, and their times compared with the clock of their file system; one
+that is empty is that of ``git pack-refs``, which then removes the reference's own file (docs/design.md: Durability).
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Packing a whole repository anew, beside everybody who reads and writes it: one pack with deltas, packed tags.
 
-Nothing is ever dropped: every object that was in a pack or in a file of its own is in the new pack, whether something
-refers to it or not, since somebody may be about to refer to it. The new pack is read back before the old ones go, and
+Nothing is ever dropped, whether something refers to it or not; the new pack is read back before the old ones go, and
 only those go that were read. So it does not matter who writes meanwhile, and what is left by one who dies is a file
-that nobody looks at, or objects that are there twice.
-
-Readers look again for an object whose pack has gone (`katafs.git.odb.packs`), and so do git and libgit2. As they look
-through all packs, those of single events are merged into one, without deltas, before there are many (`merge_packs`).
+that nobody looks at, or objects that are there twice. Readers, also git and libgit2, look again for an object whose
+pack has gone. As they look through all packs, those of single events are merged into one, without deltas, before there
+are many (`merge_packs`).
 """
 
 from __future__ import annotations

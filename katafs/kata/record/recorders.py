@@ -1,9 +1,5 @@
-"""Recording for many at once: in processes of their own.
-
-Python lets one thread of a process run at a time. A commit makes some hundred system calls, at each of which its thread
-would have to wait for its next turn, and keep those waiting who read: with 64 writers a second a commit took 200 ms in
-threads of the daemon, and readers waited for a second.
-"""
+"""Recording for many at once: in processes of their own, since a commit gives its turn away, and keeps those waiting
+who read, at each of some hundred system calls (docs/design.md: Workers)."""
 
 from __future__ import annotations
 
