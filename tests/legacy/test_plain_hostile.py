@@ -14,6 +14,7 @@ import pytest
 from katafs.errors import DamagedError, InvalidError, KataError, StorageError
 from katafs.git.beneath import open_beneath
 from katafs.kata.legacy import pending as pending_module
+from katafs.kata.legacy import plain_files
 from katafs.kata.legacy.migrate import migrate_kata
 from katafs.kata.legacy.pending import Pending, flush_pending
 from katafs.kata.legacy.plain_files import PENDING
@@ -108,7 +109,7 @@ def test_an_event_that_cannot_be_read_now_is_not_dropped(path: Path, monkeypatch
         raise DamagedError("3.event.json cannot be read: Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pending_module, "read_file", fail)
+        patch.setattr(plain_files, "read_file", fail)
         with pytest.raises(DamagedError):
             flush_pending(path, "AbCdEf")
     flush_pending(path, "AbCdEf")
