@@ -38,6 +38,8 @@ PROGRAMS = (
 OTHERS_VARIABLES = ("COLUMNS", "FORCE_COLOR", "GIT_", "JOURNAL_STREAM", "LANG", "LC_", "LINES", "MAN", "NOTIFY_SOCKET",
                     "NO_COLOR", "PYTHON", "SUDO_", "XDG_")  # fmt: skip
 MODES = ("fast", "slower")
+# what is tried in the slower mode each time; all else that the fast mode has, too, when --thorough says so
+SLOWER = ("fuse/test_both_modes.py", "fuse/test_mount_control.py", "fuse/test_fast_open.py")
 TESTS = Path(__file__).resolve().parent
 # files of few tests that take long: 10 to 30 s
 LONG = {
@@ -75,6 +77,11 @@ settings.register_profile("searching", max_examples=1_000, deadline=None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long tests too")
     parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="run in the slower mode, too, what is tried in the fast one, and what is tried more briefly elsewhere",
+    )
+    parser.addoption(
         "--browser", nargs="?", const="", default=None, help="use chromium, too; a directory for screenshots"
     )
     parser.addoption("--pictures", action="store_true", help="with --browser: make the pictures of the README anew")
@@ -106,6 +113,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         "those that act as several users, and mount for others: only root can": os.geteuid() != 0,
         f"those of real katas: {SHARED} is not there": not SHARED.is_dir(),
         f"those that need {', '.join(programs)}: not installed": bool(programs),
+        "the slower mode, and more of the same: --thorough runs them": not config.getoption("--thorough"),
         "the long ones: --slow runs them": not config.getoption("--slow"),
         "those in a browser: --browser runs them": config.getoption("--browser") is None,
         "those of clients in eight runtimes: --clients runs them": not config.getoption("--clients"),
@@ -118,14 +126,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if {"fuse", "small_store"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.mount)
-        if item.get_closest_marker("slow") and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+        if _mode_of(item) == "slower" and item.path not in {TESTS / name for name in SLOWER}:
+            item.add_marker(pytest.mark.thorough)
+        for marker in ("slow", "thorough"):
+            if item.get_closest_marker(marker) and not config.getoption(f"--{marker}"):
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: run with --{marker}"))
     # files that take long first, so that no process has one of them left when the others have nothing to do
     weights = Counter[Path]()
     for item in items:
         weights[item.path] += 10_000 * (item.path in LONG)
         weights[item.path] += 0 if item.get_closest_marker("skip") else 5 if item.get_closest_marker("mount") else 1
     items.sort(key=lambda item: -weights[item.path])
+
+
+def _mode_of(item: pytest.Item) -> object:
+    """In which mode the file system of a test is mounted, if it is run in each."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return next((value for value in parameters.values() if value in MODES), None)
 
 
 def pytest_sessionstart() -> None:

@@ -79,6 +79,7 @@ def test_every_object_of_a_real_pack(store: Path, options: tuple[str, ...]) -> N
     assert "chain length = 4" in verified, "the pack has chains"
 
 
+@pytest.mark.thorough
 def test_a_small_object_made_of_a_huge_one(store: Path) -> None:
     """The difference is a few bytes; the base would take 100 MiB of memory."""
     path = make_kata(store, "AbCdEf")

@@ -137,6 +137,7 @@ def test_the_histories_have_what_a_demo_is_to_show(demo: Path) -> None:
     assert any(b"\r\n" in content for content in contents)
 
 
+@pytest.mark.thorough
 def test_one_kata_is_old(cli: CommandLine) -> None:
     """Of version 1, with an index that was skipped; it reads the same, is migrated without a word, and stays ours."""
     (story,) = PLAIN

@@ -69,6 +69,7 @@ def test_all_recipes_are_run() -> None:
 # -- backup
 
 
+@pytest.mark.thorough
 def test_backup_and_restore(machine: System) -> None:
     """What was answered for before a backup began is in it, nothing is half in it, and a kata comes back from it."""
     machine.done("mkdir /srv/bin")
@@ -117,6 +118,7 @@ def test_moving(machine: System) -> None:
 # -- containers
 
 
+@pytest.mark.thorough
 def test_containers(machine: System) -> None:
     """With the mount namespaces and capabilities of compose.yml: what a service sees that was there before katafs."""
     text = (DOCS / "compose.yml").read_text()

@@ -233,6 +233,7 @@ def test_random_trees_are_as_git_says(repo: GitRepo) -> None:
             assert_applies(repo, put(repo, was), put(repo, now))
 
 
+@pytest.mark.thorough
 def test_a_rename_of_much_text(repo: GitRepo) -> None:
     """So many lines that git takes different ones for equal, and so long that "all" is a number above 2^16."""
     rnd = random.Random(3)

@@ -219,6 +219,7 @@ def test_compaction_on_a_full_disk(fuse: None, small_store: Path, mount: MakeMou
     assert assert_sound(kata) == 10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("small_store", ["3m"], indirect=True)
 def test_a_disk_that_is_filled(fuse: None, small_store: Path, mount: MakeMount, tmp_path: Path) -> None:
     """Every error is ENOSPC, and every acknowledged event is there afterwards; with room again all goes on."""

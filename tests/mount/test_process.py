@@ -312,6 +312,7 @@ def _wait_for_worker(done: Future[bytes], daemon: int) -> None:
     wait_until(lambda: done.done() or workers(daemon), "a worker")
 
 
+@pytest.mark.thorough
 def test_pages_while_nurseries_are_killed(store: Path, mount: MakeMount) -> None:
     """Whoever reads notices nothing."""
     kata_id = "AbCdEf"

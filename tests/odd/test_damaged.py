@@ -250,6 +250,7 @@ def test_read_in_process(pool: list[Odd], store: Path) -> None:
     assert_none(found)
 
 
+@pytest.mark.thorough
 def test_read_from_a_mount(pool: list[Odd], store: Path, tmp_path: Path, fuse: None) -> None:
     assert_none(look_at_all(pool, store, tmp_path / "mnt", numbers(28, 1000), BESIDE_OTHERS))
 

@@ -102,6 +102,7 @@ def test_read_in_process(odds: Odds) -> None:
     read_in_process(odds)
 
 
+@pytest.mark.thorough
 def test_read_from_a_mount(odds: Odds, store: Path, tmp_path: Path, fuse: None) -> None:
     read_mounted(odds, store / "0", tmp_path / "mnt", 10)
 

@@ -110,6 +110,7 @@ def check_all(kata: Path) -> dict[str, Reader]:
     return found
 
 
+@pytest.mark.thorough
 def test_every_page_of_the_demo(mount: MakeMount, store: Path) -> None:
     katafs("demo", store)
     path = mount(store).path
