@@ -20,7 +20,6 @@ from katafs.cli.common import (
     katas_of,
     quiet,
     say,
-    start_writing,
     unsafe_store,
     writable_store,
 )
@@ -63,7 +62,6 @@ class _Batch(ABC):
         """Go through the katas of a store that are wanted, or those with an id, and end the command."""
         from katafs.kata.model.ids import is_kata_id
 
-        start_writing()
         root = writable_store(store, unsafe_store=unsafe_store)
         for kata_id in ids:
             if not is_kata_id(kata_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -85,7 +86,7 @@ PATH, DIRECTORY = _PathType(file_okay=True), _PathType(file_okay=False)
 
 
 def start_writing() -> None:
-    """Get ready to write to a store."""
+    """Get ready to write to a store, before anything is made."""
     # what is written to a store is for other services too, whatever the shell of the operator says
     os.umask(0o022)
     # SIGTERM cleans up, as Ctrl-C does
@@ -93,7 +94,8 @@ def start_writing() -> None:
 
 
 def real_store(store: Path, status: int = 1) -> Path:
-    """The real path of a store, or the end of the command with that exit status."""
+    """The real path of a store that is about to be written to, or the end of the command with that exit status."""
+    start_writing()
     try:
         path = mounting.real_directory(store, "store")
     except mounting.MountError as error:
@@ -104,7 +106,7 @@ def real_store(store: Path, status: int = 1) -> Path:
 
 
 def writable_store(store: Path, status: int = 1, *, unsafe_store: bool) -> Path:
-    """The same, to be written to; or the end of the command where events may be lost there, and that is not wanted."""
+    """The same; or the end of the command where events may be lost there, and that is not wanted."""
     path = real_store(store, status)
     risk = "" if unsafe_store else refusal(path)
     if risk:
@@ -167,3 +169,13 @@ def _names(katas: Store, parts: str) -> list[str]:
     except KataError as error:
         say(str(error))
         return []
+
+
+class LineFormatter(logging.Formatter):
+    """One line a message, whatever names and texts of a kata are in it; those of a traceback are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as the library has it
+        return visible(super().formatMessage(record), kept="\t")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as the library has it
+        return visible(super().formatException(ei)).replace("\n", "\n  ")

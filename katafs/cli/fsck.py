@@ -21,7 +21,6 @@ from katafs.cli.common import (
     drop_output,
     fail,
     say,
-    start_writing,
     unsafe_store,
     writable_store,
 )
@@ -66,7 +65,6 @@ def fsck(
     Safe beside running daemons and services. Each finding is one line: the kata, what kind of finding it is, a
     sentence, and what became of it or what to do.
     """
-    start_writing()
     # what the writers log is in the findings
     logging.getLogger().addHandler(logging.NullHandler())
     path = writable_store(store, _FAILED, unsafe_store=unsafe_store or not repair)

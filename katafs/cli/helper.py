@@ -11,11 +11,10 @@ from pathlib import Path
 
 import click
 
-from katafs import __version__, background
+from katafs import __version__
 from katafs.cli.common import DIRECTORY, drop_output, fail, say
-from katafs.cli.mount_options import split, to_arguments
-from katafs.cli.mounts import mount
-from katafs.mount import mounting
+from katafs.cli.mounts import mount, split, to_arguments
+from katafs.mount import child, mounting
 
 # of mount(8)
 _INCORRECT, _SYSTEM_ERROR, _FAILED = 1, 2, 32
@@ -23,7 +22,7 @@ _INCORRECT, _SYSTEM_ERROR, _FAILED = 1, 2, 32
 
 def main() -> None:
     """Run as a program, and end it with an exit status of mount(8)'s."""
-    background.open_standard_streams()
+    child.open_standard_streams()
     name = Path(sys.argv[0]).name
     try:
         helper.main(prog_name=name, standalone_mode=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
     from katafs.kata.model.steps import COLUMNS, csv_events, csv_lines, facts, history
     from katafs.kata.reader import reader
 
-    def show_history(path: Path, is_first: bool) -> None:
+    def show_history(path: Path) -> Iterable[str]:
         steps = history(reader(path).rows(), _id_of(path))
         if form == "csv":
             click.echo(csv_events(steps, _name_of(path)), nl=False)
@@ -53,8 +53,8 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
             for step in steps:
                 click.echo(json.dumps(facts(step, _name_of(path)), ensure_ascii=False))
         else:
-            _title(path, is_first, len(paths) < 2)
-            _echo_table(steps)
+            return _table(steps)
+        return ()
 
     if form == "csv":
         click.echo(csv_lines([COLUMNS]), nl=False)
@@ -86,7 +86,7 @@ def show(arguments: tuple[str, ...]) -> None:
     names = before if is_event else arguments
     event = int(last[:9]) if is_event and last != "latest" else None
 
-    def show_event(path: Path, is_first: bool) -> None:
+    def show_event(path: Path) -> list[str]:
         kata = reader(path)
         steps = history(kata.rows(), _id_of(path))
         index = len(steps) - 1 if event is None else event
@@ -95,20 +95,21 @@ def show(arguments: tuple[str, ...]) -> None:
         lines = [*_about(steps[index]), *_outputs(kata, index)]
         if index:
             lines += _diff(kata.diff(index - 1, index))
-        _title(path, is_first, len(names) < 2)
-        for line in lines:
-            echo(line)
+        return lines
 
     _each([DIRECTORY.convert(name, None, click.get_current_context()) for name in names], show_event)
 
 
-def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
-    """Call ``act`` with each kata, and whether it is the first; one that cannot be read is told of, and makes the exit
-    status 1."""
+def _each(paths: Sequence[Path], act: Callable[[Path], Iterable[str]]) -> None:
+    """Print what ``act`` says of each kata; one that cannot be read is told of, and makes the exit status 1."""
     status = 0
     for number, path in enumerate(paths):
         try:
-            act(path, not number)
+            lines = act(path)
+            if lines and len(paths) > 1:
+                echo(("\n" if number else "") + click.style(visible(str(path), kept=""), bold=True))
+            for line in lines:
+                echo(line)
         except KataError as error:
             say(str(error) if str(path) in str(error) else f"{path}: {error}")
             status = 1
@@ -121,19 +122,13 @@ def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
     sys.exit(status)
 
 
-def _title(path: Path, is_first: bool, is_alone: bool) -> None:
-    """Which kata it is, where there are several."""
-    if not is_alone:
-        echo(("" if is_first else "\n") + click.style(visible(str(path), kept=""), bold=True))
-
-
-def _echo_table(steps: list[Step]) -> None:
+def _table(steps: list[Step]) -> Iterator[str]:
     from katafs.kata.model.steps import aligned, table
 
     titles, *events = aligned(table(steps))
-    echo(click.style("  ".join(titles).rstrip(), bold=True))
+    yield click.style("  ".join(titles).rstrip(), bold=True)
     for cells in events:
-        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+        yield "  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip()
 
 
 def _name_of(path: Path) -> str:
@@ -151,18 +146,17 @@ def _id_of(path: Path) -> str:
 
 def _coloured(title: str, cell: str) -> str:
     word = cell.strip()
-    if title == "light" and word:
+    if not word:
+        return cell
+    if title == "light":
         return click.style(cell, fg=_COLOURS.get(word, "magenta"), bold=True)
-    if title == "predicted" and word:
+    if title == "predicted":
         return click.style(cell, fg="green" if word.endswith("right") else "red")
-    if title in _LINE_COLOURS and word:
-        return click.style(cell, fg=_LINE_COLOURS[title])
-    return cell
+    return click.style(cell, fg=_LINE_COLOURS[title]) if title in _LINE_COLOURS else cell
 
 
 def _about(step: Step) -> Iterator[str]:
-    light = click.style(step.light, fg=_COLOURS.get(step.light, "magenta"), bold=True) if step.light else ""
-    yield f"event {step.index}: {step.headline}" + (f", {light}" if light else "")
+    yield f"event {step.index}: {step.headline}" + (f", {_coloured('light', step.light)}" if step.light else "")
     facts = {
         "time": step.time.strftime("%Y-%m-%d %H:%M:%S UTC") if step.time else "",
         "took": "" if step.duration is None else f"{step.duration:.2f} s",

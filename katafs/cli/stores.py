@@ -58,7 +58,6 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
     from katafs.kata.model.layouts import LAYOUTS
     from katafs.kata.record.create import create_kata, parse_manifest
 
-    start_writing()
     path = writable_store(store, unsafe_store=unsafe_store)
     try:
         data = sys.stdin.buffer.read(_MAX_MANIFEST + 1) if sys.stdin is not None else b""
@@ -82,10 +81,7 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
     cls=Command,
     examples=[
         ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
-        (
-            "katafs demo --groups /tmp/groups /tmp/store",
-            "then: katafs mount -o groups=/tmp/groups …",
-        ),
+        ("katafs demo --groups /tmp/groups /tmp/store", "then: katafs mount -o groups=/tmp/groups …"),
     ],
 )
 @click.argument("store", type=DIRECTORY)
@@ -140,7 +136,6 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
     """
     from katafs.engine import known, side, trials
 
-    start_writing()
     store = real_store(store_on_a, 2)
     is_here = side.is_path(store_on_b)
     other = str(real_store(DIRECTORY.convert(store_on_b, None, None), 2)) if is_here else store_on_b

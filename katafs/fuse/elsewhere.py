@@ -20,17 +20,16 @@ import pyfuse3
 import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
-from katafs.fuse.attributes import attributes, describe, dot_entry
-from katafs.fuse.fair import Once, Places, User
-from katafs.fuse.preparing import Preparer
+from katafs.fuse.answering import attributes, describe, dot_entry
+from katafs.fuse.fair import Once, Places, Preparer, User
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
+from katafs.tree.dirs.contents import PREFIX
 from katafs.tree.nodes import Creator, Node, Writable
 from katafs.tree.numbers import Key, Numbers
 from katafs.tree.tree import Stale, Tree
-from katafs.tree.xattrs import PREFIX
 
 log = logging.getLogger(__name__)
 

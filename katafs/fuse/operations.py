@@ -19,13 +19,11 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import WritingHandler, refuse, watch
-from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
+from katafs.fuse.answering import WritingHandler, attributes, describe, dot_entry, refuse, reply_listed, watch
 from katafs.fuse.elsewhere import Elsewhere
+from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
-from katafs.fuse.invalidating import Invalidator
-from katafs.fuse.memory import Memory
-from katafs.fuse.preparing import Preparer
+from katafs.fuse.invalidating import Invalidator, Memory
 from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
@@ -34,11 +32,11 @@ from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.catalogue import kata_key
+from katafs.tree.dirs.contents import PREFIX
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
-from katafs.tree.xattrs import PREFIX
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195

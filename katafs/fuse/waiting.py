@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from katafs.tree.counters import Counters
+from katafs.tree.context import Counters
 
 log = logging.getLogger(__name__)
 

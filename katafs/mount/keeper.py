@@ -23,10 +23,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from katafs.background import tell_supervisor
 from katafs.fuse import fastopen
 from katafs.mount import resuming, runtime, session
-from katafs.mount.child import NOBODY, Child, execute_katafs, touch
+from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor, touch
 from katafs.mount.device import Held, Kept, UnsuitableError, hold
 from katafs.mount.mounting import MountError, MountOptions, detach, device_of
 from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon

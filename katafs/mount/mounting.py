@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from katafs.engine.known import refusal
-from katafs.engine.mount_table import Mounted, mounted_at
-from katafs.mount import holders, runtime
+from katafs.engine.known import Mounted, mounted_at, refusal
+from katafs.mount import runtime
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
@@ -226,10 +225,10 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     runtime.tidy(device)
     reason = detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
-        raise MountError(f"{path} is busy: {holders.described(path)}")
+        raise MountError(f"{path} is busy: {runtime.described(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
-    elsewhere = holders.elsewhere(device)
+    elsewhere = runtime.mounted_elsewhere(device)
     return f"{path} is unmounted here, but {elsewhere}" if elsewhere else ""
 
 

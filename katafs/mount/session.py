@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from katafs.errors import KataError
-from katafs.fuse import fastopen, memory
+from katafs.fuse import fastopen, invalidating
 from katafs.fuse.waiting import Steps, wait_quickly
 from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
@@ -156,7 +156,7 @@ def _set_up_process() -> None:
     os.umask(0o022)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    memory.keep_few_heaps()
+    invalidating.keep_few_heaps()
     # how long the event loop may have to wait for a thread that has the GIL
     sys.setswitchinterval(_SWITCH_SECONDS)
 
@@ -198,7 +198,7 @@ class _Session:
     async def run(self) -> None:
         import pyfuse3
 
-        from katafs.fuse import preparing
+        from katafs.fuse import fair
         from katafs.fuse.writing import writes
 
         look = wait_quickly(pyfuse3, self.operations.busy)
@@ -212,7 +212,7 @@ class _Session:
             if self.watcher is not None:
                 nursery.start_soon(keep_watched, self.watcher, self.options.mountpoint)
             nursery.start_soon(self._announce)
-            await pyfuse3.main(max_tasks=writes.MOST_WAITING + preparing.MOST_WAITING + _READERS)
+            await pyfuse3.main(max_tasks=writes.MOST_WAITING + fair.MOST_WAITING + _READERS)
             # a second signal must not keep us from unmounting
             signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
             nursery.cancel_scope.cancel()

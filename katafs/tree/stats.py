@@ -21,8 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from katafs import __version__
-from katafs.tree.context import Context
-from katafs.tree.counters import BOUNDS, HELD, Latency
+from katafs.tree.context import BOUNDS, HELD, Context, Latency
 
 # The next reader gets the same text for so long, in seconds: what is read in two requests is to be of one text.
 _FRESH_SECONDS = 0.1

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from katafs.errors import KataError
-from katafs.kata.model.ids import kata_path
-from katafs.kata.model.kinds import Kind
 from katafs.kata.legacy.pending import flush_pending
 from katafs.kata.legacy.plain_files import mark
+from katafs.kata.model.ids import kata_path
+from katafs.kata.model.kinds import Kind
 from katafs.kata.record.commit import plain_job, record
 from katafs.kata.record.message import parse_act
 from tests.hosts.host import Host, two_hosts

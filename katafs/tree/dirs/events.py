@@ -13,12 +13,11 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of
+from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of, event_attributes
 from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
 from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, TIP_DIRECTORY, HashedPaths, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
-from katafs.tree.xattrs import event_attributes
 
 
 class _EventDirectory(Node):
