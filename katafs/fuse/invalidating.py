@@ -90,16 +90,6 @@ log = logging.getLogger(__name__)
 
 # so many inodes forgotten in a few seconds are a kernel that needs memory, or a mount that is done with something large
 _MANY_FORGOTTEN = 5_000
-_M_ARENA_MAX = -8  # <malloc.h>
-_HEAPS = 2
-
-
-def keep_few_heaps() -> None:
-    """Have all threads share two heaps. glibc gives each thread one of its own, up to eight a processor, and what a
-    worker thread has freed in its own is of use to nobody else. Without glibc nothing happens."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 class Memory:

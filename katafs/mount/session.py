@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from katafs.errors import KataError
-from katafs.fuse import fastopen, invalidating
+from katafs.fuse import fastopen
 from katafs.fuse.waiting import Steps, wait_quickly
 from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
@@ -27,7 +27,7 @@ from katafs.kata.store import Store, budget_of_loop
 from katafs.mount.child import MESSAGE, touch
 from katafs.mount.device import Kept, UnsuitableError, resend
 from katafs.mount.idle_compaction import Compactor
-from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr
+from katafs.mount.mounting import LIBC, MountError, MountOptions, detach, hearing_stderr
 from katafs.mount.watcher import keep_watched
 from katafs.process.starting import fork_server
 from katafs.tree.context import About, Context
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_M_ARENA_MAX, _HEAPS = -8, 2  # <malloc.h>
 _EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
@@ -156,7 +157,10 @@ def _set_up_process() -> None:
     os.umask(0o022)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    invalidating.keep_few_heaps()
+    # glibc gives each thread a heap of its own, up to eight a processor: what a worker thread has freed there is of use
+    # to nobody else
+    if (mallopt := getattr(LIBC, "mallopt", None)) is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
     # how long the event loop may have to wait for a thread that has the GIL
     sys.setswitchinterval(_SWITCH_SECONDS)
 

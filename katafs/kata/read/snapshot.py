@@ -23,8 +23,21 @@ class BlobId:
     oid: Oid
 
 
+class Summary:
+    """``events_summary.json`` of an event: as bytes are, but joined from the texts of its rows when it is asked for."""
+
+    def __init__(self, rows: Rows, index: int) -> None:
+        self._rows, self._index = rows, index
+
+    def __len__(self) -> int:
+        return self._rows.summary_size(self._index)
+
+    def __getitem__(self, part: slice) -> bytes:
+        return self._rows.summary_part(self._index, part.start, part.stop - part.start)
+
+
 # The content of a file: bytes made here, or a blob
-Content = bytes | BlobId
+Content = bytes | Summary | BlobId
 
 _SECOND = 1_000_000_000
 
@@ -65,7 +78,7 @@ class Snapshot:
         """The ``files`` tree; None when there are no files."""
         return self.root.subtree(b"files")
 
-    def output(self, name: bytes) -> Content:
+    def output(self, name: bytes) -> bytes | BlobId:
         """``stdout``, ``stderr`` or ``status``."""
         oid = self.root.blob(name) if self.has_run else None
         return BlobId(oid) if oid is not None else OUTPUTS[name]

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.model.listing import Listing
-from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of
@@ -33,7 +32,7 @@ class _EventDirectory(Node):
         """The names that are listed, with the slots of what they name."""
         raise NotImplementedError
 
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
         """What is in a file of the event; None for a directory."""
         raise NotImplementedError
 
@@ -49,7 +48,13 @@ class _EventDirectory(Node):
             return None
         try:
             snapshot = self._kata.snapshot(self._index)
-            return [PlusEntry(name, base | slot, *self._mode_and_size(snapshot, slot)) for name, slot in slots]
+            contents = [(name, slot, self._content(snapshot, slot)) for name, slot in slots]
+            return [
+                PlusEntry(name, base | slot, DIR, 0)
+                if content is None
+                else PlusEntry(name, base | slot, FILE, self._kata.size(content))
+                for name, slot, content in contents
+            ]
         except DamagedError:
             # `child` tells of which
             return None
@@ -58,19 +63,8 @@ class _EventDirectory(Node):
         base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
         snapshot = self._kata.snapshot(self._index)
         for slot in (number ^ base for number in numbers):
-            content = self._content(snapshot, slot)
-            if isinstance(content, Rows):
-                yield base | slot, content.summary(self._index)
-            elif content is not None:
+            if (content := self._content(snapshot, slot)) is not None:
                 yield base | slot, self._kata.read(content, 0, sys.maxsize)
-
-    def _mode_and_size(self, snapshot: Snapshot, slot: int) -> tuple[int, int]:
-        content = self._content(snapshot, slot)
-        if content is None:
-            return DIR, 0
-        if isinstance(content, Rows):
-            return FILE, content.summary_size(self._index)
-        return FILE, self._kata.size(content)
 
 
 # of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each
@@ -158,7 +152,7 @@ class FixedEventDir(_EventDirectory):
             # this event lacks one of them
             return None
 
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
         return None if slot in (FILES, CONFIG) else content_of(self._kata, snapshot, slot)
 
     def child(self, name: bytes) -> Entry:
