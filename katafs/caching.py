@@ -63,6 +63,10 @@ class Newest(dict[_K, _V]):
         if len(self) > self.most:
             del self[next(iter(self))]
 
+    def kept(self, each: float) -> Kept:
+        """With so many bytes in memory for each value."""
+        return Kept(len(self), round(len(self) * each), round(self.most * each))
+
 
 class Shared(Generic[_K, _V]):
     """An LRU cache for any thread, bounded by ``limit`` bytes; ``sizeof`` gives those of a value. What would take more

@@ -249,20 +249,15 @@ def thing_of(key: Key) -> tuple[int, int]:
 
 def row_of(key: Key) -> Row:
     """A row of what a key names. Raises `NotFoundError`."""
-    row = _BY_NUMBER.get(thing_of(key))
-    if row is None:
-        raise NotFoundError(f"nothing has the number of {key}")
-    return row
+    try:
+        return _BY_NUMBER[thing_of(key)]
+    except KeyError as error:
+        raise NotFoundError(f"nothing has the number of {key}") from error
 
 
 def key_above(key: Key) -> Key:
     """The key of the directory in which something stands that has a row of its own, but for a kata itself."""
-    return _row_above(row_of(key).path).key(key.kata, key.a)
-
-
-@cache
-def _row_above(path: str) -> Row:
-    return row_at(split(path)[0])
+    return row_at(split(row_of(key).path)[0]).key(key.kata, key.a)
 
 
 @cache

@@ -32,8 +32,6 @@ HELD = 0.02
 
 
 class Latency:
-    """How long requests of one kind took."""
-
     def __init__(self) -> None:
         #: requests in each bucket, those of no other bucket
         self.counts = [0] * (len(BOUNDS) + 1)
@@ -57,18 +55,12 @@ class Counters:
         self.errors: Counter[tuple[str, str]] = Counter()
         #: commits, by what was written to: ``control``, ``option``, ``plain``
         self.commits: Counter[str] = Counter()
-        #: messages that had been recorded before, and were answered for once more
-        self.repetitions = 0
-        #: writes that were refused because somebody else was first (EEXIST)
-        self.conflicts = 0
-        #: repositories whose packs were made one
-        self.compactions = 0
+        # what each of the others is `katafs.tree.stats` says
+        self.repetitions = self.conflicts = self.compactions = self.elsewhere = 0
         #: how long the event loop was held at most at a time, in seconds, and how often longer than `HELD`
         self.held_most, self.held_often = 0.0, 0
         #: until when what is numbered below such a part of a number is asked elsewhere, on the clock of the adapter
         self.heavy: dict[int, float] = {}
-        #: questions that were answered by another process
-        self.elsewhere = 0
         #: by the name of the request: those that were answered without Python; the adapter knows
         self.ahead: Callable[[], dict[str, int]] = dict
 
@@ -93,12 +85,11 @@ class DownloadCache(CountedCache[str, Download]):
         known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
-    def put(self, kata_id: str, download: Download) -> Download:
+    def put(self, kata_id: str, download: Download) -> None:
         """Keep a download instead of the one there is."""
         if kata_id in self:
             self.pop(kata_id).close()
         self[kata_id] = download
-        return download
 
     def popitem(self) -> tuple[str, Download]:
         kata_id, download = super().popitem()
@@ -135,20 +126,17 @@ class Context:
     #: its status once, where it is not looked at in this process, which could not go on if nobody answered for it
     groups_status: os.stat_result | None = None
     spool: Spool = field(default_factory=Spool)
-    downloads: DownloadCache = field(
-        default_factory=lambda: DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
-    )
-    # katas with events that wait for their rows
-    waiting: set[str] = field(default_factory=set)
-    # options whose files were created and that have no value yet, by kata
-    begun_options: cachetools.LRUCache[tuple[str, str], bool] = field(default_factory=lambda: cachetools.LRUCache(1000))
-    controls: Controls = field(default_factory=Controls)
-    counters: Counters = field(default_factory=Counters)
-    # groups as they were looked at last, and when that was (time.monotonic)
-    seen_groups: Newest[str, tuple[float, Group]] = field(default_factory=lambda: Newest(_GROUPS))
     about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
+        self.controls, self.counters = Controls(), Counters()
+        self.downloads = DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
+        #: katas with events that wait for their rows
+        self.waiting: set[str] = set()
+        #: options whose files were created and that have no value yet, by kata
+        self.begun_options: cachetools.LRUCache[tuple[str, str], bool] = cachetools.LRUCache(1000)
+        #: groups as they were looked at last, and when that was (time.monotonic)
+        self.seen_groups: Newest[str, tuple[float, Group]] = Newest(_GROUPS)
         self.made = MadeCache(self.spool)
         #: the text of ``.katafs/stats``, its time in ns, and until when it is fresh (time.monotonic)
         self.stats: tuple[bytes, int, float] = (b"", 0, 0.0)
@@ -158,12 +146,9 @@ class Context:
 
     def kept(self) -> dict[str, Kept]:
         """All caches, by names for an operator."""
-        own = {
-            "downloads": Kept.of(self.downloads, _MEMBER),
-            "groups": Kept(len(self.seen_groups), len(self.seen_groups) * _GROUP, _GROUPS * _GROUP),
-            **{name: keeper() for name, keeper in self.keepers.items()},
-        }
-        return {**self.store.kept(), **self.made.kept(), **own}
+        own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": self.seen_groups.kept(_GROUP)}
+        others = {name: keeper() for name, keeper in self.keepers.items()}
+        return {**self.store.kept(), **self.made.kept(), **own, **others}
 
     def clear_caches(self) -> None:
         """Forget all that can be read or made again."""

@@ -67,8 +67,9 @@ class Controls:
 
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
-        log.info("kata %s: a message was not finished, and was dropped", key.kata)
-        self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
+        text = "the message was not finished, and was dropped"
+        log.info("kata %s: %s", key.kata, text)
+        self.tell(key, {"ok": False, "errno": "EINVAL", "message": text})
 
     def told_size(self, key: Key, size: int) -> None:
         sizes = self._sizes.setdefault(key, deque(maxlen=_SIZES))
@@ -79,7 +80,6 @@ class Controls:
         return self._sizes.get(key, ())
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
-        """A message or value was taken; ``data`` is the last write of it."""
         self._taken.setdefault(key, deque(maxlen=_LENGTHS)).extend({len(message.data), offset + len(data)})
 
     def has_length(self, key: Key, length: int) -> bool:

@@ -50,7 +50,7 @@ class Tree:
         # from one request to the next
         self._nodes: OrderedDict[int, Node] = OrderedDict()
         ctx.keepers["nodes"] = lambda: Kept(len(self._nodes), len(self._nodes) * _NODE, _MOST_NODES * _NODE)
-        ctx.keepers["stale names"] = lambda: Kept(len(self._told_of), len(self._told_of) * _TOLD, _KATAS * _TOLD)
+        ctx.keepers["stale names"] = lambda: self._told_of.kept(_TOLD)
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""

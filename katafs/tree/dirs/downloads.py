@@ -59,8 +59,9 @@ class _FromImage(Node):
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
-        self._image = self._ctx.downloads.put(self._kata.kata_id, result)
-        self._resolve(self._image)
+        self._image = result
+        self._ctx.downloads.put(self._kata.kata_id, result)
+        self._resolve(result)
 
     def too_large(self, error: TooLargeError) -> None:
         self._ctx.made.refuse(self._name, error)
