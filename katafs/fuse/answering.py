@@ -135,15 +135,12 @@ def dot_entry(number: int) -> pyfuse3.EntryAttributes:
     return answer
 
 
-def attributes(node: Node, entry_timeout: float) -> pyfuse3.EntryAttributes:
-    """What the kernel is told of a node, and for how long, in seconds, of its name."""
-    answer = pyfuse3.EntryAttributes()
-    describe(answer, node, entry_timeout)
-    return answer
-
-
-def describe(answer: pyfuse3.EntryAttributes, node: Node, entry_timeout: float) -> None:
-    """Set all attributes: of an answer that may have been another node's."""
+def attributes(
+    node: Node, entry_timeout: float, answer: pyfuse3.EntryAttributes | None = None
+) -> pyfuse3.EntryAttributes:
+    """What the kernel is told of a node, and for how long, in seconds, of its name; ``answer`` may have been another
+    node's."""
+    answer = answer or pyfuse3.EntryAttributes()
     size = node.size()
     answer.st_ino = node.number
     answer.generation = node.generation
@@ -155,6 +152,7 @@ def describe(answer: pyfuse3.EntryAttributes, node: Node, entry_timeout: float) 
     answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
     answer.attr_timeout = NEVER if size is None else node.attr_timeout
     answer.entry_timeout = entry_timeout
+    return answer
 
 
 def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:

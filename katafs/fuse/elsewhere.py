@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
-from katafs.fuse.answering import attributes, describe, dot_entry
+from katafs.fuse.answering import attributes, dot_entry
 from katafs.fuse.fair import Once, Places, Preparer, User
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
@@ -115,8 +115,7 @@ class Elsewhere:
         reply = pyfuse3.EntryAttributes()
         for at, (after, name, node) in enumerate(entries):
             told = self._known(node)
-            describe(reply, told, told.timeout)
-            if not pyfuse3.readdir_reply(token, name, reply, after + 2):
+            if not pyfuse3.readdir_reply(token, name, attributes(told, told.timeout, reply), after + 2):
                 self._parts[fh, position] = entries[at:]
                 return
             self._tree.remember_lookup(told)

@@ -24,9 +24,6 @@ User = tuple[int, str]
 
 _T = TypeVar("_T")
 
-# that wait for one kind of work, of one kata
-_MOST_OF_A_KATA = 100
-
 
 class Places:
     """So many ``places``. One kata has half of them at most. Belongs to the event loop."""
@@ -83,10 +80,11 @@ class Places:
 
 
 class _Making(Generic[_T]):
+    result: _T
+    failure: Exception | None = None
+
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.result: _T
-        self.failure: Exception | None = None
 
 
 class Once(Generic[_T]):
@@ -116,7 +114,7 @@ class Once(Generic[_T]):
 
 #: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
 MOST_WAITING = 320
-# of one kata
+# of one kata, in all and for one kind of work
 _MOST_OF_A_KATA = 100
 # threads, which share the GIL; processes, with up to a GiB each
 _PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}

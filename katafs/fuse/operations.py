@@ -19,7 +19,7 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import WritingHandler, attributes, describe, dot_entry, refuse, reply_listed, watch
+from katafs.fuse.answering import WritingHandler, attributes, dot_entry, refuse, reply_listed, watch
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
@@ -51,14 +51,13 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._tree = tree
         self._handles = Handles()
-        journal = journal or Journal(None)
         self._has_xattr = tree.ctx.about.xattr
         self._torn = Torn()
         self.memory = Memory(tree)
         self._preparer = Preparer(tree)
         self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
-        self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
+        self.writes = Writes(tree, fast, journal or Journal(None), self.elsewhere, self.kernel)
         tables = Tables(fast.library)
         self._ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
@@ -164,7 +163,7 @@ class Operations(pyfuse3.Operations):
             try:
                 budget.spend(ENTRY)
                 node, timeout = directory.child(name)
-                describe(answer, node, timeout)
+                attributes(node, timeout, answer)
             except NotFoundError:
                 continue
             except HeavyError:
@@ -265,11 +264,8 @@ class Operations(pyfuse3.Operations):
     # -- the file system
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        known = self._tree.ctx.store
-        if known.is_remote:
-            store = await trio.to_thread.run_sync(os.statvfs, known.root, limiter=trio.CapacityLimiter(1))
-        else:
-            store = os.statvfs(known.root)
+        root = self._tree.ctx.store.root
+        store = await trio.to_thread.run_sync(os.statvfs, root, limiter=trio.CapacityLimiter(1))
         answer = pyfuse3.StatvfsData()
         for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
             setattr(answer, name, getattr(store, name))

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # what has outcomes
 _ROWS = (*standing_in("control"), *standing_in("config"))
 
-_SIZES = 16
+_OUTCOMES, _SIZES = 10_000, 16
 # of what was taken: others may be, before a tool cuts the file to the length of what it has copied
 _LENGTHS = 128
 
@@ -29,12 +29,12 @@ _LENGTHS = 128
 class Controls:
     """Unfinished messages and outcomes of all writable files, bounded. Belongs to one thread."""
 
-    def __init__(self, outcomes: int = 10_000) -> None:
+    def __init__(self) -> None:
         self.inbox = Inbox()
         self.rows = RowPieces()
-        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
-        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
-        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
+        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(_OUTCOMES)
+        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(_OUTCOMES)
+        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(_OUTCOMES)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
