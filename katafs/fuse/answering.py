@@ -9,15 +9,17 @@ import logging
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any, Concatenate
+from typing import Any, Concatenate, cast
 
 import pyfuse3
 
 from katafs.errors import HeavyError, KataError, LateError, unreadable
 from katafs.fuse.fastopen import Asked
 from katafs.tree.context import Context
+from katafs.tree.dirs.contents import PREFIX
 from katafs.tree.nodes import Node, PlusEntry, refuse_write
 from katafs.tree.timeouts import NEVER
+from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,48 @@ def _failure(request: str, error: Exception) -> pyfuse3.FUSEError:
         # a limit of the daemon, not met where something is read: to this request only
         return pyfuse3.FUSEError(unreadable(request, error).errno)
     return pyfuse3.FUSEError(errno.EIO)
+
+
+class Reading:
+    """The handlers that ask one thing of a node; heirs say where."""
+
+    _tree: Tree
+
+    async def ask(self, name: str, inode: int, *arguments: object) -> Any:
+        raise NotImplementedError
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node, timeout = await self.ask("lookup", parent_inode, name)
+        return self._found(node.held(), timeout)
+
+    def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
+        answer = attributes(node, timeout)
+        self._tree.remember_lookup(node)
+        return answer
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return attributes(*await self.ask("getattr", inode))
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return cast(bytes, await self.ask("readlink", inode))
+
+    # who asks for extended attributes once asks for each file, so they are there only where they are wanted
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        value = (await self._attributes(inode, name)).get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        return list(await self._attributes(inode))
+
+    async def _attributes(self, inode: int, name: bytes = PREFIX) -> dict[bytes, bytes]:
+        if not self._tree.ctx.about.xattr:
+            # the kernel does not ask again
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        found = await self.ask("attributes", inode) if name.startswith(PREFIX) else {}
+        return {PREFIX + key.encode(): value.encode() for key, value in found.items()}
 
 
 async def refuse(*_args: object) -> None:

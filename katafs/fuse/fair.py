@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from katafs.errors import BusyError, TooLargeError
+from katafs.tree.answers import QUESTIONS
 from katafs.tree.nodes import Later, Node, Work
 from katafs.tree.tree import Tree
 
@@ -153,6 +154,14 @@ class Preparer:
                 self._tree.ctx.store.new_epoch()
             node = self._tree.node(node.number)
         return node
+
+    async def ask(self, name: str, inode: int, *arguments: object) -> Any:
+        """What a node answers to a question (`katafs.tree.answers.QUESTIONS`)."""
+        is_to_be_prepared, ask = QUESTIONS[name]
+        node = self._tree.node(inode)
+        if is_to_be_prepared(node, *arguments):
+            node = await self.prepared(node)
+        return ask(self._tree, node, *arguments)
 
     async def _make(self, node: Node, work: Work) -> Node:
         user = node.owner.uid, node.key.kata

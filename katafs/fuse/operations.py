@@ -19,7 +19,7 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import WritingHandler, attributes, dot_entry, refuse, reply_listed, watch
+from katafs.fuse.answering import Reading, WritingHandler, attributes, dot_entry, refuse, reply_listed, watch
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
@@ -32,17 +32,16 @@ from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.catalogue import kata_key
-from katafs.tree.dirs.contents import PREFIX
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
-from katafs.tree.timeouts import IMMUTABLE, NEVER
+from katafs.tree.timeouts import IMMUTABLE
 from katafs.tree.tree import Tree
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195
 
 
-class Operations(pyfuse3.Operations):
+class Operations(Reading, pyfuse3.Operations):
     """The handlers of one mount, each watched: see `katafs.fuse.answering`."""
 
     supports_dot_lookup = True
@@ -51,10 +50,10 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._tree = tree
         self._handles = Handles()
-        self._has_xattr = tree.ctx.about.xattr
         self._torn = Torn()
         self.memory = Memory(tree)
         self._preparer = Preparer(tree)
+        self.ask = self._preparer.ask  # type: ignore[method-assign]
         self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal or Journal(None), self.elsewhere, self.kernel)
@@ -75,58 +74,10 @@ class Operations(pyfuse3.Operations):
         """How many requests, or what comes of them, other tasks and threads are at."""
         return self._tree.ctx.counters.waiting() + self.kernel.limiter.borrowed_tokens
 
-    # -- names and attributes
-
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        directory = self._tree.node(parent_inode)
-        if name in (b".", b".."):
-            key = directory.key if name == b"." else directory.parent()
-            return self._found(self._tree.node_of(key), NEVER)
-        node, timeout = (await self._preparer.prepared(directory)).child(name)
-        if node.size() is None:
-            # what takes no longer than another request is made now; who reads it will hear what is wrong with it
-            with contextlib.suppress(KataError):
-                node.prepare()
-        return self._found(node.held(), timeout)
-
-    def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
-        answer = attributes(node, timeout)
-        self._tree.remember_lookup(node)
-        return answer
-
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
-        return attributes(await self._preparer.prepared(node) if node.size() is None else node, 0)
-
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.forgotten(inode, count)
-
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._tree.node(inode).target()
-
-    # -- extended attributes: who asks for them once asks for each file, so they are there only where they are wanted
-
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        if not self._has_xattr:
-            # the kernel does not ask again
-            raise pyfuse3.FUSEError(errno.ENOSYS)
-        if not name.startswith(PREFIX):
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        value = (await self._named(inode)).get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
-        if value is None:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return value.encode()
-
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        if not self._has_xattr:
-            raise pyfuse3.FUSEError(errno.ENOSYS)
-        return [PREFIX + name.encode() for name in await self._named(inode)]
-
-    async def _named(self, inode: int) -> dict[str, str]:
-        node = self._tree.node(inode)
-        return (await self._preparer.prepared(node)).attributes() if node.has_attributes else {}
 
     # -- directories
 
@@ -199,8 +150,7 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
         self._ahead.read(node)
-        data = node.read(off, size)
-        return data.ljust(size, node.behind) if node.behind else data
+        return node.read_behind(off, size)
 
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
         opening, asked = self._handles.opening(fh, asked)
