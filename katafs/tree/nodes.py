@@ -103,6 +103,11 @@ class Node:
     def read(self, offset: int, length: int) -> bytes:
         raise IsDirectoryError("not a file")
 
+    def read_behind(self, offset: int, length: int) -> bytes:
+        """The same, and as much of `behind` as was asked for beyond the end."""
+        data = self.read(offset, length)
+        return data.ljust(length, self.behind) if self.behind else data
+
     def target(self) -> bytes:
         raise NotDirectoryError("not a symbolic link")
 
