@@ -58,7 +58,6 @@ class Newest(dict[_K, _V]):
         self.most = most
 
     def keep(self, key: _K, value: _V) -> None:
-        """Keep a value; the oldest goes for it."""
         self[key] = value
         if len(self) > self.most:
             del self[next(iter(self))]

@@ -133,7 +133,6 @@ def say(sentence: str, before: str = "katafs: ") -> None:
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """End the command with one sentence."""
     say(message)
     sys.exit(status)
 

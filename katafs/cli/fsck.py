@@ -92,7 +92,6 @@ def fsck(
 
 
 def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
-    """All katas that were asked for must be there."""
     from katafs.kata.model.ids import is_kata_id, kata_path
 
     for kata_id in ids:
@@ -122,7 +121,6 @@ class _Report:
         )
 
     def tell(self, done: float, result: Result) -> None:
-        """Print what was found in one kata."""
         for finding in result.findings:
             self._tell(finding)
         if result.failure:
@@ -160,7 +158,6 @@ class _Report:
             click.echo("\r\x1b[K", err=True, nl=False)
 
     def summarize(self) -> None:
-        """Print how much was looked at and found."""
         if self._is_quiet:
             return
         counts = self._counts

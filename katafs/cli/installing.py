@@ -128,7 +128,6 @@ class _Thing:
 
 
 def _things(root: Path) -> Iterator[_Thing]:
-    """All that belongs to an installation below ``root``."""
     local = root / "usr/local"
     scripts = Path(sysconfig.get_path("scripts"))
     program = scripts / "katafs"

@@ -80,8 +80,6 @@ def status(mountpoint: Path | None, as_json: bool) -> None:
 
 @dataclass
 class _Shown:
-    """What is known of one mount."""
-
     mounted: Mounted
     state: str
     counters: dict[str, int] = field(default_factory=dict)

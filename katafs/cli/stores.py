@@ -175,7 +175,6 @@ def _line(trial: Trial) -> str:
 @click.command("probe-side", hidden=True)
 @click.argument("store", type=DIRECTORY)
 def probe_side(store: Path) -> None:
-    """What probe runs on each host: it is told what to do in lines of JSON."""
     from katafs.engine.work import serve
 
     serve(store, sys.stdin, sys.stdout)

@@ -21,8 +21,6 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Mounted:
-    """One line of the table."""
-
     number: int
     path: Path
     #: such as ``0:53``
@@ -123,12 +121,10 @@ class FileSystem:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this host writes to it."""
         return self.type in LOCAL
 
 
 def file_system(store: Path) -> FileSystem:
-    """What a store lies on. Raises OSError."""
     return FileSystem.of(holding(store))
 
 

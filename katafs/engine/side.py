@@ -72,7 +72,6 @@ class Side:
         return said["is"]
 
     def end(self) -> None:
-        """End the process."""
         for pipe in (self._to, self._from):
             with contextlib.suppress(OSError):
                 pipe.close()

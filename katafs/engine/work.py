@@ -45,8 +45,6 @@ def serve(store: Path, told: IO[str], answers: IO[str]) -> None:
 
 
 class Work:
-    """What a side is asked for."""
-
     def __init__(self, store: Path) -> None:
         self._store = store.absolute()
         self._unclosed = 0
@@ -83,7 +81,6 @@ class Work:
             self._unclosed += 1
 
     def unclosed(self) -> int:
-        """How often it failed."""
         return self._unclosed
 
     # -- who is first
@@ -136,7 +133,6 @@ class Work:
             self.sync()
 
     def put(self, name: str, text: str) -> None:
-        """Replace a file."""
         with self._locked(name) as fd:
             os.write(fd, text.encode())
 
@@ -246,7 +242,6 @@ class Work:
             self.make("file", "owned/file")
 
     def owners(self) -> list[int]:
-        """Whose they are."""
         return [owner for name in ("owned", "owned/file") for owner in os.stat(self._at / name)[4:6]]
 
     def clock(self) -> tuple[float, float]:

@@ -1,9 +1,7 @@
 """The handlers of what is more than the event loop may do for one request: they ask a process that stays.
 
 A handler of `katafs.fuse.operations` that met a `HeavyError` has done nothing yet; the one of the same name here gives
-the same answer. The same question of many is asked once. A kata is answered for by one process at a time, which then
-has in memory what it read; and those who ask have their turns by `katafs.fuse.fair`. What took too long, or ended its
-process, is refused for a while.
+the same answer. A kata is answered for by one process at a time, which then has in memory what it read.
 """
 
 from __future__ import annotations
@@ -134,7 +132,6 @@ class Elsewhere(Reading):
         return kata_id, make
 
     async def child(self, parent: int, name: bytes) -> Entry:
-        """An entry that was made."""
         self._tree.ctx.store.new_epoch()
         try:
             return cast(Entry, await self._preparer.ask("lookup", parent, name))
@@ -146,7 +143,6 @@ class Elsewhere(Reading):
         return cast(Oid, await self._here_or_there(Question("tip", kata_key(kata_id))))
 
     async def stale(self, kata_id: str, before: Oid) -> Stale:
-        """What changed since a commit was the tip."""
         return cast(Stale, await self._here_or_there(Question("stale", kata_key(kata_id), (before,))))
 
     # -- asking

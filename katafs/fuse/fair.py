@@ -156,7 +156,6 @@ class Preparer:
         return node
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:
-        """What a node answers to a question (`katafs.tree.answers.QUESTIONS`)."""
         is_to_be_prepared, ask = QUESTIONS[name]
         node = self._tree.node(inode)
         if is_to_be_prepared(node, *arguments):

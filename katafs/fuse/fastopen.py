@@ -45,12 +45,10 @@ class Asked(NamedTuple):
 
     @property
     def is_again(self) -> bool:
-        """Whether it was sent to another daemon before, which has not answered."""
         return bool(self.unique & UNIQUE_RESEND)
 
     @property
     def appends(self) -> bool:
-        """Whether it is written to with O_APPEND."""
         return bool(self.flags & os.O_APPEND)
 
 

@@ -1,13 +1,5 @@
-"""How pyfuse3's session waits for requests: it is handed this in place of trio. Why, and what it gives, says *How
-requests are waited for* in design.md.
-
-Whoever has answered a request looks at once whether there is another, and takes it; other tasks get their turn when
-there is none, and once a millisecond, or sooner where they have requests to answer, too. To sleep and be woken costs
-more than a moment: so long the descriptor is looked at again and again; not where others of us have something to do,
-and only as long as that pays: after some moments for nothing we sleep at once, until a request has come that soon.
-
-pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `pyfuse3.asyncio` puts something else in.
-"""
+"""How pyfuse3's session waits for requests: it is handed this in place of trio, by its attribute ``trio``. Why, and what it
+gives, says *How requests are waited for* in design.md."""
 
 from __future__ import annotations
 

@@ -181,7 +181,6 @@ def open_standard_streams() -> None:
 
 
 def _outcome(reader: int, child: int) -> str | None:
-    """What the child says, or what became of it."""
     with os.fdopen(reader, "rb") as pipe:
         told = pipe.read()
     if told == _READY:

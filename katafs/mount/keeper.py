@@ -102,8 +102,6 @@ def resume(state: dict[str, Any]) -> None:
 
 
 class _Keeper:
-    """The state of the process, and its loop."""
-
     def __init__(
         self,
         options: MountOptions,
@@ -112,7 +110,6 @@ class _Keeper:
         again: dict[str, Any],
         state: dict[str, Any] | None = None,
     ) -> None:
-        """``state`` is what `resume` has."""
         self._options, self._fast, self._held, self._again = options, fast, held, again
         self._journal = os.memfd_create("katafs-journal") if state is None else state["journal"]
         self._daemon = NOBODY if state is None else Child(state["daemon"])
@@ -178,7 +175,6 @@ class _Keeper:
         return 0
 
     def _note_ready(self, ready: Callable[[], None] | None) -> None:
-        """The daemon serves."""
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
@@ -195,7 +191,6 @@ class _Keeper:
         tell_supervisor("READY=1")
 
     def _look(self) -> None:
-        """See which children have ended."""
         self._left = [child for child in self._left if not child.has_ended()]
         if self._checker is not None and self._checker.has_ended():
             checker, self._checker = self._checker, None

@@ -46,8 +46,6 @@ class WrongDirectoriesError(MountError):
 
 @dataclass(frozen=True)
 class MountOptions:
-    """How to mount."""
-
     store: Path
     mountpoint: Path
     read_only: bool = False

@@ -184,8 +184,6 @@ def _begin(operations: Operations, options: MountOptions, fast: fastopen.FastOpe
 
 @dataclass
 class _Session:
-    """What runs in the event loop."""
-
     options: MountOptions
     operations: Operations
     tree: Tree

@@ -1,8 +1,7 @@
 """Questions about the tree that are answered in another process: whole, by a tree of its own over the same store.
 
-What the daemon itself cannot answer within its budget (`katafs.git.budget`) is asked of a standing worker, which has
-more to spend, and limits. Numbers are computed, so any process can tell what a key is; what was written last to a
-control file is told with the question, and what comes back is put into the reply as if it had been found here.
+Numbers are computed, so any process can tell what a key is; what was written last to a control file is told with the
+question, and what comes back is put into the reply as if it had been found here.
 """
 
 from __future__ import annotations

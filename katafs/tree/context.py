@@ -86,7 +86,6 @@ class DownloadCache(CountedCache[str, Download]):
         return known if known is not None and known.tip == tip and not known.closed else None
 
     def put(self, kata_id: str, download: Download) -> None:
-        """Keep a download instead of the one there is."""
         if kata_id in self:
             self.pop(kata_id).close()
         self[kata_id] = download
@@ -145,13 +144,11 @@ class Context:
         self.git_files = HeldFiles(self.store)
 
     def kept(self) -> dict[str, Kept]:
-        """All caches, by names for an operator."""
         own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": self.seen_groups.kept(_GROUP)}
         others = {name: keeper() for name, keeper in self.keepers.items()}
         return {**self.store.kept(), **self.made.kept(), **own, **others}
 
     def clear_caches(self) -> None:
-        """Forget all that can be read or made again."""
         self.store.clear_caches()
         self.made.clear_caches()
         self.seen_groups.clear()

@@ -1,9 +1,5 @@
-"""Files of ``.git/`` that somebody may have open or mapped: they stay readable, whole, when removed or replaced.
-
-The number of such a file says which one it is, not only where: another one at the same path has another number. It is
-opened when it is looked up, and read by way of that descriptor for as long as the kernel knows the number: it forgets
-what nobody has open, when memory is short, or when it is told to forget the name (`HeldFiles.gone`).
-"""
+"""Files of ``.git/`` that somebody may have open or mapped: they stay readable, whole, when removed or replaced (see
+*`.git` in the mount* in design.md)."""
 
 from __future__ import annotations
 
@@ -33,8 +29,6 @@ PACKS = b".git/objects/pack"
 
 
 class Held(NamedTuple):
-    """A file that is held open, as it was then."""
-
     key: Key
     fd: int
     status: os.stat_result

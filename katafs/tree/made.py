@@ -58,7 +58,6 @@ class MadeCache:
         return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
 
     def size(self, key: Hashable) -> int | None:
-        """The size of a content that was made once, in bytes."""
         return self._sizes.get(hash(key))
 
     def remember_size(self, key: Hashable, size: int) -> None:

@@ -41,8 +41,6 @@ class Owner(NamedTuple):
 
 
 class PlusEntry(NamedTuple):
-    """An entry of a directory as a listing shows it."""
-
     name: bytes
     number: int
     mode: int

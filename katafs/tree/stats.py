@@ -43,8 +43,6 @@ def stats_text(ctx: Context, *, fresh: bool) -> tuple[bytes, int]:
 
 
 class _Figures(Collector):
-    """The figures of one mount, and of its process."""
-
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 

@@ -100,7 +100,6 @@ class Tree:
             yield from directories_of(self.ctx, kata, index)
 
     def clear_caches(self) -> None:
-        """Give up what was kept to be quicker."""
         self._nodes.clear()
         self._told_of.clear()
         self.ctx.clear_caches()

@@ -1,12 +1,7 @@
 """Which open file a write is for, where the kernel does not say: a message belongs to an open file (INTERFACE §4).
 
-With OPEN each open file has a handle (`Handles`). In the no-OPEN mode a request says who sent it, a thread, and that
-may be any of a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he
-waits (`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until it is finished.
-
-Where the sender may not be asked (another user's, without root; io_uring) pieces are put together by process and offset
-if exactly one message ends there. What could be two messages is refused to both: a message is never recorded with a
-piece of another.
+With OPEN each open file has a handle (`Handles`). How it is found without, says *Whose message it is* in design.md.
+What could be two messages is refused to both: a message is never recorded with a piece of another.
 """
 
 from __future__ import annotations
@@ -97,8 +92,6 @@ class Handles:
 
 
 class _End(NamedTuple):
-    """Where a message ended that nothing else is known of."""
-
     thread: int
     user: int
     offset: int

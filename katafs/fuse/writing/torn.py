@@ -1,9 +1,7 @@
-"""Writes whose pages were cut off on the way, in the no-OPEN mode.
+"""Writes whose pages were cut off on the way, in the no-OPEN mode: whoever opens the file has the kernel ask for its
+size, that of the outcome, and what others have written beyond it and is not yet sent has zeros to the end of the page.
 
-The kernel puts what is written into the file's pages and sends those. Whoever opens the file meanwhile has it ask for
-the size, which is that of the outcome; where that is less than others have written, the kernel cuts the page off there,
-and what waits to be sent has zeros from that place to the end of the page. So only what stands before is taken, and the
-writer, who is told of fewer bytes, sends the rest again. Where there is nothing before, he is told to try again.
+So only what stands before is taken, and the writer, who is told of fewer bytes, sends the rest again.
 """
 
 from __future__ import annotations

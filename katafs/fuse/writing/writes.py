@@ -148,7 +148,6 @@ class Writes:
             self._journal.fed(request, writer, sink.number, asked, end)
 
     def truncate(self, sink: Writable, opening: Opening) -> None:
-        """The writer starts afresh."""
         sink.truncate(opening)
         self._journal.over(None, opening)
 

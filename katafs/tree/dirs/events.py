@@ -62,9 +62,9 @@ class _EventDirectory(Node):
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
         snapshot = self._kata.snapshot(self._index)
-        for slot in (number ^ base for number in numbers):
-            if (content := self._content(snapshot, slot)) is not None:
-                yield base | slot, self._kata.read(content, 0, sys.maxsize)
+        for number in numbers:
+            if (content := self._content(snapshot, number ^ base)) is not None:
+                yield number, self._kata.read(content, 0, sys.maxsize)
 
 
 # of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each

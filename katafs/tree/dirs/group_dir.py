@@ -1,8 +1,7 @@
 """``.katafs/groups/``: the classes, each with links to its katas and what is made of all of them.
 
-Where the groups are says an option of the mount. They are not listed: there may be a million. Who is in a class, and
-which of its katas has changed, is looked at anew after a moment, in a worker thread (`katafs.kata.groups`); what is
-made, in a process of its own, when somebody asks for it.
+They are not listed: there may be a million. Who is in a class, and which of its katas has changed, is looked at anew
+after a moment, in a worker thread; what is made, in a process of its own, when somebody asks for it.
 """
 
 from __future__ import annotations

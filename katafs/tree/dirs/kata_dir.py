@@ -49,7 +49,7 @@ class KataDir(Node):
         super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
         # what the store denies to group and others is denied here, and with it all that is below
         self.mode = OUTER_DIR & (status.st_mode | stat.S_IFMT(OUTER_DIR) | stat.S_IRWXU)
-        self._ctx, self._kata_id = ctx, kata_id
+        self._ctx, self._kata_id, self._path = ctx, kata_id, ctx.store.path(kata_id)
         self._kata: Kata | None = None
         self._is_git = ctx.store.is_git(kata_id)
         self._is_plain = not self._is_git and ctx.store.is_plain(kata_id)
@@ -62,21 +62,20 @@ class KataDir(Node):
             self.mtime_ns = self._kata.tip().time_ns
             self.generation = self._kata.generation()
         elif self._is_plain:
-            self.generation = ctx.store.plain.generation(kata_id, ctx.store.path(kata_id))
+            self.generation = ctx.store.plain.generation(kata_id, self._path)
 
     def prepare(self) -> Work | None:
         """What is in a plain kata is known when it is converted; that it is there, before."""
         if self._is_ready:
             return None
-        path = self._ctx.store.path(self._kata_id)
-        if self._ctx.store.plain.is_ready(self._kata_id, path):
+        if self._ctx.store.plain.is_ready(self._kata_id, self._path):
             self._find_plain()
             return None
-        return partial(self._ctx.store.plain.convert, self._kata_id, path)
+        return partial(self._ctx.store.plain.convert, self._kata_id, self._path)
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Conversion)
-        self._ctx.store.plain.keep(self._kata_id, self._ctx.store.path(self._kata_id), result)
+        self._ctx.store.plain.keep(self._kata_id, self._path, result)
         self._find_plain()
 
     def parent(self) -> Key:
@@ -98,10 +97,9 @@ class KataDir(Node):
 
     def _say(self, what: str) -> None:
         """Have the log say why it is shown like this; not as long as somebody may be making it."""
-        path = self._ctx.store.path(self._kata_id)
-        git = path / ".git"
-        may_be_new = not (git / "refs/heads/main").exists() and not (git / "packed-refs").exists() and is_new(path)
-        if not may_be_new or time.time() - _last_change(path) > _MAKING_SECONDS:
+        path = self._path
+        has_main = any((path / ".git" / name).exists() for name in ("refs/heads/main", "packed-refs"))
+        if has_main or not is_new(path) or time.time() - _last_change(path) > _MAKING_SECONDS:
             self._ctx.store.read_caches.notes.note(self._kata_id, f"it is shown as {what}")
 
     def names(self) -> list[bytes]:
@@ -112,7 +110,7 @@ class KataDir(Node):
         names += [row.name for row in listed(kata, "")] if kata is not None else []
         if self._is_plain:
             # what begins with a dot is of a migration
-            found = stored_files.names(self._ctx.store.path(self._kata_id), b"", self._ctx.store.budget)
+            found = stored_files.names(self._path, b"", self._ctx.store.budget)
             names += [name for name in found if not name.startswith(b".")]
         elif kata is not None:
             names += plain_path_names(kata)
@@ -154,7 +152,7 @@ class KataDir(Node):
 
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
         if self._kata is None or (not self._is_git and name in FILES):
-            return to_create_new(self._ctx.store.path(self._kata_id), name, is_directory=is_directory)
+            return to_create_new(self._path, name, is_directory=is_directory)
         return to_create_in_kata(self._ctx, self._kata, name, is_directory=is_directory)
 
 
@@ -248,25 +246,22 @@ class MetaDir(Node):
 
     def child(self, name: bytes) -> Entry:
         for row in rows_in(_KATAFS.path).get(name, ()):
-            if row is _GROUPS:
-                return Entry(GroupsDir(self._ctx, row.key("")), row.entry_timeout)
-            return Entry(self.file(row.key(""), fresh=True), row.entry_timeout)
+            key = row.key("")
+            node = GroupsDir(self._ctx, key) if row is _GROUPS else _about(self._ctx, key, is_fresh=True)
+            return Entry(node, row.entry_timeout)
         raise NotFoundError(f"no {name!r} in .katafs")
-
-    def file(self, key: Key, *, fresh: bool) -> Node:
-        """One of the files; ``fresh`` if it is about to be opened."""
-        name = row_of(key).name
-        if name == b"stats":
-            stats, made_ns = stats_text(self._ctx, fresh=fresh)
-            return BytesFile(key, self.owner, made_ns, stats)
-        # the next daemon may have others
-        text = f"{__version__}\n" if name == b"version" else _readme(self._ctx)
-        return BytesFile(key, self.owner, self._ctx.about.began_ns, text.encode())
 
 
 @makes_from_store("/.katafs/README.md", "/.katafs/version", "/.katafs/stats")
-def _about(ctx: Context, key: Key) -> Node:
-    return MetaDir(ctx, _KATAFS.key("")).file(key, fresh=False)
+def _about(ctx: Context, key: Key, *, is_fresh: bool = False) -> Node:
+    """``is_fresh`` if it is about to be opened."""
+    # the next daemon may have others
+    made_ns, name, status = ctx.about.began_ns, row_of(key).name, ctx.store.status("")
+    if name == b"stats":
+        data, made_ns = stats_text(ctx, fresh=is_fresh)
+    else:
+        data = f"{__version__}\n".encode() if name == b"version" else _readme(ctx).encode()
+    return BytesFile(key, ctx.owner_of(status.st_uid, status.st_gid), made_ns, data)
 
 
 @cache
