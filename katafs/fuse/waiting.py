@@ -1,5 +1,5 @@
-"""How pyfuse3's session waits for requests: it is handed this in place of trio, by its attribute ``trio``. Why, and what it
-gives, says *How requests are waited for* in design.md."""
+"""How pyfuse3's session waits for requests: it is handed this in place of trio. Why, and what it gives, says *How
+requests are waited for* in design.md."""
 
 from __future__ import annotations
 
