@@ -107,9 +107,11 @@ class Child:
 
     @property
     def cause(self) -> str:
-        if self.status is None:
-            return "killed"
-        return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
+        return "killed" if self.status is None else _cause(self.status)
+
+
+def _cause(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
 def touch(mountpoint: Path) -> None:
@@ -149,7 +151,12 @@ def start(run: Callable[[Callable[[], None]], None]) -> str | None:
     child = os.fork()
     if child:
         os.close(writer)
-        return _outcome(reader, child)
+        with os.fdopen(reader, "rb") as pipe:
+            told = pipe.read()
+        if told:
+            return None if told == _READY else told.decode("utf-8", "surrogateescape")
+        # the pipe is closed and nothing was said: it has ended
+        return f"the daemon ended before it was ready ({_cause(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))})"
     status = 1
     # our parent, which waits to be told one thing
     parent = io.FileIO(writer, "w")
@@ -180,19 +187,6 @@ def open_standard_streams() -> None:
     os.close(fd)
 
 
-def _outcome(reader: int, child: int) -> str | None:
-    with os.fdopen(reader, "rb") as pipe:
-        told = pipe.read()
-    if told == _READY:
-        return None
-    if told:
-        return told.decode("utf-8", "surrogateescape")
-    # the pipe is closed and nothing was said: it has ended
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    return f"the daemon ended before it was ready ({cause})"
-
-
 def _detach(kept: int) -> None:
     """Let go of what the caller has open, its pipes and locks as well; standard streams become /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -200,10 +194,9 @@ def _detach(kept: int) -> None:
         os.dup2(null, fd)
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and fd != kept:
-            try:
+            # the listing's own is closed already
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass  # the listing's own
 
 
 def tell_supervisor(state: str) -> None:

@@ -13,6 +13,7 @@ import select
 import stat
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from katafs.mount import runtime
 from katafs.mount.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
@@ -37,8 +38,7 @@ class UnsuitableError(Exception):
     """This mount cannot be kept alive; the message says why."""
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A mount that we hold: its descriptor, its device number as in ``mountinfo``, and its FUSE_INIT request."""
 
     fd: int
@@ -91,10 +91,9 @@ def _mount(fd: int, options: MountOptions) -> None:
     data += ",allow_other" if options.allow_other else ""
     flags = ALWAYS | (MS_RDONLY if options.read_only else 0)
     source, target = os.fsencode(options.store), os.fsencode(options.mountpoint)
-    if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()) == 0:
-        return
-    # libfuse may know another way, or a better word for why there is none
-    raise UnsuitableError(f"mount(2): {os.strerror(ctypes.get_errno())}")
+    if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()):
+        # libfuse may know another way, or a better word for why there is none
+        raise UnsuitableError(f"mount(2): {os.strerror(ctypes.get_errno())}")
 
 
 def _read_init(fd: int) -> bytes:

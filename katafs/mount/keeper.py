@@ -143,7 +143,10 @@ class _Keeper:
             if self._daemon is NOBODY:
                 self._start()
             else:
-                self._hand_over()
+                # the new code is here: now the daemon of the old one is to end
+                self._is_reloading = True
+                self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
+                self._daemon.send(signal.SIGUSR1)
             while self._daemon is not NOBODY:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
@@ -201,10 +204,8 @@ class _Keeper:
         if 0 < self._end_at < time.monotonic():
             self._end_at = math.inf
             self._daemon.send(signal.SIGKILL)
-        if self._daemon.has_ended():
-            self._ended(self._daemon)
-        elif self._daemon.is_dead(self._held.fd):
-            self._left.append(self._daemon)
+        if (has_ended := self._daemon.has_ended()) or self._daemon.is_dead(self._held.fd):
+            self._left += [] if has_ended else [self._daemon]
             self._ended(self._daemon)
 
     def _ended(self, daemon: Child) -> None:
@@ -278,12 +279,6 @@ class _Keeper:
         except OSError as error:
             os.close(state)
             self._reloaded(f"{sys.executable}: {error.strerror}")
-
-    def _hand_over(self) -> None:
-        """The new code is here: now the daemon of the old one is to end."""
-        self._is_reloading = True
-        self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
-        self._daemon.send(signal.SIGUSR1)
 
     def _reloaded(self, failure: str) -> None:
         if failure:

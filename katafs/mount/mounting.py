@@ -32,16 +32,12 @@ ALWAYS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
 
 
 class MountError(Exception):
-    """It cannot be mounted or unmounted; the message is a sentence for a person."""
+    """It cannot be mounted or unmounted; the message is a sentence for a person. ``exit_status`` is what the command
+    line ends with."""
 
-    #: what the command line ends with
-    exit_status = 1
-
-
-class WrongDirectoriesError(MountError):
-    """The two directories do not go together: the command line is wrong."""
-
-    exit_status = 2
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,7 @@ class MountOptions:
         # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
         source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
         name = source if source.isascii() else "katafs"
-        options = {"default_permissions", f"fsname={name}", "subtype=katafs"}
-        options |= {"nosuid", "nodev", "noexec", "noatime"}
+        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noexec", "noatime"}
         options |= {"ro"} if self.read_only else set()
         return options | ({"allow_other"} if self.allow_other else set())
 
@@ -81,7 +76,7 @@ def check(options: MountOptions) -> MountOptions:
     real = {word: real_directory(path, word) for word, path in given.items() if path is not None}
     for (word, path), (other_word, other) in combinations(real.items(), 2):
         if _is_inside(path, other) or _is_inside(other, path):
-            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
+            raise MountError(f"{word} {path} and {other_word} {other} must not contain one another", 2)
     store, mountpoint = real["store"], real["mount point"]
     if katafs_at(mountpoint) is not None:
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
@@ -111,11 +106,9 @@ def real_directory(path: Path, word: str) -> Path:
     except FileNotFoundError as error:
         raise MountError(f"{word} {path} does not exist") from error
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            raise MountError(
-                f"{word} {path} is a mount whose daemon has died; katafs umount {path} removes it"
-            ) from error
-        raise MountError(f"{word} {path}: {error.strerror}") from error
+        died = f" is a mount whose daemon has died; katafs umount {path} removes it"
+        why = died if error.errno == errno.ENOTCONN else f": {error.strerror}"
+        raise MountError(f"{word} {path}{why}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"{word} {path} is not a directory")
     return real
@@ -131,12 +124,12 @@ def _check_device() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
+        said = f"{DEVICE}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            hint = "load the fuse module, or give the container --device /dev/fuse"
-            raise MountError(f"there is no {DEVICE}: {hint}") from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise MountError(f"{DEVICE}: no permission to use it; run as root") from error
-        raise MountError(f"{DEVICE}: {error.strerror}") from error
+            said = f"there is no {DEVICE}: load the fuse module, or give the container --device /dev/fuse"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            said = f"{DEVICE}: no permission to use it; run as root"
+        raise MountError(said) from error
 
 
 def device_of(mountpoint: Path) -> str | None:

@@ -125,7 +125,8 @@ class Journal:
                 unique, commit = _COMMIT.unpack(data)
                 self._announced[unique] = (Oid(commit), slot)
             else:
-                self._lost.append(_Part(*_PART.unpack(data), slot))
+                part: tuple[int, int, int, int, int, float] = _PART.unpack(data)
+                self._lost.append(_Part(*part, slot))
         self._free += [self._announced[unique][1] for unique in sorted(self._announced)]
         self._lost.sort(key=lambda part: part.when)
         self._write_about()
