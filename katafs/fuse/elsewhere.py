@@ -74,8 +74,8 @@ class Elsewhere(Reading):
     # -- requests
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:
-        said = await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
-        return Entry(self._known(said), said.timeout) if isinstance(said, Seen) else said
+        said: Any = await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
+        return Entry(self._known(said), said.timeout) if name in ("lookup", "getattr") else said
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         return cast(bytes, await self.ask("read", fh, off, size))
