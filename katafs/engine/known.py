@@ -158,11 +158,12 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
         limits = [(_at(settings, keys), *limit) for keys, limit in _JUICEFS.items()]
         wrong = " ".join(f"--{option}={most // _SECOND}" for value, option, most in limits if value > most)
         return wrong and f"JuiceFS loses events with these caches; mount it with {wrong}"
-    probed = _probed(finding, found)
+    probes = finding.get("file_systems")
+    is_probed = isinstance(probes, list) and json.loads(json.dumps(asdict(found))) in probes
     # what does not say what it is, is not known for a network file system: it is mounted, and read as one
-    if probed == 0 or (probed is None and found.type == "fuse"):
+    if (is_probed and finding.get("status") == 0) or (not is_probed and found.type == "fuse"):
         return ""
-    what = "katafs probe has found that" if probed is not None else "it is not known whether"
+    what = "katafs probe has found that" if is_probed else "it is not known whether"
     hint = _HINTS.get(found.type, "")
     return (
         f"it is on a file system of type {found.type}, and {what} events can be lost there; {hint}"
@@ -179,13 +180,6 @@ def keep_finding(store: Path, file_systems: Iterable[dict[str, Any]], status: in
         new.write_text(json.dumps(finding, indent=2) + "\n")
         new.chmod(0o644)
         new.replace(store / FINDING)
-
-
-def _probed(finding: dict[str, Any], found: FileSystem) -> int | None:
-    """What a probe of that file system, with these options, has ended with; None if there was none."""
-    probed = finding.get("file_systems")
-    ours = json.loads(json.dumps(asdict(found)))
-    return int(finding.get("status") != 0) if isinstance(probed, list) and ours in probed else None
 
 
 def _at(settings: dict[str, Any], keys: tuple[str, ...]) -> float:

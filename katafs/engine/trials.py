@@ -36,9 +36,6 @@ class Trial:
     meaning: str = ""
 
 
-_Try = Callable[[Side, Side], Iterator[Trial]]
-
-
 def probe(a: Side, b: Side) -> Iterator[Trial]:
     """Try all, one after the other. What an engine refuses to do at all is a trial that loses events.
 
@@ -99,9 +96,9 @@ def _is_made_again(a: Side, b: Side, name: str) -> bool:
 def _counted(a: Side, b: Side) -> Iterator[Trial]:
     """git's compare-and-swap: what is read under a lock that is made with O_EXCL."""
     meaning = "a commit is recorded on an old one, and the events between are gone: turn off the engine's caches"
-    for name, how in (("turns", "in turn"), ("race", "at once")):
+    for name in ("in turn", "at once"):
         a.ask("put", name, "0")
-        if name == "turns":
+        if name == "in turn":
             done = sum(side.ask("count", name, 1, _LONGEST) for _ in range(_TURNS) for side in (a, b))
         else:
             for side in (a, b):
@@ -110,7 +107,7 @@ def _counted(a: Side, b: Side) -> Iterator[Trial]:
         seen = [side.ask("watch", name, f"{done:040}\n", _LONGEST)[0] < _LONGEST for side in (a, b)]
         is_right = all(seen) and done > 0
         found = f"{done} changes, {'none lost' if is_right else 'but not all are there'}"
-        yield _of(f"a file changed under lock, {how}", is_right, found, meaning)
+        yield _of(f"a file changed under lock, {name}", is_right, found, meaning)
     old = 0
     for number in range(_REMOVED):
         a.ask("put", f"gone{number}", "x")
@@ -183,16 +180,15 @@ def _closed(a: Side, b: Side) -> Iterator[Trial]:
 
 
 def _owned(a: Side, b: Side) -> Iterator[Trial]:
+    meaning = "services find files that are not theirs; see root_squash and mapping of users"
     is_right, found = True, "not tried, which needs root"
     if os.geteuid() == 0:
         try:
             a.ask("own")
-            owners = b.ask("owners")
-            is_right = owners == [OTHER] * 4
+            is_right = (owners := b.ask("owners")) == [OTHER] * 4
             found = "seen on the other host" if is_right else f"{owners}, not {OTHER}"
         except OSError as error:
             is_right, found = False, error.strerror or ""
-    meaning = "services find files that are not theirs; see root_squash and mapping of users"
     yield _of("owners", is_right, found, meaning, SLOW)
 
 
@@ -201,7 +197,7 @@ def _rate(a: Side, b: Side) -> Iterator[Trial]:
     yield Trial("a file made, synced and renamed", RIGHT, f"takes {took * 1000:.1f} ms")
 
 
-_TRIES: dict[str, _Try] = {
+_TRIES: dict[str, Callable[[Side, Side], Iterator[Trial]]] = {
     "locks": _locks,
     "who is first": _first,
     "a file changed under its lock": _counted,

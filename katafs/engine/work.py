@@ -52,8 +52,8 @@ class Work:
 
     @functools.cached_property
     def _at(self) -> Path:
-        """The directory, which this process enters for good: who can write to the store may put a link, or a directory
-        of his own with links, in its place at any moment. Raises OSError where he has."""
+        """The directory, which this process enters for good: who can write to the store may put a link in its place, or
+        a directory of his own with links. Raises OSError where he has."""
         fd = os.open(self._store / DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         os.fchdir(fd)
         # a file system may know us by another number, so it is asked whose our files are
