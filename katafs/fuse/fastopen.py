@@ -66,10 +66,6 @@ class FastOpen:
         return kind.in_dll(self.library, f"katafs_fast_{name}") if self.library else kind(0)
 
     @property
-    def is_loaded(self) -> bool:
-        return self.library is not None
-
-    @property
     def is_wrapped(self) -> bool:
         """Whether libfuse's session was made through the library: known from the moment there is one."""
         return bool(self._wrapped.value)
@@ -86,7 +82,7 @@ class FastOpen:
 
     def warn(self) -> None:
         """Log why the mode is not active although the library was loaded; known from the same moment."""
-        if self.is_loaded and not self.is_active:
+        if self.library is not None and not self.is_active:
             self.reason = "the kernel is too old for it" if self.is_wrapped else _OTHER_WAY
             log.warning("no fast open: %s", self.reason)
 

@@ -52,7 +52,7 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
     fast = fastopen.load(wanted=options.fast_open)
     if not options.keep_alive:
         reason = "--no-keep-alive was given"
-    elif not fast.is_loaded:
+    elif fast.library is None:
         reason = f"that needs the fast mode: {fast.reason}"
     elif os.geteuid() != 0:
         reason = "that needs root"

@@ -85,6 +85,6 @@ def check_code() -> None:
     from katafs.fuse import fastopen
     from katafs.mount import session
 
-    if not fastopen.load().is_loaded:
+    if fastopen.load().library is None:
         raise MountError("the C library is missing")
     session.preload()

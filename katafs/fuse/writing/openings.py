@@ -76,10 +76,9 @@ class Handles:
         """The inode of a handle. Raises `StaleError`."""
         if handle < _FIRST:
             return handle
-        try:
+        if handle in self._openings:
             return self._openings[handle].inode
-        except KeyError as error:
-            raise StaleError(f"file handle {handle} is not known") from error
+        raise StaleError(f"file handle {handle} is not known")
 
     def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
         """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
@@ -102,7 +101,7 @@ class Openings:
     """The open files of the unfinished messages of one mount. Belongs to the event loop."""
 
     def __init__(self, is_begun: Callable[[Opening], bool], can_hold: Callable[[], bool]) -> None:
-        """``is_begun`` says whether there is an unfinished message, or the refusal of one. Nothing is held before
+        """``is_begun``: whether there is an unfinished message, or the refusal of one. Nothing is held before
         ``can_hold``: closing it would have to be answered by ourselves."""
         self._is_begun, self._can_hold = is_begun, can_hold
         self._known: dict[int, list[Opening]] = {}
@@ -220,8 +219,7 @@ class Openings:
         held = [one for known in self._known.values() for one in known if one.held is not None]
 
         def are_gone() -> set[Hashable]:
-            is_open = descriptors.is_open_elsewhere
-            return {one for one in held if (own := one.held) is not None and not is_open(own, one.seen)}
+            return {one for one in held if one.held and not descriptors.is_open_elsewhere(one.held, one.seen)}
 
         return await trio.to_thread.run_sync(are_gone) if held else set()
 

@@ -76,7 +76,14 @@ class Writes:
                 sink.accepted(committed)
                 return
             if opening is None and sink.takes_pieces and not sink.by_process:
-                opening = await self._opening(sink, asked, offset, data)
+                try:
+                    opening = await self.openings.of_write(sink.key, sink.number, asked, offset, data)
+                except AmbiguousError as ambiguous:
+                    # it is refused to all to which it may belong
+                    for one in ambiguous.openings:
+                        sink.refused(ambiguous, (one, one.end))
+                        self._journal.over(None, one)
+                    raise
             writer: Hashable = (sink.number, process_of(asked.thread)) if sink.by_process else opening
             is_known = sink.is_unfinished(writer) if opening is None else opening.held is not None
             if sink.takes_pieces and handle is None and not is_known:
@@ -118,16 +125,6 @@ class Writes:
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", job.kata_id, error)
 
-    async def _opening(self, sink: Writable, asked: Asked, offset: int, data: bytes) -> Opening | None:
-        """The open file that a write is for. Raises `InvalidError` where that may be more than one, to all of them."""
-        try:
-            return await self.openings.of_write(sink.key, sink.number, asked, offset, data)
-        except AmbiguousError as error:
-            for one in error.openings:
-                sink.refused(error, (one, one.end))
-                self._journal.over(None, one)
-            raise
-
     async def _feed(
         self, sink: Writable, request: Request, writer: Hashable, asked: Asked, offset: int, data: bytes
     ) -> None:
@@ -161,7 +158,6 @@ class Writes:
         self.openings.tidy()
 
     def note_flushed(self) -> None:
-        """Note for daemons to come that the kernel sends no FLUSH any more."""
         if self._fast.is_flushed and not self._journal.is_flushed:
             self._journal.flushed()
 

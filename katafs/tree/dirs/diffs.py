@@ -80,11 +80,9 @@ class PairsDir(FixedDir):
 
 def _parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
     """The two event numbers of ``W..N`` before an ending; None for anything else."""
-    was, dots, now = name.removesuffix(ending).partition(b"..")
-    indexes = parse_index(was), parse_index(now)
-    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
-        return None
-    return indexes[0], indexes[1]
+    first, dots, second = name.removesuffix(ending).partition(b"..")
+    was, now = parse_index(first), parse_index(second)
+    return None if not dots or not name.endswith(ending) or was is None or now is None else (was, now)
 
 
 def pair_key(kata_id: str, was: int, now: int, view: int = _PAGE.number) -> Key:

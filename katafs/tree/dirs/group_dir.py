@@ -126,8 +126,7 @@ class GroupDir(Node):
         assert self._group is not None, "prepare was not called"
         for row in rows_in(_GROUP.path).get(name, ()):
             return Entry(GroupFile(self._ctx, row.key(self.key.kata), self._group), row.entry_timeout)
-        found = _LINK.fullmatch(name)
-        if found is not None:
+        if found := _LINK.fullmatch(name):
             link = _link(self._ctx, Key(GROUP, self.key.kata, FIRST_MEMBER + int(found[1])), self._group)
             if link.target().replace(b"/", b"")[-6:] == found[2]:
                 return Entry(link, _MEMBER.entry_timeout)
