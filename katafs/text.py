@@ -126,11 +126,9 @@ def parse_stored(text: str) -> Any:
 
 
 def parse_strict(data: bytes) -> Any:
-    """The JSON value in ``data``, as a client must write it.
-
-    Raises `InvalidError` (EINVAL) for anything that is not UTF-8 or not JSON, for a byte order mark, duplicate keys,
-    NaN and infinities, numbers out of range, lone surrogates, and more than 64 levels.
-    """
+    """The JSON value in ``data``, as a client must write it. Raises `InvalidError` (EINVAL) for anything that is not
+    UTF-8 or not JSON, for a byte order mark, duplicate keys, NaN and infinities, numbers out of range, lone surrogates,
+    and more than 64 levels."""
     try:
         text = data.decode("utf-8")
         value = json.loads(

@@ -47,10 +47,8 @@ class MountCommand(Command):
 def to_arguments(
     command: click.Command, options: Iterable[tuple[str, str | None]], *, is_sloppy: bool = False
 ) -> list[str]:
-    """The arguments for ``command`` that say what `split` found. ``is_sloppy``: leave out what is unknown.
-
-    Raises `click.UsageError`.
-    """
+    """The arguments for ``command`` that say what `split` found. ``is_sloppy``: leave out what is unknown. Raises
+    `click.UsageError`."""
     known = {
         name: param
         for param in command.params

@@ -130,9 +130,7 @@ def file_system(store: Path) -> FileSystem:
 
 def refusal(store: Path) -> str:
     """Why events could be lost in a store, and what to change: a sentence; empty if nothing is known to lose them.
-
-    Raises OSError.
-    """
+    Raises OSError."""
     mounted = holding(store)
     found = FileSystem.of(mounted)
     if found.is_local:

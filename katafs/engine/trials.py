@@ -37,10 +37,8 @@ class Trial:
 
 
 def probe(a: Side, b: Side) -> Iterator[Trial]:
-    """Try all, one after the other. What an engine refuses to do at all is a trial that loses events.
-
-    Raises `WrongSidesError` when the two do not see the same files, `SideError` when one does not answer.
-    """
+    """Try all, one after the other. What an engine refuses to do at all is a trial that loses events. Raises
+    `WrongSidesError` when the two do not see the same files, `SideError` when one does not answer."""
     token = secrets.token_hex(20)
     a.ask("put", "token", token)
     took, _, errors = b.ask("watch", "token", token, _MEETING)

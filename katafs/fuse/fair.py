@@ -133,10 +133,8 @@ class Preparer:
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
 
     async def prepared(self, node: Node) -> Node:
-        """The node with its content made, once for all who ask at the same time; so is its failure.
-
-        Raises what its work raises, and `BusyError` when too many wait already.
-        """
+        """The node with its content made, once for all who ask at the same time; so is its failure. Raises what its
+        work raises, and `BusyError` when too many wait already."""
         while (work := node.prepare()) is not None:
             kata_id = node.key.kata
             if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:

@@ -33,10 +33,8 @@ class Invalidator:
         self._is_stopping = False
 
     async def since(self, kata_id: str, before: Oid | None) -> bool:
-        """Tell the kernel what changed since a tip, if there was one; whether anything did.
-
-        Raises nothing: it is recorded, and whoever wrote must hear of success, whatever goes wrong from there on.
-        """
+        """Tell the kernel what changed since a tip, if there was one; whether anything did. Raises nothing: it is
+        recorded, and whoever wrote must hear of success, whatever goes wrong from there on."""
         has_moved = False
         try:
             has_moved = before is not None and await self._elsewhere.tip(kata_id) != before

@@ -69,11 +69,8 @@ class Kept:
 
 
 def hold(options: MountOptions) -> Held:
-    """Mount with mount(2), and read the kernel's first request without answering it.
-
-    Raises `UnsuitableError`, and then nothing is mounted, where mount(2) fails, or the kernel is too old for daemons
-    that take over from each other.
-    """
+    """Mount with mount(2), and read the kernel's first request without answering it. Raises `UnsuitableError`, and then
+    nothing is mounted, where mount(2) fails, or the kernel is too old for daemons that take over from each other."""
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     with contextlib.ExitStack() as failed:
         failed.callback(os.close, fd)

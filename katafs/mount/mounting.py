@@ -224,10 +224,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
 
 
 def remount(mountpoint: Path, *, read_only: bool) -> None:
-    """Let nothing be written to a mount any more, or again. The kernel does it, without the daemon.
-
-    Raises `MountError`.
-    """
+    """Let nothing be written to a mount any more, or again. The kernel does it, without the daemon. Raises
+    `MountError`."""
     path, _ = ours(mountpoint)
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
     if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:

@@ -24,9 +24,7 @@ _PATHS = ("store", "mountpoint", "groups")
 
 
 def reload_mount(mountpoint: Path) -> str:
-    """Have a mount served by the code that is installed now; returns its version when that is so.
-
-    Raises `MountError`.
+    """Have a mount served by the code that is installed now; returns its version when that is so. Raises `MountError`.
     """
     _, device = ours(mountpoint)
     before = runtime.read(device)
@@ -62,10 +60,8 @@ def write_state(options: MountOptions, **others: object) -> int:
 
 
 def read_state(fd: int) -> dict[str, Any]:
-    """What `katafs.mount.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
-
-    Raises `MountError` for one that it cannot read.
-    """
+    """What `katafs.mount.keeper.resume` needs: the state of the keeper that this process was, from a memfd. Raises
+    `MountError` for one that it cannot read."""
     from katafs.fuse.writing.journal import READABLE
 
     with open(fd, "rb") as file:

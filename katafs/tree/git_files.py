@@ -58,10 +58,8 @@ class HeldFiles:
         return self._held.get(number)
 
     def hold(self, kata_id: str, path: bytes) -> Held | None:
-        """Open what is at a path, or was a moment ago; None beyond the number that is held at a time.
-
-        Raises `NotFoundError`, or `DamagedError` (EIO).
-        """
+        """Open what is at a path, or was a moment ago; None beyond the number that is held at a time. Raises
+        `NotFoundError`, or `DamagedError` (EIO)."""
         root = self._store.path(kata_id)
         try:
             stored_files.status(root, path)

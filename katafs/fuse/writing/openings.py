@@ -110,10 +110,7 @@ class Openings:
         self._closing: set[int] = set()
 
     async def of_write(self, file: Hashable, inode: int, asked: Asked, offset: int, data: bytes) -> Opening | None:
-        """The open file that a write is for; None for a sender who has no number here.
-
-        Raises `AmbiguousError`.
-        """
+        """The open file that a write is for; None for a sender who has no number here. Raises `AmbiguousError`."""
         if not asked.thread:
             return None
         known = self._known.get(inode)
