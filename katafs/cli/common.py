@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -16,9 +16,6 @@ from katafs.engine.known import refusal
 from katafs.errors import KataError
 from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal
-
-if TYPE_CHECKING:
-    from katafs.kata.store import Store
 
 
 class _PathType(click.Path):
@@ -153,21 +150,20 @@ def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool])
         yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
         return
     katas = Store(store)
-    for first in katas.names(""):
-        for second in _names(katas, first):
-            for third in _names(katas, first + second):
-                path = kata_path(store, first + second + third)
-                if is_wanted(path):
-                    yield first + second + third, path
 
+    def below(parts: str) -> list[str]:
+        try:
+            return [parts + name for name in katas.names(parts)]
+        except KataError as error:
+            if not parts:
+                raise
+            say(str(error))
+            return []
 
-def _names(katas: Store, parts: str) -> list[str]:
-    """The names below a directory of a store; none, and a line that says why, if it cannot be read."""
-    try:
-        return katas.names(parts)
-    except KataError as error:
-        say(str(error))
-        return []
+    for kata_id in (third for first in below("") for second in below(first) for third in below(second)):
+        path = kata_path(store, kata_id)
+        if is_wanted(path):
+            yield kata_id, path
 
 
 class LineFormatter(logging.Formatter):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import stat
 import sys
 import time
 from collections import Counter
@@ -97,11 +95,8 @@ def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
     for kata_id in ids:
         if not is_kata_id(kata_id):
             raise click.BadParameter(f"{kata_id!r} is not a kata id.", param_hint="ID")
-        try:
-            is_there = stat.S_ISDIR(os.lstat(kata_path(path, kata_id)).st_mode)
-        except OSError:
-            is_there = False
-        if not is_there:
+        kata = kata_path(path, kata_id)
+        if os.path.islink(kata) or not os.path.isdir(kata):
             fail(f"kata {kata_id} is not in {store}", _FAILED)
 
 
@@ -175,8 +170,5 @@ class _Report:
 
 
 def _outcome(finding: Finding) -> str:
-    if finding.state.value == "found":
-        return "--repair mends it"
-    if finding.state.value == "left":
-        return f"left: {finding.advice}"
-    return finding.state.value
+    said = {"found": "--repair mends it", "left": f"left: {finding.advice}"}
+    return said.get(finding.state.value, finding.state.value)

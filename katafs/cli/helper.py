@@ -72,11 +72,11 @@ def helper(
     arguments = to_arguments(mount, wanted, is_sloppy=sloppy)
     if fake:
         return
-    if wanted != given:
-        try:
-            mounting.remount(mountpoint, read_only="--read-only" in arguments)
-        except mounting.MountError as error:
-            fail(str(error))
+    if wanted == given:
+        arguments += ["--verbose"] if verbose else []
+        mount.main([*arguments, "--", str(store), str(mountpoint)], prog_name="katafs mount", standalone_mode=False)
         return
-    arguments += ["--verbose"] if verbose else []
-    mount.main([*arguments, "--", str(store), str(mountpoint)], prog_name="katafs mount", standalone_mode=False)
+    try:
+        mounting.remount(mountpoint, read_only="--read-only" in arguments)
+    except mounting.MountError as error:
+        fail(str(error))

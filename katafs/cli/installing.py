@@ -55,15 +55,13 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     """
     # what is there for all users is to be read by all, whatever the shell of the one who installs says
     os.umask(0o022)
-    kept: list[Path] = []
-    changed: list[Path] = []
-    failure = ""
+    changed, kept, failure = [], [], ""
     try:
         for thing in _things(root):
             if os.path.lexists(thing.path) and not thing.is_ours():
-                kept.append(thing.path)
+                kept.append(f"kept, not ours: {thing.path}")
             elif thing.take_away() if remove else thing.put():
-                changed.append(thing.path)
+                changed.append(f"{'removed' if remove else 'put'}: {thing.path}")
     except OSError as error:
         failure = f"{error.filename}: {error.strerror}"
         if os.geteuid() != 0 and root == Path("/"):
@@ -71,13 +69,11 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     if changed and root == Path("/") and os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "daemon-reload"], check=False)
     # said when all is done: who reads it may stop in the middle, as head does
-    if not quiet:
-        lines = [f"{'removed' if remove else 'put'}: {path}" for path in changed]
-        lines += [f"kept, not ours: {path}" for path in kept]
-        if not changed and not failure:
-            lines.append("nothing to remove" if remove else "all is there")
-        if lines:
-            echo("\n".join(lines))
+    lines = changed + kept
+    if not changed and not failure:
+        lines.append("nothing to remove" if remove else "all is there")
+    if lines and not quiet:
+        echo("\n".join(lines))
     if failure:
         fail(failure)
 
@@ -114,9 +110,12 @@ class _Thing:
         return True
 
     def take_away(self) -> bool:
-        is_there = os.path.lexists(self.path)
-        self.path.unlink(missing_ok=True)
-        return is_there
+        """Whether it was there."""
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def _found(self) -> Path | str | None:
         try:

@@ -62,7 +62,11 @@ def to_arguments(
             is_read_only = name == "ro"
         elif option is not None:
             arguments.append(_argument(option, name, value))
-        elif not _is_without_effect(name, value) and not is_sloppy:
+        elif not (
+            is_sloppy
+            or name.startswith(("x-", "X-"))
+            or name in (_WITHOUT_EFFECT if value is None else _VALUE_WITHOUT_EFFECT)
+        ):
             raise click.UsageError(_unknown(name, value, [*known, "ro", "rw", *_WITHOUT_EFFECT]))
     return [*arguments, "--read-only"] if is_read_only else arguments
 
@@ -77,19 +81,11 @@ def split(text: str) -> list[tuple[str, str | None]]:
 
 
 def _argument(option: click.Option, name: str, value: str | None) -> str:
-    if option.is_flag:
-        if value is not None:
-            raise click.UsageError(f"The mount option {name} takes no value.")
-        return option.opts[-1]
-    if value is None:
+    if option.is_flag and value is not None:
+        raise click.UsageError(f"The mount option {name} takes no value.")
+    if not option.is_flag and value is None:
         raise click.UsageError(f"The mount option {name} needs a value: {name}=…")
-    return f"{option.opts[-1]}={value}"
-
-
-def _is_without_effect(name: str, value: str | None) -> bool:
-    if name.startswith(("x-", "X-")):
-        return True
-    return name in (_WITHOUT_EFFECT if value is None else _VALUE_WITHOUT_EFFECT)
+    return option.opts[-1] if value is None else f"{option.opts[-1]}={value}"
 
 
 def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:

@@ -96,12 +96,11 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
     from katafs.kata.model.ids import kata_path
 
     start_writing()
-    is_new = False
     try:
         store.mkdir(parents=True)
         is_new = True
     except FileExistsError:
-        pass
+        is_new = False
     except OSError as error:
         fail(f"store {store}: {error.strerror}")
     try:
@@ -152,10 +151,8 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
             known.keep_finding(store, file_systems, status)
     except KeyboardInterrupt:
         fail("interrupted; nothing is known")
-    except side.WrongSidesError as error:
-        fail(str(error), 2)
     except side.SideError as error:
-        fail(str(error))
+        fail(str(error), 2 if isinstance(error, side.WrongSidesError) else 1)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
     if as_json:
