@@ -24,7 +24,7 @@ _PATHS = ("store", "mountpoint", "groups")
 
 
 def reload_mount(mountpoint: Path) -> str:
-    """Have a mount served by the code that is installed now; returns its version when that is so. Raises `MountError`."""
+    """Have a mount served by the code that is installed now; returns its version. Raises `MountError`."""
     _, device = ours(mountpoint)
     before = runtime.read(device)
     if before is None or not before.is_kept or not before.is_alive():
