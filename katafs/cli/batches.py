@@ -12,17 +12,7 @@ from typing import NoReturn
 
 import click
 
-from katafs.cli.common import (
-    DIRECTORY,
-    Command,
-    count,
-    fail,
-    katas_of,
-    quiet,
-    say,
-    unsafe_store,
-    writable_store,
-)
+from katafs.cli.common import DIRECTORY, Command, count, fail, katas_of, quiet, say, unsafe_store, writable_store
 from katafs.errors import StorageError, why
 
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0

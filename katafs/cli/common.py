@@ -40,11 +40,7 @@ class Command(click.Command):
     fail ends it with a sentence."""
 
     def __init__(
-        self,
-        *args: Any,
-        examples: Sequence[tuple[str, str]] = (),
-        statuses: dict[int, str] | None = None,
-        **more: Any,
+        self, *args: Any, examples: Sequence[tuple[str, str]] = (), statuses: dict[int, str] | None = None, **more: Any
     ) -> None:
         super().__init__(*args, **more)
         self.examples = examples

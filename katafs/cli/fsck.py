@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import (
-    DIRECTORY,
-    Command,
-    count,
-    drop_output,
-    fail,
-    say,
-    unsafe_store,
-    writable_store,
-)
+from katafs.cli.common import DIRECTORY, Command, count, drop_output, fail, say, unsafe_store, writable_store
 from katafs.text import visible
 
 if TYPE_CHECKING:

@@ -28,11 +28,7 @@ _COMPLETIONS = {
     "zsh": "usr/local/share/zsh/site-functions/_katafs",
     "fish": "etc/fish/completions/katafs.fish",
 }
-_MANUALS = {
-    "katafs.1": "man1/katafs.1",
-    "katafs.5": "man5/katafs.5",
-    "mount.fuse.katafs.8": "man8/mount.fuse.katafs.8",
-}
+_MANUALS = {"katafs.1": "man1/katafs.1", "katafs.5": "man5/katafs.5", "mount.fuse.katafs.8": "man8/mount.fuse.katafs.8"}
 
 
 @click.command(

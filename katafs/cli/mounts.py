@@ -183,7 +183,7 @@ def mount(
         _serve(options, log_to, lambda: None)
         return
     # before a fork: the daemon needs the library anyway, and says so in its log alone
-    reason = fastopen.look()[0] if options.fast_open else ""
+    reason = fastopen.look().reason if options.fast_open else ""
     problem = child.start(partial(_serve, options, log_to))
     if problem is not None:
         fail(problem)

@@ -64,11 +64,7 @@ def preload() -> None:
 
 
 def be_daemon(
-    options: MountOptions,
-    fast: fastopen.FastOpen,
-    kept: Kept,
-    keeper_signals: set[signal.Signals],
-    writer: int,
+    options: MountOptions, fast: fastopen.FastOpen, kept: Kept, keeper_signals: set[signal.Signals], writer: int
 ) -> int:
     """Serve a mount that a keeper holds, who hears what is written to ``writer``; the exit status. ``keeper_signals``
     are blocked, and not for us."""

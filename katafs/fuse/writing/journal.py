@@ -109,11 +109,8 @@ class Journal:
         version, self.is_flushed = about(fd)
         self.is_unreadable = version not in READABLE
         if self.is_unreadable:
-            log.error(
-                "the notes of the daemon before are of version %d, which this katafs does not know: what was under "
-                "way is refused",
-                version,
-            )
+            why = "the notes of the daemon before are of a version that this katafs does not know"
+            log.error("%s (%d): what was under way is refused", why, version)
             os.ftruncate(fd, 0)
         os.ftruncate(fd, (_HEADER + 1) * _SLOT)
         memory = os.pread(fd, _HEADER * _SLOT, 0)
@@ -129,15 +126,12 @@ class Journal:
                 self._lost.append(_Part(*part, slot))
         self._free += [self._announced[unique][1] for unique in sorted(self._announced)]
         self._lost.sort(key=lambda part: part.when)
-        self._write_about()
+        self.note_flushed(is_flushed=self.is_flushed)
 
-    def _write_about(self) -> None:
-        self._write(_HEADER, _ABOUT.pack(_MAGIC, VERSION, self.is_flushed))
-
-    def flushed(self) -> None:
-        """The kernel was told that it need not send FLUSH: no daemon will hear of it again."""
-        self.is_flushed = True
-        self._write_about()
+    def note_flushed(self, *, is_flushed: bool = True) -> None:
+        """Note whether the kernel was told that it need not send FLUSH: no daemon will hear of it again."""
+        self.is_flushed = is_flushed
+        self._write(_HEADER, _ABOUT.pack(_MAGIC, VERSION, is_flushed))
 
     def begin(self, unique: int) -> Request:
         """A write was taken. Raises `DiedError` for one sent again of which nothing can be known."""

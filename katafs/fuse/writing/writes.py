@@ -52,8 +52,7 @@ class Writes:
         self._tree, self._fast, self._journal, self._elsewhere, self._kernel = tree, fast, journal, elsewhere, kernel
         inbox = tree.ctx.controls.inbox
         self.openings = Openings(
-            lambda opening: inbox.is_begun(opening.file, opening),
-            lambda: journal.is_flushed or fast.is_flushed,
+            lambda opening: inbox.is_begun(opening.file, opening), lambda: journal.is_flushed or fast.is_flushed
         )
         #: is told the id of each kata in which something was recorded
         self.wrote: Callable[[str], None] = _nobody
@@ -159,7 +158,7 @@ class Writes:
 
     def note_flushed(self) -> None:
         if self._fast.is_flushed and not self._journal.is_flushed:
-            self._journal.flushed()
+            self._journal.note_flushed()
 
     async def expire(self) -> None:
         """Drop the messages that are not finished in time, or whose open files are gone."""

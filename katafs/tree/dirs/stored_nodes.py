@@ -11,18 +11,7 @@ from katafs.errors import NotFoundError, unreadable
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.read import stored_files
-from katafs.tree.catalogue import (
-    DIR,
-    FILE,
-    GIT,
-    KATA,
-    PLAIN_DIRECTORY,
-    STORED_EVENT,
-    TABLE,
-    WRITABLE_FILE,
-    Shown,
-    row_of,
-)
+from katafs.tree.catalogue import DIR, FILE, PLAIN_DIRECTORY, STORED_EVENT, TABLE, WRITABLE_FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.git_files import PACKS, has_identity, identified
 from katafs.tree.makers import fence, makes_from_store
@@ -35,7 +24,7 @@ _TICK_NS = 20_000_000  # and more, of any file system's clock
 _LISTINGS = 10
 # what every kata has, by path
 _FIXED = {row.name: row.number for row in TABLE if row.kind == FIXED and row.shown is Shown.STORED}
-_FIXED |= {b"": KATA, b".git": GIT}
+_FIXED |= {row.name: row.number for row in (row_at(""), row_at(".git"))}
 
 
 class GitFile(Node):
