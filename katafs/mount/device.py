@@ -77,7 +77,7 @@ def hold(options: MountOptions) -> Held:
         _mount(fd, options)
         failed.callback(detach, options.mountpoint)
         # where /proc is another namespace's the mount is not seen, and reload will not find it
-        held = Held(fd, device_of(options.mountpoint) or "", _read_init(fd))
+        held = Held(fd, device_of(options.mountpoint), _read_init(fd))
         failed.pop_all()
     return held
 

@@ -149,7 +149,7 @@ class _Keeper:
             while self._daemon is not NOBODY:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
-                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY):
+                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY.encode()):
                     self._note_ready(ready)
                     ready = None
                 elif number in stop:

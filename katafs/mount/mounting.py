@@ -132,10 +132,10 @@ def _check_device() -> None:
         raise MountError(said) from error
 
 
-def device_of(mountpoint: Path) -> str | None:
-    """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
+def device_of(mountpoint: Path) -> str:
+    """The device number of the katafs that is mounted at this real path, such as ``0:53``; empty if there is none."""
     found = katafs_at(mountpoint)
-    return found.device if found is not None else None
+    return found.device if found is not None else ""
 
 
 def katafs_at(mountpoint: Path) -> Mounted | None:
@@ -147,10 +147,9 @@ def katafs_at(mountpoint: Path) -> Mounted | None:
 def ours(mountpoint: Path) -> tuple[Path, str]:
     """The real path of a mount of ours, and its device number. Raises `MountError` if there is none."""
     path = real_mountpoint(mountpoint)
-    device = device_of(path)
-    if device is None:
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
-    return path, device
+    if device := device_of(path):
+        return path, device
+    raise MountError(f"{mountpoint}: no katafs is mounted here")
 
 
 def real_mountpoint(path: Path) -> Path:
@@ -191,10 +190,9 @@ def is_dead(path: Path) -> bool:
 def abort(mountpoint: Path) -> None:
     """End the connection of a mount: whoever waits for an answer gets an error. The mount stays, dead."""
     device = device_of(mountpoint)
-    if device is None:
-        return
     # says EBUSY where somebody works in the mount, but ends the connection first
-    if os.geteuid() == 0 and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+    is_over = os.geteuid() == 0 and device and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY))
+    if is_over or not device:
         return
     with contextlib.suppress(OSError):
         Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
@@ -228,12 +226,11 @@ def remount(mountpoint: Path, *, read_only: bool) -> None:
     `MountError`."""
     path, _ = ours(mountpoint)
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
-    if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:
-        return
-    number = ctypes.get_errno()
-    if number == errno.EBUSY:
-        raise MountError(f"{path} cannot be made read-only: a file of it is open for writing")
-    raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
+    if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None):
+        number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise MountError(f"{path} cannot be made read-only: a file of it is open for writing")
+        raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
 
 
 def _unmount(path: Path, flags: int, *options: str) -> str:

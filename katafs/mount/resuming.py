@@ -34,16 +34,15 @@ def reload_mount(mountpoint: Path) -> str:
     except OSError as error:
         raise MountError(f"{mountpoint}: process {before.pid}: {error.strerror}") from error
     end = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < end:
-        now = runtime.read(device)
-        if now is None or not before.is_alive():
-            raise MountError(f"{mountpoint}: it was unmounted; the log of katafs says why")
+    while (now := runtime.read(device)) is not None and before.is_alive():
         if now.reloads > before.reloads:
             if now.failure:
                 raise MountError(f"{mountpoint}: the new code cannot be used, all is as before: {now.failure}")
             return now.version
+        if time.monotonic() > end:
+            raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
         time.sleep(0.01)
-    raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
+    raise MountError(f"{mountpoint}: it was unmounted; the log of katafs says why")
 
 
 def write_state(options: MountOptions, **others: object) -> int:

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +83,9 @@ def memory(pid: int) -> int | None:
         return None
 
 
-def _path(device: str) -> Path:
-    return DIRECTORY / f"{device}.json"
-
-
 def publish(device: str, status: Status) -> None:
     """Say it. Without such a file the mount works all the same, but for ``katafs reload``."""
-    path = _path(device)
+    path = DIRECTORY / f"{device}.json"
     try:
         DIRECTORY.mkdir(exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
@@ -109,7 +104,7 @@ def withdraw(device: str) -> None:
     if said is not None and said.pid != os.getpid():
         return
     try:
-        _path(device).unlink(missing_ok=True)
+        (DIRECTORY / f"{device}.json").unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s", error)
 
@@ -126,7 +121,7 @@ def tidy(device: str = "*") -> None:
 def read(device: str) -> Status | None:
     """What the keeper of a mount said last; None if nothing, or nothing that can be understood."""
     try:
-        told: dict[str, Any] = json.loads(_path(device).read_text())
+        told: dict[str, Any] = json.loads((DIRECTORY / f"{device}.json").read_text())
         return Status(**{name: told[name] for name in Status.__dataclass_fields__ if name in told})
     except (OSError, ValueError, TypeError):
         return None
@@ -205,21 +200,13 @@ def _named(pid: str) -> str:
 
 def _uses(pid: str, below: bytes) -> bool:
     """Whether a process has its working directory, its root, an open file, or mapped memory at or below a path."""
-    return any((link + b"/").startswith(below) for link in _links(pid)) or _maps(pid, below)
-
-
-def _links(pid: str) -> Iterator[bytes]:
     names = ["cwd", "root"]
     with contextlib.suppress(OSError):
         names += [f"fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
     for name in names:
         with contextlib.suppress(OSError):
-            yield os.readlink(f"/proc/{pid}/{name}".encode())
-
-
-def _maps(pid: str, below: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/maps", "rb") as table:
-            return any(line.partition(b"/")[2].startswith(below[1:]) for line in table)
-    except OSError:
-        return False
+            if (os.readlink(f"/proc/{pid}/{name}".encode()) + b"/").startswith(below):
+                return True
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as table:
+        return any(line.partition(b"/")[2].startswith(below[1:]) for line in table)
+    return False

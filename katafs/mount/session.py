@@ -51,7 +51,7 @@ _READERS = 100  # requests that are handled at a time, beside those that wait fo
 #: exit statuses of a daemon, beside 0: the mount is over
 FAILED, HANDED_OVER, NOT_WRAPPED = 1, 75, 76
 #: what a daemon that is ready tells its keeper, with SIGUSR2
-READY = b"\n"
+READY = "\n"
 # SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
 _STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -70,9 +70,9 @@ def be_daemon(
     are blocked, and not for us."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, keeper_signals)
 
-    def tell(what: bytes) -> None:
+    def tell(what: str) -> None:
         with suppress(OSError):
-            os.write(writer, what[:MESSAGE])
+            os.write(writer, what.encode("utf-8", "surrogateescape")[:MESSAGE])
 
     def ready() -> None:
         tell(READY)
@@ -83,14 +83,14 @@ def be_daemon(
     try:
         return HANDED_OVER if serve(options, ready, fast, kept) else 0
     except UnsuitableError as error:
-        tell(str(error).encode())
+        tell(str(error))
         return NOT_WRAPPED
     except MountError as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for a person
-        tell(str(error).encode("utf-8", "surrogateescape"))
+        tell(str(error))
     except Exception as error:
         log.exception("the daemon ends")
-        tell(f"{options.mountpoint}: the daemon failed: {error!r}".encode("utf-8", "surrogateescape"))
+        tell(f"{options.mountpoint}: the daemon failed: {error!r}")
     return FAILED
 
 
@@ -121,7 +121,7 @@ def serve(
     groups = options.groups
     status = os.stat(groups) if groups is not None and is_shared(groups) else None
     tree = Tree(Context(store, options.uid, options.gid, groups, status, about=about))
-    signals = [*_STOP_SIGNALS, *([signal.SIGUSR1] if kept is not None else [])]
+    signals = [*_STOP_SIGNALS, *([] if kept is None else [signal.SIGUSR1])]
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -244,9 +244,8 @@ class _Session:
                 raise
         # who reads this may kill us at once, and those who wait for us have heard
         mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
-        risk = self.options.risk
-        mode += f"; unsafe_store, events may be lost: {risk}" if risk else ""
-        level = logging.WARNING if risk else logging.INFO
+        mode += f"; unsafe_store, events may be lost: {self.options.risk}" if self.options.risk else ""
+        level = logging.WARNING if self.options.risk else logging.INFO
         log.log(level, "%s is mounted on %s; mode: %s", self.options.store, mountpoint, mode)
 
     async def _watch_signals(self) -> None:

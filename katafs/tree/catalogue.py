@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 # Numbers of which keys are made in several places: of a kata, and of an event. From FIRST_PATH on the slots of an event
 # are the paths of its files in git order.
-KATA, TIP_FILES, GIT = 0, 1, 10
+KATA, TIP_FILES = 0, 1
 SELF, FILES, CONFIG, FIRST_PATH = 0, 1, 2, 32
 PLAIN_DIRECTORY, STORED_EVENT = 25, 26
 # of a group: from here on its members
@@ -147,7 +147,7 @@ TABLE: tuple[Row, ...] = (
     Row("download/NAME", FIXED, 7, DIR, MUTABLE, NEVER, Changes.COMMIT),
     Row("download/NAME.tgz", FIXED, 8, FILE, MUTABLE, NEVER, Changes.COMMIT),
     _of_tip("download.tgz", 9, Changes.COMMIT, LINK),
-    Row(".git", FIXED, GIT, DIR, MUTABLE, NEVER, shown=Shown.VERSION_2),
+    Row(".git", FIXED, 10, DIR, MUTABLE, NEVER, shown=Shown.VERSION_2),
     Row("control", FIXED, 11, DIR, shown=Shown.WRITABLE),
     Row("manifest.json", FIXED, 12),
     _of_tip("config", 13, Changes.COMMIT),
