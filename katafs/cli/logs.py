@@ -8,7 +8,6 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from katafs.cli.common import LineFormatter
 
@@ -19,17 +18,9 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True)
 class LogTo:
-    path: Path | None
+    path: str | Path | None
     level: str
     foreground: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
-        return {"path": os.fspath(self.path) if self.path else None, "level": self.level, "foreground": self.foreground}
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> LogTo:
-        return cls(Path(told["path"]) if told["path"] else None, told["level"], told["foreground"])
 
     def start(self) -> None:
         """Raises OSError."""

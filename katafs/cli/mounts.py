@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
     from katafs.mount import keeper
 
     with _logging_failures(options.mountpoint, log_to):
-        keeper.serve(options, ready, log_to.to_json())
+        keeper.serve(options, ready, asdict(log_to))
 
 
 @contextmanager
@@ -270,7 +271,7 @@ def resume(state: int, check: bool) -> None:
     from katafs.mount import keeper, resuming
 
     told = resuming.read_state(state)
-    log_to = LogTo.from_json(told["again"])
+    log_to = LogTo(**told["again"])
     if check:
         resuming.check_code()
         return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from katafs.caching import Kept, Newest
+from katafs.caching import Newest
 from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.model.listing import Listing
@@ -48,8 +47,8 @@ class Tree:
         # of tips that were told of last: see `stale_after`
         self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
-        self._nodes: OrderedDict[int, Node] = OrderedDict()
-        ctx.keepers["nodes"] = lambda: Kept(len(self._nodes), len(self._nodes) * _NODE, _MOST_NODES * _NODE)
+        self._nodes: Newest[int, Node] = Newest(_MOST_NODES)
+        ctx.keepers["nodes"] = lambda: self._nodes.kept(_NODE)
         ctx.keepers["stale names"] = lambda: self._told_of.kept(_TOLD)
 
     def node(self, number: int) -> Node:
@@ -69,8 +68,7 @@ class Tree:
         try:
             sink = self.node(number).sink()
         except StaleError:
-            lost = lost_file(self.ctx, self.numbers.key(number)) if is_again else None
-            if lost is None:
+            if not is_again or (lost := lost_file(self.ctx, self.numbers.key(number))) is None:
                 raise
             sink = lost
         sink.serve(self.ctx.controls)
@@ -85,9 +83,7 @@ class Tree:
         self.numbers.keep(node.number, node.key)
         if node.is_reusable():
             # the oldest goes first: what is listed or looked up is read soon, or not at all
-            if len(self._nodes) >= _MOST_NODES:
-                self._nodes.popitem(last=False)
-            self._nodes[node.number] = node
+            self._nodes.keep(node.number, node)
 
     def forgotten(self, number: int, count: int) -> None:
         if self.numbers.forget(number, count):
