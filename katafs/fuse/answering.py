@@ -170,13 +170,15 @@ def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[Plu
             return
 
 
-def dot_entry(number: int) -> pyfuse3.EntryAttributes:
-    """What a listing says of ``.`` and ``..``: the kernel looks at nothing but number and type."""
+def reply_dots(token: pyfuse3.ReaddirToken, number: int, above: int, start: int) -> bool:
+    """Hand over ``.`` and ``..``, of which the kernel looks at nothing but number and type; whether there was room."""
     answer = pyfuse3.EntryAttributes()
-    answer.st_ino = number
     answer.st_mode = stat.S_IFDIR
     answer.attr_timeout = answer.entry_timeout = NEVER
-    return answer
+    for position, (name, answer.st_ino) in enumerate([(b".", number), (b"..", above)][start:], start + 1):
+        if not pyfuse3.readdir_reply(token, name, answer, position):
+            return False
+    return True
 
 
 def attributes(

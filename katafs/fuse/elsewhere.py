@@ -17,7 +17,7 @@ import pyfuse3
 import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
-from katafs.fuse.answering import Reading, attributes, dot_entry
+from katafs.fuse.answering import Reading, attributes, reply_dots
 from katafs.fuse.fair import Once, Places, Preparer, User
 from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
@@ -83,8 +83,7 @@ class Elsewhere(Reading):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id <= 1:
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(await self.ask("parent", fh))
-            both = [(b".", dot_entry(fh), 1), (b"..", dot_entry(above), 2)][start_id:]
-            if not all(pyfuse3.readdir_reply(token, *each) for each in both):
+            if not reply_dots(token, fh, above, start_id):
                 return
         position = max(start_id - 2, 0)
         entries = self._parts.pop((fh, position), None) if position else None
@@ -101,13 +100,12 @@ class Elsewhere(Reading):
 
     def _known(self, said: Seen) -> Seen:
         """A node with its size, where that was found before: the kernel must not hear that it is 0 again."""
-        if said.identity is None:
-            return said
-        made = self._tree.ctx.made
-        if (size := said.size()) is not None:
-            made.remember_size(said.identity, size)
-        elif (size := made.size(said.identity)) is not None:
-            said.has_size(size)
+        if said.identity is not None:
+            made = self._tree.ctx.made
+            if (size := said.size()) is not None:
+                made.remember_size(said.identity, size)
+            else:
+                said.known_size = made.size(said.identity)
         return said
 
     # -- for those who write: asked here, and elsewhere where that is too much
@@ -183,9 +181,10 @@ class Elsewhere(Reading):
 
     def _user(self, question: Question) -> User:
         try:
-            return self._tree.ctx.store.status(question.kata_id).st_uid, question.kata_id
+            uid = self._tree.ctx.store.status(question.kata_id).st_uid
         except (NotFoundError, HeavyError):
-            return -1, question.kata_id
+            uid = -1
+        return uid, question.kata_id
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
         kata_id, name = question.kata_id, question.name

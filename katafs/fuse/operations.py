@@ -19,7 +19,7 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import Reading, WritingHandler, attributes, dot_entry, refuse, reply_listed, watch
+from katafs.fuse.answering import Reading, WritingHandler, attributes, refuse, reply_dots, reply_listed, watch
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
@@ -90,11 +90,9 @@ class Operations(Reading, pyfuse3.Operations):
         if entries is None:
             entries = directory.fast_listing() or directory.names()
             self._listings.keep(fh, entries)
-        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dot_entry(directory.number), 1):
-            return
         if start_id <= 1:
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
-            if not pyfuse3.readdir_reply(token, b"..", dot_entry(above), 2):
+            if not reply_dots(token, fh, above, start_id):
                 return
         rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
         if not rest:
@@ -129,8 +127,10 @@ class Operations(Reading, pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
 
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        return
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """What a write acknowledged is on disk already."""
+
+    fsyncdir = fsync
 
     # -- files
 
@@ -202,9 +202,6 @@ class Operations(Reading, pyfuse3.Operations):
         if (opening := self._handles.release(fh)) is not None:
             with contextlib.suppress(KataError):
                 self.writes.truncate(await self.elsewhere.sink(opening.inode), opening)
-
-    async def fsync(self, fh: int, datasync: bool) -> None:
-        """What a write acknowledged is on disk already."""
 
     async def stop(self) -> None:
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""

@@ -70,16 +70,12 @@ class Seen(Node):
         super().__init__(node.key, node.owner, node.mtime_ns)
         self.generation, self.mode, self.attr_timeout = node.generation, node.mode, node.attr_timeout
         self.timeout = timeout
-        self._size = node.size()
+        self.known_size = node.size()
         #: of a content that is made: by what name its size is remembered
         self.identity: Hashable = getattr(node, "identity", None)
 
     def size(self) -> int | None:
-        return self._size
-
-    def has_size(self, size: int) -> None:
-        """It was made before, and has that size."""
-        self._size = size
+        return self.known_size
 
 
 # -- what is asked of a node, wherever that is
