@@ -12,7 +12,17 @@ from typing import NoReturn
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, count, fail, katas_of, quiet, say, unsafe_store, writable_store
+from katafs.cli.common import (
+    DIRECTORY,
+    command,
+    count,
+    fail,
+    katas_of,
+    quiet,
+    say,
+    unsafe_store,
+    writable_store,
+)
 from katafs.errors import StorageError, why
 
 _TERMINAL_SECONDS, _LINE_SECONDS = 0.2, 5.0
@@ -105,12 +115,9 @@ class _Batch(ABC):
         click.echo(self.summary())
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs compact /srv/katas", "all katas that would gain by it"),
-        ("katafs compact /srv/katas AbCdEf", "one kata"),
-    ],
+@command(
+    ("katafs compact /srv/katas", "all katas that would gain by it"),
+    ("katafs compact /srv/katas AbCdEf", "one kata"),
     statuses={1: "a kata could not be compacted: it stays as it is, and a sentence says why"},
 )
 @click.argument("store", type=DIRECTORY)
@@ -156,13 +163,10 @@ class _Compaction(_Batch):
         return f"{count(self._gained, 'kata')} compacted{gain}{self._refusals()}"
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs migrate --dry-run /srv/katas", "what could be migrated, and what could not"),
-        ("katafs migrate /srv/katas", "all katas; go on here when it was stopped"),
-        ("katafs migrate /srv/katas AbCdEf", "one kata"),
-    ],
+@command(
+    ("katafs migrate --dry-run /srv/katas", "what could be migrated, and what could not"),
+    ("katafs migrate /srv/katas", "all katas; go on here when it was stopped"),
+    ("katafs migrate /srv/katas AbCdEf", "one kata"),
     statuses={1: "a kata could not be migrated: it stays as it is, and a sentence says why"},
 )
 @click.argument("store", type=DIRECTORY)

@@ -36,8 +36,7 @@ class _PathType(click.Path):
 
 
 class Command(click.Command):
-    """A command whose help ends with examples, each with what it does, and with its exit statuses. What is expected to
-    fail ends it with a sentence."""
+    """A command whose help ends with examples and exit statuses. What is expected to fail ends it with a sentence."""
 
     def __init__(
         self, *args: Any, examples: Sequence[tuple[str, str]] = (), statuses: dict[int, str] | None = None, **more: Any
@@ -57,6 +56,13 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         if self.examples:
             teach(formatter, self.examples, self.statuses)
+
+
+def command(
+    *examples: tuple[str, str], cls: type[Command] = Command, statuses: dict[int, str] | None = None
+) -> Callable[[Callable[..., object]], Command]:
+    """A command with examples, each with what it does, and with what its exit statuses are beside the usual ones."""
+    return click.command(cls=cls, examples=examples, statuses=statuses)
 
 
 def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:

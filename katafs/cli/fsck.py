@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, count, drop_output, fail, say, unsafe_store, writable_store
+from katafs.cli.common import DIRECTORY, command, count, drop_output, fail, say, unsafe_store, writable_store
 from katafs.text import visible
 
 if TYPE_CHECKING:
@@ -24,13 +24,10 @@ _MENDED, _LEFT, _FAILED, _STOPPED = 1, 4, 8, 32
 _STEPS = 1000  # of the progress bar
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs fsck /srv/katas", "look at all katas"),
-        ("katafs fsck --repair /srv/katas AbCdEf", "mend one kata"),
-        ("katafs fsck --json -q /srv/katas | jq .code", "for programs"),
-    ],
+@command(
+    ("katafs fsck /srv/katas", "look at all katas"),
+    ("katafs fsck --repair /srv/katas AbCdEf", "mend one kata"),
+    ("katafs fsck --json -q /srv/katas | jq .code", "for programs"),
     statuses={
         0: "nothing is wrong; the following are added up, as those of fsck(8):",
         1: "something was wrong, and is mended",

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from katafs.cli.common import DIRECTORY, Command, echo, fail, quiet
+from katafs.cli.common import DIRECTORY, command, echo, fail, quiet
 
 _OURS = "put here by katafs install; katafs install --remove takes it away"
 _HELPERS = ("mount.fuse.katafs", "mount.katafs")
@@ -31,13 +31,10 @@ _COMPLETIONS = {
 _MANUALS = {"katafs.1": "man1/katafs.1", "katafs.5": "man5/katafs.5", "mount.fuse.katafs.8": "man8/mount.fuse.katafs.8"}
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs install", "then: mount -t fuse.katafs, fstab, systemd, man katafs"),
-        ("katafs install --remove", "take it all away again"),
-        ("katafs install --root /tmp/image", "into a tree that will be another system's root"),
-    ],
+@command(
+    ("katafs install", "then: mount -t fuse.katafs, fstab, systemd, man katafs"),
+    ("katafs install --remove", "take it all away again"),
+    ("katafs install --root /tmp/image", "into a tree that will be another system's root"),
 )
 @click.option("--remove", is_flag=True, help="Take away what was put there. No kata and no mount is touched.")
 @click.option("--root", type=DIRECTORY, default="/", show_default=True, help="Put it below this directory.")

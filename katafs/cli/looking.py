@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, echo, say
+from katafs.cli.common import DIRECTORY, command, echo, say
 from katafs.errors import KataError, NotFoundError
 from katafs.text import visible, without_colours
 
@@ -25,13 +25,10 @@ _COLOURS = {"red": "red", "amber": "yellow", "green": "green"}
 _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
-        ("katafs log", "the one that the current directory is"),
-        ("katafs log --csv /mnt/katas/??/??/?? > events.csv", "all of them, for a spreadsheet"),
-    ],
+@command(
+    ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
+    ("katafs log", "the one that the current directory is"),
+    ("katafs log --csv /mnt/katas/??/??/?? > events.csv", "all of them, for a spreadsheet"),
 )
 @click.argument("paths", type=DIRECTORY, nargs=-1, metavar="[KATA]...")
 @click.option("--csv", "form", flag_value="csv", help="Print a table for other programs, with a line of titles.")
@@ -61,13 +58,10 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
     _each(paths or (Path(),), show_history)
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
-        ("katafs show .", "the newest event, in a kata's directory"),
-        ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
-    ],
+@command(
+    ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
+    ("katafs show .", "the newest event, in a kata's directory"),
+    ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
 )
 @click.argument(
     "arguments", nargs=-1, required=True, metavar="KATA... [N|latest]", shell_complete=DIRECTORY.shell_complete

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from katafs.cli.common import DIRECTORY, PATH, Command, echo, fail, quiet, say, verbose
+from katafs.cli.common import DIRECTORY, PATH, Command, command, echo, fail, quiet, say, verbose
 from katafs.cli.logs import LEVELS, LogTo
 from katafs.fuse import fastopen
 from katafs.mount import child, mounting
@@ -109,13 +109,11 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
     return value
 
 
-@click.command(
+@command(
+    ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
+    ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
+    ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
     cls=MountCommand,
-    examples=[
-        ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
-        ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
-        ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
-    ],
 )
 @click.argument("store", type=DIRECTORY)
 @click.argument("mountpoint", type=DIRECTORY)
@@ -223,12 +221,9 @@ def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
         raise mounting.MountError(f"{mountpoint}: the daemon failed: {error!r}") from error
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs umount /mnt/katas", "what plain umount does, and who uses it if it is busy"),
-        ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
-    ],
+@command(
+    ("katafs umount /mnt/katas", "what plain umount does, and who uses it if it is busy"),
+    ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
 )
 @click.argument("mountpoint", type=DIRECTORY)
 @click.option("-l", "--lazy", is_flag=True, help="Take it out of the tree at once; who uses it may finish.")
@@ -247,7 +242,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
         echo(f"{mountpoint} is unmounted")
 
 
-@click.command(cls=Command, examples=[("katafs reload /mnt/katas", "after an upgrade of the package")])
+@command(("katafs reload /mnt/katas", "after an upgrade of the package"))
 @click.argument("mountpoint", type=DIRECTORY)
 @verbose
 def reload(mountpoint: Path, verbose: bool) -> None:

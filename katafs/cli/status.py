@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, echo, fail
+from katafs.cli.common import DIRECTORY, command, echo, fail
 from katafs.engine.known import Mounted, mounts
 from katafs.mount import mounting, runtime
 from katafs.text import visible
@@ -42,13 +42,10 @@ _LEFT_OUT = ("cache_hits", "cache_misses", "daemon_deaths")
 _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs status", "all that is mounted"),
-        ("katafs status /mnt/katas", "one of them"),
-        ("katafs status --json | jq .[].mountpoint", "for programs"),
-    ],
+@command(
+    ("katafs status", "all that is mounted"),
+    ("katafs status /mnt/katas", "one of them"),
+    ("katafs status --json | jq .[].mountpoint", "for programs"),
     statuses={1: "what is mounted at MOUNTPOINT is no katafs, or one does not answer, or is dead"},
 )
 @click.argument("mountpoint", type=DIRECTORY, required=False)

@@ -13,7 +13,7 @@ import click
 
 from katafs.cli.common import (
     DIRECTORY,
-    Command,
+    command,
     drop_output,
     echo,
     fail,
@@ -30,12 +30,9 @@ if TYPE_CHECKING:
 _MAX_MANIFEST = 16 << 20
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs create /srv/katas < manifest.json", "prints an id, such as AbCdEf"),
-        ("jq -n '{visible_files: {}}' | katafs create /srv/katas", "one without files"),
-    ],
+@command(
+    ("katafs create /srv/katas < manifest.json", "prints an id, such as AbCdEf"),
+    ("jq -n '{visible_files: {}}' | katafs create /srv/katas", "one without files"),
 )
 @click.argument("store", type=DIRECTORY)
 @click.option(
@@ -77,12 +74,9 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
         fail(f"kata {kata_id} is made, but its id could not be printed: {error.strerror}")
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
-        ("katafs demo --groups /tmp/groups /tmp/store", "then: katafs mount -o groups=/tmp/groups …"),
-    ],
+@command(
+    ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
+    ("katafs demo --groups /tmp/groups /tmp/store", "then: katafs mount -o groups=/tmp/groups …"),
 )
 @click.argument("store", type=DIRECTORY)
 @click.option("--groups", type=DIRECTORY, help="Make a class, too: its katas in STORE, its group in this directory.")
@@ -114,12 +108,9 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
                 store.rmdir()
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs probe /mnt/a /mnt/b", "two mounts of it on this host"),
-        ("katafs probe /srv/katas host-b:/srv/katas", "with another host, by ssh"),
-    ],
+@command(
+    ("katafs probe /mnt/a /mnt/b", "two mounts of it on this host"),
+    ("katafs probe /srv/katas host-b:/srv/katas", "with another host, by ssh"),
     statuses={0: "nothing that loses events was found", 1: "events can be lost, or it could not be tried"},
 )
 @click.argument("store_on_a", type=DIRECTORY)
