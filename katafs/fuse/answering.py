@@ -121,7 +121,7 @@ class Reading:
         raise NotImplementedError
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        node, timeout = await self.ask("lookup", parent_inode, name)
+        node, timeout = await self.ask("dots" if name in (b".", b"..") else "lookup", parent_inode, name)
         return self._found(node.held(), timeout)
 
     def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:

@@ -75,7 +75,7 @@ class Elsewhere(Reading):
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:
         said: Any = await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
-        return Entry(self._known(said), said.timeout) if name in ("lookup", "getattr") else said
+        return Entry(self._known(said), said.timeout) if name in ("lookup", "dots", "getattr") else said
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         return cast(bytes, await self.ask("read", fh, off, size))

@@ -154,9 +154,9 @@ class Preparer:
         return node
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:
-        is_to_be_prepared, ask = QUESTIONS[name]
+        prepares, ask = QUESTIONS[name]
         node = self._tree.node(inode)
-        if is_to_be_prepared(node, *arguments):
+        if prepares is True or (prepares and prepares(node)):
             node = await self.prepared(node)
         return ask(self._tree, node, *arguments)
 

@@ -81,30 +81,30 @@ class Seen(Node):
 # -- what is asked of a node, wherever that is
 
 
-def _lookup(tree: Tree, directory: Node, name: bytes) -> Entry:
-    if name in (b".", b".."):
-        return Entry(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
-    node, timeout = directory.child(name)
-    if node.size() is None:
+def find(directory: Node, name: bytes) -> Entry:
+    """The entry of a name, with its size where that takes little."""
+    entry = directory.child(name)
+    if entry.node.size() is None:
         # what takes no longer than another request is made now; who reads it will hear what is wrong with it
         with contextlib.suppress(KataError):
-            node.prepare()
-    return Entry(node, timeout)
+            entry.node.prepare()
+    return entry
 
 
-def _always(*_: object) -> bool:
-    return True
+def _dots(tree: Tree, directory: Node, name: bytes) -> Entry:
+    return Entry(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
 
 
-#: by name: whether the content of a node is to be made before, and what it is asked then; both with all arguments
-QUESTIONS: dict[str, tuple[Callable[..., bool], Callable[..., object]]] = {
-    "lookup": (lambda _, name: name not in (b".", b".."), _lookup),
+#: by name: whether the content of a node is to be made before, and what it is asked then
+QUESTIONS: dict[str, tuple[bool | Callable[[Node], bool], Callable[..., object]]] = {
+    "lookup": (True, lambda _, node, name: find(node, name)),
+    "dots": (False, _dots),
     "getattr": (lambda node: node.size() is None, lambda _, node: Entry(node, NEVER)),
-    "read": (_always, lambda _, node, offset, size: node.read_behind(offset, size)),
-    "readlink": (lambda _: False, lambda _, node: node.target()),
+    "read": (True, lambda _, node, offset, size: node.read_behind(offset, size)),
+    "readlink": (False, lambda _, node: node.target()),
     "attributes": (lambda node: node.has_attributes, lambda _, node: node.attributes()),
-    "parent": (_always, lambda _, node: node.parent()),
-    "creator": (_always, lambda _, node, name, is_directory: node.to_create(name, is_directory=is_directory)),
+    "parent": (True, lambda _, node: node.parent()),
+    "creator": (True, lambda _, node, name, is_directory: node.to_create(name, is_directory=is_directory)),
 }
 
 # -- in the worker
@@ -173,9 +173,11 @@ def _prepared(tree: Tree, node: Node) -> Node:
 
 
 def _asked(name: str, tree: Tree, key: Key, *arguments: Any) -> object:
-    is_to_be_prepared, ask = QUESTIONS[name]
+    prepares, ask = QUESTIONS[name]
     node = _node(tree, key)
-    said = ask(tree, _prepared(tree, node) if is_to_be_prepared(node, *arguments) else node, *arguments)
+    if prepares is True or (prepares and prepares(node)):
+        node = _prepared(tree, node)
+    said = ask(tree, node, *arguments)
     return Seen(*said) if isinstance(said, Entry) else said
 
 

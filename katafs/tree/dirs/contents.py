@@ -88,8 +88,9 @@ class ContentFile(KeptFile):
 
     def is_reusable(self) -> bool:
         content = self._content
-        is_small = isinstance(content, BlobId) or (isinstance(content, bytes) and len(content) < _SMALL)
-        return is_small and self.is_lasting()
+        if isinstance(content, bytes) and len(content) >= _SMALL:
+            return False
+        return not isinstance(content, Summary) and self.is_lasting()
 
     def size(self) -> int:
         if self._size is None:
