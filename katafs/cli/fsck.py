@@ -134,7 +134,8 @@ class _Report:
             shown = {"kata": finding.kata_id, "code": finding.code, "state": state}
             click.echo(json.dumps({**shown, "message": finding.message, "advice": finding.advice}))
         else:
-            click.echo(visible(f"{finding.kata_id} {finding.code}: {finding.message} [{_outcome(finding)}]", kept="\t"))
+            outcome = {"found": "--repair mends it", "left": f"left: {finding.advice}"}.get(state, state)
+            click.echo(visible(f"{finding.kata_id} {finding.code}: {finding.message} [{outcome}]", kept="\t"))
 
     def _clear(self) -> None:
         """Take the progress bar out of the way of a line."""
@@ -156,8 +157,3 @@ class _Report:
         if self._failures:
             text += f"; {count(self._failures, 'kata')} could not be checked"
         click.echo(text, err=self._as_json)
-
-
-def _outcome(finding: Finding) -> str:
-    said = {"found": "--repair mends it", "left": f"left: {finding.advice}"}
-    return said.get(finding.state.value, finding.state.value)

@@ -184,28 +184,20 @@ def _diff(text: str) -> Iterator[str]:
             files[-1].append(line)
     for lines in files:
         yield ""
-        in_hunk = False
-        hunk: list[str] = []
-        for line in lines:
+        for at, line in enumerate(lines):
             if line == "GIT binary patch":
                 yield "(no text)"
                 break
-            if in_hunk:
-                hunk.append(line)
-            else:
-                in_hunk = line.startswith("@@ ")
-                if not in_hunk and line:
-                    yield click.style(visible(line), bold=True)
-        yield from _around_changes(hunk)
+            if line.startswith("@@ "):
+                yield from _around_changes(lines[at + 1 :])
+                break
+            if line:
+                yield click.style(visible(line), bold=True)
 
 
 def _around_changes(lines: list[str]) -> Iterator[str]:
-    near = {
-        place
-        for at, line in enumerate(lines)
-        if line[:1] in ("+", "-")
-        for place in range(at - _CONTEXT, at + _CONTEXT + 1)
-    }
+    changed = (at for at, line in enumerate(lines) if line[:1] in ("+", "-"))
+    near = {place for at in changed for place in range(at - _CONTEXT, at + _CONTEXT + 1)}
     last = -1
     for at, line in enumerate(lines):
         if at not in near or (not line and at == len(lines) - 1):

@@ -207,10 +207,9 @@ def _seconds(served: runtime.Status) -> float:
 
 def _duration(seconds: float) -> str:
     """In two units: ``3 d 4 h``."""
-    units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    counts = []
-    for unit, size in units:
+    counts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(int(seconds), size)
-        counts.append((count, unit))
-    first = next((at for at, (count, _) in enumerate(counts) if count), len(counts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2])
+        if count or counts or unit == "s":
+            counts.append(f"{count} {unit}")
+    return " ".join(counts[:2])

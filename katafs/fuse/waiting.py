@@ -48,11 +48,6 @@ class Waiting:
         """What else is used of trio, and of ``trio.lowlevel``."""
         return getattr(trio, name) if hasattr(trio, name) else getattr(trio.lowlevel, name)
 
-    @property
-    def is_used(self) -> bool:
-        """Whether pyfuse3 waits in this way."""
-        return self._poll is not None
-
     def Lock(self) -> Turn:  # noqa: N802 - trio's
         """What only one task at a time has: the one that waits."""
         self._turn = Turn()
@@ -115,7 +110,7 @@ def wait_quickly(pyfuse3: ModuleType, busy: Callable[[], int]) -> Callable[[], A
 
     async def look() -> None:
         await trio.sleep(_LOOK_SECONDS)
-        if waiting is None or not waiting.is_used:
+        if waiting is None or waiting._poll is None:
             log.warning("each request is waited for in the slower way: %s", why)
 
     return look

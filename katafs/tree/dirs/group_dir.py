@@ -136,8 +136,7 @@ class GroupDir(Node):
 @makes_from_store(_MEMBER.path)
 def _link(ctx: Context, key: Key, group: Group | None = None) -> Link:
     """The link to a kata, in the group as it was found last."""
-    _, found = ctx.seen_groups.get(key.kata, _UNSEEN)
-    found = group or found
+    found = group or ctx.seen_groups.get(key.kata, _UNSEEN)[1]
     for member in found.members if found is not None else ():
         if FIRST_MEMBER + member.index == key.a:
             kata_id = member.kata_id
@@ -162,8 +161,7 @@ class GroupFile(KeptFile):
 
     def prepare(self) -> Work | None:
         if not self._is_fresh:
-            _, known = self._ctx.seen_groups.get(self.key.kata, _UNSEEN)
-            self.identity = _identity(self.key, known)
+            self.identity = _identity(self.key, self._ctx.seen_groups.get(self.key.kata, _UNSEEN)[1])
         work = super().prepare()
         return None if work is None and self._is_fresh else work or self._work()
 
