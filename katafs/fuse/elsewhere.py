@@ -19,13 +19,12 @@ import trio
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.answering import Reading, attributes, reply_dots
 from katafs.fuse.fair import Once, Places, Preparer, User
-from katafs.git import Oid
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Entry, Writable
 from katafs.tree.numbers import Numbers
-from katafs.tree.tree import Stale, Tree
+from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -136,21 +135,16 @@ class Elsewhere(Reading):
         except HeavyError:
             return cast(Entry, await self.ask("lookup", parent, name))
 
-    async def tip(self, kata_id: str) -> Oid:
-        """The commit at the tip of a kata as it is now. Raises what reading its events does."""
-        return cast(Oid, await self._here_or_there(Question("tip", kata_key(kata_id))))
-
-    async def stale(self, kata_id: str, before: Oid) -> Stale:
-        return cast(Stale, await self._here_or_there(Question("stale", kata_key(kata_id), (before,))))
-
-    # -- asking
-
-    async def _here_or_there(self, question: Question) -> object:
+    async def of_kata(self, name: str, kata_id: str, *arguments: object) -> Any:
+        """The ``tip`` of a kata as it is now, a commit; what is ``stale`` since another was it. Raises what reading its
+        events does."""
         self._tree.ctx.store.new_epoch()
         try:
-            return ANSWERS[question.name](self._tree, question.key, *question.arguments)
+            return ANSWERS[name](self._tree, kata_key(kata_id), *arguments)
         except HeavyError:
-            return await self._answer(question)
+            return await self._answer(Question(name, kata_key(kata_id), arguments))
+
+    # -- asking
 
     async def _answer(self, question: Question) -> object:
         """The answer, asked for once for all who want it at the same time. Raises what it raises, and `BusyError`."""

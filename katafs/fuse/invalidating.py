@@ -37,9 +37,9 @@ class Invalidator:
         recorded, and whoever wrote must hear of success, whatever goes wrong from there on."""
         has_moved = False
         try:
-            has_moved = before is not None and await self._elsewhere.tip(kata_id) != before
-            if before is not None and has_moved:
-                await self.tell(await self._elsewhere.stale(kata_id, before))
+            has_moved = before is not None and await self._elsewhere.of_kata("tip", kata_id) != before
+            if has_moved:
+                await self.tell(await self._elsewhere.of_kata("stale", kata_id, before))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", kata_id)
         return has_moved
@@ -117,7 +117,8 @@ class Memory:
         """To be called every second or so: have the kernel say which files of ``.git/`` nobody has open any more."""
         files = self._tree.ctx.git_files
         oldest, others = files.looked_up()
-        gone = oldest + await trio.to_thread.run_sync(files.gone, others) if others else oldest
-        if gone:
-            names = [(plain_key(key.kata, os.path.dirname(key.path)), os.path.basename(key.path)) for key in gone]
+        if others:
+            oldest += await trio.to_thread.run_sync(lambda: [one.key for one in others if files.is_gone(one)])
+        if oldest:
+            names = [(plain_key(key.kata, os.path.dirname(key.path)), os.path.basename(key.path)) for key in oldest]
             await tell(Stale([], [(Numbers.number(parent), name) for parent, name in names]))

@@ -124,11 +124,8 @@ class HeldFiles:
         others = [one for one in held[count:] if not listed or Numbers.number(one.key) not in listed]
         return [one.key for one in held[:count]], others
 
-    def gone(self, held: list[Held]) -> list[Key]:
-        """Those that are not at their paths any more. For a worker thread."""
-        return [one.key for one in held if self._is_gone(one)]
-
-    def _is_gone(self, held: Held) -> bool:
+    def is_gone(self, held: Held) -> bool:
+        """Whether it is not at its path any more. For a worker thread."""
         try:
             path = os.path.join(self._store.path(held.key.kata), os.fsdecode(held.key.path))
             return identified(held.key.kata, held.key.path, os.lstat(path)) != held.key

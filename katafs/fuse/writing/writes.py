@@ -223,7 +223,7 @@ class Writes:
         async with queue:
             before = None
             try:
-                before = await self._elsewhere.tip(job.kata_id)
+                before = await self._elsewhere.of_kata("tip", job.kata_id)
             except KataError:
                 # it may be that nothing can be read of it yet
                 if job.in_turn:
