@@ -94,9 +94,9 @@ def _is_made_again(a: Side, b: Side, name: str) -> bool:
 def _counted(a: Side, b: Side) -> Iterator[Trial]:
     """git's compare-and-swap: what is read under a lock that is made with O_EXCL."""
     meaning = "a commit is recorded on an old one, and the events between are gone: turn off the engine's caches"
-    for name in ("in turn", "at once"):
+    for name, how in (("turns", "in turn"), ("race", "at once")):
         a.ask("put", name, "0")
-        if name == "in turn":
+        if name == "turns":
             done = sum(side.ask("count", name, 1, _LONGEST) for _ in range(_TURNS) for side in (a, b))
         else:
             for side in (a, b):
@@ -105,7 +105,7 @@ def _counted(a: Side, b: Side) -> Iterator[Trial]:
         seen = [side.ask("watch", name, f"{done:040}\n", _LONGEST)[0] < _LONGEST for side in (a, b)]
         is_right = all(seen) and done > 0
         found = f"{done} changes, {'none lost' if is_right else 'but not all are there'}"
-        yield _of(f"a file changed under lock, {name}", is_right, found, meaning)
+        yield _of(f"a file changed under lock, {how}", is_right, found, meaning)
     old = 0
     for number in range(_REMOVED):
         a.ask("put", f"gone{number}", "x")
