@@ -226,8 +226,8 @@ class Journal:
 def about(fd: int) -> tuple[int, bool]:
     """The version of what an earlier daemon has noted, and whether the kernel sends no FLUSH."""
     size = os.fstat(fd).st_size
-    if not size:
-        return VERSION, False
+    if size < _SLOT:
+        return (-1 if size else VERSION), False
     data = _slot(os.pread(fd, _SLOT, size - _SLOT), 0, _ABOUT)
     magic, version, is_flushed = _ABOUT.unpack(data) if data is not None else (b"", -1, False)
     return (version if magic == _MAGIC else -1), is_flushed
