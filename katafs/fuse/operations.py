@@ -28,7 +28,6 @@ from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
 from katafs.fuse.writing.openings import Handles
-from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
 from katafs.tree.answers import find
@@ -51,7 +50,6 @@ class Operations(Reading, pyfuse3.Operations):
         super().__init__()
         self._tree = tree
         self._handles = Handles()
-        self._torn = Torn()
         self.memory = Memory(tree)
         self._preparer = Preparer(tree)
         self.ask = self._preparer.ask  # type: ignore[method-assign]
@@ -177,7 +175,7 @@ class Operations(Reading, pyfuse3.Operations):
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
         if sink.takes_pieces and opening is None:
-            buf = self._torn.whole(sink, asked, off, buf)
+            buf = self.writes.whole(sink, asked, off, buf)
         await self.writes.write(sink, asked, opening, off, buf)
         return len(buf)
 

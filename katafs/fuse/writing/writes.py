@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from weakref import WeakValueDictionary
 
+import cachetools
+import pyfuse3
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
@@ -39,6 +41,10 @@ _AT_ONCE = 16  # threads, for jobs that do not wait for their turn
 # that waits holds one of the requests that are handled at a time, and readers need some too.
 MOST_WAITING = 200
 _MOST_BYTES = 256 << 20
+_PAGE = 4096
+_REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0
+# times: beside many openers one is cut off again and again; what is meant to have zeros is no JSON, and is refused then
+_MOST_TRIES = 50
 
 
 def _nobody(_what: object) -> None:
@@ -63,6 +69,8 @@ class Writes:
         #: how many messages wait
         self.waiting = 0
         self._bytes = 0
+        # how often who was told to try again: not for ever, for he may mean his zeros
+        self._tries: cachetools.TTLCache[tuple[int, int], int] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
 
     async def write(self, sink: Writable, asked: Asked, handle: Opening | None, offset: int, data: bytes) -> None:
         """Take one write; ``handle`` is the open file, where the kernel says which. What it completed is durable and
@@ -96,6 +104,26 @@ class Writes:
             if opening is not None and handle is None:
                 await self.openings.settle(opening, asked, offset + len(data))
             self._journal.end(request)
+
+    def whole(self, sink: Writable, asked: Asked, offset: int, data: bytes) -> bytes:
+        """The part of a write in the no-OPEN mode that was not cut off on the way; its writer, who is told of fewer
+        bytes, sends the rest again. Raises EINTR where there is none.
+
+        Whoever opens the file has the kernel ask for its size, that of the outcome: what others have written beyond it,
+        and is not yet sent, has zeros from there to the end of the page.
+        """
+        at = data.find(b"\0")
+        if at < 0:
+            return data
+        end = at + _PAGE - (offset + at) % _PAGE
+        page = (offset + at) // _PAGE * _PAGE
+        if data[at:end].strip(b"\0") or not sink.has_told(page, offset + at, is_exact=at > 0):
+            return data
+        tries = self._tries.get((asked.thread, offset), 0)
+        if at == 0 and tries < _MOST_TRIES:
+            self._tries[asked.thread, offset] = tries + 1
+            raise pyfuse3.FUSEError(errno.EINTR)
+        return data[:at] if at > 0 else data
 
     async def create(self, parent: int, name: bytes, asked: Asked, *, is_directory: bool) -> tuple[Node, float]:
         """Make a new entry: its node, and how long its name holds, in seconds. Raises `LateError` (EEXIST)."""
