@@ -148,7 +148,11 @@ def test_a_migration_whose_host_comes_back(tmp_path: Path, step: str) -> None:
 def test_a_note_that_another_host_replaces_is_stale_for_a_moment(hosts: tuple[Host, Host]) -> None:
     """That there is nothing to be recorded is found out all the same: by looking once more."""
     path = kata_path(hosts[0].store, KATA)
-    job = plain_job(path, KATA, lambda path, kata_id, **_: flush_pending(path, kata_id, 60))
+
+    def flush(path: Path, kata_id: str, **_: object) -> None:
+        flush_pending(path, kata_id, 60)
+
+    job = plain_job(path, KATA, flush)
     mark(path, KATA)
     note = hosts[0].shared / ".katafs-pending" / KATA
     for _ in range(12):
