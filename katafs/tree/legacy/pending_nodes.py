@@ -183,13 +183,13 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
     kata.check_writable()
     if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
         begun_in(ctx, kata_id, name)
-        return partial(_begin_event, path, kata_id, index)
+        return partial(_begin, path, kata_id, index)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
         option = name.decode()
         if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
             raise LateError(f"the option {option} was set before")
         begun_in(ctx, kata_id, name)
-        return partial(_begin_option, path, kata_id)
+        return partial(_begin, path, kata_id, None)
     raise refuse_write()
 
 
@@ -217,17 +217,15 @@ def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> 
     make_new(new, is_directory, attempt)
 
 
-def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
-    migrate_kata(path, kata_id)
-
-
 def _begin_file(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
     Pending(path, kata_id).begin_file(index, attempt)
 
 
-def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
+def _begin(path: Path, kata_id: str, index: int | None, attempt: Attempt) -> None:
+    """An event, or an option, of which nothing need be made."""
     migrate_kata(path, kata_id)
-    Pending(path, kata_id).begin(index, attempt)
+    if index is not None:
+        Pending(path, kata_id).begin(index, attempt)
 
 
 def _below(root: Path, path: Path) -> bytes:

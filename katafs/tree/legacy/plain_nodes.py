@@ -47,13 +47,12 @@ class _StoredFile(PlainNode, Stored):
             self._ctx.store.plain.partly_read.keep(self.key, self._home, self._name, state)
         try:
             data = super().read(offset, length)
-        except KataError:
-            if not self._ctx.store.is_git(self.kata_id):
-                raise
-        else:
             # as long as this is so, it was the file
             if not self._ctx.store.is_git(self.kata_id):
                 return data
+        except KataError:
+            if not self._ctx.store.is_git(self.kata_id):
+                raise
         return _gone_file(self._ctx, self.key).read(offset, length)
 
 
