@@ -47,7 +47,11 @@ class Invalidator:
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""
         if not self._is_stopping:
-            await trio.to_thread.run_sync(invalidate, stale, self._fast, limiter=self.limiter)
+            await trio.to_thread.run_sync(self._invalidate, stale, limiter=self.limiter)
+
+    def _invalidate(self, stale: Stale) -> None:
+        if not self._fast.invalidate(stale.entries, stale.inodes):
+            invalidate(stale)
 
     def invalidate_pages(self, inode: int) -> None:
         """Have the kernel forget the pages of a file that somebody tried to write to: later, for it holds them now."""
@@ -69,10 +73,8 @@ class Invalidator:
             await trio.sleep(0.001)
 
 
-def invalidate(stale: Stale, fast: FastOpen) -> None:
+def invalidate(stale: Stale) -> None:
     """Tell the kernel; in a worker thread, since it may wait for requests that the event loop must answer."""
-    if fast.invalidate(stale.entries, stale.inodes):
-        return
     # ENOENT: the kernel does not know the thing, so it need not forget it
     for directory, name in stale.entries:
         with contextlib.suppress(FileNotFoundError):
