@@ -58,10 +58,13 @@ class Newest(dict[_K, _V]):
         self.most = most
 
     def keep(self, key: _K, value: _V) -> None:
-        """Keep a value; the oldest goes for it."""
         self[key] = value
         if len(self) > self.most:
             del self[next(iter(self))]
+
+    def kept(self, each: float) -> Kept:
+        """With so many bytes in memory for each value."""
+        return Kept(len(self), round(len(self) * each), round(self.most * each))
 
 
 class Shared(Generic[_K, _V]):

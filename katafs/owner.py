@@ -40,7 +40,12 @@ def acting_as_owner(path: Path) -> Iterator[None]:
     # the group first: it is root who may set it
     gid = _LIBC.setfsgid(status.st_gid)
     uid = _LIBC.setfsuid(status.st_uid)
-    _keep_searching()
+    # CAP_DAC_READ_SEARCH comes back into the effective set, if it is permitted
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low halves, then the high ones
+    if _LIBC.capget(header, sets) == 0 and sets[1] & _DAC_READ_SEARCH:
+        sets[0] |= _DAC_READ_SEARCH
+        _LIBC.capset(header, sets)
     # another identity takes away that a worker is killed when its parent ends (prctl(2))
     if signal.value:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.value)
@@ -51,12 +56,3 @@ def acting_as_owner(path: Path) -> Iterator[None]:
         _LIBC.setfsgid(gid)
         if signal.value:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.value)
-
-
-def _keep_searching() -> None:
-    """Put CAP_DAC_READ_SEARCH back into this thread's effective set, if it is permitted."""
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable: the low halves, then the high ones
-    if _LIBC.capget(header, sets) == 0 and sets[1] & _DAC_READ_SEARCH:
-        sets[0] |= _DAC_READ_SEARCH
-        _LIBC.capset(header, sets)

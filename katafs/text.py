@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from json.encoder import encode_basestring
-from typing import Any, TypeVar
+from typing import Any
 
 from katafs.errors import InvalidError
 
@@ -23,9 +24,6 @@ _MAX_DEPTH, _RUBY_DEPTH = 64, 100
 # 2^1024 is no double; an integer of more digits than Python takes is cut to some that are too many
 _MOST_BITS, _MANY_DIGITS = 1023, 400
 _SHORT = 10**15
-_DECODER, _LONG_DECODER = json.JSONDecoder(), json.JSONDecoder(parse_int=lambda text: int(text[:_MANY_DIGITS]))
-_T = TypeVar("_T")
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -53,17 +51,14 @@ def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
 
 def compact(value: Any) -> str:
     """``value`` as JSON without blanks, as Ruby's ``to_json`` writes it."""
+    dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     try:
-        text = _compact(value)
+        text = dumps(value)
         if is_portable_json(text.encode("utf-8", "surrogatepass")):
             return text
     except RecursionError:
         pass  # it is cut off below
-    return _compact(json.loads(pretty(value)))
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return dumps(json.loads(pretty(value)))
 
 
 def is_portable_json(data: bytes) -> bool:
@@ -73,7 +68,11 @@ def is_portable_json(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     folded = data.translate(_FOLDED, b"+")
-    is_plain = not any(odd in folded for odd in _ODD) and _is_shallow(data)
+    # few levels for sure; brackets in strings may hide it
+    brackets = data.translate(None, _NOT_BRACKETS)
+    for _ in range(_SHALLOW):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    is_plain = not brackets and not any(odd in folded for odd in _ODD)
     return is_plain or is_portable(parse_stored(text))
 
 
@@ -82,14 +81,6 @@ _FOLDED = bytes.maketrans(b"123456789ED", b"000000000ed")
 _ODD = (b"NaN", b"Infinity", b"\\ud", b"e000", b"0" * 300)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _SHALLOW = 8
-
-
-def _is_shallow(data: bytes) -> bool:
-    """Whether JSON surely has few levels; brackets in strings may hide it."""
-    brackets = data.translate(None, _NOT_BRACKETS)
-    for _ in range(_SHALLOW):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return not brackets
 
 
 def is_portable(value: Any, levels: int = _RUBY_DEPTH) -> bool:
@@ -120,26 +111,24 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def parse_stored(text: str, decode: Callable[[json.JSONDecoder, str], _T] = json.JSONDecoder.decode) -> _T:
-    """The JSON value in a text that anybody may have stored, as ``decode`` reads it with a decoder.
+def parse_stored(text: str) -> Any:
+    """The JSON value in a text that anybody may have stored.
 
     NaN, infinities and numbers that become one are read, and written as null. Raises ValueError, RecursionError.
     """
     try:
-        return decode(_DECODER, text)
+        return json.loads(text)
     except json.JSONDecodeError:
         raise
     except ValueError:
         # an integer of more digits than Python takes
-        return decode(_LONG_DECODER, text)
+        return json.loads(text, parse_int=lambda digits: int(digits[:_MANY_DIGITS]))
 
 
 def parse_strict(data: bytes) -> Any:
-    """The JSON value in ``data``, as a client must write it.
-
-    Raises `InvalidError` (EINVAL) for anything that is not UTF-8 or not JSON, for a byte order mark, duplicate keys,
-    NaN and infinities, numbers out of range, lone surrogates, and more than 64 levels.
-    """
+    """The JSON value in ``data``, as a client must write it. Raises `InvalidError` (EINVAL) for anything that is not
+    UTF-8 or not JSON, for a byte order mark, duplicate keys, NaN and infinities, numbers out of range, lone surrogates,
+    and more than 64 levels."""
     try:
         text = data.decode("utf-8")
         value = json.loads(

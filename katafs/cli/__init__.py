@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from katafs import __version__, background
+from katafs import __version__
 from katafs.cli import batches, fsck, installing, looking, mounts, status, stores
-from katafs.cli.common import STATUSES, drop_output, fail, teach
-from katafs.cli.log_lines import LineFormatter
+from katafs.cli.common import STATUSES, LineFormatter, drop_output, fail, teach
+from katafs.mount import child
 from katafs.text import visible
 
 _EXAMPLES = [
@@ -52,7 +52,7 @@ def main() -> None:
 
     Each command has a --help with examples; man katafs has it all.
     """
-    background.open_standard_streams()
+    child.open_standard_streams()
     # what is logged and no daemon's goes to standard error
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LineFormatter("%(message)s"))

@@ -14,13 +14,12 @@ import click
 
 from katafs.cli.common import (
     DIRECTORY,
-    Command,
+    command,
     count,
     fail,
     katas_of,
     quiet,
     say,
-    start_writing,
     unsafe_store,
     writable_store,
 )
@@ -63,7 +62,6 @@ class _Batch(ABC):
         """Go through the katas of a store that are wanted, or those with an id, and end the command."""
         from katafs.kata.model.ids import is_kata_id
 
-        start_writing()
         root = writable_store(store, unsafe_store=unsafe_store)
         for kata_id in ids:
             if not is_kata_id(kata_id):
@@ -117,12 +115,9 @@ class _Batch(ABC):
         click.echo(self.summary())
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs compact /srv/katas", "all katas that would gain by it"),
-        ("katafs compact /srv/katas AbCdEf", "one kata"),
-    ],
+@command(
+    ("katafs compact /srv/katas", "all katas that would gain by it"),
+    ("katafs compact /srv/katas AbCdEf", "one kata"),
     statuses={1: "a kata could not be compacted: it stays as it is, and a sentence says why"},
 )
 @click.argument("store", type=DIRECTORY)
@@ -168,13 +163,10 @@ class _Compaction(_Batch):
         return f"{count(self._gained, 'kata')} compacted{gain}{self._refusals()}"
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs migrate --dry-run /srv/katas", "what could be migrated, and what could not"),
-        ("katafs migrate /srv/katas", "all katas; go on here when it was stopped"),
-        ("katafs migrate /srv/katas AbCdEf", "one kata"),
-    ],
+@command(
+    ("katafs migrate --dry-run /srv/katas", "what could be migrated, and what could not"),
+    ("katafs migrate /srv/katas", "all katas; go on here when it was stopped"),
+    ("katafs migrate /srv/katas AbCdEf", "one kata"),
     statuses={1: "a kata could not be migrated: it stays as it is, and a sentence says why"},
 )
 @click.argument("store", type=DIRECTORY)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -15,9 +16,6 @@ from katafs.engine.known import refusal
 from katafs.errors import KataError
 from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal
-
-if TYPE_CHECKING:
-    from katafs.kata.store import Store
 
 
 class _PathType(click.Path):
@@ -38,15 +36,10 @@ class _PathType(click.Path):
 
 
 class Command(click.Command):
-    """A command whose help ends with examples, each with what it does, and with its exit statuses. What is expected to
-    fail ends it with a sentence."""
+    """A command whose help ends with examples and exit statuses. What is expected to fail ends it with a sentence."""
 
     def __init__(
-        self,
-        *args: Any,
-        examples: Sequence[tuple[str, str]] = (),
-        statuses: dict[int, str] | None = None,
-        **more: Any,
+        self, *args: Any, examples: Sequence[tuple[str, str]] = (), statuses: dict[int, str] | None = None, **more: Any
     ) -> None:
         super().__init__(*args, **more)
         self.examples = examples
@@ -63,6 +56,13 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         if self.examples:
             teach(formatter, self.examples, self.statuses)
+
+
+def command(
+    *examples: tuple[str, str], cls: type[Command] = Command, statuses: dict[int, str] | None = None
+) -> Callable[[Callable[..., object]], Command]:
+    """A command with examples, each with what it does, and with what its exit statuses are beside the usual ones."""
+    return click.command(cls=cls, examples=examples, statuses=statuses)
 
 
 def teach(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]], statuses: dict[int, str]) -> None:
@@ -85,7 +85,7 @@ PATH, DIRECTORY = _PathType(file_okay=True), _PathType(file_okay=False)
 
 
 def start_writing() -> None:
-    """Get ready to write to a store."""
+    """Get ready to write to a store, before anything is made."""
     # what is written to a store is for other services too, whatever the shell of the operator says
     os.umask(0o022)
     # SIGTERM cleans up, as Ctrl-C does
@@ -93,7 +93,8 @@ def start_writing() -> None:
 
 
 def real_store(store: Path, status: int = 1) -> Path:
-    """The real path of a store, or the end of the command with that exit status."""
+    """The real path of a store that is about to be written to, or the end of the command with that exit status."""
+    start_writing()
     try:
         path = mounting.real_directory(store, "store")
     except mounting.MountError as error:
@@ -104,7 +105,7 @@ def real_store(store: Path, status: int = 1) -> Path:
 
 
 def writable_store(store: Path, status: int = 1, *, unsafe_store: bool) -> Path:
-    """The same, to be written to; or the end of the command where events may be lost there, and that is not wanted."""
+    """The same; or the end of the command where events may be lost there, and that is not wanted."""
     path = real_store(store, status)
     risk = "" if unsafe_store else refusal(path)
     if risk:
@@ -131,7 +132,6 @@ def say(sentence: str, before: str = "katafs: ") -> None:
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """End the command with one sentence."""
     say(message)
     sys.exit(status)
 
@@ -152,18 +152,27 @@ def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool])
         yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
         return
     katas = Store(store)
-    for first in katas.names(""):
-        for second in _names(katas, first):
-            for third in _names(katas, first + second):
-                path = kata_path(store, first + second + third)
-                if is_wanted(path):
-                    yield first + second + third, path
+
+    def below(parts: str) -> list[str]:
+        try:
+            return [parts + name for name in katas.names(parts)]
+        except KataError as error:
+            if not parts:
+                raise
+            say(str(error))
+            return []
+
+    for kata_id in (third for first in below("") for second in below(first) for third in below(second)):
+        path = kata_path(store, kata_id)
+        if is_wanted(path):
+            yield kata_id, path
 
 
-def _names(katas: Store, parts: str) -> list[str]:
-    """The names below a directory of a store; none, and a line that says why, if it cannot be read."""
-    try:
-        return katas.names(parts)
-    except KataError as error:
-        say(str(error))
-        return []
+class LineFormatter(logging.Formatter):
+    """One line a message, whatever names and texts of a kata are in it; those of a traceback are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as the library has it
+        return visible(super().formatMessage(record), kept="\t")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as the library has it
+        return visible(super().formatException(ei)).replace("\n", "\n  ")

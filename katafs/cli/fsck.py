@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import stat
 import sys
 import time
 from collections import Counter
@@ -14,17 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import (
-    DIRECTORY,
-    Command,
-    count,
-    drop_output,
-    fail,
-    say,
-    start_writing,
-    unsafe_store,
-    writable_store,
-)
+from katafs.cli.common import DIRECTORY, command, count, drop_output, fail, say, unsafe_store, writable_store
 from katafs.text import visible
 
 if TYPE_CHECKING:
@@ -35,13 +24,10 @@ _MENDED, _LEFT, _FAILED, _STOPPED = 1, 4, 8, 32
 _STEPS = 1000  # of the progress bar
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs fsck /srv/katas", "look at all katas"),
-        ("katafs fsck --repair /srv/katas AbCdEf", "mend one kata"),
-        ("katafs fsck --json -q /srv/katas | jq .code", "for programs"),
-    ],
+@command(
+    ("katafs fsck /srv/katas", "look at all katas"),
+    ("katafs fsck --repair /srv/katas AbCdEf", "mend one kata"),
+    ("katafs fsck --json -q /srv/katas | jq .code", "for programs"),
     statuses={
         0: "nothing is wrong; the following are added up, as those of fsck(8):",
         1: "something was wrong, and is mended",
@@ -66,7 +52,6 @@ def fsck(
     Safe beside running daemons and services. Each finding is one line: the kata, what kind of finding it is, a
     sentence, and what became of it or what to do.
     """
-    start_writing()
     # what the writers log is in the findings
     logging.getLogger().addHandler(logging.NullHandler())
     path = writable_store(store, _FAILED, unsafe_store=unsafe_store or not repair)
@@ -94,17 +79,13 @@ def fsck(
 
 
 def _check_ids(path: Path, store: Path, ids: tuple[str, ...]) -> None:
-    """All katas that were asked for must be there."""
     from katafs.kata.model.ids import is_kata_id, kata_path
 
     for kata_id in ids:
         if not is_kata_id(kata_id):
             raise click.BadParameter(f"{kata_id!r} is not a kata id.", param_hint="ID")
-        try:
-            is_there = stat.S_ISDIR(os.lstat(kata_path(path, kata_id)).st_mode)
-        except OSError:
-            is_there = False
-        if not is_there:
+        kata = kata_path(path, kata_id)
+        if os.path.islink(kata) or not os.path.isdir(kata):
             fail(f"kata {kata_id} is not in {store}", _FAILED)
 
 
@@ -124,7 +105,6 @@ class _Report:
         )
 
     def tell(self, done: float, result: Result) -> None:
-        """Print what was found in one kata."""
         for finding in result.findings:
             self._tell(finding)
         if result.failure:
@@ -154,7 +134,8 @@ class _Report:
             shown = {"kata": finding.kata_id, "code": finding.code, "state": state}
             click.echo(json.dumps({**shown, "message": finding.message, "advice": finding.advice}))
         else:
-            click.echo(visible(f"{finding.kata_id} {finding.code}: {finding.message} [{_outcome(finding)}]", kept="\t"))
+            outcome = {"found": "--repair mends it", "left": f"left: {finding.advice}"}.get(state, state)
+            click.echo(visible(f"{finding.kata_id} {finding.code}: {finding.message} [{outcome}]", kept="\t"))
 
     def _clear(self) -> None:
         """Take the progress bar out of the way of a line."""
@@ -162,7 +143,6 @@ class _Report:
             click.echo("\r\x1b[K", err=True, nl=False)
 
     def summarize(self) -> None:
-        """Print how much was looked at and found."""
         if self._is_quiet:
             return
         counts = self._counts
@@ -177,11 +157,3 @@ class _Report:
         if self._failures:
             text += f"; {count(self._failures, 'kata')} could not be checked"
         click.echo(text, err=self._as_json)
-
-
-def _outcome(finding: Finding) -> str:
-    if finding.state.value == "found":
-        return "--repair mends it"
-    if finding.state.value == "left":
-        return f"left: {finding.advice}"
-    return finding.state.value

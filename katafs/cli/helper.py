@@ -11,11 +11,10 @@ from pathlib import Path
 
 import click
 
-from katafs import __version__, background
+from katafs import __version__
 from katafs.cli.common import DIRECTORY, drop_output, fail, say
-from katafs.cli.mount_options import split, to_arguments
-from katafs.cli.mounts import mount
-from katafs.mount import mounting
+from katafs.cli.mounts import mount, split, to_arguments
+from katafs.mount import child, mounting
 
 # of mount(8)
 _INCORRECT, _SYSTEM_ERROR, _FAILED = 1, 2, 32
@@ -23,7 +22,7 @@ _INCORRECT, _SYSTEM_ERROR, _FAILED = 1, 2, 32
 
 def main() -> None:
     """Run as a program, and end it with an exit status of mount(8)'s."""
-    background.open_standard_streams()
+    child.open_standard_streams()
     name = Path(sys.argv[0]).name
     try:
         helper.main(prog_name=name, standalone_mode=False)
@@ -73,11 +72,11 @@ def helper(
     arguments = to_arguments(mount, wanted, is_sloppy=sloppy)
     if fake:
         return
-    if wanted != given:
-        try:
-            mounting.remount(mountpoint, read_only="--read-only" in arguments)
-        except mounting.MountError as error:
-            fail(str(error))
+    if wanted == given:
+        arguments += ["--verbose"] if verbose else []
+        mount.main([*arguments, "--", str(store), str(mountpoint)], prog_name="katafs mount", standalone_mode=False)
         return
-    arguments += ["--verbose"] if verbose else []
-    mount.main([*arguments, "--", str(store), str(mountpoint)], prog_name="katafs mount", standalone_mode=False)
+    try:
+        mounting.remount(mountpoint, read_only="--read-only" in arguments)
+    except mounting.MountError as error:
+        fail(str(error))

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from katafs.cli.common import DIRECTORY, Command, echo, fail, quiet
+from katafs.cli.common import DIRECTORY, command, echo, fail, quiet
 
 _OURS = "put here by katafs install; katafs install --remove takes it away"
 _HELPERS = ("mount.fuse.katafs", "mount.katafs")
@@ -28,20 +28,13 @@ _COMPLETIONS = {
     "zsh": "usr/local/share/zsh/site-functions/_katafs",
     "fish": "etc/fish/completions/katafs.fish",
 }
-_MANUALS = {
-    "katafs.1": "man1/katafs.1",
-    "katafs.5": "man5/katafs.5",
-    "mount.fuse.katafs.8": "man8/mount.fuse.katafs.8",
-}
+_MANUALS = {"katafs.1": "man1/katafs.1", "katafs.5": "man5/katafs.5", "mount.fuse.katafs.8": "man8/mount.fuse.katafs.8"}
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs install", "then: mount -t fuse.katafs, fstab, systemd, man katafs"),
-        ("katafs install --remove", "take it all away again"),
-        ("katafs install --root /tmp/image", "into a tree that will be another system's root"),
-    ],
+@command(
+    ("katafs install", "then: mount -t fuse.katafs, fstab, systemd, man katafs"),
+    ("katafs install --remove", "take it all away again"),
+    ("katafs install --root /tmp/image", "into a tree that will be another system's root"),
 )
 @click.option("--remove", is_flag=True, help="Take away what was put there. No kata and no mount is touched.")
 @click.option("--root", type=DIRECTORY, default="/", show_default=True, help="Put it below this directory.")
@@ -55,15 +48,13 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     """
     # what is there for all users is to be read by all, whatever the shell of the one who installs says
     os.umask(0o022)
-    kept: list[Path] = []
-    changed: list[Path] = []
-    failure = ""
+    changed, kept, failure = [], [], ""
     try:
         for thing in _things(root):
             if os.path.lexists(thing.path) and not thing.is_ours():
-                kept.append(thing.path)
+                kept.append(f"kept, not ours: {thing.path}")
             elif thing.take_away() if remove else thing.put():
-                changed.append(thing.path)
+                changed.append(f"{'removed' if remove else 'put'}: {thing.path}")
     except OSError as error:
         failure = f"{error.filename}: {error.strerror}"
         if os.geteuid() != 0 and root == Path("/"):
@@ -71,13 +62,11 @@ def install(remove: bool, root: Path, quiet: bool) -> None:
     if changed and root == Path("/") and os.path.isdir("/run/systemd/system"):
         subprocess.run(["systemctl", "daemon-reload"], check=False)
     # said when all is done: who reads it may stop in the middle, as head does
-    if not quiet:
-        lines = [f"{'removed' if remove else 'put'}: {path}" for path in changed]
-        lines += [f"kept, not ours: {path}" for path in kept]
-        if not changed and not failure:
-            lines.append("nothing to remove" if remove else "all is there")
-        if lines:
-            echo("\n".join(lines))
+    lines = changed + kept
+    if not changed and not failure:
+        lines.append("nothing to remove" if remove else "all is there")
+    if lines and not quiet:
+        echo("\n".join(lines))
     if failure:
         fail(failure)
 
@@ -114,9 +103,12 @@ class _Thing:
         return True
 
     def take_away(self) -> bool:
-        is_there = os.path.lexists(self.path)
-        self.path.unlink(missing_ok=True)
-        return is_there
+        """Whether it was there."""
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def _found(self) -> Path | str | None:
         try:
@@ -128,7 +120,6 @@ class _Thing:
 
 
 def _things(root: Path) -> Iterator[_Thing]:
-    """All that belongs to an installation below ``root``."""
     local = root / "usr/local"
     scripts = Path(sysconfig.get_path("scripts"))
     program = scripts / "katafs"

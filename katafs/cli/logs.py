@@ -1,4 +1,5 @@
-"""Where the log of a daemon goes."""
+"""Where the log of a daemon goes, and how a line of it is written: nothing in a kata can write one of its own, or reach
+the terminal of who reads."""
 
 from __future__ import annotations
 
@@ -7,26 +8,19 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from katafs.cli.log_lines import JournalFormatter, LineFormatter
+from katafs.cli.common import LineFormatter
 
+#: of syslog(3), which the journal knows by as well
+PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True)
 class LogTo:
-    path: Path | None
+    path: str | Path | None
     level: str
     foreground: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
-        return {"path": os.fspath(self.path) if self.path else None, "level": self.level, "foreground": self.foreground}
-
-    @classmethod
-    def from_json(cls, told: dict[str, Any]) -> LogTo:
-        return cls(Path(told["path"]) if told["path"] else None, told["level"], told["foreground"])
 
     def start(self) -> None:
         """Raises OSError."""
@@ -59,3 +53,12 @@ def _is_journal() -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class JournalFormatter(LineFormatter):
+    """Each line with its priority, such as ``<3>`` (sd-daemon(3)); the journal has the time and the process itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = f"<{PRIORITIES.get(record.levelno, 5)}>"
+        # to the journal each line is a message of its own
+        return mark + super().format(record).replace("\n", f"\n{mark}")

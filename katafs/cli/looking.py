@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, echo, say
+from katafs.cli.common import DIRECTORY, command, echo, say
 from katafs.errors import KataError, NotFoundError
 from katafs.text import visible, without_colours
 
@@ -25,13 +25,10 @@ _COLOURS = {"red": "red", "amber": "yellow", "green": "green"}
 _LINE_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
-        ("katafs log", "the one that the current directory is"),
-        ("katafs log --csv /mnt/katas/??/??/?? > events.csv", "all of them, for a spreadsheet"),
-    ],
+@command(
+    ("katafs log /mnt/katas/Py/Fz/Bz", "a kata in a mount, or in a store"),
+    ("katafs log", "the one that the current directory is"),
+    ("katafs log --csv /mnt/katas/??/??/?? > events.csv", "all of them, for a spreadsheet"),
 )
 @click.argument("paths", type=DIRECTORY, nargs=-1, metavar="[KATA]...")
 @click.option("--csv", "form", flag_value="csv", help="Print a table for other programs, with a line of titles.")
@@ -45,7 +42,7 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
     from katafs.kata.model.steps import COLUMNS, csv_events, csv_lines, facts, history
     from katafs.kata.reader import reader
 
-    def show_history(path: Path, is_first: bool) -> None:
+    def show_history(path: Path) -> Iterable[str]:
         steps = history(reader(path).rows(), _id_of(path))
         if form == "csv":
             click.echo(csv_events(steps, _name_of(path)), nl=False)
@@ -53,21 +50,18 @@ def log(paths: tuple[Path, ...], form: str | None) -> None:
             for step in steps:
                 click.echo(json.dumps(facts(step, _name_of(path)), ensure_ascii=False))
         else:
-            _title(path, is_first, len(paths) < 2)
-            _echo_table(steps)
+            return _table(steps)
+        return ()
 
     if form == "csv":
         click.echo(csv_lines([COLUMNS]), nl=False)
     _each(paths or (Path(),), show_history)
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
-        ("katafs show .", "the newest event, in a kata's directory"),
-        ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
-    ],
+@command(
+    ("katafs show /mnt/katas/Py/Fz/Bz 12", "event 12"),
+    ("katafs show .", "the newest event, in a kata's directory"),
+    ("katafs show /mnt/katas/Py/??/?? latest", "the newest event of several katas"),
 )
 @click.argument(
     "arguments", nargs=-1, required=True, metavar="KATA... [N|latest]", shell_complete=DIRECTORY.shell_complete
@@ -86,7 +80,7 @@ def show(arguments: tuple[str, ...]) -> None:
     names = before if is_event else arguments
     event = int(last[:9]) if is_event and last != "latest" else None
 
-    def show_event(path: Path, is_first: bool) -> None:
+    def show_event(path: Path) -> list[str]:
         kata = reader(path)
         steps = history(kata.rows(), _id_of(path))
         index = len(steps) - 1 if event is None else event
@@ -95,20 +89,21 @@ def show(arguments: tuple[str, ...]) -> None:
         lines = [*_about(steps[index]), *_outputs(kata, index)]
         if index:
             lines += _diff(kata.diff(index - 1, index))
-        _title(path, is_first, len(names) < 2)
-        for line in lines:
-            echo(line)
+        return lines
 
     _each([DIRECTORY.convert(name, None, click.get_current_context()) for name in names], show_event)
 
 
-def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
-    """Call ``act`` with each kata, and whether it is the first; one that cannot be read is told of, and makes the exit
-    status 1."""
+def _each(paths: Sequence[Path], act: Callable[[Path], Iterable[str]]) -> None:
+    """Print what ``act`` says of each kata; one that cannot be read is told of, and makes the exit status 1."""
     status = 0
     for number, path in enumerate(paths):
         try:
-            act(path, not number)
+            lines = act(path)
+            if lines and len(paths) > 1:
+                echo(("\n" if number else "") + click.style(visible(str(path), kept=""), bold=True))
+            for line in lines:
+                echo(line)
         except KataError as error:
             say(str(error) if str(path) in str(error) else f"{path}: {error}")
             status = 1
@@ -121,19 +116,13 @@ def _each(paths: Sequence[Path], act: Callable[[Path, bool], None]) -> None:
     sys.exit(status)
 
 
-def _title(path: Path, is_first: bool, is_alone: bool) -> None:
-    """Which kata it is, where there are several."""
-    if not is_alone:
-        echo(("" if is_first else "\n") + click.style(visible(str(path), kept=""), bold=True))
-
-
-def _echo_table(steps: list[Step]) -> None:
+def _table(steps: list[Step]) -> Iterator[str]:
     from katafs.kata.model.steps import aligned, table
 
     titles, *events = aligned(table(steps))
-    echo(click.style("  ".join(titles).rstrip(), bold=True))
+    yield click.style("  ".join(titles).rstrip(), bold=True)
     for cells in events:
-        echo("  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip())
+        yield "  ".join(_coloured(title.strip(), cell) for title, cell in zip(titles, cells, strict=True)).rstrip()
 
 
 def _name_of(path: Path) -> str:
@@ -151,18 +140,17 @@ def _id_of(path: Path) -> str:
 
 def _coloured(title: str, cell: str) -> str:
     word = cell.strip()
-    if title == "light" and word:
+    if not word:
+        return cell
+    if title == "light":
         return click.style(cell, fg=_COLOURS.get(word, "magenta"), bold=True)
-    if title == "predicted" and word:
+    if title == "predicted":
         return click.style(cell, fg="green" if word.endswith("right") else "red")
-    if title in _LINE_COLOURS and word:
-        return click.style(cell, fg=_LINE_COLOURS[title])
-    return cell
+    return click.style(cell, fg=_LINE_COLOURS[title]) if title in _LINE_COLOURS else cell
 
 
 def _about(step: Step) -> Iterator[str]:
-    light = click.style(step.light, fg=_COLOURS.get(step.light, "magenta"), bold=True) if step.light else ""
-    yield f"event {step.index}: {step.headline}" + (f", {light}" if light else "")
+    yield f"event {step.index}: {step.headline}" + (f", {_coloured('light', step.light)}" if step.light else "")
     facts = {
         "time": step.time.strftime("%Y-%m-%d %H:%M:%S UTC") if step.time else "",
         "took": "" if step.duration is None else f"{step.duration:.2f} s",
@@ -196,28 +184,20 @@ def _diff(text: str) -> Iterator[str]:
             files[-1].append(line)
     for lines in files:
         yield ""
-        in_hunk = False
-        hunk: list[str] = []
-        for line in lines:
+        for at, line in enumerate(lines):
             if line == "GIT binary patch":
                 yield "(no text)"
                 break
-            if in_hunk:
-                hunk.append(line)
-            else:
-                in_hunk = line.startswith("@@ ")
-                if not in_hunk and line:
-                    yield click.style(visible(line), bold=True)
-        yield from _around_changes(hunk)
+            if line.startswith("@@ "):
+                yield from _around_changes(lines[at + 1 :])
+                break
+            if line:
+                yield click.style(visible(line), bold=True)
 
 
 def _around_changes(lines: list[str]) -> Iterator[str]:
-    near = {
-        place
-        for at, line in enumerate(lines)
-        if line[:1] in ("+", "-")
-        for place in range(at - _CONTEXT, at + _CONTEXT + 1)
-    }
+    changed = (at for at, line in enumerate(lines) if line[:1] in ("+", "-"))
+    near = {place for at in changed for place in range(at - _CONTEXT, at + _CONTEXT + 1)}
     last = -1
     for at, line in enumerate(lines):
         if at not in near or (not line and at == len(lines) - 1):

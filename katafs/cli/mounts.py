@@ -1,24 +1,104 @@
-"""Commands for mounts: ``mount``, ``umount``, ``reload``."""
+"""Commands for mounts: ``mount``, ``umount``, ``reload``; and the options of mount(8), ``-o NAME,NAME=VALUE``: of any
+file system, and those of ``katafs mount`` by their names."""
 
 from __future__ import annotations
 
+import difflib
 import gc
 import logging
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from katafs import background
-from katafs.cli.common import DIRECTORY, PATH, Command, echo, fail, quiet, say, verbose
+from katafs.cli.common import DIRECTORY, PATH, Command, command, echo, fail, quiet, say, verbose
 from katafs.cli.logs import LEVELS, LogTo
-from katafs.cli.mount_options import MountCommand
 from katafs.fuse import fastopen
-from katafs.mount import mounting
+from katafs.mount import child, mounting
+
+# What mount(8), mount.fuse(8) and systemd.mount(5) let people write, and what has no effect here: it is for whoever
+# reads fstab, it is so in any case (the mount is nosuid, nodev, noexec and noatime, the kernel checks permissions), or
+# it means nothing for a file system without access times and delayed writes. user_id and the like are the kernel's
+# own, which come back with a remount.
+_FLAGS = """
+    defaults auto noauto nofail _netdev user nouser users owner group suid nosuid dev nodev exec noexec
+    atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime
+    iversion noiversion sync async dirsync mand nomand silent loud default_permissions"""
+_WITH_A_VALUE = "comment user uhelper helper subtype user_id group_id rootmode max_read blksize"
+_WITHOUT_EFFECT, _VALUE_WITHOUT_EFFECT = frozenset(_FLAGS.split()), frozenset(_WITH_A_VALUE.split())
+# options of the command that are none of a mount
+_NOT_OF_A_MOUNT = ("foreground", "verbose", "quiet", "options", "help", "read_only")
+
+
+class MountCommand(Command):
+    """A command whose option ``options`` has names of its other options, as mount(8) writes them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        texts: Sequence[str] = given.get("options", ())
+        return super().parse_args(ctx, [*to_arguments(self, split(",".join(texts))), *args])
+
+
+def to_arguments(
+    command: click.Command, options: Iterable[tuple[str, str | None]], *, is_sloppy: bool = False
+) -> list[str]:
+    """The arguments for ``command`` that say what `split` found. ``is_sloppy``: leave out what is unknown. Raises
+    `click.UsageError`."""
+    known = {
+        name: param
+        for param in command.params
+        if isinstance(param, click.Option) and (name := param.name) and name not in _NOT_OF_A_MOUNT
+    }
+    arguments = []
+    is_read_only = False
+    for name, value in options:
+        option = known.get(name.replace("-", "_"))
+        if value is None and name in ("ro", "rw"):
+            is_read_only = name == "ro"
+        elif option is not None:
+            arguments.append(_argument(option, name, value))
+        elif not (
+            is_sloppy
+            or name.startswith(("x-", "X-"))
+            or name in (_WITHOUT_EFFECT if value is None else _VALUE_WITHOUT_EFFECT)
+        ):
+            raise click.UsageError(_unknown(name, value, [*known, "ro", "rw", *_WITHOUT_EFFECT]))
+    return [*arguments, "--read-only"] if is_read_only else arguments
+
+
+def split(text: str) -> list[tuple[str, str | None]]:
+    """Names and values. A value with a comma is in double quotes, as mount(8) has it."""
+    options = []
+    for item in re.findall(r'(?:[^,"]|"[^"]*"|")+', text):
+        name, sign, value = item.partition("=")
+        options.append((name, value.removeprefix('"').removesuffix('"') if sign else None))
+    return options
+
+
+def _argument(option: click.Option, name: str, value: str | None) -> str:
+    if option.is_flag and value is not None:
+        raise click.UsageError(f"The mount option {name} takes no value.")
+    if not option.is_flag and value is None:
+        raise click.UsageError(f"The mount option {name} needs a value: {name}=…")
+    return option.opts[-1] if value is None else f"{option.opts[-1]}={value}"
+
+
+def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:
+    if value is not None and name in known:
+        return f"The mount option {name} takes no value."
+    if value is None and name in _VALUE_WITHOUT_EFFECT:
+        return f"The mount option {name} needs a value: {name}=…"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"There is no mount option {name!r}. " + (
+        f"Did you mean {close[0]!r}?" if close else "man katafs lists them."
+    )
+
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +109,11 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
     return value
 
 
-@click.command(
+@command(
+    ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
+    ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
+    ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
     cls=MountCommand,
-    examples=[
-        ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
-        ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
-        ("katafs mount -f /srv/katas /mnt/katas", "see what it logs; Ctrl-C ends it"),
-    ],
 )
 @click.argument("store", type=DIRECTORY)
 @click.argument("mountpoint", type=DIRECTORY)
@@ -104,8 +182,8 @@ def mount(
         _serve(options, log_to, lambda: None)
         return
     # before a fork: the daemon needs the library anyway, and says so in its log alone
-    reason = fastopen.look()[0] if options.fast_open else ""
-    problem = background.start(partial(_serve, options, log_to))
+    reason = fastopen.look().reason if options.fast_open else ""
+    problem = child.start(partial(_serve, options, log_to))
     if problem is not None:
         fail(problem)
     if reason and not quiet:
@@ -125,7 +203,7 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
     from katafs.mount import keeper
 
     with _logging_failures(options.mountpoint, log_to):
-        keeper.serve(options, ready, log_to.to_json())
+        keeper.serve(options, ready, asdict(log_to))
 
 
 @contextmanager
@@ -143,12 +221,9 @@ def _logging_failures(mountpoint: Path, log_to: LogTo) -> Iterator[None]:
         raise mounting.MountError(f"{mountpoint}: the daemon failed: {error!r}") from error
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs umount /mnt/katas", "what plain umount does, and who uses it if it is busy"),
-        ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
-    ],
+@command(
+    ("katafs umount /mnt/katas", "what plain umount does, and who uses it if it is busy"),
+    ("katafs umount --lazy /mnt/katas", "now, whoever uses it"),
 )
 @click.argument("mountpoint", type=DIRECTORY)
 @click.option("-l", "--lazy", is_flag=True, help="Take it out of the tree at once; who uses it may finish.")
@@ -167,7 +242,7 @@ def umount(mountpoint: Path, lazy: bool, verbose: bool) -> None:
         echo(f"{mountpoint} is unmounted")
 
 
-@click.command(cls=Command, examples=[("katafs reload /mnt/katas", "after an upgrade of the package")])
+@command(("katafs reload /mnt/katas", "after an upgrade of the package"))
 @click.argument("mountpoint", type=DIRECTORY)
 @verbose
 def reload(mountpoint: Path, verbose: bool) -> None:
@@ -191,7 +266,7 @@ def resume(state: int, check: bool) -> None:
     from katafs.mount import keeper, resuming
 
     told = resuming.read_state(state)
-    log_to = LogTo.from_json(told["again"])
+    log_to = LogTo(**told["again"])
     if check:
         resuming.check_code()
         return

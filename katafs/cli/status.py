@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from katafs.cli.common import DIRECTORY, Command, echo, fail
-from katafs.engine.mount_table import Mounted, mounts
+from katafs.cli.common import DIRECTORY, command, echo, fail
+from katafs.engine.known import Mounted, mounts
 from katafs.mount import mounting, runtime
 from katafs.text import visible
 
@@ -42,13 +42,10 @@ _LEFT_OUT = ("cache_hits", "cache_misses", "daemon_deaths")
 _SERVING, _DEAD, _SILENT = "serving", "dead", "does not answer"
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs status", "all that is mounted"),
-        ("katafs status /mnt/katas", "one of them"),
-        ("katafs status --json | jq .[].mountpoint", "for programs"),
-    ],
+@command(
+    ("katafs status", "all that is mounted"),
+    ("katafs status /mnt/katas", "one of them"),
+    ("katafs status --json | jq .[].mountpoint", "for programs"),
     statuses={1: "what is mounted at MOUNTPOINT is no katafs, or one does not answer, or is dead"},
 )
 @click.argument("mountpoint", type=DIRECTORY, required=False)
@@ -80,8 +77,6 @@ def status(mountpoint: Path | None, as_json: bool) -> None:
 
 @dataclass
 class _Shown:
-    """What is known of one mount."""
-
     mounted: Mounted
     state: str
     counters: dict[str, int] = field(default_factory=dict)
@@ -212,10 +207,9 @@ def _seconds(served: runtime.Status) -> float:
 
 def _duration(seconds: float) -> str:
     """In two units: ``3 d 4 h``."""
-    units = [("d", 86400), ("h", 3600), ("min", 60), ("s", 1)]
-    counts = []
-    for unit, size in units:
+    counts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(int(seconds), size)
-        counts.append((count, unit))
-    first = next((at for at, (count, _) in enumerate(counts) if count), len(counts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2])
+        if count or counts or unit == "s":
+            counts.append(f"{count} {unit}")
+    return " ".join(counts[:2])

@@ -13,7 +13,7 @@ import click
 
 from katafs.cli.common import (
     DIRECTORY,
-    Command,
+    command,
     drop_output,
     echo,
     fail,
@@ -30,12 +30,9 @@ if TYPE_CHECKING:
 _MAX_MANIFEST = 16 << 20
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs create /srv/katas < manifest.json", "prints an id, such as AbCdEf"),
-        ("jq -n '{visible_files: {}}' | katafs create /srv/katas", "one without files"),
-    ],
+@command(
+    ("katafs create /srv/katas < manifest.json", "prints an id, such as AbCdEf"),
+    ("jq -n '{visible_files: {}}' | katafs create /srv/katas", "one without files"),
 )
 @click.argument("store", type=DIRECTORY)
 @click.option(
@@ -58,7 +55,6 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
     from katafs.kata.model.layouts import LAYOUTS
     from katafs.kata.record.create import create_kata, parse_manifest
 
-    start_writing()
     path = writable_store(store, unsafe_store=unsafe_store)
     try:
         data = sys.stdin.buffer.read(_MAX_MANIFEST + 1) if sys.stdin is not None else b""
@@ -78,15 +74,9 @@ def create(store: Path, layout: str, unsafe_store: bool) -> None:
         fail(f"kata {kata_id} is made, but its id could not be printed: {error.strerror}")
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
-        (
-            "katafs demo --groups /tmp/groups /tmp/store",
-            "then: katafs mount -o groups=/tmp/groups …",
-        ),
-    ],
+@command(
+    ("katafs demo /tmp/store", "then: katafs mount /tmp/store /mnt/katas"),
+    ("katafs demo --groups /tmp/groups /tmp/store", "then: katafs mount -o groups=/tmp/groups …"),
 )
 @click.argument("store", type=DIRECTORY)
 @click.option("--groups", type=DIRECTORY, help="Make a class, too: its katas in STORE, its group in this directory.")
@@ -100,12 +90,11 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
     from katafs.kata.model.ids import kata_path
 
     start_writing()
-    is_new = False
     try:
         store.mkdir(parents=True)
         is_new = True
     except FileExistsError:
-        pass
+        is_new = False
     except OSError as error:
         fail(f"store {store}: {error.strerror}")
     try:
@@ -119,12 +108,9 @@ def demo(store: Path, groups: Path | None, quiet: bool) -> None:
                 store.rmdir()
 
 
-@click.command(
-    cls=Command,
-    examples=[
-        ("katafs probe /mnt/a /mnt/b", "two mounts of it on this host"),
-        ("katafs probe /srv/katas host-b:/srv/katas", "with another host, by ssh"),
-    ],
+@command(
+    ("katafs probe /mnt/a /mnt/b", "two mounts of it on this host"),
+    ("katafs probe /srv/katas host-b:/srv/katas", "with another host, by ssh"),
     statuses={0: "nothing that loses events was found", 1: "events can be lost, or it could not be tried"},
 )
 @click.argument("store_on_a", type=DIRECTORY)
@@ -140,7 +126,6 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
     """
     from katafs.engine import known, side, trials
 
-    start_writing()
     store = real_store(store_on_a, 2)
     is_here = side.is_path(store_on_b)
     other = str(real_store(DIRECTORY.convert(store_on_b, None, None), 2)) if is_here else store_on_b
@@ -157,10 +142,8 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
             known.keep_finding(store, file_systems, status)
     except KeyboardInterrupt:
         fail("interrupted; nothing is known")
-    except side.WrongSidesError as error:
-        fail(str(error), 2)
     except side.SideError as error:
-        fail(str(error))
+        fail(str(error), 2 if isinstance(error, side.WrongSidesError) else 1)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
     if as_json:
@@ -180,7 +163,6 @@ def _line(trial: Trial) -> str:
 @click.command("probe-side", hidden=True)
 @click.argument("store", type=DIRECTORY)
 def probe_side(store: Path) -> None:
-    """What probe runs on each host: it is told what to do in lines of JSON."""
     from katafs.engine.work import serve
 
     serve(store, sys.stdin, sys.stdout)

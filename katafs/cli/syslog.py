@@ -6,7 +6,7 @@ import logging
 import time
 from logging.handlers import SysLogHandler
 
-from katafs.cli.log_lines import LineFormatter
+from katafs.cli.common import LineFormatter
 
 # seconds; to find out that nobody listens takes as long as some requests
 _PAUSE = 5.0

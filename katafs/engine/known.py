@@ -1,5 +1,5 @@
-"""What is known of a file system before a store on it is trusted: by its type and options, by what it says of itself,
-or by what ``katafs probe`` found.
+"""The kernel's table of mounts; and what is known of a file system before a store on it is trusted: by its type and
+options, by what it says of itself, or by what ``katafs probe`` found.
 
 An engine loses events when a host is shown what another has replaced already: it then builds on an old commit, and the
 events since are gone. That is so with caches of names, which most engines have unless they are told not to.
@@ -10,14 +10,62 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from katafs.engine.mount_table import Mounted, holding
+
+@dataclass(frozen=True)
+class Mounted:
+    number: int
+    path: Path
+    #: such as ``0:53``
+    device: str
+    #: with the subtype, such as ``fuse.katafs``
+    file_system: str
+    source: str
+    #: of the mount and of the file system
+    options: frozenset[str]
+
+
+def mounts(process: str = "self") -> Iterator[Mounted]:
+    """All that is mounted where a process is, in the order of the table: what lies on top of another mount comes after
+    it. Raises OSError."""
+    with open(f"/proc/{process}/mountinfo", "rb") as table:
+        for line in table:
+            fields = line.rstrip(b"\n").split(b" ")
+            # fields of no fixed number end with "-"
+            rest = fields[fields.index(b"-", 6) + 1 :]
+            options = os.fsdecode(fields[5] + b"," + rest[2]).split(",")
+            path, device = Path(_plain(fields[4])), fields[2].decode()
+            yield Mounted(int(fields[0]), path, device, _plain(rest[0]), _plain(rest[1]), frozenset(options))
+
+
+def mounted_at(path: Path) -> Mounted | None:
+    """The topmost mount at a real path."""
+    return next((one for one in reversed([*mounts()]) if one.path == path), None)
+
+
+def holding(path: str | os.PathLike[str]) -> Mounted | None:
+    """The mount that a file or directory is in; None where the table does not say. Raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # not by the path, which may be hidden by another mount, nor by the device, which btrfs gives out anew
+        about = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    finally:
+        os.close(fd)
+    number = re.search(r"^mnt_id:\s*(\d+)$", about, re.MULTILINE)
+    return next((one for one in mounts() if number is not None and one.number == int(number[1])), None)
+
+
+def _plain(field: bytes) -> str:
+    """Blanks and the like are written as ``\\040``."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), field))
+
 
 #: file systems that only this host writes to (as /proc/self/mountinfo names them)
 _LOCAL = """
@@ -73,20 +121,16 @@ class FileSystem:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this host writes to it."""
         return self.type in LOCAL
 
 
 def file_system(store: Path) -> FileSystem:
-    """What a store lies on. Raises OSError."""
     return FileSystem.of(holding(store))
 
 
 def refusal(store: Path) -> str:
     """Why events could be lost in a store, and what to change: a sentence; empty if nothing is known to lose them.
-
-    Raises OSError.
-    """
+    Raises OSError."""
     mounted = holding(store)
     found = FileSystem.of(mounted)
     if found.is_local:
@@ -112,11 +156,12 @@ def judgement(found: FileSystem, settings: dict[str, Any], finding: dict[str, An
         limits = [(_at(settings, keys), *limit) for keys, limit in _JUICEFS.items()]
         wrong = " ".join(f"--{option}={most // _SECOND}" for value, option, most in limits if value > most)
         return wrong and f"JuiceFS loses events with these caches; mount it with {wrong}"
-    probed = _probed(finding, found)
+    probes = finding.get("file_systems")
+    is_probed = isinstance(probes, list) and json.loads(json.dumps(asdict(found))) in probes
     # what does not say what it is, is not known for a network file system: it is mounted, and read as one
-    if probed == 0 or (probed is None and found.type == "fuse"):
+    if (is_probed and finding.get("status") == 0) or (not is_probed and found.type == "fuse"):
         return ""
-    what = "katafs probe has found that" if probed is not None else "it is not known whether"
+    what = "katafs probe has found that" if is_probed else "it is not known whether"
     hint = _HINTS.get(found.type, "")
     return (
         f"it is on a file system of type {found.type}, and {what} events can be lost there; {hint}"
@@ -133,13 +178,6 @@ def keep_finding(store: Path, file_systems: Iterable[dict[str, Any]], status: in
         new.write_text(json.dumps(finding, indent=2) + "\n")
         new.chmod(0o644)
         new.replace(store / FINDING)
-
-
-def _probed(finding: dict[str, Any], found: FileSystem) -> int | None:
-    """What a probe of that file system, with these options, has ended with; None if there was none."""
-    probed = finding.get("file_systems")
-    ours = json.loads(json.dumps(asdict(found)))
-    return int(finding.get("status") != 0) if isinstance(probed, list) and ours in probed else None
 
 
 def _at(settings: dict[str, Any], keys: tuple[str, ...]) -> float:

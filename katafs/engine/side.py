@@ -72,7 +72,6 @@ class Side:
         return said["is"]
 
     def end(self) -> None:
-        """End the process."""
         for pipe in (self._to, self._from):
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -92,10 +91,8 @@ def is_path(place: str) -> bool:
 
 @contextlib.contextmanager
 def probing(store: Path, other: str) -> Iterator[tuple[Side, Side]]:
-    """Two sides, and a directory for what they do, which is removed at the end, whatever happens.
-
-    Raises `SideError`, OSError.
-    """
+    """Two sides, and a directory for what they do, which is removed at the end, whatever happens. Raises `SideError`,
+    OSError."""
     with contextlib.ExitStack() as ending:
         sides = (Side(os.fspath(store)), Side(other))
         for side in sides:

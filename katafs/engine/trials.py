@@ -36,14 +36,9 @@ class Trial:
     meaning: str = ""
 
 
-_Try = Callable[[Side, Side], Iterator[Trial]]
-
-
 def probe(a: Side, b: Side) -> Iterator[Trial]:
-    """Try all, one after the other. What an engine refuses to do at all is a trial that loses events.
-
-    Raises `WrongSidesError` when the two do not see the same files, `SideError` when one does not answer.
-    """
+    """Try all, one after the other. What an engine refuses to do at all is a trial that loses events. Raises
+    `WrongSidesError` when the two do not see the same files, `SideError` when one does not answer."""
     token = secrets.token_hex(20)
     a.ask("put", "token", token)
     took, _, errors = b.ask("watch", "token", token, _MEETING)
@@ -183,16 +178,15 @@ def _closed(a: Side, b: Side) -> Iterator[Trial]:
 
 
 def _owned(a: Side, b: Side) -> Iterator[Trial]:
+    meaning = "services find files that are not theirs; see root_squash and mapping of users"
     is_right, found = True, "not tried, which needs root"
     if os.geteuid() == 0:
         try:
             a.ask("own")
-            owners = b.ask("owners")
-            is_right = owners == [OTHER] * 4
+            is_right = (owners := b.ask("owners")) == [OTHER] * 4
             found = "seen on the other host" if is_right else f"{owners}, not {OTHER}"
         except OSError as error:
             is_right, found = False, error.strerror or ""
-    meaning = "services find files that are not theirs; see root_squash and mapping of users"
     yield _of("owners", is_right, found, meaning, SLOW)
 
 
@@ -201,7 +195,7 @@ def _rate(a: Side, b: Side) -> Iterator[Trial]:
     yield Trial("a file made, synced and renamed", RIGHT, f"takes {took * 1000:.1f} ms")
 
 
-_TRIES: dict[str, _Try] = {
+_TRIES: dict[str, Callable[[Side, Side], Iterator[Trial]]] = {
     "locks": _locks,
     "who is first": _first,
     "a file changed under its lock": _counted,

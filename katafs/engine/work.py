@@ -45,8 +45,6 @@ def serve(store: Path, told: IO[str], answers: IO[str]) -> None:
 
 
 class Work:
-    """What a side is asked for."""
-
     def __init__(self, store: Path) -> None:
         self._store = store.absolute()
         self._unclosed = 0
@@ -54,8 +52,8 @@ class Work:
 
     @functools.cached_property
     def _at(self) -> Path:
-        """The directory, which this process enters for good: who can write to the store may put a link, or a directory
-        of his own with links, in its place at any moment. Raises OSError where he has."""
+        """The directory, which this process enters for good: who can write to the store may put a link in its place, or
+        a directory of his own with links. Raises OSError where he has."""
         fd = os.open(self._store / DIRECTORY, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         os.fchdir(fd)
         # a file system may know us by another number, so it is asked whose our files are
@@ -83,7 +81,6 @@ class Work:
             self._unclosed += 1
 
     def unclosed(self) -> int:
-        """How often it failed."""
         return self._unclosed
 
     # -- who is first
@@ -136,7 +133,6 @@ class Work:
             self.sync()
 
     def put(self, name: str, text: str) -> None:
-        """Replace a file."""
         with self._locked(name) as fd:
             os.write(fd, text.encode())
 
@@ -246,7 +242,6 @@ class Work:
             self.make("file", "owned/file")
 
     def owners(self) -> list[int]:
-        """Whose they are."""
         return [owner for name in ("owned", "owned/file") for owner in os.stat(self._at / name)[4:6]]
 
     def clock(self) -> tuple[float, float]:

@@ -1,20 +1,25 @@
-"""What is done around every handler, in this one place: it is counted, and what it raises becomes an errno."""
+"""What is done around every handler, in this one place: it is counted, and what it raises becomes an errno. And what
+the kernel is told of nodes: their attributes, alone or in a listing."""
 
 from __future__ import annotations
 
 import errno
 import inspect
 import logging
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any, Concatenate
+from typing import Any, Concatenate, cast
 
 import pyfuse3
 
 from katafs.errors import HeavyError, KataError, LateError, unreadable
 from katafs.fuse.fastopen import Asked
 from katafs.tree.context import Context
-from katafs.tree.nodes import refuse_write
+from katafs.tree.dirs.contents import PREFIX
+from katafs.tree.nodes import Node, PlusEntry, refuse_write
+from katafs.tree.timeouts import NEVER
+from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,96 @@ def _failure(request: str, error: Exception) -> pyfuse3.FUSEError:
     return pyfuse3.FUSEError(errno.EIO)
 
 
+class Reading:
+    """The handlers that ask one thing of a node; heirs say where."""
+
+    _tree: Tree
+
+    async def ask(self, name: str, inode: int, *arguments: object) -> Any:
+        raise NotImplementedError
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        node, timeout = await self.ask("dots" if name in (b".", b"..") else "lookup", parent_inode, name)
+        return self._found(node.held(), timeout)
+
+    def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
+        answer = attributes(node, timeout)
+        self._tree.remember_lookup(node)
+        return answer
+
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return attributes(*await self.ask("getattr", inode))
+
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return cast(bytes, await self.ask("readlink", inode))
+
+    # who asks for extended attributes once asks for each file, so they are there only where they are wanted
+
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        value = (await self._attributes(inode, name)).get(name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        return list(await self._attributes(inode))
+
+    async def _attributes(self, inode: int, name: bytes = PREFIX) -> dict[bytes, bytes]:
+        if not self._tree.ctx.about.xattr:
+            # the kernel does not ask again
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        found = await self.ask("attributes", inode) if name.startswith(PREFIX) else {}
+        return {PREFIX + key.encode(): value.encode() for key, value in found.items()}
+
+
 async def refuse(*_args: object) -> None:
     """The handler of everything that would change the tree, whatever its arguments."""
     raise refuse_write()
+
+
+def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[PlusEntry], start: int) -> None:
+    """Hand over the entries of a directory, the first with the number ``start``, until there is no more room."""
+    answer = attributes(directory, directory.attr_timeout)
+    for position, (name, number, mode, size) in enumerate(entries, start):
+        answer.st_ino = number
+        answer.st_mode = mode
+        _set_size(answer, size)
+        if not pyfuse3.readdir_reply(token, name, answer, position):
+            return
+
+
+def reply_dots(token: pyfuse3.ReaddirToken, number: int, above: int, start: int) -> bool:
+    """Hand over ``.`` and ``..``, of which the kernel looks at nothing but number and type; whether there was room."""
+    answer = pyfuse3.EntryAttributes()
+    answer.st_mode = stat.S_IFDIR
+    answer.attr_timeout = answer.entry_timeout = NEVER
+    for position, (name, answer.st_ino) in enumerate([(b".", number), (b"..", above)][start:], start + 1):
+        if not pyfuse3.readdir_reply(token, name, answer, position):
+            return False
+    return True
+
+
+def attributes(
+    node: Node, entry_timeout: float, answer: pyfuse3.EntryAttributes | None = None
+) -> pyfuse3.EntryAttributes:
+    """What the kernel is told of a node, and for how long, in seconds, of its name; ``answer`` may have been another
+    node's."""
+    answer = answer or pyfuse3.EntryAttributes()
+    size = node.size()
+    answer.st_ino = node.number
+    answer.generation = node.generation
+    answer.st_mode = node.mode
+    answer.st_nlink = 1
+    answer.st_uid, answer.st_gid = node.owner
+    _set_size(answer, size or 0)
+    answer.st_blksize = 131072
+    answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
+    answer.attr_timeout = NEVER if size is None else node.attr_timeout
+    answer.entry_timeout = entry_timeout
+    return answer
+
+
+def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:
+    answer.st_size = size
+    # tar -S takes a file without blocks for one great hole
+    answer.st_blocks = (size + 511) // 512

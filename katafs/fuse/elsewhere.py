@@ -1,18 +1,15 @@
 """The handlers of what is more than the event loop may do for one request: they ask a process that stays.
 
 A handler of `katafs.fuse.operations` that met a `HeavyError` has done nothing yet; the one of the same name here gives
-the same answer. The same question of many is asked once. A kata is answered for by one process at a time, which then
-has in memory what it read; and those who ask have their turns by `katafs.fuse.fair`. What took too long, or ended its
-process, is refused for a while.
+the same answer. A kata is answered for by one process at a time, which then has in memory what it read.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import cachetools
@@ -20,17 +17,14 @@ import pyfuse3
 import trio
 
 from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
-from katafs.fuse.attributes import attributes, describe, dot_entry
-from katafs.fuse.fair import Once, Places, User
-from katafs.fuse.preparing import Preparer
-from katafs.git import Oid
+from katafs.fuse.answering import Reading, attributes, reply_dots
+from katafs.fuse.fair import Once, Places, Preparer, User
 from katafs.process.pool import LeftError, Pool
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
-from katafs.tree.nodes import Creator, Node, Writable
-from katafs.tree.numbers import Key, Numbers
-from katafs.tree.tree import Stale, Tree
-from katafs.tree.xattrs import PREFIX
+from katafs.tree.nodes import Creator, Entry, Writable
+from katafs.tree.numbers import Numbers
+from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +47,7 @@ class _EndsError(StorageError):
     """A process ends over a question, each time."""
 
 
-class Elsewhere:
+class Elsewhere(Reading):
     """Belongs to the event loop."""
 
     def __init__(self, tree: Tree, makers: Preparer) -> None:
@@ -78,46 +72,26 @@ class Elsewhere:
 
     # -- requests
 
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        node = self._known(cast(Seen, await self._ask("lookup", parent_inode, name)))
-        self._tree.remember_lookup(node)
-        return attributes(node, node.timeout)
-
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        said = self._known(cast(Seen, await self._ask("getattr", inode)))
-        return attributes(said, said.timeout)
-
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return cast(bytes, await self._ask("readlink", inode))
+    async def ask(self, name: str, inode: int, *arguments: object) -> Any:
+        said: Any = await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
+        return Entry(self._known(said), said.timeout) if name in ("lookup", "dots", "getattr") else said
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return cast(bytes, await self._ask("read", fh, off, size))
-
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        said = cast("dict[str, str]", await self._ask("attributes", inode))
-        value = said.get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
-        if value is None:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return value.encode()
-
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        return [PREFIX + name.encode() for name in cast("dict[str, str]", await self._ask("attributes", inode))]
+        return cast(bytes, await self.ask("read", fh, off, size))
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id <= 1:
-            above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(cast(Key, await self._ask("parent", fh)))
-            both = [(b".", dot_entry(fh), 1), (b"..", dot_entry(above), 2)][start_id:]
-            if not all(pyfuse3.readdir_reply(token, *each) for each in both):
+            above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(await self.ask("parent", fh))
+            if not reply_dots(token, fh, above, start_id):
                 return
         position = max(start_id - 2, 0)
         entries = self._parts.pop((fh, position), None) if position else None
         if entries is None:
-            entries = cast(_Entries, await self._ask("readdir", fh, position))
+            entries = cast(_Entries, await self.ask("readdir", fh, position))
         reply = pyfuse3.EntryAttributes()
         for at, (after, name, node) in enumerate(entries):
             told = self._known(node)
-            describe(reply, told, told.timeout)
-            if not pyfuse3.readdir_reply(token, name, reply, after + 2):
+            if not pyfuse3.readdir_reply(token, name, attributes(told, told.timeout, reply), after + 2):
                 self._parts[fh, position] = entries[at:]
                 return
             self._tree.remember_lookup(told)
@@ -125,13 +99,12 @@ class Elsewhere:
 
     def _known(self, said: Seen) -> Seen:
         """A node with its size, where that was found before: the kernel must not hear that it is 0 again."""
-        if said.identity is None:
-            return said
-        made = self._tree.ctx.made
-        if (size := said.size()) is not None:
-            made.remember_size(said.identity, size)
-        elif (size := made.size(said.identity)) is not None:
-            said.has_size(size)
+        if said.identity is not None:
+            made = self._tree.ctx.made
+            if (size := said.size()) is not None:
+                made.remember_size(said.identity, size)
+            else:
+                said.known_size = made.size(said.identity)
         return said
 
     # -- for those who write: asked here, and elsewhere where that is too much
@@ -141,49 +114,37 @@ class Elsewhere:
         try:
             return self._tree.sink(inode, is_again=is_again)
         except HeavyError:
-            sink = cast(Writable, await self._ask("sink", inode))
+            sink = cast(Writable, await self.ask("sink", inode))
         sink.serve(self._tree.ctx.controls)
         return sink
 
     async def creator(self, parent: int, name: bytes, *, is_directory: bool) -> tuple[str, Creator]:
         """The kata, and what makes a new entry in it. Raises what `Node.to_create` does."""
-        try:
-            directory = await self._preparer.prepared(self._tree.node(parent))
-            return directory.key.kata, directory.to_create(name, is_directory=is_directory)
-        except HeavyError:
-            make = cast(Creator, await self._ask("creator", parent, name, is_directory))
         kata_id = self._tree.numbers.key(parent).kata
+        try:
+            return kata_id, await self._preparer.ask("creator", parent, name, is_directory)
+        except HeavyError:
+            make = cast(Creator, await self.ask("creator", parent, name, is_directory))
         self._tree.begun(kata_id, name)
         return kata_id, make
 
-    async def child(self, parent: int, name: bytes) -> tuple[Node, float]:
-        """An entry that was made, and how long its name holds, in seconds."""
+    async def child(self, parent: int, name: bytes) -> Entry:
         self._tree.ctx.store.new_epoch()
         try:
-            return (await self._preparer.prepared(self._tree.node(parent))).child(name)
+            return cast(Entry, await self._preparer.ask("lookup", parent, name))
         except HeavyError:
-            said = cast(Seen, await self._ask("lookup", parent, name))
-        return said, said.timeout
+            return cast(Entry, await self.ask("lookup", parent, name))
 
-    async def tip(self, kata_id: str) -> Oid:
-        """The commit at the tip of a kata as it is now. Raises what reading its events does."""
-        return cast(Oid, await self._here_or_there(Question("tip", kata_key(kata_id))))
-
-    async def stale(self, kata_id: str, before: Oid) -> Stale:
-        """What changed since a commit was the tip."""
-        return cast(Stale, await self._here_or_there(Question("stale", kata_key(kata_id), (before,))))
+    async def of_kata(self, name: str, kata_id: str, *arguments: object) -> Any:
+        """The ``tip`` of a kata as it is now, a commit; what is ``stale`` since another was it. Raises what reading its
+        events does."""
+        self._tree.ctx.store.new_epoch()
+        try:
+            return ANSWERS[name](self._tree, kata_key(kata_id), *arguments)
+        except HeavyError:
+            return await self._answer(Question(name, kata_key(kata_id), arguments))
 
     # -- asking
-
-    async def _here_or_there(self, question: Question) -> object:
-        self._tree.ctx.store.new_epoch()
-        try:
-            return ANSWERS[question.name](self._tree, question.key, *question.arguments)
-        except HeavyError:
-            return await self._answer(question)
-
-    async def _ask(self, name: str, inode: int, *arguments: object) -> object:
-        return await self._answer(Question(name, self._tree.numbers.key(inode), arguments))
 
     async def _answer(self, question: Question) -> object:
         """The answer, asked for once for all who want it at the same time. Raises what it raises, and `BusyError`."""
@@ -214,9 +175,10 @@ class Elsewhere:
 
     def _user(self, question: Question) -> User:
         try:
-            return self._tree.ctx.store.status(question.kata_id).st_uid, question.kata_id
+            uid = self._tree.ctx.store.status(question.kata_id).st_uid
         except (NotFoundError, HeavyError):
-            return -1, question.kata_id
+            uid = -1
+        return uid, question.kata_id
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
         kata_id, name = question.kata_id, question.name

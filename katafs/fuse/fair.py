@@ -1,4 +1,5 @@
-"""Places for slow work, given to those who wait in turn, so that nobody who asks for much keeps another out.
+"""Slow work, in worker threads: each kind has places of its own, given to those who wait in turn, so that nobody who
+asks for much keeps another out.
 
 Who asks is told by whom a kata belongs to, and then by the kata: where it opens files by itself the kernel does not say
 who reads; and at many sites all katas belong to one service, which asks for everybody.
@@ -9,19 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import trio
 
-from katafs.errors import BusyError
+from katafs.errors import BusyError, TooLargeError
+from katafs.tree.answers import QUESTIONS
+from katafs.tree.nodes import Later, Node, Work
+from katafs.tree.tree import Tree
 
 #: the owner of a kata, and its id
 User = tuple[int, str]
 
 _T = TypeVar("_T")
-
-# that wait for one kind of work, of one kata
-_MOST_OF_A_KATA = 100
 
 
 class Places:
@@ -79,10 +81,11 @@ class Places:
 
 
 class _Making(Generic[_T]):
+    result: _T
+    failure: Exception | None = None
+
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.result: _T
-        self.failure: Exception | None = None
 
 
 class Once(Generic[_T]):
@@ -108,3 +111,72 @@ class Once(Generic[_T]):
         if making.failure is not None:
             raise making.failure
         return making.result
+
+
+#: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
+MOST_WAITING = 320
+# of one kata, in all and for one kind of work
+_MOST_OF_A_KATA = 100
+# threads, which share the GIL; processes, with up to a GiB each
+_PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
+
+
+class Preparer:
+    """Has nodes make their contents. Belongs to the event loop."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._once: Once[Node] = Once()
+        #: how many wait; and of each kata
+        self.waiting = 0
+        self._waiting: Counter[str] = Counter()
+        self._places = {kind: Places(places) for kind, places in _PLACES.items()}
+
+    async def prepared(self, node: Node) -> Node:
+        """The node with its content made, once for all who ask at the same time; so is its failure. Raises what its
+        work raises, and `BusyError` when too many wait already."""
+        while (work := node.prepare()) is not None:
+            kata_id = node.key.kata
+            if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
+                raise BusyError(f"{self.waiting} slow requests wait already, {self._waiting[kata_id]} of this kata")
+            self.waiting += 1
+            self._waiting[kata_id] += 1
+            try:
+                # what somebody else had made may be older than the question
+                if await self._once.of(node.number, partial(self._make, node, work)) is node:
+                    return node
+            finally:
+                self.waiting -= 1
+                self._waiting[kata_id] -= 1
+                self._waiting += Counter()
+                self._tree.ctx.store.new_epoch()
+            node = self._tree.node(node.number)
+        return node
+
+    async def ask(self, name: str, inode: int, *arguments: object) -> Any:
+        prepares, ask = QUESTIONS[name]
+        node = self._tree.node(inode)
+        if prepares is True or (prepares and prepares(node)):
+            node = await self.prepared(node)
+        return ask(self._tree, node, *arguments)
+
+    async def _make(self, node: Node, work: Work) -> Node:
+        user = node.owner.uid, node.key.kata
+        try:
+            result = await self._run(node.queue, user, work)
+            if isinstance(result, Later):
+                result = await self._run("process", user, result.make)
+            node.prepared(result)
+        except TooLargeError as error:
+            node.too_large(error)
+            raise
+        return node
+
+    async def _run(self, kind: str, user: User, work: Work) -> object:
+        async with self._places[kind].place(user):
+            self._tree.ctx.spool.make_room()
+            try:
+                # abandoned at the end of the daemon only, which does not wait for what nobody will read
+                return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+            finally:
+                self._tree.ctx.store.new_epoch()

@@ -45,12 +45,10 @@ class Asked(NamedTuple):
 
     @property
     def is_again(self) -> bool:
-        """Whether it was sent to another daemon before, which has not answered."""
         return bool(self.unique & UNIQUE_RESEND)
 
     @property
     def appends(self) -> bool:
-        """Whether it is written to with O_APPEND."""
         return bool(self.flags & os.O_APPEND)
 
 
@@ -66,10 +64,6 @@ class FastOpen:
 
     def _int(self, name: str, kind: Any = ctypes.c_int) -> Any:
         return kind.in_dll(self.library, f"katafs_fast_{name}") if self.library else kind(0)
-
-    @property
-    def is_loaded(self) -> bool:
-        return self.library is not None
 
     @property
     def is_wrapped(self) -> bool:
@@ -88,7 +82,7 @@ class FastOpen:
 
     def warn(self) -> None:
         """Log why the mode is not active although the library was loaded; known from the same moment."""
-        if self.is_loaded and not self.is_active:
+        if self.library is not None and not self.is_active:
             self.reason = "the kernel is too old for it" if self.is_wrapped else _OTHER_WAY
             log.warning("no fast open: %s", self.reason)
 
@@ -119,43 +113,38 @@ class FastOpen:
             return False
         # with PYFUNCTYPE the interpreter is not let go, which pyfuse3's handler of FUSE_INIT needs
         prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-        greet = prototype(("katafs_fast_greet", self.library))
-        return bool(greet(request, len(request)))
+        return bool(prototype(("katafs_fast_greet", self.library))(request, len(request)))
 
 
 def load(*, wanted: bool = True) -> FastOpen:
     """Load the library if it is wanted and there; never fails."""
-    if not wanted:
-        return FastOpen(None, "--no-fast-open was given")
-    reason, library = look()
-    if reason:
-        log.warning("no fast open: %s", reason)
-        return FastOpen(None, reason)
-    fast = FastOpen(library)
-    # the session that is made next is wrapped
-    fast._int("wanted").value = 1
+    fast = look() if wanted else FastOpen(None, "--no-fast-open was given")
+    if fast.library is not None:
+        # the session that is made next is wrapped
+        fast._int("wanted").value = 1
+    elif wanted:
+        log.warning("no fast open: %s", fast.reason)
     return fast
 
 
-def look() -> tuple[str, ctypes.CDLL | None]:
+def look() -> FastOpen:
     """The library, loaded, if it can do what it is for; else why not."""
     if "pyfuse3" in sys.modules:
-        return "pyfuse3 was imported too early", None
+        return FastOpen(None, "pyfuse3 was imported too early")
     # a shared library in the package, not a Python module: it is never imported
     path = next(Path(katafs.__file__).parent.glob("_fastopen*.so"), None)
     if path is None:
-        return "katafs was installed without its C library", None
+        return FastOpen(None, "katafs was installed without its C library")
     try:
         library = ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
         wraps = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, "katafs_fast_wraps")))
-        FastOpen(library)
+        fast = FastOpen(library)
     except (OSError, ValueError) as error:
-        return str(error), None
+        return FastOpen(None, str(error))
     spec = importlib.util.find_spec("pyfuse3")
     # what a program calls of a library it names
     module = Path(spec.origin).read_bytes() if spec is not None and spec.origin else b""
-    if wraps + b"\0" not in module:
-        return _OTHER_WAY, None
-    if _PROCESS + b"\0" not in module:
-        return "this pyfuse3 has libfuse handle requests in another way", None
-    return "", library
+    for name, reason in ((wraps, _OTHER_WAY), (_PROCESS, "this pyfuse3 has libfuse handle requests in another way")):
+        if name + b"\0" not in module:
+            return FastOpen(None, reason)
+    return fast

@@ -1,9 +1,12 @@
-"""Having the kernel forget what a commit has changed."""
+"""Having the kernel forget what a commit has changed; and giving memory back when it has forgotten much."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
+import os
+from collections.abc import Awaitable, Callable
 
 import pyfuse3
 import trio
@@ -11,7 +14,9 @@ import trio
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import FastOpen
 from katafs.git import Oid
-from katafs.tree.tree import Stale
+from katafs.tree.dirs.stored_nodes import plain_key
+from katafs.tree.numbers import Numbers
+from katafs.tree.tree import Stale, Tree
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +33,13 @@ class Invalidator:
         self._is_stopping = False
 
     async def since(self, kata_id: str, before: Oid | None) -> bool:
-        """Tell the kernel what changed since a tip, if there was one; whether anything did.
-
-        Raises nothing: it is recorded, and whoever wrote must hear of success, whatever goes wrong from there on.
-        """
+        """Tell the kernel what changed since a tip, if there was one; whether anything did. Raises nothing: it is
+        recorded, and whoever wrote must hear of success, whatever goes wrong from there on."""
         has_moved = False
         try:
-            has_moved = before is not None and await self._elsewhere.tip(kata_id) != before
-            if before is not None and has_moved:
-                await self.tell(await self._elsewhere.stale(kata_id, before))
+            has_moved = before is not None and await self._elsewhere.of_kata("tip", kata_id) != before
+            if has_moved:
+                await self.tell(await self._elsewhere.of_kata("stale", kata_id, before))
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", kata_id)
         return has_moved
@@ -79,3 +82,45 @@ def invalidate(stale: Stale) -> None:
     for inode in stale.inodes:
         with contextlib.suppress(FileNotFoundError):
             pyfuse3.invalidate_inode(inode)
+
+
+log = logging.getLogger(__name__)
+
+# so many inodes forgotten in a few seconds are a kernel that needs memory, or a mount that is done with something large
+_MANY_FORGOTTEN = 5_000
+
+
+class Memory:
+    """Sees when it is time. Belongs to the event loop."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._forgotten = 0
+
+    def forgotten(self, inodes: int) -> None:
+        self._forgotten += inodes
+
+    async def look(self) -> None:
+        """To be called every few seconds: forgets what the kernel will hardly ask for again, and gives the memory back.
+
+        The kernel had the answers in its own memory; what it forgot there we need not keep here.
+        """
+        forgotten, self._forgotten = self._forgotten, 0
+        if forgotten < _MANY_FORGOTTEN:
+            return
+        self._tree.clear_caches()
+        # freed memory stays with the process otherwise; takes some milliseconds, without the GIL
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            await trio.to_thread.run_sync(trim, 0)
+        log.debug("the kernel has forgotten %d inodes: so have we", forgotten)
+
+    async def invalidate_git_files(self, tell: Callable[[Stale], Awaitable[None]]) -> None:
+        """To be called every second or so: have the kernel say which files of ``.git/`` nobody has open any more."""
+        files = self._tree.ctx.git_files
+        oldest, others = files.looked_up()
+        if others:
+            oldest += await trio.to_thread.run_sync(lambda: [one.key for one in others if files.is_gone(one)])
+        if oldest:
+            names = [(plain_key(key.kata, os.path.dirname(key.path)), os.path.basename(key.path)) for key in oldest]
+            await tell(Stale([], [(Numbers.number(parent), name) for parent, name in names]))

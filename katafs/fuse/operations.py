@@ -19,32 +19,29 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import WritingHandler, refuse, watch
-from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
+from katafs.fuse.answering import Reading, WritingHandler, attributes, refuse, reply_dots, reply_listed, watch
 from katafs.fuse.elsewhere import Elsewhere
+from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
-from katafs.fuse.invalidating import Invalidator
-from katafs.fuse.memory import Memory
-from katafs.fuse.preparing import Preparer
+from katafs.fuse.invalidating import Invalidator, Memory
 from katafs.fuse.readahead import ReadAhead
 from katafs.fuse.tables import Tables
 from katafs.fuse.writing.journal import Journal
 from katafs.fuse.writing.openings import Handles
-from katafs.fuse.writing.torn import Torn
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
+from katafs.tree.answers import find
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
 from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
-from katafs.tree.xattrs import PREFIX
 
 # entries of all listings that are being read, and bytes in memory of each
 _LISTED, _ENTRY = 10_000, 195
 
 
-class Operations(pyfuse3.Operations):
+class Operations(Reading, pyfuse3.Operations):
     """The handlers of one mount, each watched: see `katafs.fuse.answering`."""
 
     supports_dot_lookup = True
@@ -53,14 +50,12 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._tree = tree
         self._handles = Handles()
-        journal = journal or Journal(None)
-        self._has_xattr = tree.ctx.about.xattr
-        self._torn = Torn()
         self.memory = Memory(tree)
         self._preparer = Preparer(tree)
+        self.ask = self._preparer.ask  # type: ignore[method-assign]
         self.elsewhere = Elsewhere(tree, self._preparer)
         self.kernel = Invalidator(fast, self.elsewhere)
-        self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
+        self.writes = Writes(tree, fast, journal or Journal(None), self.elsewhere, self.kernel)
         tables = Tables(fast.library)
         self._ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
@@ -78,58 +73,22 @@ class Operations(pyfuse3.Operations):
         """How many requests, or what comes of them, other tasks and threads are at."""
         return self._tree.ctx.counters.waiting() + self.kernel.limiter.borrowed_tokens
 
-    # -- names and attributes
+    # -- names and attributes; most requests are the first two, which take less time so than by `ask`
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        directory = self._tree.node(parent_inode)
         if name in (b".", b".."):
-            key = directory.key if name == b"." else directory.parent()
-            return self._found(self._tree.node_of(key), NEVER)
-        node, timeout = (await self._preparer.prepared(directory)).child(name)
-        if node.size() is None:
-            # what takes no longer than another request is made now; who reads it will hear what is wrong with it
-            with contextlib.suppress(KataError):
-                node.prepare()
+            return await super().lookup(parent_inode, name, ctx)
+        node, timeout = find(await self._preparer.prepared(self._tree.node(parent_inode)), name)
         return self._found(node.held(), timeout)
-
-    def _found(self, node: Node, timeout: float) -> pyfuse3.EntryAttributes:
-        answer = attributes(node, timeout)
-        self._tree.remember_lookup(node)
-        return answer
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._tree.node(inode)
-        return attributes(await self._preparer.prepared(node) if node.size() is None else node, 0)
+        return attributes(await self._preparer.prepared(node) if node.size() is None else node, NEVER)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
         for inode, count in inode_list:
             self._tree.forgotten(inode, count)
-
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._tree.node(inode).target()
-
-    # -- extended attributes: who asks for them once asks for each file, so they are there only where they are wanted
-
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        if not self._has_xattr:
-            # the kernel does not ask again
-            raise pyfuse3.FUSEError(errno.ENOSYS)
-        if not name.startswith(PREFIX):
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        value = (await self._named(inode)).get(name.removeprefix(PREFIX).decode("utf-8", "replace"))
-        if value is None:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return value.encode()
-
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
-        if not self._has_xattr:
-            raise pyfuse3.FUSEError(errno.ENOSYS)
-        return [PREFIX + name.encode() for name in await self._named(inode)]
-
-    async def _named(self, inode: int) -> dict[str, str]:
-        node = self._tree.node(inode)
-        return (await self._preparer.prepared(node)).attributes() if node.has_attributes else {}
 
     # -- directories
 
@@ -142,11 +101,9 @@ class Operations(pyfuse3.Operations):
         if entries is None:
             entries = directory.fast_listing() or directory.names()
             self._listings.keep(fh, entries)
-        if start_id == 0 and not pyfuse3.readdir_reply(token, b".", dot_entry(directory.number), 1):
-            return
         if start_id <= 1:
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
-            if not pyfuse3.readdir_reply(token, b"..", dot_entry(above), 2):
+            if not reply_dots(token, fh, above, start_id):
                 return
         rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
         if not rest:
@@ -166,7 +123,7 @@ class Operations(pyfuse3.Operations):
             try:
                 budget.spend(ENTRY)
                 node, timeout = directory.child(name)
-                describe(answer, node, timeout)
+                attributes(node, timeout, answer)
             except NotFoundError:
                 continue
             except HeavyError:
@@ -181,8 +138,10 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)
 
-    async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        return
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """What a write acknowledged is on disk already."""
+
+    fsyncdir = fsync
 
     # -- files
 
@@ -202,8 +161,7 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
         self._ahead.read(node)
-        data = node.read(off, size)
-        return data.ljust(size, node.behind) if node.behind else data
+        return node.read_behind(off, size)
 
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:
         opening, asked = self._handles.opening(fh, asked)
@@ -217,7 +175,7 @@ class Operations(pyfuse3.Operations):
         if asked.is_page:
             raise InvalidError("what is written by way of mapped memory says not who writes it")
         if sink.takes_pieces and opening is None:
-            buf = self._torn.whole(sink, asked, off, buf)
+            buf = self.writes.whole(sink, asked, off, buf)
         await self.writes.write(sink, asked, opening, off, buf)
         return len(buf)
 
@@ -256,9 +214,6 @@ class Operations(pyfuse3.Operations):
             with contextlib.suppress(KataError):
                 self.writes.truncate(await self.elsewhere.sink(opening.inode), opening)
 
-    async def fsync(self, fh: int, datasync: bool) -> None:
-        """What a write acknowledged is on disk already."""
-
     async def stop(self) -> None:
         """Get ready for the end, while requests are answered. To be called before ``pyfuse3.terminate()``."""
         await self.kernel.stop()
@@ -267,11 +222,8 @@ class Operations(pyfuse3.Operations):
     # -- the file system
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        known = self._tree.ctx.store
-        if known.is_remote:
-            store = await trio.to_thread.run_sync(os.statvfs, known.root, limiter=trio.CapacityLimiter(1))
-        else:
-            store = os.statvfs(known.root)
+        root = self._tree.ctx.store.root
+        store = await trio.to_thread.run_sync(os.statvfs, root, limiter=trio.CapacityLimiter(1))
         answer = pyfuse3.StatvfsData()
         for name in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
             setattr(answer, name, getattr(store, name))

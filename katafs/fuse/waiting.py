@@ -1,13 +1,5 @@
 """How pyfuse3's session waits for requests: it is handed this in place of trio. Why, and what it gives, says *How
-requests are waited for* in design.md.
-
-Whoever has answered a request looks at once whether there is another, and takes it; other tasks get their turn when
-there is none, and once a millisecond, or sooner where they have requests to answer, too. To sleep and be woken costs
-more than a moment: so long the descriptor is looked at again and again; not where others of us have something to do,
-and only as long as that pays: after some moments for nothing we sleep at once, until a request has come that soon.
-
-pyfuse3 takes what it needs of trio from its attribute ``trio``, which its own `pyfuse3.asyncio` puts something else in.
-"""
+requests are waited for* in design.md."""
 
 from __future__ import annotations
 
@@ -21,7 +13,7 @@ from typing import Any
 
 import trio
 
-from katafs.tree.counters import Counters
+from katafs.tree.context import Counters
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +47,6 @@ class Waiting:
     def __getattr__(self, name: str) -> Any:
         """What else is used of trio, and of ``trio.lowlevel``."""
         return getattr(trio, name) if hasattr(trio, name) else getattr(trio.lowlevel, name)
-
-    @property
-    def is_used(self) -> bool:
-        """Whether pyfuse3 waits in this way."""
-        return self._poll is not None
 
     def Lock(self) -> Turn:  # noqa: N802 - trio's
         """What only one task at a time has: the one that waits."""
@@ -123,7 +110,7 @@ def wait_quickly(pyfuse3: ModuleType, busy: Callable[[], int]) -> Callable[[], A
 
     async def look() -> None:
         await trio.sleep(_LOOK_SECONDS)
-        if waiting is None or not waiting.is_used:
+        if waiting is None or waiting._poll is None:
             log.warning("each request is waited for in the slower way: %s", why)
 
     return look

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import cachetools
 
-from katafs.engine.known import LOCAL
-from katafs.engine.mount_table import holding
+from katafs.engine.known import LOCAL, holding
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -13,6 +13,7 @@ import select
 import stat
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from katafs.mount import runtime
 from katafs.mount.mounting import ALWAYS, DEVICE, FILE_SYSTEM, LIBC, MS_RDONLY, MountOptions, detach, device_of
@@ -37,8 +38,7 @@ class UnsuitableError(Exception):
     """This mount cannot be kept alive; the message says why."""
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A mount that we hold: its descriptor, its device number as in ``mountinfo``, and its FUSE_INIT request."""
 
     fd: int
@@ -69,18 +69,15 @@ class Kept:
 
 
 def hold(options: MountOptions) -> Held:
-    """Mount with mount(2), and read the kernel's first request without answering it.
-
-    Raises `UnsuitableError`, and then nothing is mounted, where mount(2) fails, or the kernel is too old for daemons
-    that take over from each other.
-    """
+    """Mount with mount(2), and read the kernel's first request without answering it. Raises `UnsuitableError`, and then
+    nothing is mounted, where mount(2) fails, or the kernel is too old for daemons that take over from each other."""
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     with contextlib.ExitStack() as failed:
         failed.callback(os.close, fd)
         _mount(fd, options)
         failed.callback(detach, options.mountpoint)
         # where /proc is another namespace's the mount is not seen, and reload will not find it
-        held = Held(fd, device_of(options.mountpoint) or "", _read_init(fd))
+        held = Held(fd, device_of(options.mountpoint), _read_init(fd))
         failed.pop_all()
     return held
 
@@ -91,10 +88,9 @@ def _mount(fd: int, options: MountOptions) -> None:
     data += ",allow_other" if options.allow_other else ""
     flags = ALWAYS | (MS_RDONLY if options.read_only else 0)
     source, target = os.fsencode(options.store), os.fsencode(options.mountpoint)
-    if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()) == 0:
-        return
-    # libfuse may know another way, or a better word for why there is none
-    raise UnsuitableError(f"mount(2): {os.strerror(ctypes.get_errno())}")
+    if LIBC.mount(source, target, FILE_SYSTEM, ctypes.c_ulong(flags), data.encode()):
+        # libfuse may know another way, or a better word for why there is none
+        raise UnsuitableError(f"mount(2): {os.strerror(ctypes.get_errno())}")
 
 
 def _read_init(fd: int) -> bytes:

@@ -11,7 +11,7 @@ import trio
 from katafs.errors import KataError
 from katafs.kata.compact import compact_elsewhere, quiet_seconds
 from katafs.kata.store import Store
-from katafs.tree.counters import Counters
+from katafs.tree.context import Counters
 
 log = logging.getLogger(__name__)
 

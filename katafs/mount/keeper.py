@@ -23,10 +23,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from katafs.background import tell_supervisor
 from katafs.fuse import fastopen
 from katafs.mount import resuming, runtime, session
-from katafs.mount.child import NOBODY, Child, execute_katafs, touch
+from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor, touch
 from katafs.mount.device import Held, Kept, UnsuitableError, hold
 from katafs.mount.mounting import MountError, MountOptions, detach, device_of
 from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
@@ -53,7 +52,7 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
     fast = fastopen.load(wanted=options.fast_open)
     if not options.keep_alive:
         reason = "--no-keep-alive was given"
-    elif not fast.is_loaded:
+    elif fast.library is None:
         reason = f"that needs the fast mode: {fast.reason}"
     elif os.geteuid() != 0:
         reason = "that needs root"
@@ -103,8 +102,6 @@ def resume(state: dict[str, Any]) -> None:
 
 
 class _Keeper:
-    """The state of the process, and its loop."""
-
     def __init__(
         self,
         options: MountOptions,
@@ -113,7 +110,6 @@ class _Keeper:
         again: dict[str, Any],
         state: dict[str, Any] | None = None,
     ) -> None:
-        """``state`` is what `resume` has."""
         self._options, self._fast, self._held, self._again = options, fast, held, again
         self._journal = os.memfd_create("katafs-journal") if state is None else state["journal"]
         self._daemon = NOBODY if state is None else Child(state["daemon"])
@@ -121,8 +117,7 @@ class _Keeper:
         if state is not None:
             for fd in (held.fd, self._journal):
                 os.set_inheritable(fd, False)
-            # an older katafs did not say since when
-            was = {name: state["status"].get(name, 0) for name in ("daemon", "deaths", "reloads", "since")}
+            was = {name: state["status"][name] for name in ("daemon", "deaths", "reloads", "since")}
             self._status = replace(self._status, **was)
         # dead, but not to be waited for yet
         self._left: list[Child] = []
@@ -147,11 +142,14 @@ class _Keeper:
             if self._daemon is NOBODY:
                 self._start()
             else:
-                self._hand_over()
+                # the new code is here: now the daemon of the old one is to end
+                self._is_reloading = True
+                self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
+                self._daemon.send(signal.SIGUSR1)
             while self._daemon is not NOBODY:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
-                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY):
+                if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY.encode()):
                     self._note_ready(ready)
                     ready = None
                 elif number in stop:
@@ -179,7 +177,6 @@ class _Keeper:
         return 0
 
     def _note_ready(self, ready: Callable[[], None] | None) -> None:
-        """The daemon serves."""
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
@@ -196,7 +193,6 @@ class _Keeper:
         tell_supervisor("READY=1")
 
     def _look(self) -> None:
-        """See which children have ended."""
         self._left = [child for child in self._left if not child.has_ended()]
         if self._checker is not None and self._checker.has_ended():
             checker, self._checker = self._checker, None
@@ -207,10 +203,8 @@ class _Keeper:
         if 0 < self._end_at < time.monotonic():
             self._end_at = math.inf
             self._daemon.send(signal.SIGKILL)
-        if self._daemon.has_ended():
-            self._ended(self._daemon)
-        elif self._daemon.is_dead(self._held.fd):
-            self._left.append(self._daemon)
+        if (has_ended := self._daemon.has_ended()) or self._daemon.is_dead(self._held.fd):
+            self._left += [] if has_ended else [self._daemon]
             self._ended(self._daemon)
 
     def _ended(self, daemon: Child) -> None:
@@ -284,12 +278,6 @@ class _Keeper:
         except OSError as error:
             os.close(state)
             self._reloaded(f"{sys.executable}: {error.strerror}")
-
-    def _hand_over(self) -> None:
-        """The new code is here: now the daemon of the old one is to end."""
-        self._is_reloading = True
-        self._end_at = time.monotonic() + _HANDING_OVER_SECONDS
-        self._daemon.send(signal.SIGUSR1)
 
     def _reloaded(self, failure: str) -> None:
         if failure:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from katafs.engine.known import refusal
-from katafs.engine.mount_table import Mounted, mounted_at
-from katafs.mount import holders, runtime
+from katafs.engine.known import Mounted, mounted_at, refusal
+from katafs.mount import runtime
 
 #: the type of our mounts
 FILE_SYSTEM = b"fuse.katafs"
@@ -33,22 +32,16 @@ ALWAYS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME
 
 
 class MountError(Exception):
-    """It cannot be mounted or unmounted; the message is a sentence for a person."""
+    """It cannot be mounted or unmounted; the message is a sentence for a person. ``exit_status`` is what the command
+    line ends with."""
 
-    #: what the command line ends with
-    exit_status = 1
-
-
-class WrongDirectoriesError(MountError):
-    """The two directories do not go together: the command line is wrong."""
-
-    exit_status = 2
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True)
 class MountOptions:
-    """How to mount."""
-
     store: Path
     mountpoint: Path
     read_only: bool = False
@@ -72,8 +65,7 @@ class MountOptions:
         # libfuse takes a comma for the next option, pyfuse3 takes ASCII only
         source = str(self.store).replace("\\", "\\\\").replace(",", "\\,")
         name = source if source.isascii() else "katafs"
-        options = {"default_permissions", f"fsname={name}", "subtype=katafs"}
-        options |= {"nosuid", "nodev", "noexec", "noatime"}
+        options = {"default_permissions", f"fsname={name}", "subtype=katafs", "nosuid", "nodev", "noexec", "noatime"}
         options |= {"ro"} if self.read_only else set()
         return options | ({"allow_other"} if self.allow_other else set())
 
@@ -84,7 +76,7 @@ def check(options: MountOptions) -> MountOptions:
     real = {word: real_directory(path, word) for word, path in given.items() if path is not None}
     for (word, path), (other_word, other) in combinations(real.items(), 2):
         if _is_inside(path, other) or _is_inside(other, path):
-            raise WrongDirectoriesError(f"{word} {path} and {other_word} {other} must not contain one another")
+            raise MountError(f"{word} {path} and {other_word} {other} must not contain one another", 2)
     store, mountpoint = real["store"], real["mount point"]
     if katafs_at(mountpoint) is not None:
         raise MountError(f"{mountpoint}: katafs is mounted here already; katafs umount {mountpoint} ends it")
@@ -114,11 +106,9 @@ def real_directory(path: Path, word: str) -> Path:
     except FileNotFoundError as error:
         raise MountError(f"{word} {path} does not exist") from error
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
-            raise MountError(
-                f"{word} {path} is a mount whose daemon has died; katafs umount {path} removes it"
-            ) from error
-        raise MountError(f"{word} {path}: {error.strerror}") from error
+        died = f" is a mount whose daemon has died; katafs umount {path} removes it"
+        why = died if error.errno == errno.ENOTCONN else f": {error.strerror}"
+        raise MountError(f"{word} {path}{why}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"{word} {path} is not a directory")
     return real
@@ -134,18 +124,18 @@ def _check_device() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
+        said = f"{DEVICE}: {error.strerror}"
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            hint = "load the fuse module, or give the container --device /dev/fuse"
-            raise MountError(f"there is no {DEVICE}: {hint}") from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise MountError(f"{DEVICE}: no permission to use it; run as root") from error
-        raise MountError(f"{DEVICE}: {error.strerror}") from error
+            said = f"there is no {DEVICE}: load the fuse module, or give the container --device /dev/fuse"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            said = f"{DEVICE}: no permission to use it; run as root"
+        raise MountError(said) from error
 
 
-def device_of(mountpoint: Path) -> str | None:
-    """The device number of the katafs that is mounted at this real path, such as ``0:53``; None if there is none."""
+def device_of(mountpoint: Path) -> str:
+    """The device number of the katafs that is mounted at this real path, such as ``0:53``; empty if there is none."""
     found = katafs_at(mountpoint)
-    return found.device if found is not None else None
+    return found.device if found is not None else ""
 
 
 def katafs_at(mountpoint: Path) -> Mounted | None:
@@ -157,10 +147,9 @@ def katafs_at(mountpoint: Path) -> Mounted | None:
 def ours(mountpoint: Path) -> tuple[Path, str]:
     """The real path of a mount of ours, and its device number. Raises `MountError` if there is none."""
     path = real_mountpoint(mountpoint)
-    device = device_of(path)
-    if device is None:
-        raise MountError(f"{mountpoint}: no katafs is mounted here")
-    return path, device
+    if device := device_of(path):
+        return path, device
+    raise MountError(f"{mountpoint}: no katafs is mounted here")
 
 
 def real_mountpoint(path: Path) -> Path:
@@ -201,10 +190,9 @@ def is_dead(path: Path) -> bool:
 def abort(mountpoint: Path) -> None:
     """End the connection of a mount: whoever waits for an answer gets an error. The mount stays, dead."""
     device = device_of(mountpoint)
-    if device is None:
-        return
     # says EBUSY where somebody works in the mount, but ends the connection first
-    if os.geteuid() == 0 and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY)):
+    is_over = os.geteuid() == 0 and device and _unmount(mountpoint, _MNT_FORCE) in ("", os.strerror(errno.EBUSY))
+    if is_over or not device:
         return
     with contextlib.suppress(OSError):
         Path(f"/sys/fs/fuse/connections/{device.partition(':')[2]}/abort").write_text("1")
@@ -226,26 +214,23 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     runtime.tidy(device)
     reason = detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
-        raise MountError(f"{path} is busy: {holders.described(path)}")
+        raise MountError(f"{path} is busy: {runtime.described(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
-    elsewhere = holders.elsewhere(device)
+    elsewhere = runtime.mounted_elsewhere(device)
     return f"{path} is unmounted here, but {elsewhere}" if elsewhere else ""
 
 
 def remount(mountpoint: Path, *, read_only: bool) -> None:
-    """Let nothing be written to a mount any more, or again. The kernel does it, without the daemon.
-
-    Raises `MountError`.
-    """
+    """Let nothing be written to a mount any more, or again. The kernel does it, without the daemon. Raises
+    `MountError`."""
     path, _ = ours(mountpoint)
     flags = _MS_REMOUNT | ALWAYS | (MS_RDONLY if read_only else 0)
-    if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) == 0:
-        return
-    number = ctypes.get_errno()
-    if number == errno.EBUSY:
-        raise MountError(f"{path} cannot be made read-only: a file of it is open for writing")
-    raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
+    if LIBC.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None):
+        number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise MountError(f"{path} cannot be made read-only: a file of it is open for writing")
+        raise MountError(f"{path} cannot be remounted: {os.strerror(number)}")
 
 
 def _unmount(path: Path, flags: int, *options: str) -> str:

@@ -24,10 +24,7 @@ _PATHS = ("store", "mountpoint", "groups")
 
 
 def reload_mount(mountpoint: Path) -> str:
-    """Have a mount served by the code that is installed now; returns its version when that is so.
-
-    Raises `MountError`.
-    """
+    """Have a mount served by the code that is installed now; returns its version. Raises `MountError`."""
     _, device = ours(mountpoint)
     before = runtime.read(device)
     if before is None or not before.is_kept or not before.is_alive():
@@ -37,16 +34,15 @@ def reload_mount(mountpoint: Path) -> str:
     except OSError as error:
         raise MountError(f"{mountpoint}: process {before.pid}: {error.strerror}") from error
     end = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < end:
-        now = runtime.read(device)
-        if now is None or not before.is_alive():
-            raise MountError(f"{mountpoint}: it was unmounted; the log of katafs says why")
+    while (now := runtime.read(device)) is not None and before.is_alive():
         if now.reloads > before.reloads:
             if now.failure:
                 raise MountError(f"{mountpoint}: the new code cannot be used, all is as before: {now.failure}")
             return now.version
+        if time.monotonic() > end:
+            raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
         time.sleep(0.01)
-    raise MountError(f"{mountpoint}: no answer; the log of katafs may say why")
+    raise MountError(f"{mountpoint}: it was unmounted; the log of katafs says why")
 
 
 def write_state(options: MountOptions, **others: object) -> int:
@@ -62,18 +58,14 @@ def write_state(options: MountOptions, **others: object) -> int:
 
 
 def read_state(fd: int) -> dict[str, Any]:
-    """What `katafs.mount.keeper.resume` needs: the state of the keeper that this process was, from a memfd.
-
-    Raises `MountError` for one that it cannot read.
-    """
+    """What `katafs.mount.keeper.resume` needs: the state of the keeper that this process was, from a memfd. Raises
+    `MountError` for one that it cannot read."""
     from katafs.fuse.writing.journal import READABLE
 
     with open(fd, "rb") as file:
         file.seek(0)
         state: dict[str, Any] = json.load(file)
-    # the first ones did not say
-    versions = state.get("version", 0), state.get("journal_version", 0)
-    if versions[0] not in (VERSION - 1, VERSION) or versions[1] not in READABLE:
+    if state.get("version") != VERSION or state.get("journal_version") not in READABLE:
         raise MountError("this katafs cannot read what the one that is running hands over; unmount, and mount again")
     known = {one.name for one in fields(MountOptions)}
     options = {name: value for name, value in state["options"].items() if name in known}
@@ -87,6 +79,6 @@ def check_code() -> None:
     from katafs.fuse import fastopen
     from katafs.mount import session
 
-    if not fastopen.load().is_loaded:
+    if fastopen.load().library is None:
         raise MountError("the C library is missing")
     session.preload()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 
 from katafs.errors import KataError
-from katafs.fuse import fastopen, memory
+from katafs.fuse import fastopen
 from katafs.fuse.waiting import Steps, wait_quickly
 from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
@@ -27,7 +27,7 @@ from katafs.kata.store import Store, budget_of_loop
 from katafs.mount.child import MESSAGE, touch
 from katafs.mount.device import Kept, UnsuitableError, resend
 from katafs.mount.idle_compaction import Compactor
-from katafs.mount.mounting import MountError, MountOptions, detach, hearing_stderr
+from katafs.mount.mounting import LIBC, MountError, MountOptions, detach, hearing_stderr
 from katafs.mount.watcher import keep_watched
 from katafs.process.starting import fork_server
 from katafs.tree.context import About, Context
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_M_ARENA_MAX, _HEAPS = -8, 2  # <malloc.h>
 _EXPIRE_SECONDS = 5
 _SWITCH_SECONDS = 0.001
 _GARBAGE = 10_000  # new objects, until Python looks for cycles of them
@@ -50,7 +51,7 @@ _READERS = 100  # requests that are handled at a time, beside those that wait fo
 #: exit statuses of a daemon, beside 0: the mount is over
 FAILED, HANDED_OVER, NOT_WRAPPED = 1, 75, 76
 #: what a daemon that is ready tells its keeper, with SIGUSR2
-READY = b"\n"
+READY = "\n"
 # SIGHUP: the terminal of a daemon in the foreground is closed, and nohup(1) was not asked for
 _STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -63,19 +64,15 @@ def preload() -> None:
 
 
 def be_daemon(
-    options: MountOptions,
-    fast: fastopen.FastOpen,
-    kept: Kept,
-    keeper_signals: set[signal.Signals],
-    writer: int,
+    options: MountOptions, fast: fastopen.FastOpen, kept: Kept, keeper_signals: set[signal.Signals], writer: int
 ) -> int:
     """Serve a mount that a keeper holds, who hears what is written to ``writer``; the exit status. ``keeper_signals``
     are blocked, and not for us."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, keeper_signals)
 
-    def tell(what: bytes) -> None:
+    def tell(what: str) -> None:
         with suppress(OSError):
-            os.write(writer, what[:MESSAGE])
+            os.write(writer, what.encode("utf-8", "surrogateescape")[:MESSAGE])
 
     def ready() -> None:
         tell(READY)
@@ -86,14 +83,14 @@ def be_daemon(
     try:
         return HANDED_OVER if serve(options, ready, fast, kept) else 0
     except UnsuitableError as error:
-        tell(str(error).encode())
+        tell(str(error))
         return NOT_WRAPPED
     except MountError as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for a person
-        tell(str(error).encode("utf-8", "surrogateescape"))
+        tell(str(error))
     except Exception as error:
         log.exception("the daemon ends")
-        tell(f"{options.mountpoint}: the daemon failed: {error!r}".encode("utf-8", "surrogateescape"))
+        tell(f"{options.mountpoint}: the daemon failed: {error!r}")
     return FAILED
 
 
@@ -124,7 +121,7 @@ def serve(
     groups = options.groups
     status = os.stat(groups) if groups is not None and is_shared(groups) else None
     tree = Tree(Context(store, options.uid, options.gid, groups, status, about=about))
-    signals = [*_STOP_SIGNALS, *([signal.SIGUSR1] if kept is not None else [])]
+    signals = [*_STOP_SIGNALS, *([] if kept is None else [signal.SIGUSR1])]
     # a signal that comes before we can act on it waits: the mount must not outlive us
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     operations = Operations(tree, fast, Journal(kept.journal if kept is not None else None))
@@ -156,7 +153,10 @@ def _set_up_process() -> None:
     os.umask(0o022)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS), hard))
-    memory.keep_few_heaps()
+    # glibc gives each thread a heap of its own, up to eight a processor: what a worker thread has freed there is of use
+    # to nobody else
+    if (mallopt := getattr(LIBC, "mallopt", None)) is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
     # how long the event loop may have to wait for a thread that has the GIL
     sys.setswitchinterval(_SWITCH_SECONDS)
 
@@ -180,8 +180,6 @@ def _begin(operations: Operations, options: MountOptions, fast: fastopen.FastOpe
 
 @dataclass
 class _Session:
-    """What runs in the event loop."""
-
     options: MountOptions
     operations: Operations
     tree: Tree
@@ -198,7 +196,7 @@ class _Session:
     async def run(self) -> None:
         import pyfuse3
 
-        from katafs.fuse import preparing
+        from katafs.fuse import fair
         from katafs.fuse.writing import writes
 
         look = wait_quickly(pyfuse3, self.operations.busy)
@@ -212,7 +210,7 @@ class _Session:
             if self.watcher is not None:
                 nursery.start_soon(keep_watched, self.watcher, self.options.mountpoint)
             nursery.start_soon(self._announce)
-            await pyfuse3.main(max_tasks=writes.MOST_WAITING + preparing.MOST_WAITING + _READERS)
+            await pyfuse3.main(max_tasks=writes.MOST_WAITING + fair.MOST_WAITING + _READERS)
             # a second signal must not keep us from unmounting
             signal.pthread_sigmask(signal.SIG_BLOCK, self.signals)
             nursery.cancel_scope.cancel()
@@ -246,9 +244,8 @@ class _Session:
                 raise
         # who reads this may kill us at once, and those who wait for us have heard
         mode = "fast (the kernel opens files by itself)" if fast.is_active else "slower (with OPEN)"
-        risk = self.options.risk
-        mode += f"; unsafe_store, events may be lost: {risk}" if risk else ""
-        level = logging.WARNING if risk else logging.INFO
+        mode += f"; unsafe_store, events may be lost: {self.options.risk}" if self.options.risk else ""
+        level = logging.WARNING if self.options.risk else logging.INFO
         log.log(level, "%s is mounted on %s; mode: %s", self.options.store, mountpoint, mode)
 
     async def _watch_signals(self) -> None:

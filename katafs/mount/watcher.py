@@ -71,7 +71,6 @@ def _start(mountpoint: Path) -> int | None:
 
 
 def _watch(daemon: int, mountpoint: Path) -> None:
-    """In the watcher."""
     # what ends a group of processes, as Ctrl-C does, is for the daemon
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -84,7 +84,6 @@ class Pool:
             self._changed.notify_all()
 
     def reap_idle(self) -> None:
-        """End those that have had no work for some time."""
         now = time.monotonic()
         with self._changed:
             old = [worker for worker in self._idle if now - worker.last_used > _IDLE_SECONDS]
@@ -171,7 +170,6 @@ class Worker:
             return True
 
     def end(self) -> None:
-        """It ends as soon as it has nothing to do."""
         self.is_there = False
         self._open.close()
 

@@ -1,8 +1,7 @@
 """Questions about the tree that are answered in another process: whole, by a tree of its own over the same store.
 
-What the daemon itself cannot answer within its budget (`katafs.git.budget`) is asked of a standing worker, which has
-more to spend, and limits. Numbers are computed, so any process can tell what a key is; what was written last to a
-control file is told with the question, and what comes back is put into the reply as if it had been found here.
+Numbers are computed, so any process can tell what a key is; what was written last to a control file is told with the
+question, and what comes back is put into the reply as if it had been found here.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from katafs.git.beneath import is_shared
 from katafs.git.budget import Budget
 from katafs.kata.store import Store
 from katafs.tree.context import Context
-from katafs.tree.nodes import Later, Node
+from katafs.tree.nodes import Entry, Later, Node
 from katafs.tree.numbers import GROUP, PREFIX, Key
 from katafs.tree.timeouts import NEVER
 from katafs.tree.tree import Tree
@@ -70,17 +70,42 @@ class Seen(Node):
         super().__init__(node.key, node.owner, node.mtime_ns)
         self.generation, self.mode, self.attr_timeout = node.generation, node.mode, node.attr_timeout
         self.timeout = timeout
-        self._size = node.size()
+        self.known_size = node.size()
         #: of a content that is made: by what name its size is remembered
         self.identity: Hashable = getattr(node, "identity", None)
 
     def size(self) -> int | None:
-        return self._size
+        return self.known_size
 
-    def has_size(self, size: int) -> None:
-        """It was made before, and has that size."""
-        self._size = size
 
+# -- what is asked of a node, wherever that is
+
+
+def find(directory: Node, name: bytes) -> Entry:
+    """The entry of a name, with its size where that takes little."""
+    entry = directory.child(name)
+    if entry.node.size() is None:
+        # what takes no longer than another request is made now; who reads it will hear what is wrong with it
+        with contextlib.suppress(KataError):
+            entry.node.prepare()
+    return entry
+
+
+def _dots(tree: Tree, directory: Node, name: bytes) -> Entry:
+    return Entry(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
+
+
+#: by name: whether the content of a node is to be made before, and what it is asked then
+QUESTIONS: dict[str, tuple[bool | Callable[[Node], bool], Callable[..., object]]] = {
+    "lookup": (True, lambda _, node, name: find(node, name)),
+    "dots": (False, _dots),
+    "getattr": (lambda node: node.size() is None, lambda _, node: Entry(node, NEVER)),
+    "read": (True, lambda _, node, offset, size: node.read_behind(offset, size)),
+    "readlink": (False, lambda _, node: node.target()),
+    "attributes": (lambda node: node.has_attributes, lambda _, node: node.attributes()),
+    "parent": (True, lambda _, node: node.parent()),
+    "creator": (True, lambda _, node, name, is_directory: node.to_create(name, is_directory=is_directory)),
+}
 
 # -- in the worker
 
@@ -147,31 +172,13 @@ def _prepared(tree: Tree, node: Node) -> Node:
     return node
 
 
-def _lookup(tree: Tree, key: Key, name: bytes) -> Seen:
-    directory = _prepared(tree, _node(tree, key))
-    if name in (b".", b".."):
-        return Seen(tree.node_of(directory.key if name == b"." else directory.parent()), NEVER)
-    node, timeout = directory.child(name)
-    if node.size() is None:
-        with contextlib.suppress(KataError):
-            node.prepare()
-    return Seen(node, timeout)
-
-
-def _getattr(tree: Tree, key: Key) -> Seen:
+def _asked(name: str, tree: Tree, key: Key, *arguments: Any) -> object:
+    prepares, ask = QUESTIONS[name]
     node = _node(tree, key)
-    return Seen(_prepared(tree, node) if node.size() is None else node, NEVER)
-
-
-def _read(tree: Tree, key: Key, offset: int, size: int) -> bytes:
-    node = _prepared(tree, _node(tree, key))
-    data = node.read(offset, size)
-    return data.ljust(size, node.behind) if node.behind else data
-
-
-def _attributes(tree: Tree, key: Key) -> dict[str, str]:
-    node = _node(tree, key)
-    return _prepared(tree, node).attributes() if node.has_attributes else {}
+    if prepares is True or (prepares and prepares(node)):
+        node = _prepared(tree, node)
+    said = ask(tree, node, *arguments)
+    return Seen(*said) if isinstance(said, Entry) else said
 
 
 def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
@@ -198,17 +205,9 @@ def _readdir(tree: Tree, key: Key, start: int) -> list[tuple[int, bytes, Seen]]:
 
 #: what a question of that name is answered with, by a tree for a key
 ANSWERS: dict[str, Callable[..., object]] = {
-    "lookup": _lookup,
-    "getattr": _getattr,
-    "read": _read,
-    "readlink": lambda tree, key: _node(tree, key).target(),
-    "attributes": _attributes,
-    "parent": lambda tree, key: _prepared(tree, _node(tree, key)).parent(),
+    **{name: partial(_asked, name) for name in QUESTIONS},
     "readdir": _readdir,
     "sink": lambda tree, key: _node(tree, key).sink(),
-    "creator": lambda tree, key, name, is_directory: _prepared(tree, _node(tree, key)).to_create(
-        name, is_directory=is_directory
-    ),
     "tip": lambda tree, key: tree.tip(key.kata).commit.oid,
     "stale": lambda tree, key, before: tree.stale_since(key.kata, before),
 }

@@ -89,7 +89,7 @@ class Row(NamedTuple):
 
 # Numbers of which keys are made in several places: of a kata, and of an event. From FIRST_PATH on the slots of an event
 # are the paths of its files in git order.
-KATA, TIP_FILES, GIT = 0, 1, 10
+KATA, TIP_FILES = 0, 1
 SELF, FILES, CONFIG, FIRST_PATH = 0, 1, 2, 32
 PLAIN_DIRECTORY, STORED_EVENT = 25, 26
 # of a group: from here on its members
@@ -147,7 +147,7 @@ TABLE: tuple[Row, ...] = (
     Row("download/NAME", FIXED, 7, DIR, MUTABLE, NEVER, Changes.COMMIT),
     Row("download/NAME.tgz", FIXED, 8, FILE, MUTABLE, NEVER, Changes.COMMIT),
     _of_tip("download.tgz", 9, Changes.COMMIT, LINK),
-    Row(".git", FIXED, GIT, DIR, MUTABLE, NEVER, shown=Shown.VERSION_2),
+    Row(".git", FIXED, 10, DIR, MUTABLE, NEVER, shown=Shown.VERSION_2),
     Row("control", FIXED, 11, DIR, shown=Shown.WRITABLE),
     Row("manifest.json", FIXED, 12),
     _of_tip("config", 13, Changes.COMMIT),
@@ -249,20 +249,15 @@ def thing_of(key: Key) -> tuple[int, int]:
 
 def row_of(key: Key) -> Row:
     """A row of what a key names. Raises `NotFoundError`."""
-    row = _BY_NUMBER.get(thing_of(key))
-    if row is None:
-        raise NotFoundError(f"nothing has the number of {key}")
-    return row
+    try:
+        return _BY_NUMBER[thing_of(key)]
+    except KeyError as error:
+        raise NotFoundError(f"nothing has the number of {key}") from error
 
 
 def key_above(key: Key) -> Key:
     """The key of the directory in which something stands that has a row of its own, but for a kata itself."""
-    return _row_above(row_of(key).path).key(key.kata, key.a)
-
-
-@cache
-def _row_above(path: str) -> Row:
-    return row_at(split(path)[0])
+    return row_at(split(row_of(key).path)[0]).key(key.kata, key.a)
 
 
 @cache

@@ -1,9 +1,11 @@
-"""What all nodes share."""
+"""What all nodes share; and what the daemon counts of itself: plain numbers, since every request counts something."""
 
 from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,10 +21,53 @@ from katafs.kata.store import Store
 from katafs.kata.views.download import Download
 from katafs.kata.views.spool import Spool
 from katafs.tree.controls import Controls
-from katafs.tree.counters import Counters
 from katafs.tree.git_files import HeldFiles
 from katafs.tree.made import MadeCache
 from katafs.tree.nodes import Owner
+
+#: upper bounds of the buckets of `Latency`, in seconds; one more bucket is for what takes longer
+BOUNDS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+#: so long, in seconds, no request is to keep the others waiting
+HELD = 0.02
+
+
+class Latency:
+    def __init__(self) -> None:
+        #: requests in each bucket, those of no other bucket
+        self.counts = [0] * (len(BOUNDS) + 1)
+        #: seconds, of all together
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+
+class Counters:
+    """What happened since the daemon was started. Belongs to the event loop; what a thread does is counted after it."""
+
+    def __init__(self) -> None:
+        #: by the name of the request
+        self.latencies: defaultdict[str, Latency] = defaultdict(Latency)
+        #: how many requests wait, for something slow to be made or for a commit; the adapter knows
+        self.waiting: Callable[[], int] = lambda: 0
+        #: by the name of the request, and of the errno
+        self.errors: Counter[tuple[str, str]] = Counter()
+        #: commits, by what was written to: ``control``, ``option``, ``plain``
+        self.commits: Counter[str] = Counter()
+        # what each of the others is `katafs.tree.stats` says
+        self.repetitions = self.conflicts = self.compactions = self.elsewhere = 0
+        #: how long the event loop was held at most at a time, in seconds, and how often longer than `HELD`
+        self.held_most, self.held_often = 0.0, 0
+        #: until when what is numbered below such a part of a number is asked elsewhere, on the clock of the adapter
+        self.heavy: dict[int, float] = {}
+        #: by the name of the request: those that were answered without Python; the adapter knows
+        self.ahead: Callable[[], dict[str, int]] = dict
+
+    def held(self, seconds: float) -> None:
+        self.held_most = max(self.held_most, seconds)
+        self.held_often += seconds > HELD
+
 
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000
@@ -40,12 +85,10 @@ class DownloadCache(CountedCache[str, Download]):
         known = self.get(kata_id)
         return known if known is not None and known.tip == tip and not known.closed else None
 
-    def put(self, kata_id: str, download: Download) -> Download:
-        """Keep a download instead of the one there is."""
+    def put(self, kata_id: str, download: Download) -> None:
         if kata_id in self:
             self.pop(kata_id).close()
         self[kata_id] = download
-        return download
 
     def popitem(self) -> tuple[str, Download]:
         kata_id, download = super().popitem()
@@ -82,20 +125,17 @@ class Context:
     #: its status once, where it is not looked at in this process, which could not go on if nobody answered for it
     groups_status: os.stat_result | None = None
     spool: Spool = field(default_factory=Spool)
-    downloads: DownloadCache = field(
-        default_factory=lambda: DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
-    )
-    # katas with events that wait for their rows
-    waiting: set[str] = field(default_factory=set)
-    # options whose files were created and that have no value yet, by kata
-    begun_options: cachetools.LRUCache[tuple[str, str], bool] = field(default_factory=lambda: cachetools.LRUCache(1000))
-    controls: Controls = field(default_factory=Controls)
-    counters: Counters = field(default_factory=Counters)
-    # groups as they were looked at last, and when that was (time.monotonic)
-    seen_groups: Newest[str, tuple[float, Group]] = field(default_factory=lambda: Newest(_GROUPS))
     about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
+        self.controls, self.counters = Controls(), Counters()
+        self.downloads = DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
+        #: katas with events that wait for their rows
+        self.waiting: set[str] = set()
+        #: options whose files were created and that have no value yet, by kata
+        self.begun_options: cachetools.LRUCache[tuple[str, str], bool] = cachetools.LRUCache(1000)
+        #: groups as they were looked at last, and when that was (time.monotonic)
+        self.seen_groups: Newest[str, tuple[float, Group]] = Newest(_GROUPS)
         self.made = MadeCache(self.spool)
         #: the text of ``.katafs/stats``, its time in ns, and until when it is fresh (time.monotonic)
         self.stats: tuple[bytes, int, float] = (b"", 0, 0.0)
@@ -104,16 +144,11 @@ class Context:
         self.git_files = HeldFiles(self.store)
 
     def kept(self) -> dict[str, Kept]:
-        """All caches, by names for an operator."""
-        own = {
-            "downloads": Kept.of(self.downloads, _MEMBER),
-            "groups": Kept(len(self.seen_groups), len(self.seen_groups) * _GROUP, _GROUPS * _GROUP),
-            **{name: keeper() for name, keeper in self.keepers.items()},
-        }
-        return {**self.store.kept(), **self.made.kept(), **own}
+        own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": self.seen_groups.kept(_GROUP)}
+        others = {name: keeper() for name, keeper in self.keepers.items()}
+        return {**self.store.kept(), **self.made.kept(), **own, **others}
 
     def clear_caches(self) -> None:
-        """Forget all that can be read or made again."""
         self.store.clear_caches()
         self.made.clear_caches()
         self.seen_groups.clear()

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # what has outcomes
 _ROWS = (*standing_in("control"), *standing_in("config"))
 
-_SIZES = 16
+_OUTCOMES, _SIZES = 10_000, 16
 # of what was taken: others may be, before a tool cuts the file to the length of what it has copied
 _LENGTHS = 128
 
@@ -29,12 +29,12 @@ _LENGTHS = 128
 class Controls:
     """Unfinished messages and outcomes of all writable files, bounded. Belongs to one thread."""
 
-    def __init__(self, outcomes: int = 10_000) -> None:
+    def __init__(self) -> None:
         self.inbox = Inbox()
         self.rows = RowPieces()
-        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(outcomes)
-        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
-        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(outcomes)
+        self._outcomes: cachetools.LRUCache[Key, tuple[bytes | None, int]] = cachetools.LRUCache(_OUTCOMES)
+        self._sizes: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(_OUTCOMES)
+        self._taken: cachetools.LRUCache[Key, deque[int]] = cachetools.LRUCache(_OUTCOMES)
 
     def outcome(self, key: Key) -> tuple[bytes | None, int]:
         """The outcome of the last write to a file, None if there was none; and when that was, in ns, or 0."""
@@ -67,8 +67,9 @@ class Controls:
 
     def tell_dropped(self, key: Hashable) -> None:
         assert isinstance(key, Key)
-        log.info("kata %s: a message was not finished, and was dropped", key.kata)
-        self.tell(key, {"ok": False, "errno": "EINVAL", "message": "the message was not finished, and was dropped"})
+        text = "the message was not finished, and was dropped"
+        log.info("kata %s: %s", key.kata, text)
+        self.tell(key, {"ok": False, "errno": "EINVAL", "message": text})
 
     def told_size(self, key: Key, size: int) -> None:
         sizes = self._sizes.setdefault(key, deque(maxlen=_SIZES))
@@ -79,7 +80,6 @@ class Controls:
         return self._sizes.get(key, ())
 
     def taken(self, key: Key, offset: int, data: bytes, message: Message) -> None:
-        """A message or value was taken; ``data`` is the last write of it."""
         self._taken.setdefault(key, deque(maxlen=_LENGTHS)).extend({len(message.data), offset + len(data)})
 
     def has_length(self, key: Key, length: int) -> bool:

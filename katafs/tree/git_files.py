@@ -1,9 +1,5 @@
-"""Files of ``.git/`` that somebody may have open or mapped: they stay readable, whole, when removed or replaced.
-
-The number of such a file says which one it is, not only where: another one at the same path has another number. It is
-opened when it is looked up, and read by way of that descriptor for as long as the kernel knows the number: it forgets
-what nobody has open, when memory is short, or when it is told to forget the name (`HeldFiles.gone`).
-"""
+"""Files of ``.git/`` that somebody may have open or mapped: they stay readable, whole, when removed or replaced (see
+*`.git` in the mount* in design.md)."""
 
 from __future__ import annotations
 
@@ -33,8 +29,6 @@ PACKS = b".git/objects/pack"
 
 
 class Held(NamedTuple):
-    """A file that is held open, as it was then."""
-
     key: Key
     fd: int
     status: os.stat_result
@@ -64,10 +58,8 @@ class HeldFiles:
         return self._held.get(number)
 
     def hold(self, kata_id: str, path: bytes) -> Held | None:
-        """Open what is at a path, or was a moment ago; None beyond the number that is held at a time.
-
-        Raises `NotFoundError`, or `DamagedError` (EIO).
-        """
+        """Open what is at a path, or was a moment ago; None beyond the number that is held at a time. Raises
+        `NotFoundError`, or `DamagedError` (EIO)."""
         root = self._store.path(kata_id)
         try:
             stored_files.status(root, path)
@@ -132,11 +124,8 @@ class HeldFiles:
         others = [one for one in held[count:] if not listed or Numbers.number(one.key) not in listed]
         return [one.key for one in held[:count]], others
 
-    def gone(self, held: list[Held]) -> list[Key]:
-        """Those that are not at their paths any more. For a worker thread."""
-        return [one.key for one in held if self._is_gone(one)]
-
-    def _is_gone(self, held: Held) -> bool:
+    def is_gone(self, held: Held) -> bool:
+        """Whether it is not at its path any more. For a worker thread."""
         try:
             path = os.path.join(self._store.path(held.key.kata), os.fsdecode(held.key.path))
             return identified(held.key.kata, held.key.path, os.lstat(path)) != held.key

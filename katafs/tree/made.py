@@ -54,12 +54,10 @@ class MadeCache:
         self._contents.clear()
 
     def kept(self) -> dict[str, Kept]:
-        sizes = Kept(len(self._sizes), len(self._sizes) * _SIZE, self._sizes.most * _SIZE)
-        refused = Kept.of(self._refused, _REFUSAL)
+        sizes, refused = self._sizes.kept(_SIZE), Kept.of(self._refused, _REFUSAL)
         return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
 
     def size(self, key: Hashable) -> int | None:
-        """The size of a content that was made once, in bytes."""
         return self._sizes.get(hash(key))
 
     def remember_size(self, key: Hashable, size: int) -> None:
@@ -81,12 +79,11 @@ class MadeCache:
             file.add([content])
             content = file
         if isinstance(content, SpoolFile):
-            self.remember_size(key, content.size)
             content.is_kept = True
             self._spooled[key] = content
-            return
-        self.remember_size(key, len(content))
-        self._contents.keep(key, content)
+        else:
+            self._contents.keep(key, content)
+        self.remember_size(key, len(content) if isinstance(content, bytes) else content.size)
 
 
 def make_here(spool: Spool, path: Path, make: Make, budget: float) -> bytes | Later:

@@ -109,21 +109,17 @@ def is_shown(row: Row, kata: Kata) -> bool:
     if shown is Shown.STEPS:
         return kata.tip().last > 0
     if shown is Shown.VERSION_2:
-        return _is_of_version_2(kata)
+        try:
+            version = kata.manifest().get("version")
+        except DamagedError:
+            # nobody can tell, and the repository is what is left to be looked at
+            return True
+        return isinstance(version, (int, float)) and version >= 2
     if shown is Shown.AS_STORED:
         return row.name in kata.tip().layout.shown_as_stored and kata.tip().root.blob(row.name) is not None
     if shown is Shown.NOT_AS_STORED:
         return row.name not in kata.tip().layout.shown_as_stored
     return True
-
-
-def _is_of_version_2(kata: Kata) -> bool:
-    try:
-        version = kata.manifest().get("version")
-        return isinstance(version, (int, float)) and version >= 2
-    except DamagedError:
-        # nobody can tell, and the repository is what is left to be looked at
-        return True
 
 
 def fence(directory: Node) -> Entry:

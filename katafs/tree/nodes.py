@@ -36,15 +36,11 @@ class Later(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose a node is."""
-
     uid: int
     gid: int
 
 
 class PlusEntry(NamedTuple):
-    """An entry of a directory as a listing shows it."""
-
     name: bytes
     number: int
     mode: int
@@ -84,8 +80,7 @@ class Node:
         return False
 
     def is_reusable(self) -> bool:
-        """Whether a node that was made for another request is as good as a new one. Where it may be, the node must not
-        have anything that is costly to keep."""
+        """Whether it is kept for other requests: then it must have nothing that is costly to keep."""
         return self.is_lasting()
 
     def size(self) -> int | None:
@@ -93,24 +88,25 @@ class Node:
         return 0
 
     def prepare(self) -> Work | None:
-        """What must be called, in a worker thread, before the other questions can be answered; None when nothing.
-
-        Its result is handed to `prepared`, once it is no `Later`.
-        """
+        """What must be called, in a worker thread, before the other questions can be answered; None when nothing. In
+        the event loop its result, once it is no `Later`, is handed to `prepared`; its refusal to `too_large`."""
         return None
 
     def prepared(self, result: object) -> None:
-        """Take the result of `prepare`, in the event loop."""
+        pass
 
     def too_large(self, error: TooLargeError) -> None:
-        """Take it that what `prepare` said takes too much, in the event loop."""
+        pass
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of a file."""
         raise IsDirectoryError("not a file")
 
+    def read_behind(self, offset: int, length: int) -> bytes:
+        """The same, and as much of `behind` as was asked for beyond the end."""
+        data = self.read(offset, length)
+        return data.ljust(length, self.behind) if self.behind else data
+
     def target(self) -> bytes:
-        """The target of a symbolic link."""
         raise NotDirectoryError("not a symbolic link")
 
     def child(self, name: bytes) -> Entry:
@@ -127,7 +123,7 @@ class Node:
         return None
 
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        """Numbers and bytes of these of the files that `listed` tells of."""
+        """Numbers and bytes of these of the files that `fast_listing` tells of."""
         raise NotDirectoryError("not a directory")
 
     def parent(self) -> Key:
@@ -199,7 +195,7 @@ class Writable(Node):
         return find_recorded(path, self.kata_id, commit)
 
     def accepted(self, committed: Committed | None) -> None:
-        """The message was recorded."""
+        pass
 
     def refused(self, error: KataError, again_at: tuple[Hashable | None, int] | None) -> None:
         """The message was refused. ``again_at`` is the writer and offset of the last of its several writes, which will
@@ -209,7 +205,6 @@ class Writable(Node):
         """The file was opened with O_TRUNC, or truncated to 0: the writer starts afresh; nothing is committed."""
 
     def is_unfinished(self, writer: Hashable | None) -> bool:
-        """Whether that writer has begun a message and not finished it."""
         return False
 
     def taken(self, offset: int, data: bytes, message: Message) -> None:
@@ -263,10 +258,10 @@ class Damaged(Node):
         return None
 
     def prepare(self) -> Work:
-        return self._fail
+        def fail() -> Never:
+            raise self._error
 
-    def _fail(self) -> Never:
-        raise self._error
+        return fail
 
 
 def refuse_write() -> ReadOnlyError:

@@ -40,7 +40,9 @@ from katafs.kata.model.ids import BASE, ID_COUNT, from_number, to_number
 ROOT = 1
 
 # kinds of keys: they go into the numbers in the table, and never change
-META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE, GROUP = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+META, PREFIX, FIXED, EVENT, TIP_DIRECTORY, DOWNLOAD, DIFF, PLAIN, FENCE, GROUP = range(10)
+# those of a number of 23 bits, in the order of the two bits before it
+_BY_PLACE = (FIXED, TIP_DIRECTORY, DOWNLOAD, GROUP)
 
 _PART_1 = 1 << 16
 _PART_2 = 1 << 24
@@ -134,14 +136,8 @@ class Numbers:
         base = (to_number(key.kata) + 1) << _CODE_BITS
         if kind == EVENT and key.a < MAX_INDEX and key.b < MAX_SLOT and not key.path:
             return base | key.a << _SLOT_BITS | key.b
-        if kind == FIXED:
-            return base | 1 << 25 | key.a
-        if kind == GROUP:
-            return base | 7 << 23 | key.a
-        if kind == TIP_DIRECTORY and not key.path:
-            return base | 5 << 23 | key.a
-        if kind == DOWNLOAD and not key.path:
-            return base | 6 << 23 | key.a
+        if kind in _BY_PLACE and not key.path:
+            return base | 1 << 25 | _BY_PLACE.index(kind) << 23 | key.a
         if kind == DIFF and key.a < MAX_INDEX and key.b < MAX_INDEX * 4:
             return base | 1 << 26 | (key.b & 3) << 24 | key.a << 12 | key.b >> 2
         digest = int.from_bytes(blake2b(repr(tuple(key)).encode(), digest_size=16).digest())
@@ -159,17 +155,15 @@ class Numbers:
         if kata < 0:
             return self._small(number)
         if kata >= ID_COUNT:
-            kept = self._kept.get(number)
-            if kept is None:
-                raise StaleError(f"inode {number} is not known")
-            return kept[0]
+            if number in self._kept:
+                return self._kept[number][0]
+            raise StaleError(f"inode {number} is not known")
         kata_id = from_number(kata)
         if code >> 26:
             return Key(DIFF, kata_id, code >> 12 & 0xFFF, (code & 0xFFF) << 2 | code >> 24 & 3)
         if not code >> 25:
             return Key(EVENT, kata_id, code >> _SLOT_BITS, code & (MAX_SLOT - 1))
-        kind = (FIXED, TIP_DIRECTORY, DOWNLOAD, GROUP)[code >> 23 & 3]
-        return Key(kind, kata_id, code & ((1 << _HASH_BITS) - 1))
+        return Key(_BY_PLACE[code >> 23 & 3], kata_id, code & ((1 << _HASH_BITS) - 1))
 
     @staticmethod
     def _small(number: int) -> Key:
@@ -183,7 +177,7 @@ class Numbers:
     def keep(self, number: int, key: Key) -> None:
         """The kernel was told this number once more."""
         if number >= _TABLE:
-            count = self._kept[number][1] if number in self._kept else 0
+            _, count = self._kept.get(number, (key, 0))
             self._kept[number] = (key, count + 1)
 
     def forget(self, number: int, count: int) -> bool:

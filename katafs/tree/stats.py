@@ -21,8 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from katafs import __version__
-from katafs.tree.context import Context
-from katafs.tree.counters import BOUNDS, HELD, Latency
+from katafs.tree.context import BOUNDS, HELD, Context
 
 # The next reader gets the same text for so long, in seconds: what is read in two requests is to be of one text.
 _FRESH_SECONDS = 0.1
@@ -44,8 +43,6 @@ def stats_text(ctx: Context, *, fresh: bool) -> tuple[bytes, int]:
 
 
 class _Figures(Collector):
-    """The figures of one mount, and of its process."""
-
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
 
@@ -68,15 +65,14 @@ class _Figures(Collector):
 
     def _requests(self) -> Iterator[Metric]:
         counters = self._ctx.counters
-        durations = HistogramMetricFamily(
-            "katafs_request_duration_seconds",
-            "Requests that reached the daemon and how long it took to answer them. What the kernel answers itself"
-            " is not among them.",
-            labels=("operation",),
-        )
+        text = "Requests that reached the daemon and how long it took to answer them. What the kernel answers itself"
+        text += " is not among them."
+        durations = HistogramMetricFamily("katafs_request_duration_seconds", text, labels=("operation",))
+        bounds = [*map(floatToGoString, BOUNDS), "+Inf"]
         for operation, latency in sorted(counters.latencies.items()):
             if any(latency.counts):
-                durations.add_metric((operation,), _buckets(latency), latency.sum)
+                buckets = [*zip(bounds, itertools.accumulate(latency.counts), strict=True)]
+                durations.add_metric((operation,), buckets, latency.sum)
         yield durations
         text = "Requests that were answered with an errno. ENOENT of lookup is what every search for a name gets."
         yield _family(Counter, "katafs_request_errors", text, "operation errno", dict(sorted(counters.errors.items())))
@@ -124,8 +120,3 @@ def _family(
     for values, number in samples.items():
         family.add_metric((values,) if isinstance(values, str) else values, number)
     return family
-
-
-def _buckets(latency: Latency) -> list[tuple[str, float]]:
-    bounds = [*map(floatToGoString, BOUNDS), "+Inf"]
-    return list(zip(bounds, itertools.accumulate(latency.counts), strict=True))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from katafs.caching import Kept, Newest
+from katafs.caching import Newest
 from katafs.errors import DamagedError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.kata.model.trees import Listing
@@ -15,7 +14,7 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.dirs import above, control, diffs, downloads
+from katafs.tree.dirs import control, diffs, downloads, kata_dir
 from katafs.tree.dirs.events import directories_of, tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
 from katafs.tree.makers import fence, make
@@ -23,7 +22,7 @@ from katafs.tree.nodes import Node, Writable
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (above, control, diffs, downloads)
+_MAKERS = (control, diffs, downloads, kata_dir)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200
@@ -48,9 +47,9 @@ class Tree:
         # of tips that were told of last: see `stale_after`
         self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
-        self._nodes: OrderedDict[int, Node] = OrderedDict()
-        ctx.keepers["nodes"] = lambda: Kept(len(self._nodes), len(self._nodes) * _NODE, _MOST_NODES * _NODE)
-        ctx.keepers["stale names"] = lambda: Kept(len(self._told_of), len(self._told_of) * _TOLD, _KATAS * _TOLD)
+        self._nodes: Newest[int, Node] = Newest(_MOST_NODES)
+        ctx.keepers["nodes"] = lambda: self._nodes.kept(_NODE)
+        ctx.keepers["stale names"] = lambda: self._told_of.kept(_TOLD)
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
@@ -69,8 +68,7 @@ class Tree:
         try:
             sink = self.node(number).sink()
         except StaleError:
-            lost = lost_file(self.ctx, self.numbers.key(number)) if is_again else None
-            if lost is None:
+            if not is_again or (lost := lost_file(self.ctx, self.numbers.key(number))) is None:
                 raise
             sink = lost
         sink.serve(self.ctx.controls)
@@ -85,9 +83,7 @@ class Tree:
         self.numbers.keep(node.number, node.key)
         if node.is_reusable():
             # the oldest goes first: what is listed or looked up is read soon, or not at all
-            if len(self._nodes) >= _MOST_NODES:
-                self._nodes.popitem(last=False)
-            self._nodes[node.number] = node
+            self._nodes.keep(node.number, node)
 
     def forgotten(self, number: int, count: int) -> None:
         if self.numbers.forget(number, count):
@@ -100,7 +96,6 @@ class Tree:
             yield from directories_of(self.ctx, kata, index)
 
     def clear_caches(self) -> None:
-        """Give up what was kept to be quicker."""
         self._nodes.clear()
         self._told_of.clear()
         self.ctx.clear_caches()

@@ -16,8 +16,7 @@ import trio.testing
 
 from katafs.errors import BusyError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
-from katafs.fuse.fair import Places, User
-from katafs.fuse.preparing import Preparer
+from katafs.fuse.fair import Places, Preparer, User
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.model.rows import Rows

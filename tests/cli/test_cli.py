@@ -465,7 +465,7 @@ def test_bugs_are_told_in_one_sentence(cli: CommandLine, option: str, method: st
     wait_until(lambda: not cli.daemons(), "the end of the daemon")
 
 
-# -- katafs.background
+# -- katafs.mount.child
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_bugs_are_told_in_one_sentence(cli: CommandLine, option: str, method: st
     ],
 )
 def test_what_the_caller_hears_of_its_child(run: str, outcome: str | None) -> None:
-    script = f"import os, sys; from katafs import background; print(repr(background.start(lambda ready: {run})))"
+    script = f"import os, sys; from katafs.mount import child; print(repr(child.start(lambda ready: {run})))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == (f"{outcome!r}\n", "")
 
@@ -490,7 +490,7 @@ def test_the_daemon_ends_when_nobody_waits_for_it_any_more(cli: CommandLine) -> 
     """The caller was ended with Ctrl-C, say: it must not find a mount afterwards."""
     script = """
 import os
-from katafs import background
+from katafs.mount import child
 from katafs.mount import mounting, session
 from katafs.cli import main
 from katafs.mount.mounting import MountOptions, check
@@ -506,7 +506,7 @@ def run(ready):
         Path(options.store, "said").write_text(str(error))
 
 options = check(MountOptions(Path("store"), Path("mnt")))
-background.start(run)"""
+child.start(run)"""
     assert cli.python(script).returncode == -signal.SIGKILL
     said = cli.directory / "store/said"
     wait_until(lambda: said.exists() and not cli.daemons(), "the end of the daemon")

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from click import UsageError
 
-from katafs.cli.mount_options import split, to_arguments
-from katafs.cli.mounts import mount
+from katafs.cli.mounts import mount, split, to_arguments
 from tests.mounts import AS_OTHER, OTHER, wait_until
 from tests.system import System, system
 

@@ -56,8 +56,7 @@ def test_another_standard_error_gets_times(tmp_path: Path, stream: str) -> None:
 
 
 def test_every_level_has_a_priority() -> None:
-    from katafs.cli.log_lines import PRIORITIES
-    from katafs.cli.logs import LEVELS
+    from katafs.cli.logs import LEVELS, PRIORITIES
 
     assert {logging.getLevelNamesMapping()[level.upper()] for level in LEVELS} <= PRIORITIES.keys()
 

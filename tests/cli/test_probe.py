@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from katafs.engine.known import FINDING, FileSystem, judgement, keep_finding, refusal
-from katafs.engine.mount_table import holding
+from katafs.engine.known import FINDING, FileSystem, holding, judgement, keep_finding, refusal
 from tests.conftest import unavailable
 from tests.mounts import OTHER, CommandLine, command_line, katafs, patience, wait_until
 

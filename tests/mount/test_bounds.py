@@ -23,7 +23,7 @@ import trio
 
 from katafs import process
 from katafs.errors import DamagedError, HeavyError, StorageError, TooLargeError
-from katafs.fuse.memory import Memory
+from katafs.fuse.invalidating import Memory
 from katafs.git import Commit, GitRepo
 from katafs.git.budget import Budget
 from katafs.kata.model.layouts import NATIVE

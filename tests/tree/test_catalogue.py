@@ -25,10 +25,12 @@ from katafs.tree.catalogue import (
     Row,
     Shown,
     row_at,
+    row_of,
     standing_in,
     thing_of,
 )
 from katafs.tree.dirs import contents
+from katafs.tree.dirs.stored_nodes import PlainNode
 from katafs.tree.nodes import Entry, Node
 from katafs.tree.numbers import DIFF, EVENT, FENCE, FIXED, GROUP, META, PLAIN, Numbers
 from katafs.tree.tree import Tree
@@ -338,4 +340,5 @@ def test_what_is_seen_is_in_the_catalogue(katas: Path, kata_id: str) -> None:
 
 def is_real(node: Node) -> bool:
     """Whether it is a file or directory of the store."""
-    return hasattr(node, "_root") or node.key.kind == PLAIN
+    is_waiting = row_of(node.key).shown is Shown.WAITING
+    return (isinstance(node, PlainNode) and not is_waiting) or node.key.kind == PLAIN

@@ -12,8 +12,8 @@ file they are of, which process sent them, and where the next part is expected; 
 
 The memory is an array of slots of 64 bytes, each with a checksum, written with one pwrite(2): one that was not finished
 reads as an empty one. Which is right: its daemon died before the branch could be moved, or the part acknowledged. The
-last slot says which version of katafs wrote it. Each reads what the one before it has written; of what it cannot read
-nothing is guessed: requests that are sent again, and parts of messages, are then refused.
+last slot says in which version of that form. Of what it cannot read katafs guesses nothing: requests that are sent
+again, and parts of messages, are then refused.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from katafs.kata.record.inbox import is_overdue
 
 log = logging.getLogger(__name__)
 
-#: of the form of the memory; 0 had no slot for it
+#: of the form of the memory
 VERSION = 1
-READABLE = (0, 1)
+READABLE = (1,)
 
 _SLOT = 64  # bytes
 _COMMITS = 2048  # slots: far more than requests are handled at a time
@@ -49,9 +49,8 @@ _COMMIT = struct.Struct("=Q20s")  # the request, the commit
 #: in the place of a commit: something is about to be made
 MAKING: Oid = bytes(20)
 # the inode, the process, where the next part is expected (-1: O_APPEND), the first and the last request, when
-# (monotonic); and as version 0 had it: the inode, the thread, the first request, when
+# (monotonic)
 _PART = struct.Struct("=QqqQQd")
-_PART_0 = struct.Struct("=QqQd")
 _ABOUT = struct.Struct("=8sI?")  # what it is, its version, whether the kernel sends no FLUSH any more
 _MAGIC = b"katafs-j"
 #: where the next part is expected: at what the kernel takes for the end; wherever the same process writes
@@ -110,40 +109,29 @@ class Journal:
         version, self.is_flushed = about(fd)
         self.is_unreadable = version not in READABLE
         if self.is_unreadable:
-            log.error(
-                "the notes of the daemon before are of version %d, which this katafs does not know: what was under "
-                "way is refused",
-                version,
-            )
+            why = "the notes of the daemon before are of a version that this katafs does not know"
+            log.error("%s (%d): what was under way is refused", why, version)
             os.ftruncate(fd, 0)
         os.ftruncate(fd, (_HEADER + 1) * _SLOT)
         memory = os.pread(fd, _HEADER * _SLOT, 0)
-        part = _PART if version else _PART_0
         for slot in range(_HEADER):
-            data = _slot(memory, slot, _COMMIT if slot < _COMMITS else part)
+            data = _slot(memory, slot, _COMMIT if slot < _COMMITS else _PART)
             if data is None:
                 (self._free if slot < _COMMITS else self._free_parts).append(slot)
             elif slot < _COMMITS:
                 unique, commit = _COMMIT.unpack(data)
                 self._announced[unique] = (Oid(commit), slot)
-            elif version:
-                inode, process, offset, first, last, when = _PART.unpack(data)
-                self._lost.append(_Part(inode, process, offset, first, last, when, slot))
             else:
-                inode, thread, first, when = _PART_0.unpack(data)
-                self._lost.append(_Part(inode, process_of(thread) or thread, ANYWHERE, first, 0, when, slot))
-                self._note(self._lost[-1])
+                part: tuple[int, int, int, int, int, float] = _PART.unpack(data)
+                self._lost.append(_Part(*part, slot))
         self._free += [self._announced[unique][1] for unique in sorted(self._announced)]
         self._lost.sort(key=lambda part: part.when)
-        self._write_about()
+        self.note_flushed(is_flushed=self.is_flushed)
 
-    def _write_about(self) -> None:
-        self._write(_HEADER, _ABOUT.pack(_MAGIC, VERSION, self.is_flushed))
-
-    def flushed(self) -> None:
-        """The kernel was told that it need not send FLUSH: no daemon will hear of it again."""
-        self.is_flushed = True
-        self._write_about()
+    def note_flushed(self, *, is_flushed: bool = True) -> None:
+        """Note whether the kernel was told that it need not send FLUSH: no daemon will hear of it again."""
+        self.is_flushed = is_flushed
+        self._write(_HEADER, _ABOUT.pack(_MAGIC, VERSION, is_flushed))
 
     def begin(self, unique: int) -> Request:
         """A write was taken. Raises `DiedError` for one sent again of which nothing can be known."""
@@ -199,11 +187,7 @@ class Journal:
             self._parts[writer] = part
         part.offset = _APPENDS if asked.appends and offset >= 0 else offset
         part.last, part.when = request.unique, time.monotonic()
-        self._note(part)
-
-    def _note(self, part: _Part) -> None:
-        fields = (part.inode, part.process, part.offset, part.first, part.last, part.when)
-        self._write(part.slot, _PART.pack(*fields))
+        self._write(part.slot, _PART.pack(part.inode, part.process, part.offset, part.first, part.last, part.when))
 
     def over(self, request: Request | None, writer: Hashable) -> None:
         """The message of a writer is finished, refused or dropped; by a request, or not."""
@@ -242,8 +226,8 @@ class Journal:
 def about(fd: int) -> tuple[int, bool]:
     """The version of what an earlier daemon has noted, and whether the kernel sends no FLUSH."""
     size = os.fstat(fd).st_size
-    if size <= _HEADER * _SLOT:
-        return (0 if size else VERSION), False
+    if size < _SLOT:
+        return (-1 if size else VERSION), False
     data = _slot(os.pread(fd, _SLOT, size - _SLOT), 0, _ABOUT)
     magic, version, is_flushed = _ABOUT.unpack(data) if data is not None else (b"", -1, False)
     return (version if magic == _MAGIC else -1), is_flushed

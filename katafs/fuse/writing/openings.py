@@ -1,12 +1,7 @@
 """Which open file a write is for, where the kernel does not say: a message belongs to an open file (INTERFACE §4).
 
-With OPEN each open file has a handle (`Handles`). In the no-OPEN mode a request says who sent it, a thread, and that
-may be any of a process, or of several processes that inherited the descriptor. So the sender is asked, as long as he
-waits (`katafs.fuse.writing.descriptors`), and the open file of an unfinished message is held until it is finished.
-
-Where the sender may not be asked (another user's, without root; io_uring) pieces are put together by process and offset
-if exactly one message ends there. What could be two messages is refused to both: a message is never recorded with a
-piece of another.
+With OPEN each open file has a handle (`Handles`). How it is found without, says *Whose message it is* in design.md.
+What could be two messages is refused to both: a message is never recorded with a piece of another.
 """
 
 from __future__ import annotations
@@ -81,10 +76,9 @@ class Handles:
         """The inode of a handle. Raises `StaleError`."""
         if handle < _FIRST:
             return handle
-        try:
+        if handle in self._openings:
             return self._openings[handle].inode
-        except KeyError as error:
-            raise StaleError(f"file handle {handle} is not known") from error
+        raise StaleError(f"file handle {handle} is not known")
 
     def opening(self, handle: int | None, asked: Asked) -> tuple[Opening | None, Asked]:
         """The open file of a handle, None in the no-OPEN mode; and what its request says, with how it was opened."""
@@ -97,8 +91,6 @@ class Handles:
 
 
 class _End(NamedTuple):
-    """Where a message ended that nothing else is known of."""
-
     thread: int
     user: int
     offset: int
@@ -109,7 +101,7 @@ class Openings:
     """The open files of the unfinished messages of one mount. Belongs to the event loop."""
 
     def __init__(self, is_begun: Callable[[Opening], bool], can_hold: Callable[[], bool]) -> None:
-        """``is_begun`` says whether there is an unfinished message, or the refusal of one. Nothing is held before
+        """``is_begun``: whether there is an unfinished message, or the refusal of one. Nothing is held before
         ``can_hold``: closing it would have to be answered by ourselves."""
         self._is_begun, self._can_hold = is_begun, can_hold
         self._known: dict[int, list[Opening]] = {}
@@ -118,10 +110,7 @@ class Openings:
         self._closing: set[int] = set()
 
     async def of_write(self, file: Hashable, inode: int, asked: Asked, offset: int, data: bytes) -> Opening | None:
-        """The open file that a write is for; None for a sender who has no number here.
-
-        Raises `AmbiguousError`.
-        """
+        """The open file that a write is for; None for a sender who has no number here. Raises `AmbiguousError`."""
         if not asked.thread:
             return None
         known = self._known.get(inode)
@@ -227,8 +216,7 @@ class Openings:
         held = [one for known in self._known.values() for one in known if one.held is not None]
 
         def are_gone() -> set[Hashable]:
-            is_open = descriptors.is_open_elsewhere
-            return {one for one in held if (own := one.held) is not None and not is_open(own, one.seen)}
+            return {one for one in held if one.held and not descriptors.is_open_elsewhere(one.held, one.seen)}
 
         return await trio.to_thread.run_sync(are_gone) if held else set()
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from weakref import WeakValueDictionary
 
+import cachetools
+import pyfuse3
 import trio
 
 from katafs.errors import DiedError, KataError, StorageError
@@ -39,6 +41,10 @@ _AT_ONCE = 16  # threads, for jobs that do not wait for their turn
 # that waits holds one of the requests that are handled at a time, and readers need some too.
 MOST_WAITING = 200
 _MOST_BYTES = 256 << 20
+_PAGE = 4096
+_REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0
+# times: beside many openers one is cut off again and again; what is meant to have zeros is no JSON, and is refused then
+_MOST_TRIES = 50
 
 
 def _nobody(_what: object) -> None:
@@ -52,8 +58,7 @@ class Writes:
         self._tree, self._fast, self._journal, self._elsewhere, self._kernel = tree, fast, journal, elsewhere, kernel
         inbox = tree.ctx.controls.inbox
         self.openings = Openings(
-            lambda opening: inbox.is_begun(opening.file, opening),
-            lambda: journal.is_flushed or fast.is_flushed,
+            lambda opening: inbox.is_begun(opening.file, opening), lambda: journal.is_flushed or fast.is_flushed
         )
         #: is told the id of each kata in which something was recorded
         self.wrote: Callable[[str], None] = _nobody
@@ -64,6 +69,8 @@ class Writes:
         #: how many messages wait
         self.waiting = 0
         self._bytes = 0
+        # how often who was told to try again: not for ever, for he may mean his zeros
+        self._tries: cachetools.TTLCache[tuple[int, int], int] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
 
     async def write(self, sink: Writable, asked: Asked, handle: Opening | None, offset: int, data: bytes) -> None:
         """Take one write; ``handle`` is the open file, where the kernel says which. What it completed is durable and
@@ -76,7 +83,14 @@ class Writes:
                 sink.accepted(committed)
                 return
             if opening is None and sink.takes_pieces and not sink.by_process:
-                opening = await self._opening(sink, asked, offset, data)
+                try:
+                    opening = await self.openings.of_write(sink.key, sink.number, asked, offset, data)
+                except AmbiguousError as ambiguous:
+                    # it is refused to all to which it may belong
+                    for one in ambiguous.openings:
+                        sink.refused(ambiguous, (one, one.end))
+                        self._journal.over(None, one)
+                    raise
             writer: Hashable = (sink.number, process_of(asked.thread)) if sink.by_process else opening
             is_known = sink.is_unfinished(writer) if opening is None else opening.held is not None
             if sink.takes_pieces and handle is None and not is_known:
@@ -90,6 +104,26 @@ class Writes:
             if opening is not None and handle is None:
                 await self.openings.settle(opening, asked, offset + len(data))
             self._journal.end(request)
+
+    def whole(self, sink: Writable, asked: Asked, offset: int, data: bytes) -> bytes:
+        """The part of a write in the no-OPEN mode that was not cut off on the way; its writer, who is told of fewer
+        bytes, sends the rest again. Raises EINTR where there is none.
+
+        Whoever opens the file has the kernel ask for its size, that of the outcome: what others have written beyond it,
+        and is not yet sent, has zeros from there to the end of the page.
+        """
+        at = data.find(b"\0")
+        if at < 0:
+            return data
+        end = at + _PAGE - (offset + at) % _PAGE
+        page = (offset + at) // _PAGE * _PAGE
+        if data[at:end].strip(b"\0") or not sink.has_told(page, offset + at, is_exact=at > 0):
+            return data
+        tries = self._tries.get((asked.thread, offset), 0)
+        if at == 0 and tries < _MOST_TRIES:
+            self._tries[asked.thread, offset] = tries + 1
+            raise pyfuse3.FUSEError(errno.EINTR)
+        return data[:at] if at > 0 else data
 
     async def create(self, parent: int, name: bytes, asked: Asked, *, is_directory: bool) -> tuple[Node, float]:
         """Make a new entry: its node, and how long its name holds, in seconds. Raises `LateError` (EEXIST)."""
@@ -118,16 +152,6 @@ class Writes:
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", job.kata_id, error)
 
-    async def _opening(self, sink: Writable, asked: Asked, offset: int, data: bytes) -> Opening | None:
-        """The open file that a write is for. Raises `InvalidError` where that may be more than one, to all of them."""
-        try:
-            return await self.openings.of_write(sink.key, sink.number, asked, offset, data)
-        except AmbiguousError as error:
-            for one in error.openings:
-                sink.refused(error, (one, one.end))
-                self._journal.over(None, one)
-            raise
-
     async def _feed(
         self, sink: Writable, request: Request, writer: Hashable, asked: Asked, offset: int, data: bytes
     ) -> None:
@@ -148,7 +172,6 @@ class Writes:
             self._journal.fed(request, writer, sink.number, asked, end)
 
     def truncate(self, sink: Writable, opening: Opening) -> None:
-        """The writer starts afresh."""
         sink.truncate(opening)
         self._journal.over(None, opening)
 
@@ -162,9 +185,8 @@ class Writes:
         self.openings.tidy()
 
     def note_flushed(self) -> None:
-        """Note for daemons to come that the kernel sends no FLUSH any more."""
         if self._fast.is_flushed and not self._journal.is_flushed:
-            self._journal.flushed()
+            self._journal.note_flushed()
 
     async def expire(self) -> None:
         """Drop the messages that are not finished in time, or whose open files are gone."""
@@ -229,7 +251,7 @@ class Writes:
         async with queue:
             before = None
             try:
-                before = await self._elsewhere.tip(job.kata_id)
+                before = await self._elsewhere.of_kata("tip", job.kata_id)
             except KataError:
                 # it may be that nothing can be read of it yet
                 if job.in_turn:

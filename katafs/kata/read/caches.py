@@ -136,7 +136,7 @@ class ReadCaches:
             "options": Kept.of(self.options, _OPTIONS),
             "blobs": Kept.of(self.blobs, 1),
             "documents": Kept.of(self.documents, 1),
-            "sizes": Kept(len(self.sizes), len(self.sizes) * _SIZE, self.sizes.most * _SIZE),
+            "sizes": self.sizes.kept(_SIZE),
             "rows": Kept(len(self._held), round(self.held * _ROWS), round(self._most_rows * _ROWS)),
         }
 

@@ -21,7 +21,7 @@ from katafs.kata.model.options import set_option_in, set_times_in
 from katafs.kata.model.rows import time_ns
 from katafs.kata.model.trees import Listing, Root
 from katafs.kata.read.caches import ReadCaches
-from katafs.kata.read.snapshot import Content, Snapshot, read_snapshot, shown_json
+from katafs.kata.read.snapshot import BlobId, Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.read.state import State, read_state
 from katafs.kata.read.walk import Walk
 
@@ -236,7 +236,7 @@ class Kata:
 
     def size(self, content: Content) -> int:
         """The size of a content in bytes, without reading it."""
-        if isinstance(content, bytes):
+        if not isinstance(content, BlobId):
             return len(content)
         key = (self.incarnation, content.oid)
         size = self._caches.sizes.get(key)
@@ -247,7 +247,7 @@ class Kata:
 
     def shown_json(self, content: Content) -> Content:
         """What is shown of a stored JSON object (`katafs.kata.read.snapshot.shown_json`)."""
-        if isinstance(content, bytes):
+        if not isinstance(content, BlobId):
             return content
         key = (self.incarnation, content.oid)
         known = self._caches.documents.get(key)
@@ -259,7 +259,7 @@ class Kata:
         return known
 
     def read(self, content: Content, offset: int, size: int) -> bytes:
-        if isinstance(content, bytes):
+        if not isinstance(content, BlobId):
             return content[offset : offset + size]
         key = (self.incarnation, content.oid)
         data = self._caches.blobs.get(key)

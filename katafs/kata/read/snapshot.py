@@ -21,8 +21,21 @@ class BlobId:
     oid: Oid
 
 
+class Summary:
+    """``events_summary.json`` of an event: as bytes are, but joined from the texts of its rows when it is asked for."""
+
+    def __init__(self, rows: Rows, index: int) -> None:
+        self._rows, self._index = rows, index
+
+    def __len__(self) -> int:
+        return self._rows.summary_size(self._index)
+
+    def __getitem__(self, part: slice) -> bytes:
+        return self._rows.summary_part(self._index, part.start, part.stop - part.start)
+
+
 # The content of a file: bytes made here, or a blob
-Content = bytes | BlobId
+Content = bytes | Summary | BlobId
 
 _SECOND = 1_000_000_000
 
@@ -62,7 +75,7 @@ class Snapshot:
         oid = self.root.blob(name)
         return BlobId(oid) if oid is not None else None
 
-    def output(self, name: bytes) -> Content:
+    def output(self, name: bytes) -> bytes | BlobId:
         """``stdout``, ``stderr`` or ``status``: that of the commit is this event's but at 0, and at an outage, which
         shares the commit of a later event."""
         is_own = self.index > 0 and not self.is_outage

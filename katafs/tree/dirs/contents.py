@@ -1,4 +1,5 @@
-"""Files whose content is a blob, bytes made from one, or computed; and what is in the files of an event."""
+"""Files whose content is a blob, bytes made from one, or computed; what is in the files of an event; and extended
+attributes: what an event or a kata is, in words that ``getfattr`` and ``find`` can ask for."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ from katafs.errors import NotFoundError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.format.stored import BLOB
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.model.rows import Rows
+from katafs.kata.model.layouts import NEWEST_VERSION
+from katafs.kata.model.steps import step_of
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.snapshot import Content, Snapshot
+from katafs.kata.read.snapshot import BlobId, Content, Snapshot, Summary
 from katafs.kata.views.spool import Spool, SpoolFile
-from katafs.text import pretty
+from katafs.text import pretty, visible
 from katafs.tree.catalogue import Shown, row_at, standing_in
 from katafs.tree.context import Context
 from katafs.tree.made import MadeCache, Make, make_elsewhere, make_here
@@ -76,7 +78,7 @@ class ContentFile(KeptFile):
 
     def __init__(self, key: Key, ctx: Context, mtime_ns: int, kata: Kata, content: Content) -> None:
         # not for all katas: one that lacks the object must not show it
-        identity = None if isinstance(content, bytes) else (kata.kata_id, content.oid)
+        identity = (kata.kata_id, content.oid) if isinstance(content, BlobId) else None
         super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
         self._kata, self._kata_identity, self._content = kata, kata.identity, content
         self._size: int | None = None
@@ -85,7 +87,10 @@ class ContentFile(KeptFile):
         return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
 
     def is_reusable(self) -> bool:
-        return self.is_lasting() and (not isinstance(self._content, bytes) or len(self._content) < _SMALL)
+        content = self._content
+        if isinstance(content, bytes) and len(content) >= _SMALL:
+            return False
+        return not isinstance(content, Summary) and self.is_lasting()
 
     def size(self) -> int:
         if self._size is None:
@@ -93,31 +98,16 @@ class ContentFile(KeptFile):
         return self._size
 
     def prepare(self) -> Work | None:
-        return super().prepare() if not isinstance(self._content, bytes) and self.size() > LARGE_BLOB else None
+        return super().prepare() if isinstance(self._content, BlobId) and self.size() > LARGE_BLOB else None
 
     def _work(self) -> Work:
-        assert not isinstance(self._content, bytes)
+        assert isinstance(self._content, BlobId)
         return partial(_inflate_here, self._cache.spool, self._kata.path, self._content.oid)
 
     def read(self, offset: int, length: int) -> bytes:
         if self._made is not None:
             return super().read(offset, length)
         return self._kata.read(self._content, offset, length)
-
-
-class SummaryFile(Node):
-    """``events_summary.json`` of an event, joined from the texts of its rows."""
-
-    def __init__(self, key: Key, ctx: Context, kata: Kata, snapshot: Snapshot) -> None:
-        super().__init__(key, ctx.owner(kata), snapshot.time_ns)
-        self._rows = kata.tip().rows
-        self._index = snapshot.index
-
-    def size(self) -> int:
-        return self._rows.summary_size(self._index)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._rows.summary_part(self._index, offset, length)
 
 
 class MadeFile(KeptFile):
@@ -159,8 +149,8 @@ def _inflate_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
 
 # -- the files of an event
 
-#: Says what is in a file of an event, by its name; the rows, where their text is to be joined. Raises `NotFoundError`.
-_Says = Callable[[Kata, Snapshot, bytes], Content | Rows]
+#: Says what is in a file of an event, by its name. Raises `NotFoundError`.
+_Says = Callable[[Kata, Snapshot, bytes], Content]
 # by slot, with the name that it is asked for
 _contents: dict[int, tuple[_Says, bytes]] = {}
 
@@ -178,7 +168,7 @@ def has_content(*paths: str, shown: Shown | None = None) -> Callable[[_Says], _S
     return bind
 
 
-def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
+def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content:
     """What is in a file of an event. Raises `NotFoundError`, also for what is no such file."""
     if slot not in _contents:
         raise NotFoundError(f"nothing says what is in slot {slot} of an event")
@@ -188,10 +178,7 @@ def content_of(kata: Kata, snapshot: Snapshot, slot: int) -> Content | Rows:
 
 def _file(ctx: Context, kata: Kata, key: Key) -> Node:
     snapshot = kata.snapshot(key.a)
-    content = content_of(kata, snapshot, key.b)
-    if isinstance(content, Rows):
-        return SummaryFile(key, ctx, kata, snapshot)
-    return ContentFile(key, ctx, snapshot.time_ns, kata, content)
+    return ContentFile(key, ctx, snapshot.time_ns, kata, content_of(kata, snapshot, key.b))
 
 
 @has_content("events/N/stdout", "events/N/stderr", "events/N/status")
@@ -220,16 +207,63 @@ def _row(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
 
 
 @has_content("events/N/events_summary.json")
-def _summary(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
+def _summary(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
     rows = kata.tip().rows
-    return (snapshot.shown_as_stored(b"events_summary.json") if rows.is_portable else None) or rows
+    return (snapshot.shown_as_stored(b"events_summary.json") if rows.is_portable else None) or Summary(
+        rows, snapshot.index
+    )
 
 
 @has_content("events.json", shown=Shown.AS_STORED)
-def _stored_events(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content | Rows:
+def _stored_events(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
     """Of the saver layout, with the bytes that saver wrote."""
     rows = kata.tip().rows
     content = snapshot.stored(b"events.json") if rows.is_portable else pretty(rows.stored, ruby=True).encode()
     if content is None:
         raise NotFoundError(f"event {snapshot.index} of kata {kata.kata_id} has no events.json")
     return content
+
+
+PREFIX = b"user.katafs."
+_LONGEST = 200  # characters of a text that comes from a kata
+
+
+def event_attributes(kata: Kata, snapshot: Snapshot) -> dict[str, str]:
+    """Those of ``events/N``; what its row does not say is left out.
+
+    ``time`` is ISO 8601 in UTC, ``duration`` in seconds; ``colour`` is that of the row. Raises `DamagedError`.
+    """
+    row = kata.tip().rows.stored[snapshot.index]
+    step = step_of(row, snapshot.index, kata.kata_id)
+    told = {
+        "index": snapshot.index,
+        "type": step.type,
+        "colour": row.get("colour") if isinstance(row.get("colour"), str) else None,
+        "time": f"{step.time:%Y-%m-%dT%H:%M:%S.%f}Z" if step.time is not None else None,
+        "duration": step.duration,
+        "predicted": step.predicted,
+        "added": step.added,
+        "deleted": step.deleted,
+        "commit": snapshot.commit.oid.hex(),
+    }
+    return _texts(told)
+
+
+def kata_attributes(kata: Kata) -> dict[str, str]:
+    """Those of a kata's directory. ``events`` is how many there are, the first included. Raises `DamagedError`."""
+    tip, manifest, plain = kata.tip(), kata.manifest(), kata.plain_version()
+    stored = manifest.get("version")
+    version = max(stored, NEWEST_VERSION) if type(stored) is int else NEWEST_VERSION
+    told = {
+        "id": kata.kata_id,
+        "events": tip.last + 1,
+        "version": version if plain is None else plain,
+        "layout": "plain" if kata.is_stored_plain else tip.layout.name,
+        "commit": tip.commit.oid.hex(),
+        **{key: manifest[key] for key in ("display_name", "exercise") if isinstance(manifest.get(key), str)},
+    }
+    return _texts(told)
+
+
+def _texts(told: dict[str, object]) -> dict[str, str]:
+    return {name: visible(str(value)[:_LONGEST], kept="") for name, value in told.items() if value is not None}

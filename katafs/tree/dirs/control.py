@@ -38,14 +38,14 @@ _LONGEST = 64  # bytes of a value
 _SECOND = 1_000_000_000
 
 
-@makes("control")
-class ControlDir(FixedDir):
-    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        super().__init__(ctx, kata, key)
-        self.mtime_ns = kata.snapshot(0).time_ns
-
-
 makes("config")(FixedDir)
+
+
+@makes("control")
+def _control(ctx: Context, kata: Kata, key: Key) -> FixedDir:
+    directory = FixedDir(ctx, kata, key)
+    directory.mtime_ns = kata.snapshot(0).time_ns
+    return directory
 
 
 class MessageFile(Writable):

@@ -18,7 +18,7 @@ from katafs.kata.model.steps import history, history_text
 from katafs.kata.read.kata import Kata
 from katafs.kata.views.diff import DIFF_BUDGET, diff_lines, diff_summary, raw_diff
 from katafs.text import pretty_bytes
-from katafs.tree.catalogue import row_at
+from katafs.tree.catalogue import row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.events import parse_index
@@ -51,17 +51,27 @@ _VIEWS: dict[str, Callable[..., bytes]] = {
 _ROWS = {ending: row_at(f"diff/W..N{ending}") for ending in _VIEWS}
 _BY_VIEW = {row.number: _VIEWS[ending] for ending, row in _ROWS.items()}
 _PAGE = row_at("html/W..N.html")
+# By directory: what of two events is in it, the first as it is listed.
+_OF_PAIRS = {"diff": _ROWS, "html": {".html": _PAGE}}
 
 
-@makes("diff")
-class DiffsDir(FixedDir):
-    """``diff/``: lists the neighbours ``0..1 1..2 …`` and ``latest``; every other pair, and JSON, opens by name."""
+@makes("diff", "html")
+class PairsDir(FixedDir):
+    """``diff/`` and ``html/``: they list the neighbours ``0..1 1..2 …``, and ``0..0.html`` for the first files; every
+    other pair, and JSON, opens by name. Listing them makes nothing."""
+
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        super().__init__(ctx, kata, key)
+        self._rows = _OF_PAIRS[row_of(key).path]
 
     def names(self) -> list[bytes]:
-        return [*super().names(), *(b"%d..%d" % (index, index + 1) for index in range(self._tip.last))]
+        ending = next(iter(self._rows)).encode()
+        neighbours = [(index, index + 1, ending) for index in range(self._tip.last)]
+        first = [(0, 0, ending)] if ending else []
+        return [*super().names(), *(b"%d..%d%b" % each for each in first + neighbours)]
 
     def child(self, name: bytes) -> Entry:
-        for ending, row in _ROWS.items():
+        for ending, row in self._rows.items():
             steps = _parse_steps(name, ending.encode())
             if steps is not None:
                 return self._entry(row, pair_key(self._kata.kata_id, *steps, row.number))
@@ -70,11 +80,9 @@ class DiffsDir(FixedDir):
 
 def _parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
     """The two event numbers of ``W..N`` before an ending; None for anything else."""
-    was, dots, now = name.removesuffix(ending).partition(b"..")
-    indexes = parse_index(was), parse_index(now)
-    if not dots or not name.endswith(ending) or indexes[0] is None or indexes[1] is None:
-        return None
-    return indexes[0], indexes[1]
+    first, dots, second = name.removesuffix(ending).partition(b"..")
+    was, now = parse_index(first), parse_index(second)
+    return None if not dots or not name.endswith(ending) or was is None or now is None else (was, now)
 
 
 def pair_key(kata_id: str, was: int, now: int, view: int = _PAGE.number) -> Key:
@@ -117,20 +125,6 @@ class _DiffFile(MadeFile):
                 self.prepared(self.make_small(repo))
                 return None
         return work
-
-
-@makes("html")
-class HtmlDir(FixedDir):
-    """``html/``: ``index.html``, ``0..0.html`` for the first files, ``0..1.html 1..2.html …``; any other pair opens by
-    name. Listing it makes nothing."""
-
-    def names(self) -> list[bytes]:
-        steps = (b"%d..%d.html" % (index, index + 1) for index in range(self._tip.last))
-        return [*super().names(), b"0..0.html", *steps]
-
-    def child(self, name: bytes) -> Entry:
-        steps = _parse_steps(name, b".html")
-        return super().child(name) if steps is None else self._entry(_PAGE, pair_key(self._kata.kata_id, *steps))
 
 
 class _PageFile(MadeFile):

@@ -35,7 +35,7 @@ def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) 
 
 
 class _FromImage(Node):
-    """Part of a download. Its image may have to be made first; then ``_image`` is there."""
+    """Part of a download. Its image may have to be made first."""
 
     queue = "download"
 
@@ -44,29 +44,33 @@ class _FromImage(Node):
         super().__init__(key, ctx.owner(kata), self._tip.time_ns)
         self._ctx, self._kata = ctx, kata
         self._name = (DOWNLOAD, kata.kata_id, self._tip.commit.oid)
-        self._image = ctx.downloads.newest(kata.kata_id, self._tip.commit.oid)
-        if self._image is not None:
-            self._resolve(self._image)
+        self._image: Download | None = None
+        if (image := ctx.downloads.newest(kata.kata_id, self._tip.commit.oid)) is not None:
+            self._take(image)
 
     def prepare(self) -> Work | None:
         if self._image is not None:
             return None
-        tip = self._tip
+        tip, name = self._tip, name_of(self._kata)
         self._ctx.made.check(self._name)
         mtime = tip.time_ns // 1_000_000_000
-        name = name_of(self._kata)
         return partial(_make, self._kata.path, tip.commit.oid, tip.last, name, mtime, self._ctx.spool)
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
-        self._image = self._ctx.downloads.put(self._kata.kata_id, result)
-        self._resolve(self._image)
+        self._ctx.downloads.put(self._kata.kata_id, result)
+        self._take(result)
 
     def too_large(self, error: TooLargeError) -> None:
         self._ctx.made.refuse(self._name, error)
 
-    def _resolve(self, image: Download) -> None:
-        """Called once the image is at hand."""
+    @property
+    def _at_hand(self) -> Download:
+        assert self._image is not None, "prepare was not called"
+        return self._image
+
+    def _take(self, image: Download) -> None:
+        self._image = image
 
 
 @makes(_TGZ.path)
@@ -82,47 +86,38 @@ class TgzFile(_FromImage):
         return self._ctx.made.size(self.identity)
 
     def read(self, offset: int, length: int) -> bytes:
-        assert self._image is not None, "prepare was not called"
-        return self._image.read_tgz(offset, length)
+        return self._at_hand.read_tgz(offset, length)
 
 
 @makes(_ROOT.path, "download/NAME/…")
 class Member(_FromImage):
     """A file or directory of ``download/NAME/``, by its path. Raises `StaleError` where the path is not."""
 
-    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        self._path: bytes | None = b"" if key.kind == FIXED else None
-        super().__init__(ctx, kata, key)
+    _path: bytes
 
-    def _resolve(self, image: Download) -> None:
-        if self._path is None:
-            self._path = _hashed(image).path(self.key)
-        if self._path is None:
+    def _take(self, image: Download) -> None:
+        super()._take(image)
+        path = b"" if self.key.kind == FIXED else _hashed(image).path(self.key)
+        if path is None:
             raise StaleError("no such file in the download now")
-        member = image.members[self._path]
+        self._path = path
+        member = image.members[path]
         self.mode = DIR if stat.S_ISDIR(member.mode) else FILE
         self.mtime_ns = member.mtime * 1_000_000_000 if self._path else self._tip.time_ns
 
     def size(self) -> int | None:
         if stat.S_ISDIR(self.mode):
             return 0
-        return self._image.members[self._path].size if self._image is not None and self._path is not None else None
-
-    def _found(self) -> tuple[Download, bytes]:
-        assert self._image is not None, "prepare was not called"
-        assert self._path is not None
-        return self._image, self._path
+        return self._image.members[self._path].size if self._image is not None else None
 
     def read(self, offset: int, length: int) -> bytes:
-        image, path = self._found()
-        return image.read(path, offset, length)
+        return self._at_hand.read(self._path, offset, length)
 
     def names(self) -> list[bytes]:
-        image, path = self._found()
-        return list(image.children(path))
+        return list(self._at_hand.children(self._path))
 
     def child(self, name: bytes) -> Entry:
-        image, above = self._found()
+        image, above = self._at_hand, self._path
         path = above + b"/" + name if above else name
         if name == b".git" and above not in (b"", b".git"):
             return fence(self)
@@ -131,10 +126,9 @@ class Member(_FromImage):
         return Entry(Member(self._ctx, self._kata, member_key(self._kata, image, path)), NEVER)
 
     def parent(self) -> Key:
-        if not self._path:
+        if self.key.kind == FIXED:
             return key_above(self.key)
-        image, path = self._found()
-        return member_key(self._kata, image, path.rpartition(b"/")[0])
+        return member_key(self._kata, self._at_hand, self._path.rpartition(b"/")[0])
 
 
 def member_key(kata: Kata, image: Download, path: bytes) -> Key:

@@ -7,18 +7,16 @@ import sys
 from collections.abc import Collection, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
-from katafs.kata.model.rows import Rows
 from katafs.kata.model.trees import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of
+from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of, event_attributes
 from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
 from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, TIP_DIRECTORY, HashedPaths, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
-from katafs.tree.xattrs import event_attributes
 
 
 class _EventDirectory(Node):
@@ -34,7 +32,7 @@ class _EventDirectory(Node):
         """The names that are listed, with the slots of what they name."""
         raise NotImplementedError
 
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
         """What is in a file of the event; None for a directory."""
         raise NotImplementedError
 
@@ -50,7 +48,13 @@ class _EventDirectory(Node):
             return None
         try:
             snapshot = self._kata.snapshot(self._index)
-            return [PlusEntry(name, base | slot, *self._mode_and_size(snapshot, slot)) for name, slot in slots]
+            contents = [(name, slot, self._content(snapshot, slot)) for name, slot in slots]
+            return [
+                PlusEntry(name, base | slot, DIR, 0)
+                if content is None
+                else PlusEntry(name, base | slot, FILE, self._kata.size(content))
+                for name, slot, content in contents
+            ]
         except DamagedError:
             # `child` tells of which
             return None
@@ -58,20 +62,9 @@ class _EventDirectory(Node):
     def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
         snapshot = self._kata.snapshot(self._index)
-        for slot in (number ^ base for number in numbers):
-            content = self._content(snapshot, slot)
-            if isinstance(content, Rows):
-                yield base | slot, content.summary(self._index)
-            elif content is not None:
-                yield base | slot, self._kata.read(content, 0, sys.maxsize)
-
-    def _mode_and_size(self, snapshot: Snapshot, slot: int) -> tuple[int, int]:
-        content = self._content(snapshot, slot)
-        if content is None:
-            return DIR, 0
-        if isinstance(content, Rows):
-            return FILE, content.summary_size(self._index)
-        return FILE, self._kata.size(content)
+        for number in numbers:
+            if (content := self._content(snapshot, number ^ base)) is not None:
+                yield number, self._kata.read(content, 0, sys.maxsize)
 
 
 # of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each
@@ -159,7 +152,7 @@ class FixedEventDir(_EventDirectory):
             # this event lacks one of them
             return None
 
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | Rows | None:
+    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
         return None if slot in (FILES, CONFIG) else content_of(self._kata, snapshot, slot)
 
     def child(self, name: bytes) -> Entry:

@@ -1,8 +1,7 @@
 """``.katafs/groups/``: the classes, each with links to its katas and what is made of all of them.
 
-Where the groups are says an option of the mount. They are not listed: there may be a million. Who is in a class, and
-which of its katas has changed, is looked at anew after a moment, in a worker thread (`katafs.kata.groups`); what is
-made, in a process of its own, when somebody asks for it.
+They are not listed: there may be a million. Who is in a class, and which of its katas has changed, is looked at anew
+after a moment, in a worker thread; what is made, in a process of its own, when somebody asks for it.
 """
 
 from __future__ import annotations
@@ -127,8 +126,7 @@ class GroupDir(Node):
         assert self._group is not None, "prepare was not called"
         for row in rows_in(_GROUP.path).get(name, ()):
             return Entry(GroupFile(self._ctx, row.key(self.key.kata), self._group), row.entry_timeout)
-        found = _LINK.fullmatch(name)
-        if found is not None:
+        if found := _LINK.fullmatch(name):
             link = _link(self._ctx, Key(GROUP, self.key.kata, FIRST_MEMBER + int(found[1])), self._group)
             if link.target().replace(b"/", b"")[-6:] == found[2]:
                 return Entry(link, _MEMBER.entry_timeout)
@@ -138,8 +136,7 @@ class GroupDir(Node):
 @makes_from_store(_MEMBER.path)
 def _link(ctx: Context, key: Key, group: Group | None = None) -> Link:
     """The link to a kata, in the group as it was found last."""
-    _, found = ctx.seen_groups.get(key.kata, _UNSEEN)
-    found = group or found
+    found = group or ctx.seen_groups.get(key.kata, _UNSEEN)[1]
     for member in found.members if found is not None else ():
         if FIRST_MEMBER + member.index == key.a:
             kata_id = member.kata_id
@@ -164,8 +161,7 @@ class GroupFile(KeptFile):
 
     def prepare(self) -> Work | None:
         if not self._is_fresh:
-            _, known = self._ctx.seen_groups.get(self.key.kata, _UNSEEN)
-            self.identity = _identity(self.key, known)
+            self.identity = _identity(self.key, self._ctx.seen_groups.get(self.key.kata, _UNSEEN)[1])
         work = super().prepare()
         return None if work is None and self._is_fresh else work or self._work()
 

@@ -11,18 +11,7 @@ from katafs.errors import NotFoundError, unreadable
 from katafs.kata.legacy.plain_create import DIRECTORY, is_begun
 from katafs.kata.legacy.plain_files import event_of
 from katafs.kata.read import stored_files
-from katafs.tree.catalogue import (
-    DIR,
-    FILE,
-    GIT,
-    KATA,
-    PLAIN_DIRECTORY,
-    STORED_EVENT,
-    TABLE,
-    WRITABLE_FILE,
-    Shown,
-    row_of,
-)
+from katafs.tree.catalogue import DIR, FILE, PLAIN_DIRECTORY, STORED_EVENT, TABLE, WRITABLE_FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.git_files import PACKS, has_identity, identified
 from katafs.tree.makers import fence, makes_from_store
@@ -35,7 +24,7 @@ _TICK_NS = 20_000_000  # and more, of any file system's clock
 _LISTINGS = 10
 # what every kata has, by path
 _FIXED = {row.name: row.number for row in TABLE if row.kind == FIXED and row.shown is Shown.STORED}
-_FIXED |= {b"": KATA, b".git": GIT}
+_FIXED |= {row.name: row.number for row in (row_at(""), row_at(".git"))}
 
 
 class GitFile(Node):
@@ -80,15 +69,15 @@ def git_file(ctx: Context, key: Key) -> Node:
 class PlainNode(Node):
     """A file or directory at a path in the kata's directory. Raises `NotFoundError`."""
 
-    def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
-        self._ctx, self._kata_id, self._path = ctx, kata_id, path
-        self._root = ctx.store.path(kata_id)
+    def __init__(self, ctx: Context, key: Key, path: bytes) -> None:
+        self._ctx, self.kata_id = ctx, key.kata
+        self._home, self._name = ctx.store.path(key.kata), path
         ctx.store.budget.spend(0)
-        status = stored_files.status(self._root, path)
-        super().__init__(plain_key(kata_id, path), ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
-        self._size = stored_files.size(self._root, path) if stat.S_ISREG(status.st_mode) else 0
+        status = stored_files.status(self._home, path)
+        super().__init__(key, ctx.owner_of(status.st_uid, status.st_gid), status.st_mtime_ns)
+        self._size = stored_files.size(self._home, path) if stat.S_ISREG(status.st_mode) else 0
         self.mode = DIR if stat.S_ISDIR(status.st_mode) else FILE
-        if is_written(self.key, path, self._root):
+        if is_written(self.key, path, self._home):
             self.mode |= 0o200
         self.attr_timeout = NEVER
         if stat.S_ISDIR(status.st_mode) and time.time_ns() - self.mtime_ns < _TICK_NS:
@@ -102,32 +91,32 @@ class PlainNode(Node):
         return self._size
 
     def read(self, offset: int, length: int) -> bytes:
-        return stored_files.read(self._root, self._path, offset, length)
+        return stored_files.read(self._home, self._name, offset, length)
 
     def names(self) -> list[bytes]:
         names, tries = self._names(), 1
-        while self._path == PACKS and not self._ctx.git_files.hold_listed(self._kata_id, names) and tries < _LISTINGS:
+        while self._name == PACKS and not self._ctx.git_files.hold_listed(self.kata_id, names) and tries < _LISTINGS:
             names, tries = self._names(), tries + 1
         return names
 
     def _names(self) -> list[bytes]:
-        return stored_files.names(self._root, self._path, self._ctx.store.budget)
+        return stored_files.names(self._home, self._name, self._ctx.store.budget)
 
     def child(self, name: bytes) -> Entry:
         # the repository itself may be opened as a bare one: its configuration is ours
-        if name == b".git" and self._path != b".git":
+        if name == b".git" and self._name != b".git":
             return fence(self)
-        return plain_entry(self._ctx, self._kata_id, self._path, name)
+        return plain_entry(self._ctx, self.kata_id, self._name, name)
 
     def parent(self) -> Key:
-        return plain_key(self._kata_id, self._path.rpartition(b"/")[0])
+        return plain_key(self.kata_id, self._name.rpartition(b"/")[0])
 
 
 @makes_from_store(".git", ".git/…")
 def _node(ctx: Context, key: Key) -> Node:
     if key.kind == PLAIN and key.a:
         return git_file(ctx, key)
-    return PlainNode(ctx, key.kata, key.path or b".git")
+    return PlainNode(ctx, key, key.path or b".git")
 
 
 def plain_key(kata_id: str, path: bytes) -> Key:
@@ -180,6 +169,6 @@ def plain_entry(ctx: Context, kata_id: str, directory: bytes, name: bytes) -> En
         status = stored_files.status(ctx.store.path(kata_id), path)
         if stat.S_ISREG(status.st_mode):
             return Entry(GitFile(ctx, identified(kata_id, path, status), status, None), NEVER)
-    node = PlainNode(ctx, kata_id, path)
+    node = PlainNode(ctx, plain_key(kata_id, path), path)
     # A directory is a path and nothing else: what is looked up in one that is gone is not found.
     return Entry(node, MUTABLE if stat.S_ISDIR(node.mode) else NEVER)

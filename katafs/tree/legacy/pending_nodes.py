@@ -33,7 +33,7 @@ from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.tree.catalogue import FILE, Shown, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.dirs.stored_nodes import is_stored_key, plain_path
+from katafs.tree.dirs.stored_nodes import PlainNode, is_stored_key, plain_path
 from katafs.tree.makers import entry, makes
 from katafs.tree.nodes import BytesFile, Creator, Entry, Node, Owner, Writable, refuse_write
 from katafs.tree.numbers import Key
@@ -78,35 +78,28 @@ class Stored(Writable):
 
 
 @makes("N.event.json", shown=Shown.WAITING)
-class _PendingFile(Stored):
+class _PendingFile(PlainNode, Stored):
     """The file of an event that has no row yet."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        self.kata_id = kata.kata_id
-        self._path, self._index = kata.path, key.a
-        self._file = _below(kata.path, pending_file(kata.path, kata.plain_version() or 0, key.a))
-        status = stored_files.status(kata.path, self._file)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotFoundError(f"{self._file!r} is no file")
+        super().__init__(ctx, key, _below(kata.path, pending_file(kata.path, kata.plain_version() or 0, key.a)))
+        if not stat.S_ISREG(self.mode):
+            raise NotFoundError(f"{self._name!r} is no file")
+        self.mode = row_of(key).mode
         ctx.waiting.add(kata.kata_id)
-        super().__init__(key, ctx.owner(kata), status.st_mtime_ns)
-        self._size = status.st_size
-
-    def size(self) -> int:
-        return self._size
 
     def read(self, offset: int, length: int) -> bytes:
         try:
             # its owner may put there what he likes
-            return stored_files.read(self._path, self._file, offset, length)
+            return super().read(offset, length)
         except KataError as error:
-            raise StaleError(f"event {self._index} has its row by now") from error
+            raise StaleError(f"event {self.key.a} has its row by now") from error
 
     def parse(self, message: Message, offset: int) -> Job:
-        return plain_job(self._path, self.kata_id, self._write, offset, message.data)
+        return plain_job(self._home, self.kata_id, self._write, offset, message.data)
 
     def _write(self, path: Path, kata_id: str, offset: int, data: bytes, **_: object) -> None:
-        Pending(path, kata_id).write(self._index, offset, data)
+        Pending(path, kata_id).write(self.key.a, offset, data)
 
 
 class PlainEventDir(Node):
@@ -130,8 +123,6 @@ class PlainEventDir(Node):
 
 @makes("N", shown=Shown.WAITING)
 class _PendingDirectory(PlainEventDir):
-    """The directory of an event that has no row yet."""
-
     shown = Shown.WAITING
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
@@ -192,13 +183,13 @@ def to_create_in_kata(ctx: Context, kata: Kata, name: bytes, *, is_directory: bo
     kata.check_writable()
     if index is not None and name.endswith(b"n") == bool(version) and is_directory != bool(version):
         begun_in(ctx, kata_id, name)
-        return partial(_begin_event, path, kata_id, index)
+        return partial(_begin, path, kata_id, index)
     if name.decode("ascii", "replace") in OPTION_DEFAULTS and not is_directory:
         option = name.decode()
         if option in kata.set_options() or (kata_id, option) in ctx.begun_options:
             raise LateError(f"the option {option} was set before")
         begun_in(ctx, kata_id, name)
-        return partial(_begin_option, path, kata_id)
+        return partial(_begin, path, kata_id, None)
     raise refuse_write()
 
 
@@ -226,17 +217,15 @@ def _make_new(path: Path, name: bytes, is_directory: bool, attempt: Attempt) -> 
     make_new(new, is_directory, attempt)
 
 
-def _begin_option(path: Path, kata_id: str, _attempt: Attempt) -> None:
-    migrate_kata(path, kata_id)
-
-
 def _begin_file(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
     Pending(path, kata_id).begin_file(index, attempt)
 
 
-def _begin_event(path: Path, kata_id: str, index: int, attempt: Attempt) -> None:
+def _begin(path: Path, kata_id: str, index: int | None, attempt: Attempt) -> None:
+    """An event, or an option, of which nothing need be made."""
     migrate_kata(path, kata_id)
-    Pending(path, kata_id).begin(index, attempt)
+    if index is not None:
+        Pending(path, kata_id).begin(index, attempt)
 
 
 def _below(root: Path, path: Path) -> bytes:

@@ -36,28 +36,23 @@ _OPTIONS = [row.name.decode() for row in standing_in("config")]
 class _StoredFile(PlainNode, Stored):
     """A plain file or directory of the store, which may be migrated at any moment."""
 
-    def __init__(self, ctx: Context, kata_id: str, path: bytes) -> None:
-        super().__init__(ctx, kata_id, path)
-        self.kata_id, self._home, self._name = kata_id, self._root, path
-
     def to_create(self, name: bytes, *, is_directory: bool) -> Creator:
-        if self._path != DIRECTORY:
+        if self._name != DIRECTORY:
             raise refuse_write()
-        return to_create_new(self._root, self._path + b"/" + name, is_directory=is_directory)
+        return to_create_new(self._home, self._name + b"/" + name, is_directory=is_directory)
 
     def read(self, offset: int, length: int) -> bytes:
         state = (self._size, self.mtime_ns)
         if offset or length < self._size:
-            self._ctx.store.plain.partly_read.keep(self.key, self._root, self._path, state)
+            self._ctx.store.plain.partly_read.keep(self.key, self._home, self._name, state)
         try:
             data = super().read(offset, length)
-        except KataError:
-            if not self._ctx.store.is_git(self._kata_id):
-                raise
-        else:
             # as long as this is so, it was the file
-            if not self._ctx.store.is_git(self._kata_id):
+            if not self._ctx.store.is_git(self.kata_id):
                 return data
+        except KataError:
+            if not self._ctx.store.is_git(self.kata_id):
+                raise
         return _gone_file(self._ctx, self.key).read(offset, length)
 
 
@@ -156,7 +151,7 @@ def _stored(ctx: Context, key: Key) -> Node:
     # whether the kata can be converted is not asked, nor which version it is: their paths differ
     for version in (1, 0):
         with contextlib.suppress(NotFoundError):
-            return _StoredFile(ctx, key.kata, plain_path(key, version))
+            return _StoredFile(ctx, key, plain_path(key, version))
     if ctx.store.is_git(key.kata):
         return _stored(ctx, key)
     raise NotFoundError(f"kata {key.kata} has no such plain file")
