@@ -117,7 +117,8 @@ class _Keeper:
         if state is not None:
             for fd in (held.fd, self._journal):
                 os.set_inheritable(fd, False)
-            was = {name: state["status"][name] for name in ("daemon", "deaths", "reloads", "since")}
+            # an older katafs did not say since when
+            was = {name: state["status"].get(name, 0) for name in ("daemon", "deaths", "reloads", "since")}
             self._status = replace(self._status, **was)
         # dead, but not to be waited for yet
         self._left: list[Child] = []

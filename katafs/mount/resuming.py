@@ -65,7 +65,9 @@ def read_state(fd: int) -> dict[str, Any]:
     with open(fd, "rb") as file:
         file.seek(0)
         state: dict[str, Any] = json.load(file)
-    if state.get("version") != VERSION or state.get("journal_version") not in READABLE:
+    # the first ones did not say
+    versions = state.get("version", 0), state.get("journal_version", 0)
+    if versions[0] not in (VERSION - 1, VERSION) or versions[1] not in READABLE:
         raise MountError("this katafs cannot read what the one that is running hands over; unmount, and mount again")
     known = {one.name for one in fields(MountOptions)}
     options = {name: value for name, value in state["options"].items() if name in known}

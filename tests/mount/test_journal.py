@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from katafs.errors import DiedError
 from katafs.fuse.fastopen import UNIQUE_RESEND, Asked
-from katafs.fuse.writing.journal import READABLE, Journal, Request, about
+from katafs.fuse.writing.journal import READABLE, VERSION, Journal, Request, about
 from katafs.kata.record.inbox import unfinished_seconds
 
 # a process that there is: ours, of which two threads write
@@ -184,7 +184,23 @@ def test_without_a_keeper_nothing_is_written() -> None:
 # -- versions
 
 
-@pytest.mark.parametrize("how", ["newer", "torn", "older"])
+def test_the_version_before_is_read(fd: int) -> None:
+    """It had no version, and noted threads: any part that such a process sends to the file is refused."""
+    os.ftruncate(fd, (2048 + 4096) * 64)
+    for slot, data in (
+        (3, struct.pack("=Q20s", 6, COMMIT)),
+        (2050, struct.pack("=QqQd", 5, os.getpid(), 8, time.monotonic())),
+    ):
+        os.pwrite(fd, struct.pack("=I", zlib.crc32(data)) + data, slot * 64)
+    assert about(fd)[0] == 0
+    journal = Journal(fd)
+    assert about(fd)[0] == VERSION
+    assert begin(journal, 6 | UNIQUE_RESEND).announced == COMMIT
+    for later in (Journal(fd), journal):
+        assert is_continuation(later, 10, 12345)
+
+
+@pytest.mark.parametrize("how", ["newer", "torn"])
 def test_what_cannot_be_read_is_not_guessed(fd: int, how: str, caplog: pytest.LogCaptureFixture) -> None:
     """What is sent again is refused, and so are parts of messages; all else goes on."""
     feed(Journal(fd), 6)
@@ -193,9 +209,6 @@ def test_what_cannot_be_read_is_not_guessed(fd: int, how: str, caplog: pytest.Lo
     if how == "newer":
         header[:4] = struct.pack("=I", zlib.crc32(header[4:17]))
     os.pwrite(fd, header, os.fstat(fd).st_size - 64)
-    if how == "older":
-        # the first had no slot that says so
-        os.ftruncate(fd, os.fstat(fd).st_size - 64)
     assert about(fd)[0] not in READABLE
     journal = Journal(fd)
     assert "does not know" in caplog.text

@@ -121,7 +121,7 @@ def test_new_code_that_cannot_read_what_is_handed_over_changes_nothing(cli: Comm
     pid = cli.mount("--log-file=log", "store", "mnt")
     daemon = daemon_of(pid)
     if file == "journal.py":
-        change(cli, "fuse/writing/journal.py", "READABLE = (1,)", "READABLE = (7, 8)")
+        change(cli, "fuse/writing/journal.py", "READABLE = (0, 1)", "READABLE = (7, 8)")
     else:
         change(cli, "mount/resuming.py", "VERSION = 1", "VERSION = 8")
     said = cli.run("reload", "mnt")

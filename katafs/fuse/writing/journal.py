@@ -12,8 +12,8 @@ file they are of, which process sent them, and where the next part is expected; 
 
 The memory is an array of slots of 64 bytes, each with a checksum, written with one pwrite(2): one that was not finished
 reads as an empty one. Which is right: its daemon died before the branch could be moved, or the part acknowledged. The
-last slot says in which version of that form. Of what it cannot read katafs guesses nothing: requests that are sent
-again, and parts of messages, are then refused.
+last slot says which version of katafs wrote it. Each reads what the one before it has written; of what it cannot read
+nothing is guessed: requests that are sent again, and parts of messages, are then refused.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from katafs.kata.record.inbox import is_overdue
 
 log = logging.getLogger(__name__)
 
-#: of the form of the memory
+#: of the form of the memory; 0 had no slot for it
 VERSION = 1
-READABLE = (1,)
+READABLE = (0, 1)
 
 _SLOT = 64  # bytes
 _COMMITS = 2048  # slots: far more than requests are handled at a time
@@ -49,8 +49,9 @@ _COMMIT = struct.Struct("=Q20s")  # the request, the commit
 #: in the place of a commit: something is about to be made
 MAKING: Oid = bytes(20)
 # the inode, the process, where the next part is expected (-1: O_APPEND), the first and the last request, when
-# (monotonic)
+# (monotonic); and as version 0 had it: the inode, the thread, the first request, when
 _PART = struct.Struct("=QqqQQd")
+_PART_0 = struct.Struct("=QqQd")
 _ABOUT = struct.Struct("=8sI?")  # what it is, its version, whether the kernel sends no FLUSH any more
 _MAGIC = b"katafs-j"
 #: where the next part is expected: at what the kernel takes for the end; wherever the same process writes
@@ -114,16 +115,21 @@ class Journal:
             os.ftruncate(fd, 0)
         os.ftruncate(fd, (_HEADER + 1) * _SLOT)
         memory = os.pread(fd, _HEADER * _SLOT, 0)
+        part = _PART if version else _PART_0
         for slot in range(_HEADER):
-            data = _slot(memory, slot, _COMMIT if slot < _COMMITS else _PART)
+            data = _slot(memory, slot, _COMMIT if slot < _COMMITS else part)
             if data is None:
                 (self._free if slot < _COMMITS else self._free_parts).append(slot)
             elif slot < _COMMITS:
                 unique, commit = _COMMIT.unpack(data)
                 self._announced[unique] = (Oid(commit), slot)
+            elif version:
+                inode, process, offset, first, last, when = _PART.unpack(data)
+                self._lost.append(_Part(inode, process, offset, first, last, when, slot))
             else:
-                part: tuple[int, int, int, int, int, float] = _PART.unpack(data)
-                self._lost.append(_Part(*part, slot))
+                inode, thread, first, when = _PART_0.unpack(data)
+                self._lost.append(_Part(inode, process_of(thread) or thread, ANYWHERE, first, 0, when, slot))
+                self._note(self._lost[-1])
         self._free += [self._announced[unique][1] for unique in sorted(self._announced)]
         self._lost.sort(key=lambda part: part.when)
         self.note_flushed(is_flushed=self.is_flushed)
@@ -187,7 +193,11 @@ class Journal:
             self._parts[writer] = part
         part.offset = _APPENDS if asked.appends and offset >= 0 else offset
         part.last, part.when = request.unique, time.monotonic()
-        self._write(part.slot, _PART.pack(part.inode, part.process, part.offset, part.first, part.last, part.when))
+        self._note(part)
+
+    def _note(self, part: _Part) -> None:
+        fields = (part.inode, part.process, part.offset, part.first, part.last, part.when)
+        self._write(part.slot, _PART.pack(*fields))
 
     def over(self, request: Request | None, writer: Hashable) -> None:
         """The message of a writer is finished, refused or dropped; by a request, or not."""
@@ -226,8 +236,8 @@ class Journal:
 def about(fd: int) -> tuple[int, bool]:
     """The version of what an earlier daemon has noted, and whether the kernel sends no FLUSH."""
     size = os.fstat(fd).st_size
-    if size < _SLOT:
-        return (-1 if size else VERSION), False
+    if size <= _HEADER * _SLOT:
+        return (0 if size else VERSION), False
     data = _slot(os.pread(fd, _SLOT, size - _SLOT), 0, _ABOUT)
     magic, version, is_flushed = _ABOUT.unpack(data) if data is not None else (b"", -1, False)
     return (version if magic == _MAGIC else -1), is_flushed
