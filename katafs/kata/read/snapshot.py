@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
+from katafs.git.budget import PRINTED
 from katafs.kata.model.layouts import Layout
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.root_tree import Root, read_truncations
@@ -111,8 +112,14 @@ def read_snapshot(repo: GitRepo, state: State, index: int, commit: Commit) -> Sn
 def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
     """``events/N.json``: files in git order, the row's keys, then the outputs."""
     flags = snapshot.truncation_flags(repo)
+
+    def text(content: Content) -> str:
+        data = repo.blob(content.oid) if isinstance(content, BlobId) else content
+        repo.budget.spend(len(data) * PRINTED)
+        return decode(data)
+
     files = {
-        decode(path): {"content": decode(repo.blob(oid)), "truncated": flags["files"].get(decode(path), False)}
+        decode(path): {"content": text(BlobId(oid)), "truncated": flags["files"].get(decode(path), False)}
         for path, oid in Listing(repo, snapshot.files_tree).blobs()
     }
     row = rows.shown(snapshot.index)
@@ -120,14 +127,9 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
         row.setdefault("colour", "create")
         row["type"] = row.pop("type")
     document: dict[str, Any] = {"files": files, **without_contents(row)}
-
-    def text(name: bytes) -> str:
-        content = snapshot.output(name)
-        return decode(repo.blob(content.oid) if isinstance(content, BlobId) else content)
-
     for name in ("stdout", "stderr"):
-        document[name] = {"content": text(name.encode()), "truncated": flags[name]}
-    document["status"] = text(b"status")
+        document[name] = {"content": text(snapshot.output(name.encode())), "truncated": flags[name]}
+    document["status"] = text(snapshot.output(b"status"))
     return pretty_bytes(document)
 
 
