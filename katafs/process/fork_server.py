@@ -1,8 +1,8 @@
 """The fork server: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
 
-``python -m katafs.process.fork_server``, started by `katafs.process`, with a socket to that process as standard input.
-A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some hundred. It
-never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
+``python -m katafs.process.fork_server MODULE,…``, started by `katafs.process`, with a socket to that process as its
+standard input. A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some
+hundred. It never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
 is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.
@@ -48,9 +48,11 @@ class _ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno())
 
-    def run(self) -> None:
-        """Until nobody can send work any more."""
+    def run(self, modules: str) -> None:
+        """Until nobody can send work any more; the first will need these modules."""
         self._control.send(wire.CODE)
+        if not self._load(modules.split(",")):
+            return
         while True:
             # while there is nothing to do
             ready = self._selector.select(0 if self._preparing else None)
@@ -163,4 +165,5 @@ def _close_all_but(*kept: int) -> None:
 if __name__ == "__main__":
     # of the thread that started us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _ForkServer().run()
+    gc.enable()
+    _ForkServer().run(sys.argv[1])

@@ -207,6 +207,7 @@ def _file_diffs(repo: GitRepo, deltas: list[Delta], now: Oid | None, *, with_lin
     for kind, old, new in pairs(repo, deltas, now):
         names = old and old.path, new and new.path
         before, after = _contents(repo, old, new)
+        _pay_for_lines(repo, before + after)
         regions = _saver_regions(before, after)
         if kind == "unchanged" or (kind == "renamed" and not regions):
             # a rename without a change of lines has all lines of the new content, too
@@ -215,7 +216,6 @@ def _file_diffs(repo: GitRepo, deltas: list[Delta], now: Oid | None, *, with_lin
             lines = _ruby_lines(data)
             yield _file_diff(kind, names, (0, 0, len(lines)), _same(lines) if with_lines else None)
             continue
-        _pay_for_lines(repo, before + after)
         old_lines, new_lines = _text_lines(before), _text_lines(after)
         added = lines_added(regions)
         counts = added, lines_deleted(regions), len(new_lines) - added if regions else 0

@@ -30,9 +30,8 @@ from katafs.tree.timeouts import IMMUTABLE
 LARGE_BLOB = 1 << 20
 # bytes in memory, of a node that is kept
 _SMALL = 512
-# What a content may cost that is computed in the event loop, and in a thread of the daemon, in microseconds
-# (`katafs.git.budget`). The first is less than a request may cost: most need a third of it by the clock.
-_AT_ONCE, TEXT_BUDGET = 8_000.0, 30_000.0
+# What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
+TEXT_BUDGET = 30_000.0
 
 
 class KeptFile(Node):
@@ -131,6 +130,8 @@ class MadeFile(KeptFile):
     """
 
     budget = TEXT_BUDGET
+    #: the same in the event loop, less than a request may cost; most need a third of it by the clock
+    at_once = 8_000.0
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class MadeFile(KeptFile):
         repo = self._kata.repo
         if work is not None and self._make_small is not None:
             # a thread with a repository of its own takes longer than all the rest
-            with contextlib.suppress(HeavyError), repo.budget.within(_AT_ONCE):
+            with contextlib.suppress(HeavyError), repo.budget.within(self.at_once):
                 self.prepared(self._make_small(repo))
                 return None
         return work

@@ -27,8 +27,8 @@ from katafs.tree.numbers import DIFF, Key
 from katafs.tree.timeouts import IMMUTABLE
 
 # What is compared in the event loop: files and directories that differ, files that came or went, for renames take
-# longest.
-_FEW, _FEW_MOVED = 200, 4
+# longest; and what is not paid for by lines, in microseconds (random lines of one letter take 12 ms then).
+_FEW, _FEW_MOVED, _LITTLE = 200, 4, 3_500.0
 # A page of a step has the lights of so many events after it, so it changes until these are there.
 _NEIGHBOURS = 5
 # events of a history that takes longer than 5 ms to be put into words
@@ -96,7 +96,9 @@ def _diff(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
     # renames are paired by libgit2 in JSON
     few = partial(make, most=_FEW, most_moved=0 if view else _FEW_MOVED)
-    return _DiffFile(key, ctx, kata, max(old.time_ns, new.time_ns), identity, make, few)
+    file = _DiffFile(key, ctx, kata, max(old.time_ns, new.time_ns), identity, make, few)
+    file.at_once = file.at_once if view else _LITTLE
+    return file
 
 
 class _DiffFile(MadeFile):
