@@ -27,7 +27,7 @@ _MOST_PAIRS = 400  # lines of a change that went times those that came: each of 
 _KEPT = 32 << 20  # bytes of contents whose lines are kept
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
-_USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex scala fs pl html css json xml yml feature".split()
+_USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex fs pl html css json xml yml feature scala".split()
 
 _BY_SUFFIX = re.compile(r"\*\.[^.*?\[]+")
 

@@ -40,6 +40,8 @@ class _ForkServer:
         self._selector.register(control, selectors.EVENT_READ)
         # by the number of the worker: the socket of who waits for it
         self._waiting: dict[int, socket.socket] = {}
+        # modules that work needs; who has forked us may have had them, but not prepared
+        self._loaded: set[str] = set()
         self._preparing: list[Iterator[None]] = []
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
@@ -93,22 +95,26 @@ class _ForkServer:
 
     def _load(self, modules: list[str]) -> bool:
         """Import what work needs, once for all workers; False when that would mix two versions of katafs."""
-        new = [name for name in modules if name not in sys.modules]
+        new = [name for name in modules if name not in self._loaded]
         if not new:
             return True
         if wire.state_of_code() != wire.CODE:
             return False
+        self._loaded.update(new)
         for name in new:
             # a worker will say what is wrong with it
             with contextlib.suppress(Exception):
                 prepare = getattr(importlib.import_module(name), "preload", None)
-                self._preparing += [prepare()] if prepare is not None else []
+                if prepare is not None:
+                    self._preparing.append(prepare())
+                    # each worker would do that again
+                    next(self._preparing[-1])
         _share()
         return True
 
     def _prepare(self) -> None:
-        """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps
-        of some milliseconds."""
+        """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps, first of
+        what all its work needs, then of some milliseconds."""
         try:
             next(self._preparing[0])
         except Exception:  # noqa: BLE001 - StopIteration, or a worker will say

@@ -214,6 +214,25 @@ def test_ahead_of_need(fork_server: starting.ForkServer) -> None:
     assert run(_pid)[1] not in (first, second)
 
 
+def _has_jinja2(_file: None) -> bool:
+    return "jinja2" in sys.modules
+
+
+def test_a_fork_has_what_pages_need() -> None:
+    """Before its first work, though what it was forked from had the module, and had not prepared it."""
+    script = (
+        "from katafs.html import process\n"
+        "from katafs.process.starting import fork_server\n"
+        "fork_server().fork(process.__name__)\n"
+        "import sys\n"
+        "from tests.mount.test_process import _has_jinja2, run\n"
+        "assert 'jinja2' not in sys.modules\n"
+        "print(run(_has_jinja2))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert said.stdout == "True\n", said.stderr
+
+
 def test_each_daemon_has_one_before_there_is_work(store: Path, mount: MakeMount) -> None:
     """The first daemon when it is mounted, the next when somebody looks around."""
     make_kata(store, "AbCdEf")
