@@ -80,10 +80,16 @@ class ForkServer:
 
     def want(self, modules: str) -> None:
         """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""
-        with self._lock, suppress(OSError):
-            self._last_used = time.monotonic()
-            if self._control is None:
-                self._start(modules)
+        self._last_used = time.monotonic()
+        # whoever has the lock uses it, or is starting one
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._control is None:
+                    self._start(modules)
+            except OSError:
+                pass  # who has work for it will hear
+            finally:
+                self._lock.release()
 
     @contextmanager
     def start(self, modules: str, output: int | None) -> Iterator[tuple[Connection, socket.socket]]:
