@@ -258,6 +258,7 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
     os.listdir(kata)
     assert workers(mounted.daemon) == []
     assert (kata / "html" / "index.html").read_bytes()
+    wait_until(lambda: len(fork_servers(mounted.daemon)) == 1, "the end of what has touched the mount")
     (first,) = fork_servers(mounted.daemon)
     os.kill(first, signal.SIGKILL)
     assert (kata / "html" / "0..0.html").read_bytes()
