@@ -22,6 +22,7 @@ import pytest
 
 from katafs import process
 from katafs.errors import ExhaustedError, TooLargeError
+from katafs.html.code import _USUAL, _lexer_of
 from katafs.process import starting, wire
 from tests.katas import make_kata
 from tests.mount.test_bounds import big_event, fork_servers, letters, lines, workers
@@ -336,6 +337,10 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
         assert b"diff --new " in diff.read_bytes()
 
 
+def _languages(_file: None) -> int:
+    return _lexer_of.cache_info().currsize
+
+
 def test_idle_memory(fork_server: starting.ForkServer) -> None:
     """What is stated of the fork server: with all modules that a daemon has work done by, some 40 MiB."""
     names = ("tree.made", "tree.dirs.contents", "kata.views.download", "kata.views.diff", "html.process")
@@ -343,7 +348,7 @@ def test_idle_memory(fork_server: starting.ForkServer) -> None:
     with fork_server.start(modules, None):
         pass
     pid = pid_of(fork_server)
-    wait_until(lambda: "S (sleeping)" in Path(f"/proc/{pid}/status").read_text(), "the preparations")
+    wait_until(lambda: run(_languages) >= len(_USUAL), "the preparations")
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert resident < 80 << 20
 
