@@ -133,11 +133,10 @@ def _begin_fork_server() -> None:
     """Where there is a processor for it, have what pages need loaded while we load what a mount needs. To be called
     before anything is opened."""
     if len(os.sched_getaffinity(0)) > 1:
-        # which the mount needs too
-        from katafs.html import process
         from katafs.process.starting import fork_server
 
-        fork_server().fork(process.__name__)
+        # by its name: the less there is in memory, the less is copied
+        fork_server().fork("katafs.html.process")
 
 
 @contextmanager
