@@ -118,7 +118,7 @@ class Mount:
         """Who answers requests: the process itself, or the child of it that it keeps alive; 0 while there is none."""
         if not self._is_kept:
             return self.pid
-        return next((child for child in children(self.pid) if not _is_zombie(child)), 0)
+        return _serving(self.pid)
 
     def kill(self) -> None:
         """End the daemon as a crash would, and whoever would start another; the mount stays, dead."""
@@ -183,20 +183,28 @@ def children(pid: int) -> list[int]:
 
 def is_keeper(pid: int) -> bool:
     """Whether a katafs does not serve, but keeps alive who does: it holds the journal and has one thread."""
-    links = []
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            # it may be closed this moment
-            with contextlib.suppress(OSError):
-                links.append(os.readlink(entry))
+    links = open_files(pid)
     return any("katafs-journal" in link for link in links) and not any("eventpoll" in link for link in links)
 
 
 def daemon_of(pid: int) -> int:
     """Who serves the mount of a katafs process; 0 while nobody does."""
-    if not is_keeper(pid):
-        return pid
-    return next((child for child in children(pid) if not _is_zombie(child)), 0)
+    return _serving(pid) if is_keeper(pid) else pid
+
+
+def _serving(keeper: int) -> int:
+    """Which child of a keeper has the mount open; 0 while none has."""
+    return next((child for child in children(keeper) if "/dev/fuse" in open_files(child)), 0)
+
+
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process are, but for those that it closes this moment."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(entry))
+    return found
 
 
 def _is_zombie(pid: int) -> bool:

@@ -174,9 +174,13 @@ def _tell(ending: socket.socket, number: int) -> None:
 
 def _main() -> None:
     from katafs.cli import main
+    from katafs.html.process import preload
     from katafs.mount import keeper
 
     del keeper
+    # what its fork server loads
+    for _ in preload():
+        pass
     assert "pyfuse3" not in sys.modules
     gc.collect()
     gc.freeze()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os.path
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from fnmatch import translate
+from functools import cache, lru_cache
 
 import cachetools
 from markupsafe import Markup, escape
 from pygments.lexer import Lexer
-from pygments.lexers import get_lexer_for_filename
+from pygments.lexers import get_all_lexers, get_lexer_for_filename
 from pygments.token import Comment, Keyword, Literal, Name, Token, _TokenType
 from pygments.util import ClassNotFound
 
@@ -24,7 +26,9 @@ _MOST_PAIRS = 400  # lines of a change that went times those that came: each of 
 _KEPT = 32 << 20  # bytes of contents whose lines are kept
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
-_USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex scala fs pl html css json xml yml feature".split()
+_USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex fs pl html css json xml yml feature scala".split()
+
+_BY_SUFFIX = re.compile(r"\*\.[^.*?\[]+")
 
 # a piece of a line: its CSS class, its text
 Piece = tuple[str, str]
@@ -79,12 +83,25 @@ def highlighted(name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
     return lines
 
 
-@lru_cache(256)
 def _lexer(name: bytes) -> Lexer | None:
     base = os.path.basename(decode(name))
     known = {"makefile": "Makefile", "gemfile": "x.rb", "cyber-dojo.sh": "x.sh"}.get(base.lower(), base)
     if known.endswith((".txt", ".md", ".log")):
         return None
+    stem, suffix = os.path.splitext(known)
+    # pygments looks through some thousand patterns for each name
+    return _lexer_of(f"x{suffix}" if suffix and "." not in stem and not _particular_names().match(known) else known)
+
+
+@cache
+def _particular_names() -> re.Pattern[str]:
+    """The names of which pygments says more than by their suffix."""
+    patterns = {pattern for _, _, patterns, _ in get_all_lexers() for pattern in patterns}
+    return re.compile("|".join(translate(pattern) for pattern in patterns if not _BY_SUFFIX.fullmatch(pattern)))
+
+
+@lru_cache(256)
+def _lexer_of(known: str) -> Lexer | None:
     try:
         lexer: Lexer = get_lexer_for_filename(known, stripnl=False, ensurenl=False)
     except ClassNotFound:
@@ -95,7 +112,13 @@ def _lexer(name: bytes) -> Lexer | None:
 def _split(tokens: Iterable[tuple[_TokenType, str]]) -> list[Line]:
     lines: list[Line] = [[]]
     for kind, value in tokens:
-        css = _css(kind)
+        css = _KNOWN.get(kind)
+        if css is None:
+            css = _css(kind)
+        if "\n" not in value:
+            if value:
+                lines[-1].append((css, value))
+            continue
         first, *more = value.split("\n")
         if first:
             lines[-1].append((css, first))
@@ -107,36 +130,38 @@ _KNOWN: dict[_TokenType, str] = {Token: ""}
 
 
 def _css(kind: _TokenType) -> str:
-    css = _KNOWN.get(kind)
-    if css is None:
-        css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
+    css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
     return css
 
 
 def _text(line: Line) -> str:
-    return "".join(text for _, text in line)
+    return "".join([text for _, text in line])
 
 
 def line_html(line: Line, marked: tuple[int, int] | None = None) -> Markup:
     """One line; the characters from ``marked[0]`` to ``marked[1]`` are marked."""
-    parts: list[str] = []
+    parts: list[tuple[str, str, bool]] = []
     at = 0
     for css, text in line:
         left = _LONGEST_LINE - at
-        shown = text[: max(left, 0)]
-        for piece, is_marked in _cut(shown, at, marked):
-            html = str(escape(visible(piece, kept="\t")))
-            html = f'<span class="{css}">{html}</span>' if css else html
-            parts.append(f"<mark>{html}</mark>" if is_marked else html)
+        shown = text if len(text) <= left else text[: max(left, 0)]
+        if marked is None:
+            parts.append((css, shown, False))
+        else:
+            parts += ((css, piece, is_marked) for piece, is_marked in _cut(shown, at, marked))
         at += len(text)
+    # at once, as no piece has a newline
+    escaped = str(escape(visible("\n".join([text for _, text, _ in parts]), kept="\t\n"))).split("\n")
+    html = ""
+    for (css, _, is_marked), text in zip(parts, escaped, strict=False):
+        piece = f'<span class="{css}">{text}</span>' if css else text
+        html += f"<mark>{piece}</mark>" if is_marked else piece
     if at > _LONGEST_LINE:
-        parts.append(f'<span class="note">… {at - _LONGEST_LINE:,} more characters</span>')
-    return Markup("".join(parts))  # noqa: S704 - each text in it was escaped above
+        html += f'<span class="note">… {at - _LONGEST_LINE:,} more characters</span>'
+    return Markup(html)  # noqa: S704 - all text in it was escaped above
 
 
-def _cut(text: str, at: int, marked: tuple[int, int] | None) -> Iterable[tuple[str, bool]]:
-    if marked is None:
-        return ((text, False),)
+def _cut(text: str, at: int, marked: tuple[int, int]) -> Iterable[tuple[str, bool]]:
     start, end = (min(max(place - at, 0), len(text)) for place in marked)
     pieces = ((text[:start], False), (text[start:end], True), (text[end:], False))
     return ((piece, is_marked) for piece, is_marked in pieces if piece)

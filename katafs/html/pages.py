@@ -80,7 +80,7 @@ def _templates() -> Environment:
 
 def prepare() -> Iterator[None]:
     """Load what most pages need, in small steps."""
-    for name in _templates().list_templates(extensions=["html"]):
+    for name in ("step.html", "index.html"):
         _templates().get_template(name)
         yield
     yield from load_languages()

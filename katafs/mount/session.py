@@ -23,6 +23,7 @@ from katafs.fuse import fastopen
 from katafs.fuse.waiting import Steps, wait_quickly
 from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
+from katafs.html import process as pages
 from katafs.kata.store import Store, budget_of_loop
 from katafs.mount.child import MESSAGE, touch
 from katafs.mount.device import Kept, UnsuitableError, resend
@@ -267,7 +268,7 @@ class _Session:
                 pyfuse3.terminate()
 
     async def _expire(self) -> None:
-        operations, is_orphaned, due = self.operations, False, 0.0
+        operations, is_orphaned, due, requests = self.operations, False, 0.0, 0
         while True:
             await trio.sleep(min(1, _EXPIRE_SECONDS))
             await operations.writes.expire()
@@ -275,6 +276,10 @@ class _Session:
             if trio.current_time() < due:
                 continue
             due = trio.current_time() + _EXPIRE_SECONDS
+            if (now := self.tree.ctx.counters.requests()) != requests:
+                # whoever looks around will look at a page, which is not to wait until it can be made
+                await trio.to_thread.run_sync(fork_server().want, pages.__name__, abandon_on_cancel=True)
+                requests = now
             for idle in (operations.writes.recorders, operations.elsewhere.pool, fork_server()):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()

@@ -1,8 +1,8 @@
 """The fork server: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
 
-``python -m katafs.process.fork_server``, started by `katafs.process`, with a socket to that process as standard input.
-A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some hundred. It
-never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
+``python -m katafs.process.fork_server MODULE,…``, started by `katafs.process`, with a socket to that process as its
+standard input. A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some
+hundred. It never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
 is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.
@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Never
 
@@ -40,7 +41,11 @@ class _ForkServer:
         self._selector.register(control, selectors.EVENT_READ)
         # by the number of the worker: the socket of who waits for it
         self._waiting: dict[int, socket.socket] = {}
+        # modules that work needs; who has forked us may have had them, but not prepared
+        self._loaded: set[str] = set()
         self._preparing: list[Iterator[None]] = []
+        # when the next step of that is due
+        self._prepare_at = 0.0
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
             end.setblocking(False)
@@ -48,15 +53,18 @@ class _ForkServer:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno())
 
-    def run(self) -> None:
-        """Until nobody can send work any more."""
+    def run(self, modules: str) -> None:
+        """Until nobody can send work any more; the first will need these modules."""
         self._control.send(wire.CODE)
+        if not self._load(modules.split(",")):
+            return
         while True:
             # while there is nothing to do
-            ready = self._selector.select(0 if self._preparing else None)
-            if not ready:
+            left = self._prepare_at - time.monotonic()
+            if self._preparing and left <= 0 and not self._selector.select(0):
                 self._prepare()
-            for key, _ in ready:
+                continue
+            for key, _ in self._selector.select(left if self._preparing else None):
                 if key.fileobj is self._control:
                     if not self._take():
                         return
@@ -91,24 +99,31 @@ class _ForkServer:
 
     def _load(self, modules: list[str]) -> bool:
         """Import what work needs, once for all workers; False when that would mix two versions of katafs."""
-        new = [name for name in modules if name not in sys.modules]
+        new = [name for name in modules if name not in self._loaded]
         if not new:
             return True
         if wire.state_of_code() != wire.CODE:
             return False
+        self._loaded.update(new)
         for name in new:
             # a worker will say what is wrong with it
             with contextlib.suppress(Exception):
                 prepare = getattr(importlib.import_module(name), "preload", None)
-                self._preparing += [prepare()] if prepare is not None else []
+                if prepare is not None:
+                    self._preparing.append(prepare())
+                    # each worker would do that again
+                    next(self._preparing[-1])
         _share()
         return True
 
     def _prepare(self) -> None:
-        """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps
-        of some milliseconds."""
+        """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps, first of
+        what all its work needs, then of some milliseconds: a quarter of the time, since others want to begin, too."""
+        begun = time.monotonic()
         try:
             next(self._preparing[0])
+            now = time.monotonic()
+            self._prepare_at = now + 3 * (now - begun)
         except Exception:  # noqa: BLE001 - StopIteration, or a worker will say
             del self._preparing[0]
             _share()
@@ -163,4 +178,5 @@ def _close_all_but(*kept: int) -> None:
 if __name__ == "__main__":
     # of the thread that started us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _ForkServer().run()
+    gc.enable()
+    _ForkServer().run(sys.argv[1])

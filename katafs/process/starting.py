@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import runpy
 import socket
 import struct
 import subprocess
@@ -11,13 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
+from typing import Never
 
 from katafs.errors import ExhaustedError
 from katafs.process import wire
 
+_MODULE = "katafs.process.fork_server"
 #: without work for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
 # until it is there; and until a worker takes what it is sent, or sends the rest of what it has begun: else EAGAIN
@@ -29,17 +32,64 @@ class Gone(Exception):  # noqa: N818 - what has become of the fork server
     """The fork server has ended, and the worker with it."""
 
 
+class _Fork:
+    """A fork of this process, or of the one that this is a fork of: what is used here of a Popen."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """None while it is there, and ours to be waited for."""
+        with suppress(ChildProcessError):
+            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
+        return 0
+
+
 class ForkServer:
     """The fork server of this process. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Fork | None = None
         self._control: socket.socket | None = None
+        # whether it has said that it is there
+        self._is_there = False
         # those that were told to end, until they have
-        self._ended: list[subprocess.Popen[bytes]] = []
+        self._ended: list[subprocess.Popen[bytes] | _Fork] = []
         self._working = 0
         self._last_used = time.monotonic()
+
+    def fork(self, modules: str) -> None:
+        """Start it ahead of need, as a fork of this process, which has one thread, and has opened nothing. It loads the
+        ``modules`` that work needs while this process goes on."""
+        with suppress(OSError):
+            control, its_control = self._sockets()
+            with its_control:
+                if not (pid := os.fork()):
+                    _become_fork_server(its_control.fileno(), modules)
+            self._control, self._process = control, _Fork(pid)
+
+    def leave(self) -> int:
+        """Leave it to a fork of this process; its pid, for who is to wait for its end, or 0."""
+        if self._control is None or self._process is None:
+            return 0
+        pid = self._process.pid
+        self._control.close()
+        self._control = self._process = None
+        return pid
+
+    def want(self, modules: str) -> None:
+        """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""
+        self._last_used = time.monotonic()
+        # whoever has the lock uses it, or is starting one
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._control is None:
+                    self._start(modules)
+            except OSError:
+                pass  # who has work for it will hear
+            finally:
+                self._lock.release()
 
     @contextmanager
     def start(self, modules: str, output: int | None) -> Iterator[tuple[Connection, socket.socket]]:
@@ -77,33 +127,41 @@ class ForkServer:
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
-            if self._control is not None:
-                try:
-                    socket.send_fds(self._control, [modules.encode()], fds)
-                except OSError:
-                    # it was killed meanwhile, or has found that its code is old
-                    self._let_go()
-            if self._control is None:
-                self._control = self._start()
+            try:
+                self._send_to_it(modules, fds)
+            except OSError:
+                # it is not there, was killed meanwhile, or has found that its code is old
+                self._let_go()
                 with _starting():
-                    socket.send_fds(self._control, [modules.encode()], fds)
+                    self._start(modules)
+                    self._send_to_it(modules, fds)
             self._working += 1
 
-    def _start(self) -> socket.socket:
-        control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ExitStack() as failed:
-            failed.callback(self._let_go)
-            failed.callback(control.close)
-            with _starting():
-                with its_control:
-                    self._process = python("katafs.process.fork_server", stdin=its_control.fileno())
-                control.settimeout(_START_SECONDS)
-                code = control.recv(wire.MESSAGE)
+    def _send_to_it(self, modules: str, fds: list[int]) -> None:
+        if self._control is None:
+            raise BrokenPipeError
+        if not self._is_there:
+            code = self._control.recv(wire.MESSAGE)
+            if not code:
+                raise ChildProcessError(errno.ECHILD, "it ends at once")
             if code != wire.CODE:
-                other = "other code than ours is installed now: katafs reload is to be called"
-                raise ExhaustedError(other if code else "no process can be started: it ends at once", errno.EAGAIN)
-            failed.pop_all()
-        return control
+                self._let_go()
+                raise ExhaustedError(
+                    "other code than ours is installed now: katafs reload is to be called", errno.EAGAIN
+                )
+            self._is_there = True
+        socket.send_fds(self._control, [modules.encode()], fds)
+
+    def _start(self, modules: str) -> None:
+        control, its_control = self._sockets()
+        with its_control:
+            self._process = python(_MODULE, modules, stdin=its_control.fileno())
+        self._control = control
+
+    def _sockets(self) -> tuple[socket.socket, socket.socket]:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_START_SECONDS)
+        return ours, its
 
     def _let_go(self) -> None:
         """The fork server ends when it reads the end of its socket, and its workers with it."""
@@ -112,6 +170,19 @@ class ForkServer:
         if self._process is not None:
             self._ended.append(self._process)
         self._control = self._process = None
+        self._is_there = False
+
+
+def _become_fork_server(control: int, modules: str) -> Never:
+    """In a fork: nothing of its parent's is left but the socket to it."""
+    try:
+        os.setsid()
+        os.dup2(control, 0)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        sys.argv[1:] = [modules]
+        runpy.run_module(_MODULE, run_name="__main__")
+    finally:
+        os._exit(0)
 
 
 def python(

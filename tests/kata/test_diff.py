@@ -16,7 +16,9 @@ from pygit2.enums import DeltaStatus, DiffOption, ObjectType
 
 from katafs.errors import DamagedError, HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.kata.views.diff import diff_lines, diff_summary, line_counts, raw_diff
+from katafs.kata.views import diff
+from katafs.kata.views.diff import diff_summary, line_counts, raw_diff
+from katafs.text import pretty
 from tests.diff_cases import (
     COUNTS,
     EDITED,
@@ -41,6 +43,14 @@ def repo(tmp_path: Path) -> Iterator[GitRepo]:
     pygit2.settings.enable_fsync_gitdir(False)  # which would be most of the time these tests take
     yield new_repository(tmp_path / "kata")
     pygit2.settings.enable_fsync_gitdir(True)
+
+
+def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> Any:
+    """As who reads ``diff/W..N.json`` has it: in the layout of all JSON."""
+    printed = pretty(diff.diff_lines(repo, was, now))
+    value = json.loads(printed)
+    assert pretty(value) == printed
+    return value
 
 
 def both(repo: GitRepo, was: Files, now: Files) -> tuple[bytes, bytes]:

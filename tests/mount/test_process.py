@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import stat
 import struct
 import subprocess
@@ -24,11 +22,11 @@ import pytest
 
 from katafs import process
 from katafs.errors import ExhaustedError, TooLargeError
+from katafs.html.code import _USUAL, _lexer_of
 from katafs.process import starting, wire
 from tests.katas import make_kata
-from tests.mount.test_bounds import big_event, letters, lines, workers
-from tests.mount.test_bounds import children as all_children
-from tests.mounts import MakeMount, children, command_line, patience, wait_until
+from tests.mount.test_bounds import big_event, fork_servers, letters, lines, workers
+from tests.mounts import MakeMount, children, command_line, open_files, patience, wait_until
 
 
 def _pid(_file: None) -> tuple[int, int]:
@@ -108,15 +106,6 @@ def test_nothing_is_inherited(fork_server: starting.ForkServer, tmp_path: Path) 
     assert kinds == ["/dev/null"] * 3 + [str(tmp_path / "out"), "socket"]
 
 
-def open_files(pid: int) -> list[str]:
-    """What the descriptors of a process are, but for those that it closes this moment."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(entry))
-    return found
-
-
 def test_a_daemons_descriptors_stay_its_own(store: Path, mount: MakeMount) -> None:
     """Neither the mount nor what keeps it alive reaches a process that reads what a kata holds."""
     path = make_kata(store, "AbCdEf")
@@ -126,7 +115,7 @@ def test_a_daemons_descriptors_stay_its_own(store: Path, mount: MakeMount) -> No
     reader = subprocess.Popen(["cat", str(mounted.kata("AbCdEf") / "diff/1..2")], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: workers(mounted.daemon), "a worker")
-        found = [*all_children(mounted.daemon), *workers(mounted.daemon)]
+        found = [*fork_servers(mounted.daemon), *workers(mounted.daemon)]
         assert len(found) == 2
         # but for the objects that are read, and temporary files
         allowed = ("/dev/null", "socket:", "anon_inode:[eventpoll]", str(path), os.environ["TMPDIR"])
@@ -213,6 +202,58 @@ def test_without_work_it_ends(fork_server: starting.ForkServer, monkeypatch: pyt
     assert run(_pid)
 
 
+def test_ahead_of_need(fork_server: starting.ForkServer) -> None:
+    """It is begun without a wait, and used when there is work; killed before that, another does it."""
+    fork_server.want("katafs.html.process")
+    first = pid_of(fork_server)
+    fork_server.want("katafs.html.process")
+    assert run(_pid)[1] == first
+    fork_server._let_go()
+    fork_server.want("katafs.html.process")
+    second = pid_of(fork_server)
+    os.kill(second, signal.SIGKILL)
+    assert run(_pid)[1] not in (first, second)
+
+
+def _has_jinja2(_file: None) -> bool:
+    return "jinja2" in sys.modules
+
+
+def test_a_fork_has_what_pages_need() -> None:
+    """Before its first work, though what it was forked from had the module, and had not prepared it."""
+    script = (
+        "from katafs.html import process\n"
+        "from katafs.process.starting import fork_server\n"
+        "fork_server().fork(process.__name__)\n"
+        "import sys\n"
+        "from tests.mount.test_process import _has_jinja2, run\n"
+        "assert 'jinja2' not in sys.modules\n"
+        "print(run(_has_jinja2))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert said.stdout == "True\n", said.stderr
+
+
+def test_each_daemon_has_one_before_there_is_work(store: Path, mount: MakeMount) -> None:
+    """The first daemon when it is mounted, the next when somebody looks around."""
+    make_kata(store, "AbCdEf")
+    mounted = mount(store)
+    first = mounted.daemon
+    if len(os.sched_getaffinity(0)) > 1:
+        wait_until(lambda: len(fork_servers(first)) == 1, "the end of what has touched the mount")
+        (begun,) = fork_servers(first)
+        assert (mounted.kata("AbCdEf") / "html/0..0.html").read_bytes()
+        assert fork_servers(first) == [begun]
+        if first == mounted.pid:
+            return
+        os.kill(first, signal.SIGKILL)
+        wait_for_end(begun)
+        mounted.expected_log = "another takes over"
+    names = os.listdir(mounted.kata("AbCdEf"))
+    wait_until(lambda: fork_servers(mounted.daemon), "another")
+    assert names
+
+
 def test_not_while_it_works(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "IDLE_SECONDS", 0.0)
     with ThreadPoolExecutor(1) as pool:
@@ -227,10 +268,10 @@ def test_resting_waits_for_nobody(fork_server: starting.ForkServer, monkeypatch:
     begun, go_on = threading.Event(), threading.Event()
     start = fork_server._start
 
-    def slowly() -> socket.socket:
+    def slowly(modules: str) -> None:
         begun.set()
         assert go_on.wait(patience(20))
-        return start()
+        start(modules)
 
     monkeypatch.setattr(fork_server, "_start", slowly)
     with ThreadPoolExecutor(2) as pool:
@@ -296,6 +337,10 @@ def test_an_upgrade_under_a_living_daemon(fuse: None) -> None:
         assert b"diff --new " in diff.read_bytes()
 
 
+def _languages(_file: None) -> int:
+    return _lexer_of.cache_info().currsize
+
+
 def test_idle_memory(fork_server: starting.ForkServer) -> None:
     """What is stated of the fork server: with all modules that a daemon has work done by, some 40 MiB."""
     names = ("tree.made", "tree.dirs.contents", "kata.views.download", "kata.views.diff", "html.process")
@@ -303,7 +348,7 @@ def test_idle_memory(fork_server: starting.ForkServer) -> None:
     with fork_server.start(modules, None):
         pass
     pid = pid_of(fork_server)
-    wait_until(lambda: "S (sleeping)" in Path(f"/proc/{pid}/status").read_text(), "the preparations")
+    wait_until(lambda: run(_languages) >= len(_USUAL), "the preparations")
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert resident < 80 << 20
 
@@ -325,6 +370,6 @@ def test_pages_while_nurseries_are_killed(store: Path, mount: MakeMount) -> None
         with ThreadPoolExecutor(1) as pool:
             page = pool.submit((kata / f"html/{was}..4.html").read_bytes)
             _wait_for_worker(page, mounted.daemon)
-            for fork_server in all_children(mounted.daemon):
+            for fork_server in fork_servers(mounted.daemon):
                 os.kill(fork_server, signal.SIGKILL)
             assert b"</html>" in page.result(patience(20))

@@ -10,10 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pygments.lexers import get_all_lexers, get_lexer_for_filename
 
 from katafs.git import GitRepo
 from katafs.html.chart import WIDTH, Chart
-from katafs.html.code import pairs
+from katafs.html.code import _USUAL as USUAL
+from katafs.html.code import _lexer, pairs
 from katafs.html.process import Page, render
 from katafs.kata.model.steps import Step, history
 from tests.katas import add_event, make_kata
@@ -96,6 +98,16 @@ def _marked(old: str, new: str) -> list[tuple[str, str]]:
     texts = [text.splitlines() for text in (old, new)]
     before, after = ([[("", line)] for line in lines] for lines in texts)
     return [(texts[0][at][slice(*marks[0])], texts[1][to][slice(*marks[1])]) for at, to, marks in pairs(before, after)]
+
+
+def test_the_language_of_a_name_is_that_of_pygments() -> None:
+    """Also where more of the name than its suffix says so."""
+    patterns = {pattern for _, _, patterns, _ in get_all_lexers() for pattern in patterns}
+    particular = {pattern for pattern in patterns if not re.fullmatch(r"\*\.\w+|.*\[.*", pattern)}
+    usual = {f"*.{suffix.decode()}" for suffix in USUAL}
+    for name in {pattern.replace("*", stem) for pattern in particular | usual for stem in ("a", "setup", "a.b")}:
+        if not name.lower().endswith((".txt", ".md", ".log", "makefile", "gemfile")):
+            assert type(_lexer(name.encode())) is type(get_lexer_for_filename(name)), name
 
 
 def test_lines_of_unequal_changes_are_compared() -> None:

@@ -27,7 +27,8 @@ from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
 from tests.katas import git as run_git
-from tests.mounts import MakeMount, Mount, katafs, patience, wait_until
+from tests.mount.test_bounds import fork_servers, workers
+from tests.mounts import MakeMount, katafs, patience, wait_until
 
 HOSTILE = {
     "<script>alert(1)</script>.py": "</code></pre><script>alert(1)</script><img src=x onerror=alert(1)>\n",
@@ -250,23 +251,19 @@ def test_pages_follow_the_events(mount: MakeMount, store: Path, mode: str) -> No
         assert not (kata / "html" / name).exists()
 
 
-def _processes(mount: Mount) -> list[int]:
-    children = Path(f"/proc/{mount.daemon}/task").glob("*/children")
-    return [int(pid) for file in children for pid in file.read_text().split()]
-
-
 def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount, store: Path) -> None:
     make_kata(store, "AAAAAA")
     mounted = mount(store)
     kata = mounted.kata("AAAAAA")
     os.listdir(kata / "html")
     os.listdir(kata)
-    assert _processes(mounted) == []
+    assert workers(mounted.daemon) == []
     assert (kata / "html" / "index.html").read_bytes()
-    (worker,) = _processes(mounted)
-    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: len(fork_servers(mounted.daemon)) == 1, "the end of what has touched the mount")
+    (first,) = fork_servers(mounted.daemon)
+    os.kill(first, signal.SIGKILL)
     assert (kata / "html" / "0..0.html").read_bytes()
-    assert _processes(mounted) not in ([], [worker])
+    assert fork_servers(mounted.daemon) not in ([], [first])
 
 
 @pytest.fixture

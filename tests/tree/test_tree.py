@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, NotFoundError, StaleError
+from katafs.git.budget import Budget
 from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
+from katafs.tree.catalogue import kata_key
 from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Tree
 from tests.katas import add_event, git, loose, loosen, make_kata, make_odd_kata, unpack
+from tests.mount.test_bounds import big_event, letters, lines
 from tests.mounts import MakeMount, wait_until
 
 SAVER, NATIVE = "rG63fy", "Nt1veK"
@@ -209,3 +212,19 @@ def test_what_changed_since_a_commit_that_is_not_there(store: Path) -> None:
     make_kata(store, "AbCdEf")
     stale = Tree(Context(Store(store))).stale_since("AbCdEf", bytes(20))
     assert Numbers.number(Key(FIXED, "AbCdEf", 0)) in stale.inodes
+
+
+def test_what_is_small_is_made_at_once(store: Path) -> None:
+    """In the event loop; what is large, or takes long to be compared or printed, by somebody else."""
+    path = make_kata(store, "AbCdEf")
+    for text in (lines(100), lines(101), letters(300_000, 1), letters(300_000, 2)):
+        big_event(path, text=text)
+    tree = Tree(Context(Store(store, budget=Budget(10_000))))
+    top = tree.node_of(kata_key("AbCdEf"))
+    for directory, name in (("events", "{1}.json"), ("diff", "{0}..{1}"), ("diff", "{0}..{1}.json")):
+        for was, is_small in ((1, True), (3, False)):
+            tree.ctx.store.new_epoch()
+            node = top.child(directory.encode()).node.child(name.format(was, was + 1).encode()).node
+            assert (node.prepare() is None) == is_small, (name, was)
+            # what was tried takes nothing from what the request may still cost
+            assert tree.ctx.store.budget.left > 0

@@ -78,14 +78,19 @@ class Region(NamedTuple):
     new_end: int
 
 
-def tree_deltas(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[Delta]:
+def tree_deltas(
+    repo: GitRepo, was: Oid | None, now: Oid | None, *, most: int | None = None, most_moved: int | None = None
+) -> list[Delta]:
     """The files that differ between two trees, renames paired by libgit2, in order of `path`. Raises as
-    `unpaired_deltas` does."""
-    deltas = unpaired_deltas(repo, was, now)
+    `unpaired_deltas` does, and `HeavyError` where more than ``most_moved`` came or went, among which some are to be
+    paired."""
+    deltas = unpaired_deltas(repo, was, now, most=most)
     created = [delta.new for delta in deltas if delta.new is not None and delta.old is None]
     deleted = [delta.old for delta in deltas if delta.old is not None and delta.new is None]
     if was is None or now is None or not created or not deleted:
         return deltas
+    if most_moved is not None and len(created) + len(deleted) > most_moved:
+        raise HeavyError(f"{repo.git_dir}: renames are to be found among many files")
     # libgit2 is told, because its default asks the repository's configuration
     flags = DiffFind.FIND_RENAMES
     same = (Counter(side.oid for side in created) & Counter(side.oid for side in deleted)).total()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
+from katafs.git.budget import PRINTED
 from katafs.kata.model.layouts import Layout, plain_version
 from katafs.kata.model.rows import Rows, time_ns, without_contents
 from katafs.kata.model.trees import Listing, Root, read_truncations
@@ -111,8 +112,14 @@ def read_snapshot(repo: GitRepo, state: State, index: int, commit: Commit) -> Sn
 def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
     """``events/N.json``: files in git order, the row's keys, then the outputs."""
     flags = snapshot.truncation_flags(repo)
+
+    def text(content: bytes | BlobId) -> str:
+        data = repo.blob(content.oid) if isinstance(content, BlobId) else content
+        repo.budget.spend(len(data) * PRINTED)
+        return decode(data)
+
     files = {
-        decode(path): {"content": decode(repo.blob(oid)), "truncated": flags["files"].get(decode(path), False)}
+        decode(path): {"content": text(BlobId(oid)), "truncated": flags["files"].get(decode(path), False)}
         for path, oid in Listing(repo, snapshot.files_tree).blobs()
     }
     row = rows.shown(snapshot.index)
@@ -120,11 +127,9 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
         row.setdefault("colour", "create")
         row["type"] = row.pop("type")
     document: dict[str, Any] = {"files": files, **without_contents(row)}
-
-    texts = {name.decode(): decode(snapshot.output_bytes(repo, name)) for name in OUTPUTS}
     for name in ("stdout", "stderr"):
-        document[name] = {"content": texts[name], "truncated": flags[name]}
-    document["status"] = texts["status"]
+        document[name] = {"content": text(snapshot.output(name.encode())), "truncated": flags[name]}
+    document["status"] = text(snapshot.output(b"status"))
     return pretty_bytes(document)
 
 

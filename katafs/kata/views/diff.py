@@ -18,19 +18,19 @@ The others pair renames as libgit2 does, which may differ from git's choice: it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from katafs import process
 from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.git.budget import COMPARED
+from katafs.git.budget import COMPARED, PRINTED, PRINTED_LINE
 from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.changes import lines_added, lines_deleted, pairs, submodule_text
-from katafs.text import decode
+from katafs.text import Printed, decode, pretty
 
 # What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds the GIL
 # while it compares: 2 x 32 KiB take it 4 ms, and 10 ms in the worst case that was found.
@@ -41,6 +41,12 @@ _COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
 #: kind and data by id of objects that a writer has made and not stored
 _Pending = Mapping[Oid, tuple[int, bytes]]
 
+# a line as it stands in the list of files, an object that is printed a thousand times
+_LINE = """{
+        "type": "%s",
+        "line": %s,
+        "number": %d
+      }"""
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
 _LETTERS = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
@@ -57,18 +63,19 @@ def raw_diff(
     return b"".join(part for delta in deltas for part in _patch(repo, delta))
 
 
-def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
+def diff_lines(repo: GitRepo, was: Oid | None, now: Oid | None, **few: int) -> list[dict[str, Any]]:
     """saver's ``diff_lines`` (FORMAT §2.3): the changed files with all their lines, then the unchanged ones.
 
     The keys of a file: ``type old_filename new_filename line_counts lines``. A file that differs only in white space at
-    the ends of its lines is ``changed``, but has no lines and counts of 0.
+    the ends of its lines is ``changed``, but has no lines and counts of 0. To be printed as it is: its lines are
+    `Printed`. ``few``: the bounds of `raw_diff`.
     """
-    return list(_file_diffs(repo, was, now, with_lines=True))
+    return list(_file_diffs(repo, tree_deltas(repo, was, now, **few), now, with_lines=True))
 
 
-def diff_summary(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[dict[str, Any]]:
+def diff_summary(repo: GitRepo, was: Oid | None, now: Oid | None, **few: int) -> list[dict[str, Any]]:
     """saver's ``diff_summary``: what `diff_lines` gives, without ``lines``."""
-    return list(_file_diffs(repo, was, now, with_lines=False))
+    return list(_file_diffs(repo, tree_deltas(repo, was, now, **few), now, with_lines=False))
 
 
 def line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, int]:
@@ -103,7 +110,9 @@ def _contents(repo: GitRepo, old: Side | None, new: Side | None) -> tuple[bytes,
     """Both contents; two empty ones where they are the same, which then need not be read."""
     if old is not None and new is not None and old.oid == new.oid:
         return b"", b""
-    return _content(repo, old), _content(repo, new)
+    contents = _content(repo, old), _content(repo, new)
+    repo.budget.spend(sum(map(len, contents)) * COMPARED)
+    return contents
 
 
 def _content(repo: GitRepo, side: Side | None) -> bytes:
@@ -111,9 +120,7 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
         return b""
     if side.is_submodule:
         return submodule_text(side)
-    data = repo.blob(side.oid)
-    repo.budget.spend(len(data) * COMPARED)
-    return data
+    return repo.blob(side.oid)
 
 
 # -- as git says it
@@ -196,14 +203,17 @@ def _extent(lines: list[bytes]) -> bytes:
 # -- as saver says it
 
 
-def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
-    for kind, old, new in pairs(repo, tree_deltas(repo, was, now), now):
+def _file_diffs(repo: GitRepo, deltas: list[Delta], now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
+    for kind, old, new in pairs(repo, deltas, now):
         names = old and old.path, new and new.path
         before, after = _contents(repo, old, new)
+        _pay_for_lines(repo, before + after)
         regions = _saver_regions(before, after)
         if kind == "unchanged" or (kind == "renamed" and not regions):
             # a rename without a change of lines has all lines of the new content, too
-            lines = _ruby_lines(_content(repo, new))
+            data = _content(repo, new)
+            _pay_for_lines(repo, data)
+            lines = _ruby_lines(data)
             yield _file_diff(kind, names, (0, 0, len(lines)), _same(lines) if with_lines else None)
             continue
         old_lines, new_lines = _text_lines(before), _text_lines(after)
@@ -212,11 +222,15 @@ def _file_diffs(repo: GitRepo, was: Oid | None, now: Oid | None, *, with_lines: 
         yield _file_diff(kind, names, counts, _sections(old_lines, new_lines, regions) if with_lines else None)
 
 
+def _pay_for_lines(repo: GitRepo, data: bytes) -> None:
+    repo.budget.spend(len(data) * PRINTED + data.count(b"\n") * PRINTED_LINE)
+
+
 def _file_diff(
     kind: str,
     names: tuple[bytes | None, bytes | None],
     counts: tuple[int, int, int],
-    lines: list[dict[str, Any]] | None,
+    lines: Sequence[Printed | dict[str, Any]] | None,
 ) -> dict[str, Any]:
     old, new = (None if name is None else decode(name) for name in names)
     line_counts = dict(zip(("added", "deleted", "same"), counts, strict=True))
@@ -224,9 +238,9 @@ def _file_diff(
     return entry if lines is None else {**entry, "lines": lines}
 
 
-def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[dict[str, Any]]:
+def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[Printed | dict[str, Any]]:
     """All lines in order, each region after a ``section``; deleted lines are numbered as in the old content."""
-    lines: list[dict[str, Any]] = []
+    lines: list[Printed | dict[str, Any]] = []
     done = 0
     for index, region in enumerate(regions):
         lines += _numbered("same", new, done, region.new_start)
@@ -234,14 +248,14 @@ def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[dic
         lines += _numbered("deleted", old, region.old_start, region.old_end)
         lines += _numbered("added", new, region.new_start, region.new_end)
         done = region.new_end
-    return lines + _numbered("same", new, done, len(new)) if regions else lines
+    return [*lines, *_numbered("same", new, done, len(new))] if regions else lines
 
 
-def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[dict[str, Any]]:
-    return [{"type": kind, "line": line, "number": at} for at, line in enumerate(lines[start:end], start + 1)]
+def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[Printed]:
+    return [Printed(_LINE % (kind, pretty(line), at)) for at, line in enumerate(lines[start:end], start + 1)]
 
 
-def _same(lines: list[str]) -> list[dict[str, Any]]:
+def _same(lines: list[str]) -> list[Printed]:
     return _numbered("same", lines, 0, len(lines))
 
 

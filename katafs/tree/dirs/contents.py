@@ -3,12 +3,13 @@ attributes: what an event or a kata is, in words that ``getfattr`` and ``find`` 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
 from functools import partial
 from io import BufferedRandom
 from pathlib import Path
 
-from katafs.errors import NotFoundError, TooLargeError
+from katafs.errors import HeavyError, NotFoundError, TooLargeError
 from katafs.git import GitRepo, Oid
 from katafs.git.format.stored import BLOB
 from katafs.git.odb.loose_files import LARGEST
@@ -111,18 +112,39 @@ class ContentFile(KeptFile):
 
 
 class MadeFile(KeptFile):
-    """A file whose content ``make`` computes in a worker thread, or in a process of its own when that costs more than
-    ``budget`` microseconds.
+    """A file whose content ``make`` computes: at once when that costs little, and ``make_small`` can do it; else in a
+    worker thread, or in a process of its own when that costs more than ``budget`` microseconds.
 
     A size need not be known at LOOKUP: the kernel is then told 0 with no timeout, and asks again before it reads. But
     once it knows a size it must not be told 0 again, or it would drop the pages under a reader.
     """
 
     budget = TEXT_BUDGET
+    #: the same in the event loop, less than a request may cost; most need a third of it by the clock
+    at_once = 8_000.0
 
-    def __init__(self, key: Key, ctx: Context, kata: Kata, mtime_ns: int, identity: Hashable, make: Make) -> None:
+    def __init__(
+        self,
+        key: Key,
+        ctx: Context,
+        kata: Kata,
+        mtime_ns: int,
+        identity: Hashable,
+        make: Make,
+        make_small: Make | None = None,
+    ) -> None:
         super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
-        self._kata, self._make = kata, make
+        self._kata, self._make, self._make_small = kata, make, make_small
+
+    def prepare(self) -> Work | None:
+        work = super().prepare()
+        repo = self._kata.repo
+        if work is not None and self._make_small is not None:
+            # a thread with a repository of its own takes longer than all the rest
+            with contextlib.suppress(HeavyError), repo.budget.within(self.at_once):
+                self.prepared(self._make_small(repo))
+                return None
+        return work
 
     def size(self) -> int | None:
         return self._cache.size(self.identity)

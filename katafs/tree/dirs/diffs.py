@@ -6,11 +6,10 @@ Pages are made in a process of their own (`katafs.html.process`): what a kata ho
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from katafs.errors import HeavyError, NotFoundError
+from katafs.errors import NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.html.process import Page, render
 from katafs.kata.model.rows import Row
@@ -22,24 +21,22 @@ from katafs.tree.catalogue import row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.events import parse_index
-from katafs.tree.made import Make
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import BytesFile, Entry, Link, Node, Work
+from katafs.tree.nodes import BytesFile, Entry, Link, Node
 from katafs.tree.numbers import DIFF, Key
 from katafs.tree.timeouts import IMMUTABLE
 
-# What is compared in the event loop: microseconds (`katafs.git.budget`), files and directories that differ, files that
-# came or went, for renames take longest. It takes a third of a millisecond, and some milliseconds at the worst that was
-# found (random lines of one letter).
-_LITTLE, _FEW, _FEW_MOVED = 3_500.0, 200, 4
+# What is compared in the event loop: files and directories that differ, files that came or went, for renames take
+# longest; and what is not paid for by lines, in microseconds (random lines of one letter take 12 ms then).
+_FEW, _FEW_MOVED, _LITTLE = 200, 4, 3_500.0
 # A page of a step has the lights of so many events after it, so it changes until these are there.
 _NEIGHBOURS = 5
 # events of a history that takes longer than 5 ms to be put into words
 _LONG_HISTORY = 300
 
 
-def _json(view: Callable[..., object], repo: GitRepo, was: Oid | None, now: Oid | None) -> bytes:
-    return pretty_bytes(view(repo, was, now))
+def _json(view: Callable[..., object], repo: GitRepo, was: Oid | None, now: Oid | None, **few: int) -> bytes:
+    return pretty_bytes(view(repo, was, now, **few))
 
 
 # By the end of the name: what makes the content
@@ -105,26 +102,16 @@ def _diff(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     make = partial(_BY_VIEW[view], was=old.files_tree, now=new.files_tree)
     # Equal trees have equal diffs, whatever the events are called.
     identity = (DIFF, kata.kata_id, view, old.files_tree, new.files_tree)
-    file = _DiffFile(key, ctx, kata, max(old.time_ns, new.time_ns), identity, make)
-    if not view:
-        file.make_small = partial(make, most=_FEW, most_moved=_FEW_MOVED)
+    # renames are paired by libgit2 in JSON
+    few = partial(make, most=_FEW, most_moved=0 if view else _FEW_MOVED)
+    file = _DiffFile(key, ctx, kata, max(old.time_ns, new.time_ns), identity, make, few)
+    file.at_once = file.at_once if view else _LITTLE
     return file
 
 
 class _DiffFile(MadeFile):
     queue = "diff"
     budget = DIFF_BUDGET
-    #: makes what is small at once: that takes less time than to hand it to a thread
-    make_small: Make | None = None
-
-    def prepare(self) -> Work | None:
-        work = super().prepare()
-        repo = self._kata.repo
-        if work is not None and self.make_small is not None:
-            with contextlib.suppress(HeavyError), repo.budget.within(_LITTLE):
-                self.prepared(self.make_small(repo))
-                return None
-        return work
 
 
 class _PageFile(MadeFile):

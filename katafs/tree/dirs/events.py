@@ -245,7 +245,7 @@ def _path(ctx: Context, kata: Kata, key: Key) -> Node:
 def _document(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     snapshot = kata.snapshot(key.a)
     make = functools.partial(event_document, snapshot=snapshot, rows=kata.tip().rows)
-    return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make)
+    return MadeFile(key, ctx, kata, snapshot.time_ns, (key, snapshot.commit.oid), make, make)
 
 
 class TipFilesDir(FilesDir):
