@@ -20,7 +20,7 @@ import trio
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
 from katafs.fuse.answering import WritingHandler, refuse, watch
-from katafs.fuse.attributes import attributes, describe, dot_entry, reply_listed
+from katafs.fuse.attributes import attributes, describe, describe_entry, dot_entry
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.invalidating import Invalidator
@@ -62,12 +62,12 @@ class Operations(pyfuse3.Operations):
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal, self.elsewhere, self.kernel)
         tables = Tables(fast.library)
-        self._ahead = ReadAhead(tree, tables)
+        self.ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
         tree.ctx.keepers["tables"] = tables.kept
         tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
         # what a listing began with, for its later parts
-        self._listings: CountedCache[int, list[bytes] | list[PlusEntry]] = CountedCache(_LISTED, getsizeof=len)
+        self._listings: CountedCache[int, Sequence[PlusEntry | bytes]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
         tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
@@ -148,24 +148,25 @@ class Operations(pyfuse3.Operations):
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
             if not pyfuse3.readdir_reply(token, b"..", dot_entry(above), 2):
                 return
-        rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
-        if not rest:
-            return
-        if isinstance(rest[0], PlusEntry):
-            if start_id == 0:
-                self._ahead.listed(directory)
-            reply_listed(token, directory, rest, position)
-        else:
-            self._reply_names(token, directory, rest, position)
+        if start_id == 0 and entries and isinstance(entries[0], PlusEntry):
+            self.ahead.listed(directory)
+        self._reply(token, directory, entries[max(start_id - 2, 0) :], max(start_id, 2) + 1)
 
-    def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
-        """Look each name up: what is gone by now is left out."""
+    def _reply(
+        self, token: pyfuse3.ReaddirToken, directory: Node, entries: Sequence[PlusEntry | bytes], start: int
+    ) -> None:
+        """Look up what has no more than a name: what is gone by now is left out."""
         answer = pyfuse3.EntryAttributes()
         budget = self._tree.ctx.store.budget
-        for position, name in enumerate(names, start):
+        for position, entry in enumerate(entries, start):
+            if isinstance(entry, PlusEntry):
+                describe_entry(answer, directory, entry)
+                if not pyfuse3.readdir_reply(token, entry.name, answer, position):
+                    return
+                continue
             try:
                 budget.spend(ENTRY)
-                node, timeout = directory.child(name)
+                node, timeout = directory.child(entry)
                 describe(answer, node, timeout)
             except NotFoundError:
                 continue
@@ -174,7 +175,7 @@ class Operations(pyfuse3.Operations):
                 if position == start:
                     raise
                 return
-            if not pyfuse3.readdir_reply(token, name, answer, position):
+            if not pyfuse3.readdir_reply(token, entry, answer, position):
                 return
             self._tree.remember_lookup(node)
 
@@ -201,7 +202,7 @@ class Operations(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
-        self._ahead.read(node)
+        self.ahead.read(node)
         data = node.read(off, size)
         return data.ljust(size, node.behind) if node.behind else data
 

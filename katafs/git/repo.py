@@ -7,7 +7,7 @@ Nothing in a repository's configuration is obeyed: see `katafs.git.__init__`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from katafs.caching import Newest
@@ -45,13 +45,19 @@ class GitRepo:
         # who looks at an event reads its trees several times, one question after the other
         self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
         self._commits: Newest[Oid, Commit] = Newest(_MOST_COMMITS_KEPT)
+        self._tags: dict[int, Oid] = {}
 
     def main(self) -> Oid | None:
         """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
+        self._tags = {}
         return self.refs.main()
 
     def tag(self, index: int) -> Oid | None:
-        return self.refs.tag(index)
+        return self._tags.get(index) or self.refs.tag(index)
+
+    def look_at_tags(self, indexes: Iterable[int]) -> None:
+        """Find several tags together, for who asks for them before `main` is read again."""
+        self._tags = self.refs.tags(indexes)
 
     def blob(self, oid: Oid) -> bytes:
         return self.objects.read(oid, BLOB)

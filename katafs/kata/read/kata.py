@@ -196,14 +196,17 @@ class Kata:
         self._caches.snapshots.keep(key, snapshot)
         return snapshot
 
-    def time_of_event(self, index: int) -> int:
-        """`Snapshot.time_ns` of an event: from its row, where that says it, and it has a tag. Raises as `snapshot`."""
+    def told_time(self, index: int) -> int | None:
+        """`Snapshot.time_ns` of an event as its row says it, if it has a tag; None where only the snapshot does."""
         rows = self.tip().rows
-        is_read = (self.incarnation, index) in self._caches.snapshots
-        if not is_read and 0 <= index <= rows.last and not rows.is_outage(index):
-            own = time_ns(rows.stored[index])
-            if own is not None and self.repo.tag(index) is not None:
-                return own
+        if not 0 <= index <= rows.last or rows.is_outage(index) or self.repo.tag(index) is None:
+            return None
+        return time_ns(rows.stored[index])
+
+    def time_of_event(self, index: int) -> int:
+        """`Snapshot.time_ns` of an event. Raises as `snapshot`."""
+        if (self.incarnation, index) not in self._caches.snapshots and (own := self.told_time(index)) is not None:
+            return own
         return self.snapshot(index).time_ns
 
     def _commit_of_event(self, tip: Oid, index: int) -> Commit:
@@ -283,6 +286,10 @@ class Kata:
     def options(self, at: State | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
         return self._options_at(at.root, at.layout)
+
+    def options_oid(self, at: State | Snapshot) -> Oid | None:
+        """The id of an object that is another one whenever an option is."""
+        return at.layout.options_oid(at.root)
 
     def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
         key = (self.incarnation, layout.options_oid(root))
