@@ -21,6 +21,7 @@
 #define SLOTS 4096
 #define OLDEST 700000000ull /* nanoseconds */
 #define KATA_SHIFT 27       /* the bits of a number below those of its kata, see katafs.tree.numbers */
+#define EVENT_SHIFT 13      /* the same of its event */
 #define CONTENT UINT32_MAX
 
 /* What Python reads: plain variables, found with ctypes. */
@@ -63,7 +64,8 @@ static uint64_t now_ns(void)
 
 static size_t slot_of(uint64_t number)
 {
-	return number * 0x9e3779b97f4a7c15ull >> 52;
+	/* 64 events of one kata with 64 numbers each do not meet */
+	return (((number >> KATA_SHIFT) * 0x9e3779b97f4a7c15ull >> 52) + (number >> EVENT_SHIFT) * 64 + number) % SLOTS;
 }
 
 static const struct table *find(uint64_t number)

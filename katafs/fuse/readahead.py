@@ -10,6 +10,7 @@ come. Only what never changes is in them, and nothing that is odd in any way: th
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Hashable
 
@@ -21,6 +22,8 @@ from katafs.tree.dirs.event_directory import EventDirectory, Sized
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import EVENT, Key, Numbers
 from katafs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
 
 _LARGEST = 128 << 10  # bytes of a file
 _MOST_OF_DIRECTORY = 256 << 10  # bytes of its files
@@ -42,27 +45,28 @@ class _Walk:
         self.end = index
         self.events = self.bytes = 0
         self.step = 1
-        # of this event in Python; and of all, from tables, when he came to it
+        # of this event in Python; and of all, from tables, when he came to it, and to the one before
         self.files = 0
-        self.reads = 0
+        self.reads = self.reads_before = 0
         self.is_reading = False
 
     def come_to(self, index: int, reads: int) -> None:
         """He is at another event."""
-        self.is_reading = self.is_reading and (self.files > 0 or reads > self.reads)
-        self.index, self.files, self.reads = index, 0, reads
+        self.is_reading = self.is_reading and (self.files > 1 or reads > self.reads_before)
+        self.index, self.files, self.reads, self.reads_before = index, 0, reads, self.reads
 
     def missed(self, index: int) -> range:
         """The events for which to make tables, now that one has none where he comes to. Nobody is met who jumps to and
-        fro; and who comes late, when the tables are too old, is met with fewer the next time."""
+        fro, but for the rest of what he reads; and who comes late, when the tables are too old, is met with fewer the
+        next time."""
         step = 1 if index > self.index else -1
         passed = (index - self.index) * step
         is_late = self.step == step and passed <= (self.end - self.index) * step
         self.events = self.events // 4 if is_late else min(max(self.events * 2, _FEWEST), _MOST)
-        if passed > _MOST + 1:
-            self.events = 0
+        if passed > _FEWEST:
+            self.events, step = 0, 1
         self.step = step
-        return range(index, index + step * (self.events + 1), step) if self.events else range(0)
+        return range(index, index + step * (self.events + 1), step) if self.events or self.is_reading else range(0)
 
     def met(self, index: int) -> range:
         """The next events for which to make tables, if there are any, now that he was answered from one."""
@@ -104,10 +108,26 @@ class ReadAhead:
         key = node.key
         if not self._tables.is_there or key.kind != EVENT or not node.is_lasting():
             return None
+        self._look()
         walk = self._walks.get(key.kata)
         if walk is None:
             self._walks[key.kata] = _Walk(key.a)
         return walk
+
+    def _look(self) -> tuple[_Walk, Key] | None:
+        """Whose way leads past what was answered last, if that was not seen yet, and what it was."""
+        number = self._tables.answered
+        if number == self._answered:
+            return None
+        self._answered = number
+        key = Numbers().key(number)
+        walk = self._walks.get(key.kata)
+        if walk is None:
+            return None
+        if key.a != walk.index:
+            walk.events = min(walk.events * 2, _MOST)
+            walk.come_to(key.a, self._tables.reads)
+        return walk, key
 
     def _missed(self, walk: _Walk, key: Key) -> None:
         if key.a != walk.index:
@@ -117,19 +137,11 @@ class ReadAhead:
             self._make(key.kata, events, walk)
 
     def go_on(self) -> bool:
-        """Make tables of one event more, if somebody was answered from one; whether it was so. To be called while
-        nobody asks for anything: he is busy with what he was told."""
-        number = self._tables.answered
-        if number == self._answered:
+        """Make tables of some more events, if somebody has come nearer to the last that has some; whether it was so. To
+        be called while nobody asks for anything: he is busy with what he was told."""
+        if (seen := self._look()) is None:
             return False
-        self._answered = number
-        key = Numbers().key(number)
-        walk = self._walks.get(key.kata)
-        if walk is None:
-            return False
-        if key.a != walk.index:
-            walk.events = min(walk.events * 2, _MOST)
-            walk.come_to(key.a, self._tables.reads)
+        walk, key = seen
         if not (events := walk.met(key.a)):
             return False
         now = time.monotonic()
@@ -137,7 +149,12 @@ class ReadAhead:
             self._looked = now
             self._tree.ctx.store.new_epoch()
         self._tree.ctx.store.budget.renew()
-        self._make(key.kata, events, walk)
+        try:
+            self._make(key.kata, events, walk)
+        except Exception:
+            # nobody has asked, so that nobody hears of it; it would end the daemon
+            log.exception("reading ahead failed")
+            walk.events = 0
         return True
 
     def _make(self, kata_id: str, events: range, walk: _Walk) -> None:
