@@ -7,7 +7,7 @@ Nothing in a repository's configuration is obeyed: see `katafs.git.__init__`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from katafs.caching import Newest
@@ -25,6 +25,8 @@ _MOST_COMMITS = 100_000
 # of those that were read last
 _MOST_TREES, _SMALL_TREE = 12, 64
 _MOST_COMMITS_KEPT, _SHORT_MESSAGE = 8, 4096
+# that are looked at together
+_FEW_TAGS = 32
 # annotated tags of annotated tags
 _DEEPEST_TAG = 8
 
@@ -55,9 +57,11 @@ class GitRepo:
     def tag(self, index: int) -> Oid | None:
         return self._tags.get(index) or self.refs.tag(index)
 
-    def look_at_tags(self, indexes: Iterable[int]) -> None:
-        """Find several tags together, for who asks for them before `main` is read again."""
-        self._tags = self.refs.tags(indexes)
+    def look_at_tags(self, indexes: range) -> None:
+        """Find several tags together, and some that follow, for who asks for them before `main` is read again."""
+        if any(index not in self._tags for index in indexes):
+            start, step = indexes.start, indexes.step
+            self._tags = self.refs.tags(range(start, start + step * max(len(indexes), _FEW_TAGS), step))
 
     def blob(self, oid: Oid) -> bytes:
         return self.objects.read(oid, BLOB)

@@ -9,10 +9,10 @@ from katafs.errors import DamagedError
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import Content
-from katafs.tree.catalogue import DIR, FILE, SELF
+from katafs.tree.catalogue import DIR, FILE
 from katafs.tree.context import Context
 from katafs.tree.nodes import Node, PlusEntry
-from katafs.tree.numbers import EVENT, MAX_SLOT, Key, Numbers
+from katafs.tree.numbers import MAX_SLOT, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE
 
 #: name, slot, mode and size of each entry
@@ -41,11 +41,11 @@ class EventDirectory(Node):
     @property
     def base(self) -> int:
         """The number of the event's own directory, to which those of all that is in it add their slots."""
-        return Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
+        return self.number - self.key.b
 
     def sized(self, known: dict[Hashable, Sized]) -> Sized | None:
         """What `fast_listing` tells; ``known`` are others of the same kata, by what they are made of."""
-        if self.attr_timeout != IMMUTABLE or not Numbers.is_computed(self.base):
+        if self.attr_timeout != IMMUTABLE or not Numbers.is_computed(self.number):
             return None
         made_of = self._made_of()
         found = known.get(made_of) if made_of is not None else None
