@@ -2,9 +2,9 @@
 
 What a request costs is, for the most part, the way to Python and back. Whoever lists one event of a kata after
 another, and reads what is in them (``grep -r``, ``tar``, ``cp -r``), is met with tables of the next events
-(`katafs.fuse.tables`), made together, in the direction in which he goes; once he has read two files, with their
-contents. Python hears of him again where the tables end, and of nothing else, so that it need not know how far he has
-come. Only what never changes is in them, and nothing that is odd in any way: that is asked for as always.
+(`katafs.fuse.tables`), in the direction in which he goes; once he has read two files, with their contents. Where he is,
+Python sees in what was answered last, and makes more while he is busy with that. Only what never changes is in tables,
+and nothing that is odd in any way: that is asked for as always.
 """
 
 from __future__ import annotations
