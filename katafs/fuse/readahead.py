@@ -120,7 +120,7 @@ class ReadAhead:
         if number == self._answered:
             return None
         self._answered = number
-        key = Numbers().key(number)
+        key = self._tree.numbers.key(number)
         walk = self._walks.get(key.kata)
         if walk is None:
             return None

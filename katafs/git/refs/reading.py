@@ -7,12 +7,13 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.errors import DamagedError, unreadable
+from katafs.errors import DamagedError, HeavyError, unreadable
 from katafs.git.beneath import (
     GONE,
     File,
@@ -44,7 +45,8 @@ _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 _START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
 _ZERO = bytes(20)
 _MOST_BYTES, _DEEPEST = 4096, 16
-_FEW_TAGS = 256
+# in files of their own, and what may be spent, when several are looked for together
+_FEW_TAGS, _FEW_MICROSECONDS = 256, 2_000.0
 # references that are names of others, one after the other (git: 5)
 _SYMBOLIC_STEPS = 5
 # How long a file may seem to be gone that another host replaces
@@ -107,16 +109,18 @@ class References:
         return self._patience > 0.0 and file in names_in(directory)
 
     def tags(self, indexes: Iterable[int]) -> dict[int, Oid]:
-        """What `tag` says of some of these that have no files of their own: ``packed-refs`` is opened once."""
-        try:
-            with os.scandir(f"{self._git_dir}/refs/tags") as entries:
-                own = {entry.name for entry in islice(entries, _FEW_TAGS)}
-            if len(own) == _FEW_TAGS:
-                return {}
-            found = self._packed_of({f"refs/tags/{index}": index for index in indexes if str(index) not in own})
-        except (OSError, DamagedError):
-            return {}
-        return {index: oid for index, oid in found.items() if oid not in (None, _ZERO)}
+        """What `tag` says of these, but for those that may have files of their own: ``packed-refs`` is opened once."""
+        found: dict[int, Oid | None] = {}
+        with suppress(OSError, DamagedError, HeavyError), self._budget.within(_FEW_MICROSECONDS):
+            fd = open_beneath(f"{self._git_dir}/refs/tags", os.O_DIRECTORY)
+            try:
+                with os.scandir(fd) as entries:
+                    own = {entry.name for entry in islice(entries, _FEW_TAGS)}
+            finally:
+                close_quietly(fd)
+            if len(own) < _FEW_TAGS:
+                found = self._packed_of({f"refs/tags/{index}": index for index in indexes if str(index) not in own})
+        return {index: oid for index, oid in found.items() if oid is not None and oid != _ZERO}
 
     def packed(self, name: str) -> Oid | None:
         """The id in a line of ``packed-refs``. Raises `DamagedError`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
-from katafs.git.budget import JSON_BYTE
+from katafs.git.budget import JSON_BYTE, STEP
 from katafs.kata.model.layouts import Layout
 from katafs.kata.model.listing import Listing
 from katafs.kata.model.options import set_option_in, set_times_in
@@ -28,7 +28,7 @@ from katafs.kata.read.walk import Walk, join_first, join_lists
 
 # commits that were added at once, so that a history is taken for the one that is known
 _FEW_COMMITS = 100
-# microseconds of a look for an event without a tag, until all events are looked for at once
+# microseconds of a look for an event without a tag, until all events are looked for at once; and for times of events
 _LITTLE = 1_500.0
 # in memory, in bytes beside the rows: a value that an option was set to, an entry of a tree, an event without a tag
 _EACH = 100
@@ -196,12 +196,21 @@ class Kata:
         self._caches.snapshots.keep(key, snapshot)
         return snapshot
 
+    def told_times(self, events: range) -> list[int | None]:
+        """Those of several events, and None where that would be too much."""
+        self.repo.look_at_tags(events)
+        found: list[int | None] = [None] * len(events)
+        with suppress(HeavyError), self.repo.budget.within(_LITTLE):
+            for at, index in enumerate(events):
+                self.repo.budget.spend(STEP)
+                found[at] = self.told_time(index)
+        return found
+
     def told_time(self, index: int) -> int | None:
         """`Snapshot.time_ns` of an event as its row says it, if it has a tag; None where only the snapshot does."""
         rows = self.tip().rows
-        if not 0 <= index <= rows.last or rows.is_outage(index) or self.repo.tag(index) is None:
-            return None
-        return time_ns(rows.stored[index])
+        is_there = 0 <= index <= rows.last and not rows.is_outage(index) and self.repo.tag(index) is not None
+        return time_ns(rows.stored[index]) if is_there else None
 
     def time_of_event(self, index: int) -> int:
         """`Snapshot.time_ns` of an event. Raises as `snapshot`."""
@@ -286,10 +295,6 @@ class Kata:
     def options(self, at: State | Snapshot) -> dict[str, str]:
         """The six options at a tip or an event."""
         return self._options_at(at.root, at.layout)
-
-    def options_oid(self, at: State | Snapshot) -> Oid | None:
-        """The id of an object that is another one whenever an option is."""
-        return at.layout.options_oid(at.root)
 
     def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
         key = (self.incarnation, layout.options_oid(root))

@@ -100,7 +100,8 @@ class FixedEventDir(EventDirectory):
 
     def _made_of(self) -> Hashable:
         # beside options an event has what is its own
-        return self._kata.options_oid(self._kata.snapshot(self._index)) if self.key.b == CONFIG else None
+        snapshot = self._kata.snapshot(self._index)
+        return snapshot.layout.options_oid(snapshot.root) if self.key.b == CONFIG else None
 
     def _entries(self) -> list[tuple[bytes, int, Content | Rows | None]]:
         snapshot, directories = self._kata.snapshot(self._index), (FILES, CONFIG)
@@ -132,8 +133,8 @@ class EventDir(FixedEventDir):
         return event_attributes(self._kata, self._kata.snapshot(self._index))
 
 
-# in a listing that is made at once: some 10 µs each
-_MANY_EVENTS = 500
+# in a listing that is made at once: some 8 µs each
+_MANY_EVENTS = 350
 _EVENT, _DOCUMENT = row_at("events/N"), row_at("events/N.json")
 
 
@@ -146,14 +147,13 @@ class EventsDir(FixedDir):
         return [*super().names(), *(b"%d" % index for index in range(self._tip.last + 1))]
 
     def fast_listing(self) -> list[PlusEntry | bytes] | None:
-        kata, events = self._kata, range(self._tip.last + 1)
+        events = range(self._tip.last + 1)
         if len(events) > _MANY_EVENTS:
             return None
-        kata.repo.look_at_tags(events)
         found: list[PlusEntry | bytes] = [*super().names()]
-        for index in events:
-            key, time, name = _EVENT.key(kata.kata_id, index), kata.told_time(index), b"%d" % index
-            found.append(name if time is None else PlusEntry(name, Numbers.number(key), _EVENT.mode, 0, time))
+        for index, time in enumerate(self._kata.told_times(events)):
+            number, name = Numbers.number(_EVENT.key(self._kata.kata_id, index)), b"%d" % index
+            found.append(name if time is None else PlusEntry(name, number, _EVENT.mode, 0, time))
         return found
 
     def child(self, name: bytes) -> Entry:
