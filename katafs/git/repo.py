@@ -26,7 +26,7 @@ _MOST_COMMITS = 100_000
 _MOST_TREES, _SMALL_TREE = 12, 64
 _MOST_COMMITS_KEPT, _SHORT_MESSAGE = 8, 4096
 # that are looked at together
-_FEW_TAGS = 32
+_FEW_TAGS = 16
 # annotated tags of annotated tags
 _DEEPEST_TAG = 8
 

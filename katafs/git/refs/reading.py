@@ -45,8 +45,8 @@ _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 _START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
 _ZERO = bytes(20)
 _MOST_BYTES, _DEEPEST = 4096, 16
-# in files of their own, and what may be spent, when several are looked for together
-_FEW_TAGS, _FEW_MICROSECONDS = 256, 2_000.0
+# in files of their own; of ``packed-refs``, read whole; and what may be spent, when several are looked for together
+_FEW_TAGS, _FEW_BYTES, _FEW_MICROSECONDS = 256, 1 << 16, 5_000.0
 # references that are names of others, one after the other (git: 5)
 _SYMBOLIC_STEPS = 5
 # How long a file may seem to be gone that another host replaces
@@ -132,12 +132,22 @@ class References:
                 fd = file.fileno()
                 status = os.fstat(fd)
                 if status.st_size > packed_refs.BLOCK and packed_refs.is_sorted(os.pread(fd, 256, 0)):
-                    self._budget.spend(REFERENCE_BYTE * packed_refs.BLOCK * len(names))
-                    find = partial(packed_refs.find_sorted, lambda at, size: os.pread(fd, size, at), status.st_size)
+                    if len(names) > 1 and status.st_size <= _FEW_BYTES:
+                        self._budget.spend(REFERENCE_BYTE * status.st_size)
+                        text, each = read_all(fd, _FEW_BYTES), SEARCHED_BYTE
+                    else:
+                        text, each = None, REFERENCE_BYTE
+                    self._budget.spend(each * packed_refs.BLOCK * len(names))
+
+                    def read(at: int, size: int) -> bytes:
+                        return os.pread(fd, size, at) if text is None else text[at : at + size]
+
+                    find = partial(packed_refs.find_sorted, read, status.st_size)
                 else:
                     version = (status.st_ino, status.st_size, status.st_mtime_ns)
                     is_read = self._packed[0] == version
-                    self._budget.spend((SEARCHED_BYTE if is_read else REFERENCE_BYTE) * status.st_size * len(names))
+                    first = SEARCHED_BYTE if is_read else REFERENCE_BYTE
+                    self._budget.spend((first + SEARCHED_BYTE * (len(names) - 1)) * status.st_size)
                     if not is_read:
                         self._packed = (version, read_all(fd, MOST_PACKED))
                     find = partial(packed_refs.find, self._packed[1])
