@@ -71,10 +71,10 @@ class _Walk:
     def met(self, index: int) -> range:
         """The next events for which to make tables, if there are any, now that he was answered from one."""
         left = (self.end - index) * self.step
-        more = self.events - left
+        more = min(self.events - left, _FEWEST)
         if left < 0 or more < min(_FEWEST, self.events) or left * self.bytes > MOST_BYTES:
             return range(0)
-        return range(self.end + self.step, self.end + (_FEWEST + 1) * self.step, self.step)
+        return range(self.end + self.step, self.end + (more + 1) * self.step, self.step)
 
 
 class ReadAhead:
