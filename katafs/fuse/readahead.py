@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 import cachetools
 
@@ -85,6 +85,7 @@ class ReadAhead:
         self._walks: cachetools.LRUCache[str, _Walk] = cachetools.LRUCache(_KATAS)
         self._answered = 0
         self._looked = 0.0
+        self._begun: Iterator[bytes] = iter(())
 
     def listed(self, directory: Node) -> None:
         """A directory is being listed that had no table."""
@@ -137,8 +138,16 @@ class ReadAhead:
             self._make(key.kata, events, walk)
 
     def go_on(self) -> bool:
-        """Make tables of some more events, if somebody has come nearer to the last that has some; whether it was so. To
-        be called while nobody asks for anything: he is busy with what he was told."""
+        """Make the table of one directory more, if somebody has come nearer to the last event that has some; whether it
+        was so. To be called while nobody asks for anything: he is busy with what he was told, if not for long."""
+        try:
+            self._tree.ctx.store.budget.renew()
+            if (tables := self._next()) is not None:
+                self._tables.hand(tables)
+                return True
+        except Exception:
+            # nobody has asked, so that nobody hears of it; it would end the daemon
+            log.exception("reading ahead failed")
         if (seen := self._look()) is None:
             return False
         walk, key = seen
@@ -148,35 +157,36 @@ class ReadAhead:
         if now > self._looked + _LOOK_SECONDS:
             self._looked = now
             self._tree.ctx.store.new_epoch()
-        self._tree.ctx.store.budget.renew()
-        try:
-            self._make(key.kata, events, walk)
-        except Exception:
-            # nobody has asked, so that nobody hears of it; it would end the daemon
-            log.exception("reading ahead failed")
-            walk.events = 0
+        self._begun = self._of_events(key.kata, events, walk)
         return True
 
     def _make(self, kata_id: str, events: range, walk: _Walk) -> None:
-        """Make the tables of events, also of the one that is being listed: its end is asked for next."""
+        """Make the tables of events at once, also of the one that is being listed: its end is asked for next."""
         made: list[bytes] = []
-        known: dict[Hashable, Sized] = {}
         room = MOST_BYTES
         end = time.monotonic() + _LONGEST
+        self._begun = self._of_events(kata_id, events, walk)
+        with self._tree.ctx.store.budget.within(_LONGEST * 1e6):
+            while time.monotonic() < end and (tables := self._next()) is not None and room >= len(tables):
+                room -= len(tables)
+                made.append(tables)
+        self._tables.hand(b"".join(made))
+
+    def _next(self) -> bytes | None:
         # whoever asks for them will be told what is wrong with them
         with contextlib.suppress(KataError), self._tree.ctx.store.budget.within(_LONGEST * 1e6):
-            for walk.end, directories in self._tree.directories_of_events(kata_id, events):
-                before = room
-                for directory in directories:
-                    tables = _tables_of(directory, known, with_contents=walk.is_reading)
-                    room -= len(tables)
-                    if room < 0:
-                        break
-                    made.append(tables)
-                walk.bytes = before - room
-                if room < 0 or time.monotonic() > end:
-                    break
-        self._tables.hand(b"".join(made))
+            return next(self._begun, None)
+        return None
+
+    def _of_events(self, kata_id: str, events: range, walk: _Walk) -> Iterator[bytes]:
+        """The tables of events, those of a directory at a time."""
+        known: dict[Hashable, Sized] = {}
+        for walk.end, directories in self._tree.directories_of_events(kata_id, events):
+            walk.bytes = 0
+            for directory in directories:
+                tables = _tables_of(directory, known, with_contents=walk.is_reading)
+                walk.bytes += len(tables)
+                yield tables
 
 
 def _tables_of(directory: EventDirectory, known: dict[Hashable, Sized], *, with_contents: bool) -> bytes:
