@@ -21,20 +21,23 @@
 #define SLOTS 4096
 #define OLDEST 700000000ull /* nanoseconds */
 #define KATA_SHIFT 27       /* the bits of a number below those of its kata, see katafs.tree.numbers */
+#define EVENT_SHIFT 13      /* the same of its event */
 #define CONTENT UINT32_MAX
 
 /* What Python reads: plain variables, found with ctypes. */
 VISIBLE uint64_t katafs_tables_listings = 0; /* requests that were answered */
 VISIBLE uint64_t katafs_tables_reads = 0;
+VISIBLE uint64_t katafs_tables_answered = 0; /* the number of what was answered last */
 VISIBLE uint64_t katafs_tables_bytes = 0; /* of the ring that were ever used */
 
 /* A table as Python packs it: this, then what it holds; as a whole a multiple of 8 bytes. */
 struct table {
 	uint64_t number;
 	uint32_t size;  /* of what follows, in bytes */
-	uint32_t count; /* of its entries, each a struct entry and a name; CONTENT: what follows is a file's */
+	uint32_t count; /* of its entries; CONTENT: what follows is a file's */
 	/* of a directory; its entries have the same owner and times */
 	uint64_t above;
+	uint64_t base; /* of the numbers of its entries */
 	int64_t mtime_ns;
 	uint32_t uid, gid;
 	double timeout; /* seconds, of names and attributes */
@@ -42,12 +45,8 @@ struct table {
 	uint32_t unused;
 };
 
-struct entry {
-	uint64_t number;
-	uint64_t size;
-	uint32_t mode;
-	uint32_t length; /* of the name and the NUL after it, and more until it is a multiple of 8 */
-};
+/* Of entries there follow all sizes, of 64 bits, all numbers without their base and all modes, of 32, and all names, each
+ * with a NUL behind it. */
 
 static char ring[RING] __attribute__((aligned(8)));
 static uint64_t end; /* how many bytes were ever written, with those left out at the end of the ring */
@@ -65,7 +64,8 @@ static uint64_t now_ns(void)
 
 static size_t slot_of(uint64_t number)
 {
-	return number * 0x9e3779b97f4a7c15ull >> 52;
+	/* 64 events of one kata with 64 numbers each do not meet */
+	return (((number >> KATA_SHIFT) * 0x9e3779b97f4a7c15ull >> 52) + (number >> EVENT_SHIFT) * 64 + number) % SLOTS;
 }
 
 static const struct table *find(uint64_t number)
@@ -113,19 +113,19 @@ VISIBLE void katafs_tables_drop(uint64_t number)
 
 /* One entry into a buffer; how many bytes it takes, which is more than there is room for where it was left out. */
 static size_t add(fuse_req_t req, char *buffer, size_t room, const char *name, const struct table *table,
-		  const struct entry *entry, off_t next)
+		  uint64_t number, uint32_t mode, uint64_t size, off_t next)
 {
-	struct fuse_entry_param param = {.ino = entry->number, .attr_timeout = table->timeout};
+	struct fuse_entry_param param = {.ino = number, .attr_timeout = table->timeout};
 
 	param.entry_timeout = table->timeout;
-	param.attr.st_ino = entry->number;
-	param.attr.st_mode = entry->mode;
+	param.attr.st_ino = number;
+	param.attr.st_mode = mode;
 	param.attr.st_nlink = 1;
 	param.attr.st_uid = table->uid;
 	param.attr.st_gid = table->gid;
-	param.attr.st_size = entry->size;
+	param.attr.st_size = size;
 	param.attr.st_blksize = 131072;
-	param.attr.st_blocks = (entry->size + 511) / 512;
+	param.attr.st_blocks = (size + 511) / 512;
 	param.attr.st_mtim.tv_sec = table->mtime_ns / 1000000000;
 	param.attr.st_mtim.tv_nsec = table->mtime_ns % 1000000000;
 	param.attr.st_atim = param.attr.st_ctim = param.attr.st_mtim;
@@ -137,34 +137,37 @@ static int answer_listing(fuse_req_t req, fuse_ino_t number, size_t size, off_t 
 {
 	static char buffer[1 << 17];
 	const struct table *table = find(number);
-	const struct entry *entry;
-	struct entry dot = {.mode = S_IFDIR};
-	size_t used = 0, took;
-	const char *next;
+	const uint64_t *sizes;
+	const uint32_t *slots, *modes;
+	const char *name;
+	size_t used = 0, took = 0;
 	off_t position;
 
 	if (!table || table->count == CONTENT || offset < 0)
 		return 0;
 	if (size > sizeof(buffer))
 		size = sizeof(buffer);
-	next = (const char *)(table + 1);
-	for (position = 0; position < table->count + 2; position++) {
-		if (position < 2) {
-			dot.number = position ? table->above : number;
-			took = position < offset ? 0 : add(req, buffer + used, size - used, &".."[!position], table, &dot, position + 1);
-		} else {
-			entry = (const struct entry *)next;
-			next += sizeof(*entry) + entry->length;
-			took = position < offset ? 0
-						 : add(req, buffer + used, size - used, (const char *)(entry + 1), table, entry,
-						       position + 1);
-		}
+	sizes = (const uint64_t *)(table + 1);
+	slots = (const uint32_t *)(sizes + table->count);
+	modes = slots + table->count;
+	name = (const char *)(modes + table->count);
+	for (position = -2; position < table->count; position++, used += took) {
+		if (position + 2 < offset)
+			took = 0;
+		else if (position < 0)
+			took = add(req, buffer + used, size - used, &".."[position == -2], table,
+				   position == -2 ? number : table->above, S_IFDIR, 0, position + 3);
+		else
+			took = add(req, buffer + used, size - used, name, table, table->base + slots[position],
+				   modes[position], sizes[position], position + 3);
 		if (took > size - used)
 			break;
-		used += took;
+		if (position >= 0)
+			name += strlen(name) + 1;
 	}
 	fuse_reply_buf(req, buffer, used);
 	katafs_tables_listings++;
+	katafs_tables_answered = number;
 	return 1;
 }
 
@@ -179,5 +182,6 @@ static int answer_read(fuse_req_t req, fuse_ino_t number, size_t size, off_t off
 	left = (uint64_t)offset < table->length ? table->length - offset : 0;
 	fuse_reply_buf(req, (const char *)(table + 1) + (left ? offset : 0), left < size ? left : size);
 	katafs_tables_reads++;
+	katafs_tables_answered = number;
 	return 1;
 }

@@ -39,8 +39,13 @@ def pretty(value: Any, *, ruby: bool = False, indent: str = "") -> str:
         return value
     if isinstance(value, str):
         return encode_basestring(value if value.isascii() else _SURROGATE.sub("\ufffd", value))
+    # what json.dumps says of most others, sooner
     if type(value) is int and -_SHORT < value < _SHORT:
         return str(value)
+    if value is True or value is False:
+        return "true" if value else "false"
+    if type(value) is float and not ruby and math.isfinite(value):
+        return repr(value)
     deeper = indent + "  "
     if isinstance(value, (dict, list, tuple)) and len(indent) >= 2 * _RUBY_DEPTH:
         return "null"

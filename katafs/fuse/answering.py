@@ -18,7 +18,7 @@ from katafs.fuse.fastopen import Asked
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import PREFIX
 from katafs.tree.nodes import Node, PlusEntry, refuse_write
-from katafs.tree.timeouts import NEVER
+from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -159,17 +159,6 @@ async def refuse(*_args: object) -> None:
     raise refuse_write()
 
 
-def reply_listed(token: pyfuse3.ReaddirToken, directory: Node, entries: list[PlusEntry], start: int) -> None:
-    """Hand over the entries of a directory, the first with the number ``start``, until there is no more room."""
-    answer = attributes(directory, directory.attr_timeout)
-    for position, (name, number, mode, size) in enumerate(entries, start):
-        answer.st_ino = number
-        answer.st_mode = mode
-        _set_size(answer, size)
-        if not pyfuse3.readdir_reply(token, name, answer, position):
-            return
-
-
 def reply_dots(token: pyfuse3.ReaddirToken, number: int, above: int, start: int) -> bool:
     """Hand over ``.`` and ``..``, of which the kernel looks at nothing but number and type; whether there was room."""
     answer = pyfuse3.EntryAttributes()
@@ -188,20 +177,22 @@ def attributes(
     node's."""
     answer = answer or pyfuse3.EntryAttributes()
     size = node.size()
-    answer.st_ino = node.number
+    describe_entry(answer, node, PlusEntry(b"", node.number, node.mode, size or 0, node.mtime_ns))
     answer.generation = node.generation
-    answer.st_mode = node.mode
-    answer.st_nlink = 1
-    answer.st_uid, answer.st_gid = node.owner
-    _set_size(answer, size or 0)
-    answer.st_blksize = 131072
-    answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = node.mtime_ns
     answer.attr_timeout = NEVER if size is None else node.attr_timeout
     answer.entry_timeout = entry_timeout
     return answer
 
 
-def _set_size(answer: pyfuse3.EntryAttributes, size: int) -> None:
+def describe_entry(answer: pyfuse3.EntryAttributes, directory: Node, entry: PlusEntry) -> None:
+    """The same of an entry of a directory that never changes."""
+    _, answer.st_ino, answer.st_mode, size, mtime_ns = entry
+    answer.generation = 0
+    answer.st_nlink = 1
+    answer.st_uid, answer.st_gid = directory.owner
     answer.st_size = size
     # tar -S takes a file without blocks for one great hole
     answer.st_blocks = (size + 511) // 512
+    answer.st_blksize = 131072
+    answer.st_atime_ns = answer.st_mtime_ns = answer.st_ctime_ns = mtime_ns
+    answer.attr_timeout = answer.entry_timeout = IMMUTABLE

@@ -19,7 +19,7 @@ import trio
 
 from katafs.caching import CountedCache, Kept
 from katafs.errors import HeavyError, InvalidError, KataError, NotFoundError, ReadOnlyError
-from katafs.fuse.answering import Reading, WritingHandler, attributes, refuse, reply_dots, reply_listed, watch
+from katafs.fuse.answering import Reading, WritingHandler, attributes, describe_entry, refuse, reply_dots, watch
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Preparer
 from katafs.fuse.fastopen import Asked, FastOpen
@@ -38,7 +38,7 @@ from katafs.tree.timeouts import IMMUTABLE, NEVER
 from katafs.tree.tree import Tree
 
 # entries of all listings that are being read, and bytes in memory of each
-_LISTED, _ENTRY = 10_000, 195
+_LISTED, _ENTRY = 9_600, 203
 
 
 class Operations(Reading, pyfuse3.Operations):
@@ -57,12 +57,12 @@ class Operations(Reading, pyfuse3.Operations):
         self.kernel = Invalidator(fast, self.elsewhere)
         self.writes = Writes(tree, fast, journal or Journal(None), self.elsewhere, self.kernel)
         tables = Tables(fast.library)
-        self._ahead = ReadAhead(tree, tables)
+        self.ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
         tree.ctx.keepers["tables"] = tables.kept
         tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
         # what a listing began with, for its later parts
-        self._listings: CountedCache[int, list[bytes] | list[PlusEntry]] = CountedCache(_LISTED, getsizeof=len)
+        self._listings: CountedCache[int, Sequence[PlusEntry | bytes]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
         tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
@@ -105,24 +105,25 @@ class Operations(Reading, pyfuse3.Operations):
             above = fh if fh == pyfuse3.ROOT_INODE else Numbers.number(directory.parent())
             if not reply_dots(token, fh, above, start_id):
                 return
-        rest, position = entries[max(start_id - 2, 0) :], max(start_id, 2) + 1
-        if not rest:
-            return
-        if isinstance(rest[0], PlusEntry):
-            if start_id == 0:
-                self._ahead.listed(directory)
-            reply_listed(token, directory, rest, position)
-        else:
-            self._reply_names(token, directory, rest, position)
+        if start_id == 0 and entries and isinstance(entries[0], PlusEntry):
+            self.ahead.listed(directory)
+        self._reply(token, directory, entries[max(start_id - 2, 0) :], max(start_id, 2) + 1)
 
-    def _reply_names(self, token: pyfuse3.ReaddirToken, directory: Node, names: list[bytes], start: int) -> None:
-        """Look each name up: what is gone by now is left out."""
+    def _reply(
+        self, token: pyfuse3.ReaddirToken, directory: Node, entries: Sequence[PlusEntry | bytes], start: int
+    ) -> None:
+        """Look up what has no more than a name: what is gone by now is left out."""
         answer = pyfuse3.EntryAttributes()
         budget = self._tree.ctx.store.budget
-        for position, name in enumerate(names, start):
+        for position, entry in enumerate(entries, start):
+            if isinstance(entry, PlusEntry):
+                describe_entry(answer, directory, entry)
+                if not pyfuse3.readdir_reply(token, entry.name, answer, position):
+                    return
+                continue
             try:
                 budget.spend(ENTRY)
-                node, timeout = directory.child(name)
+                node, timeout = directory.child(entry)
                 attributes(node, timeout, answer)
             except NotFoundError:
                 continue
@@ -131,7 +132,7 @@ class Operations(Reading, pyfuse3.Operations):
                 if position == start:
                     raise
                 return
-            if not pyfuse3.readdir_reply(token, name, answer, position):
+            if not pyfuse3.readdir_reply(token, entry, answer, position):
                 return
             self._tree.remember_lookup(node)
 
@@ -160,7 +161,7 @@ class Operations(Reading, pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
-        self._ahead.read(node)
+        self.ahead.read(node)
         return node.read_behind(off, size)
 
     async def _write(self, asked: Asked, fh: int, off: int, buf: bytes) -> int:

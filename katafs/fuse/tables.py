@@ -1,22 +1,19 @@
 """Handing tables over: listings and contents that the C library answers by itself (``_tables.h``).
 
 A table is a head and what it holds, in the machine's byte order, with its length made a multiple of 8; see ``struct
-table`` and ``struct entry`` there.
+table`` there.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
 
 from katafs.caching import Kept
-from katafs.tree.nodes import PlusEntry
+from katafs.tree.dirs.event_directory import Sized
 
-#: number, size, count, number above, time in ns, user, group, seconds, length
-_TABLE = struct.Struct("QIIQqIIdI4x")
-#: number, size, mode, length of the name
-_ENTRY = struct.Struct("QQII")
+#: number, size, count, number above, base, time in ns, user, group, seconds, length
+_TABLE = struct.Struct("QIIQQqIIdI4x")
 _CONTENT = 0xFFFFFFFF
 _RING = 3 << 19
 #: of one that is handed over, in bytes
@@ -24,21 +21,21 @@ MOST_BYTES = 1 << 19
 
 
 def pack_listing(
-    number: int, above: int, owner: tuple[int, int], mtime_ns: int, timeout: float, entries: Iterable[PlusEntry]
+    number: int, above: int, base: int, owner: tuple[int, int], mtime_ns: int, timeout: float, sized: Sized
 ) -> bytes:
-    """The table of a directory, whose entries all have its owner and its time; ``timeout`` is in seconds."""
-    pieces = [b""]
-    for name, entry_number, mode, size in entries:
-        room = (len(name) + 8) & ~7
-        pieces.append(_ENTRY.pack(entry_number, size, mode, room) + name.ljust(room, b"\0"))
-    rest = b"".join(pieces)
-    return _TABLE.pack(number, len(rest), len(pieces) - 1, above, mtime_ns, *owner, timeout, 0) + rest
+    """The table of a directory, whose entries all have its owner and its time; their numbers begin at ``base``, and
+    ``timeout`` is in seconds."""
+    count = len(sized)
+    names, slots, modes, sizes = zip(*sized, strict=True) if sized else ((),) * 4
+    columns = struct.pack(f"{count}Q{2 * count}I", *sizes, *slots, *modes) + b"\0".join(names)
+    rest = columns + bytes(8 - len(columns) % 8)
+    return _TABLE.pack(number, len(rest), count, above, base, mtime_ns, *owner, timeout, 0) + rest
 
 
 def pack_content(number: int, data: bytes) -> bytes:
     """The table of a file."""
     padding = -len(data) & 7
-    head = _TABLE.pack(number, len(data) + padding, _CONTENT, 0, 0, 0, 0, 0.0, len(data))
+    head = _TABLE.pack(number, len(data) + padding, _CONTENT, 0, 0, 0, 0, 0, 0.0, len(data))
     return b"%b%b%b" % (head, data, bytes(padding))
 
 
@@ -47,14 +44,15 @@ class Tables:
 
     def __init__(self, library: ctypes.CDLL | None) -> None:
         self.is_there = library is not None
-        self._listings, self._reads, self._bytes = (ctypes.c_uint64(0) for _ in range(3))
+        self._listings, self._reads, self._bytes, self._answered = (ctypes.c_uint64(0) for _ in range(4))
         if library is None:
             return
         # with PYFUNCTYPE the interpreter is not let go, which would take longer than what is done
         self._hand = ctypes.PYFUNCTYPE(None, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
         self._drop = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(("katafs_tables_drop", library))
-        self._listings, self._reads, self._bytes = (
-            ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}") for name in ("listings", "reads", "bytes")
+        self._listings, self._reads, self._bytes, self._answered = (
+            ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}")
+            for name in ("listings", "reads", "bytes", "answered")
         )
 
     @property
@@ -66,6 +64,11 @@ class Tables:
     def reads(self) -> int:
         """How many requests for bytes of a file were."""
         return self._reads.value
+
+    @property
+    def answered(self) -> int:
+        """The number of what was answered last; 0 before."""
+        return self._answered.value
 
     def kept(self) -> Kept:
         """What is in memory."""

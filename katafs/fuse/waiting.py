@@ -28,14 +28,21 @@ _LOOK_SECONDS = 1.0
 
 
 class Waiting:
-    """The parts of trio that pyfuse3's session uses. ``busy`` says how many requests are being answered meanwhile.
+    """The parts of trio that pyfuse3's session uses. ``busy`` says how many requests are being answered meanwhile;
+    ``go_on`` does something of what will be asked for, while we are awake for the next one, and says whether it did.
 
     ``moment`` and ``soon`` are in seconds.
     """
 
-    def __init__(self, busy: Callable[[], int], moment: float = _MOMENT, soon: float = _SOON) -> None:
+    def __init__(
+        self,
+        busy: Callable[[], int],
+        moment: float = _MOMENT,
+        soon: float = _SOON,
+        go_on: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.lowlevel = self
-        self._busy = busy
+        self._busy, self._go_on = busy, go_on
         # on a single processor the others need it meanwhile
         self._moment = moment if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._soon = soon
@@ -89,11 +96,15 @@ class Waiting:
             if poll.poll(0):
                 self._for_nothing = 0
                 return True
+            if self._go_on():
+                end = perf_counter() + self._moment
         self._for_nothing += 1
         return False
 
 
-def wait_quickly(pyfuse3: ModuleType, busy: Callable[[], int]) -> Callable[[], Awaitable[None]]:
+def wait_quickly(
+    pyfuse3: ModuleType, busy: Callable[[], int], go_on: Callable[[], bool]
+) -> Callable[[], Awaitable[None]]:
     """Have pyfuse3's session wait in this way; returns what looks, a while after its start, whether it does.
 
     Where pyfuse3 or trio is not as we know it, the session waits in its own way: slower, which is said.
@@ -102,7 +113,7 @@ def wait_quickly(pyfuse3: ModuleType, busy: Callable[[], int]) -> Callable[[], A
     waiting: Waiting | None = None
     if getattr(pyfuse3, "trio", None) is trio:
         try:
-            waiting = Waiting(busy)
+            waiting = Waiting(busy, go_on=go_on)
             Turn()
             pyfuse3.trio = waiting  # type: ignore[attr-defined]
         except AttributeError as error:

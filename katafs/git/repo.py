@@ -24,6 +24,8 @@ _MOST_COMMITS = 100_000
 # of those that were read last
 _MOST_TREES, _SMALL_TREE = 12, 64
 _MOST_COMMITS_KEPT, _SHORT_MESSAGE = 8, 4096
+# that are looked at together
+_FEW_TAGS = 16
 # annotated tags of annotated tags
 _DEEPEST_TAG = 8
 
@@ -41,13 +43,21 @@ class GitRepo:
         # who looks at an event reads its trees several times, one question after the other
         self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
         self._commits: Newest[Oid, Commit] = Newest(_MOST_COMMITS_KEPT)
+        self._tags: dict[int, Oid] = {}
 
     def main(self) -> Oid | None:
         """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
+        self._tags = {}
         return self.refs.main()
 
     def tag(self, index: int) -> Oid | None:
-        return self.refs.tag(index)
+        return self._tags.get(index) or self.refs.tag(index)
+
+    def look_at_tags(self, indexes: range) -> None:
+        """Find several tags together, and some that follow, for who asks for them before `main` is read again."""
+        if any(index not in self._tags for index in indexes):
+            start, step = indexes.start, indexes.step
+            self._tags = self.refs.tags(range(start, start + step * max(len(indexes), _FEW_TAGS), step))
 
     def blob(self, oid: Oid) -> bytes:
         return self.objects.read(oid, BLOB)

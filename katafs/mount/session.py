@@ -200,7 +200,7 @@ class _Session:
         from katafs.fuse import fair
         from katafs.fuse.writing import writes
 
-        look = wait_quickly(pyfuse3, self.operations.busy)
+        look = wait_quickly(pyfuse3, self.operations.busy, self.operations.ahead.go_on)
         async with trio.open_nursery() as nursery:
             for task in (look, self._watch_signals, self._expire, self.operations.elsewhere.look_at_root):
                 nursery.start_soon(task)

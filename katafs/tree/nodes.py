@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Never
 
@@ -41,10 +41,13 @@ class Owner(NamedTuple):
 
 
 class PlusEntry(NamedTuple):
+    """An entry of a directory as a listing shows it, where it never changes."""
+
     name: bytes
     number: int
     mode: int
     size: int
+    mtime_ns: int
 
 
 _LEFT_BEHIND = frozenset(("_ctx", "_controls", "_kata", "_tip", "_data", "_text", "_node", "_partly_read"))
@@ -117,14 +120,10 @@ class Node:
         """The names that a listing shows, in its order; `child` may know more."""
         raise NotDirectoryError("not a directory")
 
-    def fast_listing(self) -> list[PlusEntry] | None:
-        """The same, and what `child` says of each, where all have the directory's owner and time, never change, and
-        have numbers of which nothing needs to be kept; None where that is not so."""
+    def fast_listing(self) -> Sequence[PlusEntry | bytes] | None:
+        """The same, and what `child` says of those that have the directory's owner, never change, and have numbers of
+        which nothing needs to be kept; None where that is true of none."""
         return None
-
-    def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        """Numbers and bytes of these of the files that `fast_listing` tells of."""
-        raise NotDirectoryError("not a directory")
 
     def parent(self) -> Key:
         """The key of the directory above a directory, for ``..``."""

@@ -15,6 +15,7 @@ from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
 from katafs.tree.dirs import control, diffs, downloads, kata_dir
+from katafs.tree.dirs.event_directory import EventDirectory
 from katafs.tree.dirs.events import directories_of, tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
 from katafs.tree.makers import fence, make
@@ -89,11 +90,13 @@ class Tree:
         if self.numbers.forget(number, count):
             self.ctx.git_files.release(number)
 
-    def directories_of_event(self, kata_id: str, index: int) -> Iterator[Node]:
-        """All directories of an event that are listed; none where there is no such event. Raises `DamagedError`."""
+    def directories_of_events(self, kata_id: str, events: range) -> Iterator[tuple[int, Iterator[EventDirectory]]]:
+        """All directories of events that are listed, as far as there are such events. Raises `DamagedError`."""
         kata = self.ctx.store.kata(kata_id)
-        if 0 <= index <= kata.tip().last:
-            yield from directories_of(self.ctx, kata, index)
+        last = kata.tip().last
+        kata.repo.look_at_tags(events)
+        for index in events:
+            yield index, directories_of(self.ctx, kata, index) if 0 <= index <= last else iter(())
 
     def clear_caches(self) -> None:
         self._nodes.clear()

@@ -142,6 +142,20 @@ def test_for_who_lists_or_reads_one_file_no_bytes_are_fetched(mounted: Mount) ->
     assert ahead(mounted, "read") == 0
 
 
+def test_whoever_reads_in_the_order_of_names_is_met(two_katas: Path, mount: MakeMount) -> None:
+    """``10`` comes after ``1``, and ``2`` after ``19``: where he jumps to, one file is asked for, and no other."""
+    mounted = mount(two_katas, "fast")
+    events = mounted.kata("AbCdEf") / "events"
+    names = [
+        sorted(path for path in (events / index).rglob("*") if path.is_file()) for index in sorted(os.listdir(events))
+    ]
+    before = asked(mounted, "read")
+    found = sum(bool(path.read_bytes()) for event in names for path in event)
+    assert found > 15 * _EVENTS
+    # all of the first event, one file where tables end, and twice in ten events the way is left
+    assert asked(mounted, "read") - before < 15 + _EVENTS
+
+
 def test_another_kata_comes_in_the_middle(store: Path, mount: MakeMount, mode: str) -> None:
     """From the moment that it is seen nothing comes from tables of the one before."""
     text = "another\n" * 9

@@ -229,3 +229,26 @@ def test_all_who_wait_have_their_turn() -> None:
         assert len(done) >= 3
 
     trio.run(main)
+
+
+def test_what_will_be_asked_for_is_done_while_awake(pipe: tuple[int, int]) -> None:
+    """Before the next request comes, and as long as there is something to do; that is no moment for nothing."""
+
+    async def main() -> None:
+        done = []
+
+        def go_on() -> bool:
+            done.append(True)
+            if len(done) == 100:
+                os.write(pipe[1], b"x")
+            return True
+
+        waiting = Waiting(never, moment=3600, go_on=go_on)
+        with trio.fail_after(30):
+            while not done:
+                with trio.move_on_after(0):
+                    await waiting.wait_readable(pipe[0])
+        assert len(done) == 100
+        assert not waiting.is_backing_off
+
+    trio.run(main)

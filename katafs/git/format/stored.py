@@ -68,6 +68,8 @@ MODE_SUBMODULE = 0o160000
 _ENTRY = re.compile(rb"([0-7]{1,7}) ([^\0]+)\0(.{20})|.+", re.DOTALL)
 # one that git would not write, or whose id is cut off
 _ODD_ENTRY = re.compile(rb"([0-7]{1,10}) ([^\0]*)\0(.{0,20})|.+", re.DOTALL)
+# one that a file system can show (`is_component`)
+_PLAIN_ENTRY = re.compile(rb"([0-7]{1,7}) (?!\.\.?\0)([^\0/]{1,255})\0(.{20})|.+", re.DOTALL)
 
 _Content = TypeVar("_Content")
 #: mode as it is stored, name, id
@@ -109,6 +111,9 @@ def every_entry(data: bytes) -> list[Stored]:
 
 def tree_entries(data: bytes) -> list[TreeEntry]:
     """The entries of a tree that a file system can show: of two of one name the first."""
+    plain = _PLAIN_ENTRY.findall(data)
+    if plain and plain[-1][0] and len({name for _, name, _ in plain}) == len(plain):
+        return [TreeEntry(name, int(mode, 8), oid) for mode, name, oid in plain]
     first: dict[bytes, TreeEntry] = {}
     for mode, name, oid in every_entry(data):
         if is_component(name):

@@ -6,10 +6,14 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from katafs.errors import DamagedError, unreadable
+from katafs.errors import DamagedError, HeavyError, unreadable
 from katafs.git import beneath
 from katafs.git.beneath import GONE, File
 from katafs.git.budget import REFERENCE_BYTE, SEARCHED_BYTE, Budget
@@ -31,6 +35,8 @@ _SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
 _START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
 _ZERO = bytes(20)
 _MOST_BYTES, _DEEPEST = 4096, 16
+# in files of their own; of ``packed-refs``, read whole; and what may be spent, when several are looked for together
+_FEW_TAGS, _FEW_BYTES, _FEW_MICROSECONDS = 256, 1 << 16, 5_000.0
 # references that are names of others, one after the other (git: 5)
 _SYMBOLIC_STEPS = 5
 # How long a file may seem to be gone that another host replaces
@@ -90,26 +96,53 @@ class References:
         directory, _, file = f"{self._git_dir}/{name}".rpartition("/")
         return self._patience > 0.0 and file in beneath.names_in(directory)
 
+    def tags(self, indexes: Iterable[int]) -> dict[int, Oid]:
+        """What `tag` says of these, but for those that may have files of their own: ``packed-refs`` is opened once."""
+        found: dict[int, Oid | None] = {}
+        with suppress(OSError, DamagedError, HeavyError), self._budget.within(_FEW_MICROSECONDS):
+            fd = beneath.open_beneath(f"{self._git_dir}/refs/tags", os.O_DIRECTORY)
+            try:
+                with os.scandir(fd) as entries:
+                    own = {entry.name for entry in islice(entries, _FEW_TAGS)}
+            finally:
+                beneath.close_quietly(fd)
+            if len(own) < _FEW_TAGS:
+                found = self._packed_of({f"refs/tags/{index}": index for index in indexes if str(index) not in own})
+        return {index: oid for index, oid in found.items() if oid is not None and oid != _ZERO}
+
     def packed(self, name: str) -> Oid | None:
         """The id in a line of ``packed-refs``. Raises `DamagedError`."""
+        return self._packed_of({name: 0}).get(0)
+
+    def _packed_of(self, names: Mapping[str, int]) -> dict[int, Oid | None]:
         try:
             with File(beneath.open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
                 fd = file.fileno()
                 status = os.fstat(fd)
                 if status.st_size > packed_refs.BLOCK and b" sorted" in packed_refs.header_of(os.pread(fd, 256, 0)):
-                    self._budget.spend(REFERENCE_BYTE * packed_refs.BLOCK)
-                    return packed_refs.find_sorted(
-                        lambda at, size: os.pread(fd, size, at), status.st_size, name.encode()
-                    )
-                version = (status.st_ino, status.st_size, status.st_mtime_ns)
-                is_read = self._packed[0] == version
-                self._budget.spend((SEARCHED_BYTE if is_read else REFERENCE_BYTE) * status.st_size)
-                if not is_read:
-                    self._packed = (version, beneath.read_all(fd, MOST_PACKED))
-            return packed_refs.find(self._packed[1], name.encode())
+                    if len(names) > 1 and status.st_size <= _FEW_BYTES:
+                        self._budget.spend(REFERENCE_BYTE * status.st_size)
+                        text, each = beneath.read_all(fd, _FEW_BYTES), SEARCHED_BYTE
+                    else:
+                        text, each = None, REFERENCE_BYTE
+                    self._budget.spend(each * packed_refs.BLOCK * len(names))
+
+                    def read(at: int, size: int) -> bytes:
+                        return os.pread(fd, size, at) if text is None else text[at : at + size]
+
+                    find = partial(packed_refs.find_sorted, read, status.st_size)
+                else:
+                    version = (status.st_ino, status.st_size, status.st_mtime_ns)
+                    is_read = self._packed[0] == version
+                    first = SEARCHED_BYTE if is_read else REFERENCE_BYTE
+                    self._budget.spend((first + SEARCHED_BYTE * (len(names) - 1)) * status.st_size)
+                    if not is_read:
+                        self._packed = (version, beneath.read_all(fd, MOST_PACKED))
+                    find = partial(packed_refs.find, self._packed[1])
+                return {which: find(name.encode()) for name, which in names.items()}
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
-                return None
+                return {}
             raise unreadable(f"{self._git_dir}: packed-refs cannot be read", error) from error
 
 

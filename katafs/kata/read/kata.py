@@ -15,7 +15,7 @@ from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
-from katafs.git.budget import JSON_BYTE
+from katafs.git.budget import JSON_BYTE, STEP
 from katafs.kata.model.layouts import Layout, check_format, check_version, plain_version
 from katafs.kata.model.options import set_option_in, set_times_in
 from katafs.kata.model.rows import time_ns
@@ -27,7 +27,7 @@ from katafs.kata.read.walk import Walk
 
 # commits that were added at once, so that a history is taken for the one that is known
 _FEW_COMMITS = 100
-# microseconds of a look for an event without a tag, until all events are looked for at once
+# microseconds of a look for an event without a tag, until all events are looked for at once; and for times of events
 _LITTLE = 1_500.0
 # in memory, in bytes beside the rows: a value that an option was set to, an entry of a tree, an event without a tag
 _EACH = 100
@@ -193,14 +193,26 @@ class Kata:
         self._caches.snapshots.keep(key, snapshot)
         return snapshot
 
-    def time_of_event(self, index: int) -> int:
-        """`Snapshot.time_ns` of an event: from its row, where that says it, and it has a tag. Raises as `snapshot`."""
+    def told_times(self, events: range) -> list[int | None]:
+        """Those of several events, and None where that would be too much."""
+        self.repo.look_at_tags(events)
+        found: list[int | None] = [None] * len(events)
+        with suppress(HeavyError), self.repo.budget.within(_LITTLE):
+            for at, index in enumerate(events):
+                self.repo.budget.spend(STEP)
+                found[at] = self.told_time(index)
+        return found
+
+    def told_time(self, index: int) -> int | None:
+        """`Snapshot.time_ns` of an event as its row says it, if it has a tag; None where only the snapshot does."""
         rows = self.tip().rows
-        is_read = (self.incarnation, index) in self._caches.snapshots
-        if not is_read and 0 <= index <= rows.last and not rows.is_outage(index):
-            own = time_ns(rows.stored[index])
-            if own is not None and self.repo.tag(index) is not None:
-                return own
+        is_there = 0 <= index <= rows.last and not rows.is_outage(index) and self.repo.tag(index) is not None
+        return time_ns(rows.stored[index]) if is_there else None
+
+    def time_of_event(self, index: int) -> int:
+        """`Snapshot.time_ns` of an event. Raises as `snapshot`."""
+        if (self.incarnation, index) not in self._caches.snapshots and (own := self.told_time(index)) is not None:
+            return own
         return self.snapshot(index).time_ns
 
     def _commit_of_event(self, tip: Oid, index: int) -> Commit:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Hashable, Iterator
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.kata.model.trees import Listing
@@ -13,65 +12,17 @@ from katafs.kata.read.snapshot import BlobId, Content, Snapshot, event_document
 from katafs.tree.catalogue import CONFIG, DIR, FILE, FILES, FIRST_PATH, SELF, TIP_FILES, row_at, row_of
 from katafs.tree.context import Context
 from katafs.tree.dirs.contents import ContentFile, MadeFile, content_of, event_attributes
+from katafs.tree.dirs.event_directory import EventDirectory, Sized
 from katafs.tree.makers import FixedDir, entry, fence, find, listed, makes
 from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
-from katafs.tree.numbers import EVENT, FIXED, MAX_SLOT, TIP_DIRECTORY, HashedPaths, Key, Numbers
+from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
-
-
-class _EventDirectory(Node):
-    def __init__(self, ctx: Context, kata: Kata, key: Key, index: int, mtime_ns: int) -> None:
-        super().__init__(key, ctx.owner(kata), mtime_ns)
-        self._ctx, self._kata, self._index = ctx, kata, index
-        self._kata_identity = kata.identity
-
-    def is_lasting(self) -> bool:
-        return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
-
-    def _slots(self) -> list[tuple[bytes, int]]:
-        """The names that are listed, with the slots of what they name."""
-        raise NotImplementedError
-
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
-        """What is in a file of the event; None for a directory."""
-        raise NotImplementedError
-
-    def names(self) -> list[bytes]:
-        return [name for name, _ in self._slots()]
-
-    def fast_listing(self) -> list[PlusEntry] | None:
-        if self.attr_timeout != IMMUTABLE:
-            return None
-        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
-        slots = self._slots()
-        if not Numbers.is_computed(base) or any(slot >= MAX_SLOT for _, slot in slots):
-            return None
-        try:
-            snapshot = self._kata.snapshot(self._index)
-            contents = [(name, slot, self._content(snapshot, slot)) for name, slot in slots]
-            return [
-                PlusEntry(name, base | slot, DIR, 0)
-                if content is None
-                else PlusEntry(name, base | slot, FILE, self._kata.size(content))
-                for name, slot, content in contents
-            ]
-        except DamagedError:
-            # `child` tells of which
-            return None
-
-    def contents(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        base = Numbers.number(Key(EVENT, self._kata.kata_id, self._index, SELF))
-        snapshot = self._kata.snapshot(self._index)
-        for number in numbers:
-            if (content := self._content(snapshot, number ^ base)) is not None:
-                yield number, self._kata.read(content, 0, sys.maxsize)
-
 
 # of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each
 _FEW_PATHS, _MANY_PATHS = 16, 256
 
 
-class FilesDir(_EventDirectory):
+class FilesDir(EventDirectory):
     """A directory of the files of one event, at one place: ``events/N/files/…``."""
 
     names_hold = IMMUTABLE  # for how many seconds
@@ -101,13 +52,18 @@ class FilesDir(_EventDirectory):
         above = self._listing.position(self._listing.paths[self._position].rpartition(b"/")[0]) or 0
         return self._key(self._kata.kata_id, self._index, above)
 
-    def _slots(self) -> list[tuple[bytes, int]]:
-        entries = self._listing.entries
-        return [(entries[position].name, FIRST_PATH + position) for position in self._listing.children(self._position)]
+    def names(self) -> list[bytes]:
+        return [self._listing.entries[position].name for position in self._listing.children(self._position)]
 
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
-        position = slot - FIRST_PATH
-        return None if self._listing.is_directory(position) else BlobId(self._listing.entries[position].oid)
+    def _made_of(self) -> Hashable:
+        return self._position, self._listing.entries[self._position].oid
+
+    def _entries(self) -> list[tuple[bytes, int, Content | None]]:
+        listing, entries = self._listing, self._listing.entries
+        return [
+            (entries[at].name, FIRST_PATH + at, None if listing.is_directory(at) else BlobId(entries[at].oid))
+            for at in listing.children(self._position)
+        ]
 
     def child(self, name: bytes) -> Entry:
         if name == b".git":
@@ -128,32 +84,39 @@ class FilesDir(_EventDirectory):
 
 
 @makes("events/N/config")
-class FixedEventDir(_EventDirectory):
+class FixedEventDir(EventDirectory):
     """A directory that every event has: it has what the catalogue says."""
 
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
         super().__init__(ctx, kata, key, key.a, kata.time_of_event(key.a))
         self._path = row_of(key).path
 
-    def _slots(self) -> list[tuple[bytes, int]]:
-        return [(row.name, row.number) for row in listed(self._kata, self._path)]
-
     def names(self) -> list[bytes]:
         # raises where the event cannot be read: its time may be told all the same
         self._kata.snapshot(self._index)
-        return super().names()
+        return [row.name for row in listed(self._kata, self._path)]
 
-    def fast_listing(self) -> list[PlusEntry] | None:
+    def _made_of(self) -> Hashable:
+        # beside options an event has what is its own
+        snapshot = self._kata.snapshot(self._index)
+        return snapshot.layout.options_oid(snapshot.root) if self.key.b == CONFIG else None
+
+    def _entries(self) -> list[tuple[bytes, int, Content | None]]:
+        snapshot, directories = self._kata.snapshot(self._index), (FILES, CONFIG)
+        return [
+            (row.name, slot, None if slot in directories else content_of(self._kata, snapshot, slot))
+            for row in listed(self._kata, self._path)
+            for slot in (row.number,)
+        ]
+
+    def sized(self, known: dict[Hashable, Sized]) -> Sized | None:
         # raises where the kata is gone
         self._kata.tip()
         try:
-            return super().fast_listing()
+            return super().sized(known)
         except NotFoundError:
             # this event lacks one of them
             return None
-
-    def _content(self, snapshot: Snapshot, slot: int) -> Content | None:
-        return None if slot in (FILES, CONFIG) else content_of(self._kata, snapshot, slot)
 
     def child(self, name: bytes) -> Entry:
         row = find(self._kata, self._path, name)
@@ -168,6 +131,8 @@ class EventDir(FixedEventDir):
         return event_attributes(self._kata, self._kata.snapshot(self._index))
 
 
+# in a listing that is made at once: some 8 µs each
+_MANY_EVENTS = 350
 _EVENT, _DOCUMENT = row_at("events/N"), row_at("events/N.json")
 
 
@@ -178,6 +143,16 @@ class EventsDir(FixedDir):
     def names(self) -> list[bytes]:
         # `latest` stands first, so that an event that comes during a listing moves nothing
         return [*super().names(), *(b"%d" % index for index in range(self._tip.last + 1))]
+
+    def fast_listing(self) -> list[PlusEntry | bytes] | None:
+        events = range(self._tip.last + 1)
+        if len(events) > _MANY_EVENTS:
+            return None
+        found: list[PlusEntry | bytes] = [*super().names()]
+        for index, time in enumerate(self._kata.told_times(events)):
+            number, name = Numbers.number(_EVENT.key(self._kata.kata_id, index)), b"%d" % index
+            found.append(name if time is None else PlusEntry(name, number, _EVENT.mode, 0, time))
+        return found
 
     def child(self, name: bytes) -> Entry:
         digits = name.removesuffix(b".json")
@@ -190,7 +165,7 @@ class EventsDir(FixedDir):
         return self._entry(row, row.key(self._kata.kata_id, index))
 
 
-def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[Node]:
+def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[EventDirectory]:
     snapshot = kata.snapshot(index)
     yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
     yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
