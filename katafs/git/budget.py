@@ -24,12 +24,14 @@ STEP, REFERENCE_BYTE, SEARCHED_BYTE, TREE_BYTE = 4.0, 0.012, 0.0015, 0.042
 PATH, NAME = 2.0, 0.7
 #: the status of a file in the store; the conversion of a kata that is stored plain
 STATUS, CONVERSION = 5.0, 50_000.0
-#: a byte of JSON that is parsed, the text of a row that is made; a byte of text that is printed as JSON, a line of it
-JSON_BYTE, ROW, PRINTED, PRINTED_LINE = 0.008, 30.0, 0.02, 2.0
+#: a byte of JSON that is parsed; a byte of text that is printed as JSON, a line of it, any other value
+JSON_BYTE, PRINTED, PRINTED_LINE, PRINTED_VALUE = 0.008, 0.02, 2.0, 1.2
 #: a byte of a content that is compared: most contents take a tenth (random lines of one letter)
 COMPARED = 0.15
 #: a name that is looked up for a listing, beside what it costs itself
 ENTRY = 15.0
+
+_NESTED = (dict, list)
 
 
 class Budget:
@@ -48,6 +50,16 @@ class Budget:
         self.left -= microseconds
         if self.left < 0:
             raise self.exceeded()
+
+    def spend_for_json(self, value: object) -> None:
+        """Pay for a JSON value that is about to be printed. Raises `HeavyError`."""
+        count, most, level = 1, self.left / PRINTED_VALUE, [value]
+        while level and count <= most:
+            inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, _NESTED)]
+            count += sum(map(len, inner))
+            # not even to be counted when there are too many
+            level = [value for values in inner for value in values] if count <= most else []
+        self.spend(count * PRINTED_VALUE)
 
     def exceeded(self) -> HeavyError:
         """What to raise for what costs more than there is: nothing more can be paid for until `renew`."""

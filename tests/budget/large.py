@@ -55,6 +55,22 @@ def options(path: Path, count: int) -> None:
     _import(path, lines)
 
 
+def values(path: Path, count: int) -> None:
+    """An event whose row has so many values; a manifest, too, with numbers that not every parser takes."""
+    rows = stored_rows(path)
+    row = {"index": len(rows), "colour": "red", "time": row_time(0), "x": [[1, [], {}]] * (count // 4), "type": "test"}
+    manifest = json.loads(git(path, "show", "main:manifest.json")) | {"x": [[float("inf"), [], {}]] * (count // 4)}
+    changes = {"event.json": row, "events_summary.json": [*rows, row], "manifest.json": manifest}
+    files = {name: json.dumps(value).encode() for name, value in changes.items()}
+    _import(
+        path,
+        [
+            _commit(len(rows), "ran tests", _tip(path), files),
+            b"reset refs/tags/%d\nfrom refs/heads/main\n\n" % len(rows),
+        ],
+    )
+
+
 def references(path: Path, count: int) -> None:
     """So many tags that are no event's, unsorted, beside all that there are."""
     git(path, "pack-refs", "--all")

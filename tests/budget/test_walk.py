@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from katafs.errors import HeavyError
+from katafs.git.budget import Budget
+from katafs.kata.model.rows import Rows
 from katafs.mount.runtime import stat_fields
 from tests.budget import large
 from tests.katas import make_kata, message
@@ -35,6 +38,7 @@ SMALL: dict[str, Large] = {
     "events": lambda path: large.events(path, 1_200, 1_000),
     "events without tags": lambda path: large.events(path, 1_100, tags=False),
     "options": lambda path: large.options(path, 2_500),
+    "values": lambda path: large.values(path, 80_000),
     "references": lambda path: large.references(path, 60_000),
     "files": lambda path: large.files(path, 5_000),
     "indexes": lambda path: large.indexes(path, 4),
@@ -125,6 +129,14 @@ def check(
 def test_a_large_repository(store: Path, mount: MakeMount, name: str) -> None:
     # these are made in processes of their own, and of such katas for seconds
     check(store, mount, name, SMALL[name], ("html", "download", "download.tgz"))
+
+
+def test_what_is_printed_is_paid_for() -> None:
+    """A row of many values takes a hundred times as long as one of as many characters."""
+    rows = Rows([{"index": 0, "x": [[]] * 10_000}, {"index": 1, "x": "y" * 100_000}], budget=Budget(10_000))
+    assert len(rows.text(1)) > 100_000
+    with pytest.raises(HeavyError):
+        rows.text(0)
 
 
 def test_a_large_repository_with_open(store: Path, mount: MakeMount) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from katafs.errors import NoEventsError
-from katafs.git.budget import ROW, Budget
+from katafs.git.budget import Budget
 from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.text import is_portable_json, parse_stored, pretty
 
@@ -134,6 +134,7 @@ class Rows:
         self._texts: list[bytes] = []
         # the start of row n in "[\n  {…},\n  {…}", with the four bytes before it, and the end of the last one
         self._ends: list[int] = [0]
+        self._newest = (-1, b"")
         # A history only grows: what was rendered for an earlier tip is used again.
         if earlier is not None and _goes_on(earlier.stored, stored):
             self._texts, self._ends = earlier._texts.copy(), earlier._ends.copy()
@@ -159,8 +160,11 @@ class Rows:
         if index == len(self._texts):
             # who looks at one event after the other asks for the summary, too
             self._render(index)
-        text = self._texts[index] if index < len(self._texts) else self._pretty(index)
-        return text.replace(b"\n  ", b"\n") + b"\n"
+        if index != self._newest[0]:
+            # who reads a large one comes again for each part of it
+            text = self._texts[index] if index < len(self._texts) else self._pretty(index)
+            self._newest = index, text.replace(b"\n  ", b"\n") + b"\n"
+        return self._newest[1]
 
     def summary(self, index: int) -> bytes:
         """``events_summary.json`` of an event: rows 0..index."""
@@ -181,10 +185,10 @@ class Rows:
 
     def _render(self, last: int) -> None:
         for index in range(len(self._texts), last + 1):
-            self._budget.spend(ROW)
             text = self._pretty(index)
             self._texts.append(text)
             self._ends.append(self._ends[-1] + len(text) + 4)
 
     def _pretty(self, index: int) -> bytes:
+        self._budget.spend_for_json(self.stored[index])
         return pretty(self.shown(index), indent="  ").encode()

@@ -266,7 +266,7 @@ class Kata:
         if known is None:
             data = self.read(content, 0, sys.maxsize)
             self.repo.budget.spend(JSON_BYTE * len(data))
-            known = shown_json(content.oid, data)
+            known = shown_json(content.oid, data, self.repo.budget)
             self._caches.documents.keep(key, known)
         return known
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from katafs.git import Commit, GitRepo, Oid
-from katafs.git.budget import PRINTED
+from katafs.git.budget import PRINTED, Budget
 from katafs.kata.model.layouts import Layout, plain_version
 from katafs.kata.model.rows import Rows, time_ns, without_contents
 from katafs.kata.model.trees import Listing, Root, read_truncations
@@ -43,14 +43,17 @@ _SECOND = 1_000_000_000
 OUTPUTS = {b"stdout": b"", b"stderr": b"", b"status": b"0"}
 
 
-def shown_json(oid: Oid, data: bytes) -> Content:
+def shown_json(oid: Oid, data: bytes, budget: Budget) -> Content:
     """What is shown of a stored JSON object: its blob, or, where that is none or not every parser would take it, one
     that they take."""
     try:
         value: Any = parse_stored(decode(data))
         if not isinstance(value, dict):
             return pretty_bytes({})
-        return BlobId(oid) if is_portable_json(data) else pretty_bytes(value)
+        if is_portable_json(data):
+            return BlobId(oid)
+        budget.spend_for_json(value)
+        return pretty_bytes(value)
     except (ValueError, RecursionError):
         return pretty_bytes({})
 
@@ -88,7 +91,11 @@ class Snapshot:
 
     def truncations(self, repo: GitRepo) -> Content:
         """``truncations.json`` in native shape."""
-        return self.shown_as_stored(b"truncations.json") or pretty_bytes(self.truncation_flags(repo))
+        if (stored := self.shown_as_stored(b"truncations.json")) is not None:
+            return stored
+        flags = self.truncation_flags(repo)
+        repo.budget.spend_for_json(flags)
+        return pretty_bytes(flags)
 
     def truncation_flags(self, repo: GitRepo) -> Mapping[str, Any]:
         """The flags of `truncations`; of an outage all are false."""
@@ -122,6 +129,8 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
         decode(path): {"content": text(BlobId(oid)), "truncated": flags["files"].get(decode(path), False)}
         for path, oid in Listing(repo, snapshot.files_tree).blobs()
     }
+    # not from the budget of the rows, which is the event loop's
+    repo.budget.spend_for_json(rows.stored[snapshot.index])
     row = rows.shown(snapshot.index)
     if snapshot.index == 0:
         row.setdefault("colour", "create")
@@ -136,6 +145,7 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
 def manifest_document(repo: GitRepo, first: Snapshot, manifest: Mapping[str, Any]) -> bytes:
     """``manifest.json`` of the kata: the stored one with the files of event 0 as its last key, ``visible_files``;
     but for version 0, which never had them."""
+    repo.budget.spend_for_json(manifest)
     if plain_version(manifest) == 0:
         return pretty_bytes(dict(manifest))
     blobs = Listing(repo, first.files_tree).blobs()

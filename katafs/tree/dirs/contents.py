@@ -85,13 +85,15 @@ class ContentFile(KeptFile):
         self._size: int | None = None
 
     def is_lasting(self) -> bool:
-        return self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
+        # rows that a writer mends are shown as they are stored from then on
+        is_of_rows = isinstance(self._content, Summary)
+        return (
+            not is_of_rows and self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
+        )
 
     def is_reusable(self) -> bool:
-        content = self._content
-        if isinstance(content, bytes) and len(content) >= _SMALL:
-            return False
-        return not isinstance(content, Summary) and self.is_lasting()
+        is_large = isinstance(self._content, bytes) and len(self._content) >= _SMALL
+        return not is_large and self.is_lasting()
 
     def size(self) -> int:
         if self._size is None:
@@ -231,17 +233,18 @@ def _row(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
 @has_content("events/N/events_summary.json")
 def _summary(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
     rows = kata.tip().rows
-    return (snapshot.shown_as_stored(b"events_summary.json") if rows.is_portable else None) or Summary(
-        rows, snapshot.index
-    )
+    stored = snapshot.shown_as_stored(b"events_summary.json") if rows.is_portable else None
+    return stored or Summary(rows, snapshot.index)
 
 
 @has_content("events.json", shown=Shown.AS_STORED)
 def _stored_events(kata: Kata, snapshot: Snapshot, _name: bytes) -> Content:
     """Of the saver layout, with the bytes that saver wrote."""
     rows = kata.tip().rows
-    content = snapshot.stored(b"events.json") if rows.is_portable else pretty(rows.stored, ruby=True).encode()
-    if content is None:
+    if not rows.is_portable:
+        kata.repo.budget.spend_for_json(rows.stored)
+        return pretty(rows.stored, ruby=True).encode()
+    if (content := snapshot.stored(b"events.json")) is None:
         raise NotFoundError(f"event {snapshot.index} of kata {kata.kata_id} has no events.json")
     return content
 
