@@ -118,7 +118,7 @@ class Mount:
         """Who answers requests: the process itself, or the child of it that it keeps alive; 0 while there is none."""
         if not self._is_kept:
             return self.pid
-        return _serving(self.pid)
+        return next((child for child in children(self.pid) if not _is_zombie(child)), 0)
 
     def kill(self) -> None:
         """End the daemon as a crash would, and whoever would start another; the mount stays, dead."""
@@ -189,12 +189,9 @@ def is_keeper(pid: int) -> bool:
 
 def daemon_of(pid: int) -> int:
     """Who serves the mount of a katafs process; 0 while nobody does."""
-    return _serving(pid) if is_keeper(pid) else pid
-
-
-def _serving(keeper: int) -> int:
-    """Which child of a keeper has the mount open; 0 while none has."""
-    return next((child for child in children(keeper) if "/dev/fuse" in open_files(child)), 0)
+    if not is_keeper(pid):
+        return pid
+    return next((child for child in children(pid) if not _is_zombie(child)), 0)
 
 
 def open_files(pid: int) -> list[str]:

@@ -196,7 +196,6 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
     """Log, mount and serve. Raises `MountError`; what nobody expects is in the log, with its traceback."""
     # Until the event loop begins: what is imported is no garbage, and to look for some was 7 % of a start.
     gc.disable()
-    _begin_fork_server()
     try:
         log_to.start()
     except OSError as error:
@@ -205,16 +204,6 @@ def _serve(options: mounting.MountOptions, log_to: LogTo, ready: Callable[[], No
 
     with _logging_failures(options.mountpoint, log_to):
         keeper.serve(options, ready, asdict(log_to))
-
-
-def _begin_fork_server() -> None:
-    """Where there is a processor for it, have what pages need loaded while we load what a mount needs. To be called
-    before anything is opened."""
-    if len(os.sched_getaffinity(0)) > 1:
-        from katafs.process.starting import fork_server
-
-        # by its name: the less there is in memory, the less is copied
-        fork_server().fork("katafs.html.process")
 
 
 @contextmanager
@@ -281,7 +270,6 @@ def resume(state: int, check: bool) -> None:
     if check:
         resuming.check_code()
         return
-    _begin_fork_server()
     with suppress(OSError):
         log_to.start()
     with _logging_failures(told["options"].mountpoint, log_to):

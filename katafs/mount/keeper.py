@@ -30,7 +30,6 @@ from katafs.mount.device import Held, Kept, UnsuitableError, hold
 from katafs.mount.mounting import MountError, MountOptions, detach, device_of
 from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.mount.watcher import watch_over_us
-from katafs.process.starting import fork_server
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +167,6 @@ class _Keeper:
         kept = Kept(self._held, self._journal, os.getpid(), is_first=not self._was_ready)
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
-        # it was begun for the first daemon, and ends with that one
-        if pid := fork_server().leave():
-            self._left.append(Child(pid))
         if kept.is_first:
             # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
             self._left.append(Child.fork(self._touch))

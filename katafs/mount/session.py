@@ -110,6 +110,9 @@ def serve(
     mount that is there already.
     """
     _set_up_process()
+    if len(os.sched_getaffinity(0)) > 1:
+        # where there is a processor for it, the first page is not to wait for what pages need
+        fork_server().fork(pages.__name__)
     fast = fast or fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
     import pyfuse3

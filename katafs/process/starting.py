@@ -33,16 +33,14 @@ class Gone(Exception):  # noqa: N818 - what has become of the fork server
 
 
 class _Fork:
-    """A fork of this process, or of the one that this is a fork of: what is used here of a Popen."""
+    """A fork of this process: what is used here of a Popen."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     def poll(self) -> int | None:
-        """None while it is there, and ours to be waited for."""
-        with suppress(ChildProcessError):
-            return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
-        return 0
+        """None while it is there."""
+        return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
 
 
 class ForkServer:
@@ -60,23 +58,14 @@ class ForkServer:
         self._last_used = time.monotonic()
 
     def fork(self, modules: str) -> None:
-        """Start it ahead of need, as a fork of this process, which has one thread, and has opened nothing. It loads the
-        ``modules`` that work needs while this process goes on."""
+        """Start it ahead of need, as a fork of this process, which has one thread: nothing has to be loaded twice. It
+        loads the ``modules`` that work needs while this process goes on."""
         with suppress(OSError):
             control, its_control = self._sockets()
             with its_control:
                 if not (pid := os.fork()):
                     _become_fork_server(its_control.fileno(), modules)
             self._control, self._process = control, _Fork(pid)
-
-    def leave(self) -> int:
-        """Leave it to a fork of this process; its pid, for who is to wait for its end, or 0."""
-        if self._control is None or self._process is None:
-            return 0
-        pid = self._process.pid
-        self._control.close()
-        self._control = self._process = None
-        return pid
 
     def want(self, modules: str) -> None:
         """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""

@@ -34,13 +34,12 @@ from katafs.kata.read.snapshot import Snapshot
 from katafs.kata.store import Store
 from katafs.kata.views import diff
 from katafs.kata.views.spool import Spool
-from katafs.mount.runtime import stat_fields
 from katafs.tree.context import Context
 from katafs.tree.made import MadeCache
 from katafs.tree.tree import Tree
 from tests.benchmarks import hostile
 from tests.katas import add_event, git, git_commit, make_kata, pretty_json, row_time, stored_rows
-from tests.mounts import MakeMount, Mount, is_keeper, patience, wait_until
+from tests.mounts import MakeMount, Mount, patience, wait_until
 
 MIB = 1 << 20
 
@@ -76,15 +75,9 @@ def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
-def fork_servers(pid: int) -> list[int]:
-    """Those of a process; its keeper has begun the first, if it has one."""
-    parent = int(stat_fields(pid)[1])
-    return [*children(pid), *({*children(parent)} - {pid} if is_keeper(parent) else ())]
-
-
 def workers(pid: int) -> list[int]:
     """Those that do the work of a process: the children of its fork server."""
-    return [worker for fork_server in fork_servers(pid) for worker in children(fork_server)]
+    return [worker for fork_server in children(pid) for worker in children(fork_server)]
 
 
 @contextlib.contextmanager
@@ -252,7 +245,7 @@ def test_the_process_dies_with_the_daemon(store: Path, mount: MakeMount) -> None
     command = ["cat", str(mounted.kata("AbCdEf") / "diff/1..2")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as reader:
         wait_until(lambda: workers(mounted.daemon), "the process")
-        ended = [*fork_servers(mounted.daemon), *workers(mounted.daemon)]
+        ended = [*children(mounted.daemon), *workers(mounted.daemon)]
         mounted.kill()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ended), "the end of the processes", 5)
         assert reader.wait(patience(5)) != 0

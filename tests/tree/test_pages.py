@@ -27,7 +27,7 @@ from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
 from tests.katas import git as run_git
-from tests.mount.test_bounds import fork_servers, workers
+from tests.mount.test_bounds import children, workers
 from tests.mounts import MakeMount, katafs, patience, wait_until
 
 HOSTILE = {
@@ -259,11 +259,11 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
     os.listdir(kata)
     assert workers(mounted.daemon) == []
     assert (kata / "html" / "index.html").read_bytes()
-    wait_until(lambda: len(fork_servers(mounted.daemon)) == 1, "the end of what has touched the mount")
-    (first,) = fork_servers(mounted.daemon)
+    wait_until(lambda: len(children(mounted.daemon)) == 1, "the end of what has touched the mount")
+    (first,) = children(mounted.daemon)
     os.kill(first, signal.SIGKILL)
     assert (kata / "html" / "0..0.html").read_bytes()
-    assert fork_servers(mounted.daemon) not in ([], [first])
+    assert children(mounted.daemon) not in ([], [first])
 
 
 @pytest.fixture
