@@ -126,7 +126,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if {"fuse", "small_store"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.mount)
-        if _mode_of(item) == "slower" and item.path not in {TESTS / name for name in SLOWER}:
+        # what is long is run only where somebody wants it, then in both modes
+        is_slow = item.get_closest_marker("slow") is not None
+        if not is_slow and _mode_of(item) == "slower" and item.path not in {TESTS / name for name in SLOWER}:
             item.add_marker(pytest.mark.thorough)
         for marker in ("slow", "thorough"):
             if item.get_closest_marker(marker) and not config.getoption(f"--{marker}"):

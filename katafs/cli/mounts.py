@@ -22,6 +22,8 @@ from katafs.cli.logs import LEVELS, LogTo
 from katafs.fuse import fastopen
 from katafs.mount import child, mounting
 
+log = logging.getLogger(__name__)
+
 # What mount(8), mount.fuse(8) and systemd.mount(5) let people write, and what has no effect here: it is for whoever
 # reads fstab, it is so in any case (the mount is nosuid, nodev, noexec and noatime, the kernel checks permissions), or
 # it means nothing for a file system without access times and delayed writes. user_id and the like are the kernel's
@@ -98,9 +100,6 @@ def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:
     return f"There is no mount option {name!r}. " + (
         f"Did you mean {close[0]!r}?" if close else "man katafs lists them."
     )
-
-
-log = logging.getLogger(__name__)
 
 
 def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int | None:

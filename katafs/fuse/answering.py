@@ -1,5 +1,6 @@
-"""What is done around every handler, in this one place: it is counted, and what it raises becomes an errno. And what
-the kernel is told of nodes: their attributes, alone or in a listing."""
+"""What is done around every handler, in this one place: it is counted, and what it raises becomes an errno. The
+handlers that are the same wherever the answer is found (`Reading`), and what the kernel is told of nodes: their
+attributes, alone or in a listing."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class _EndsError(StorageError):
 class Elsewhere(Reading):
     """Belongs to the event loop."""
 
-    def __init__(self, tree: Tree, makers: Preparer) -> None:
-        self._tree, self._preparer = tree, makers
+    def __init__(self, tree: Tree, preparer: Preparer) -> None:
+        self._tree, self._preparer = tree, preparer
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device, ctx.groups)
         workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS

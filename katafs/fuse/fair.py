@@ -20,6 +20,12 @@ from katafs.tree.answers import QUESTIONS
 from katafs.tree.nodes import Later, Node, Work
 from katafs.tree.tree import Tree
 
+#: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
+MOST_WAITING = 320
+# of one kata, in all and for one kind of work
+_MOST_OF_A_KATA = 100
+# threads, which share the GIL; processes, with up to a GiB each
+_PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 #: the owner of a kata, and its id
 User = tuple[int, str]
 
@@ -111,14 +117,6 @@ class Once(Generic[_T]):
         if making.failure is not None:
             raise making.failure
         return making.result
-
-
-#: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
-MOST_WAITING = 320
-# of one kata, in all and for one kind of work
-_MOST_OF_A_KATA = 100
-# threads, which share the GIL; processes, with up to a GiB each
-_PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 
 
 class Preparer:

@@ -21,6 +21,8 @@ from katafs.tree.tree import Stale, Tree
 log = logging.getLogger(__name__)
 
 _THREADS = 100
+# so many inodes forgotten in a few seconds are a kernel that needs memory, or a mount that is done with something large
+_MANY_FORGOTTEN = 5_000
 
 
 class Invalidator:
@@ -84,14 +86,9 @@ def invalidate(stale: Stale) -> None:
             pyfuse3.invalidate_inode(inode)
 
 
-log = logging.getLogger(__name__)
-
-# so many inodes forgotten in a few seconds are a kernel that needs memory, or a mount that is done with something large
-_MANY_FORGOTTEN = 5_000
-
-
 class Memory:
-    """Sees when it is time. Belongs to the event loop."""
+    """Sees when the kernel has forgotten much, and which files of ``.git/`` nobody has open. Belongs to the event
+    loop."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -41,8 +41,8 @@ def cut_short(flags: Any) -> list[str]:
 
 
 class Past:
-    """The events of the kata at ``path`` up to the commit ``tip``. Raises `DamagedError`. Also what the command line
-    reads (`katafs.kata.reader`)."""
+    """The events of the kata at ``path`` up to the commit ``tip``: what pages are made from, too. Raises
+    `DamagedError`."""
 
     def __init__(self, path: Path, kata_id: str, tip: Oid) -> None:
         self.kata_id = kata_id

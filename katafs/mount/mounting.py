@@ -214,7 +214,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> str:
     runtime.tidy(device)
     reason = detach(path) if lazy else _unmount(path, 0)
     if reason == os.strerror(errno.EBUSY):
-        raise MountError(f"{path} is busy: {runtime.described(path)}")
+        raise MountError(f"{path} is busy: {runtime.why_busy(path)}")
     if reason:
         raise MountError(f"{path} cannot be unmounted: {reason}")
     elsewhere = runtime.mounted_elsewhere(device)

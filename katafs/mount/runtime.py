@@ -130,7 +130,7 @@ def read(device: str) -> Status | None:
 _MOST_NAMED = 4
 
 
-def described(path: Path) -> str:
+def why_busy(path: Path) -> str:
     """What keeps the mount at a real path from being unmounted, and what to do: the end of a sentence."""
     inside = [one.path for one in mounts() if path in one.path.parents]
     if inside:

@@ -1,8 +1,9 @@
 """Work that may take much memory or time, or holds the GIL: in a process of its own, with limits.
 
 The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
-what it needs. Nothing that this process has open is there but the file for the result. The fork server is started when
-there is work, and ends with this process, or without work; when it is killed, the next one begins its work again.
+what it needs. Nothing that this process has open is there but the file for the result. The fork server is begun with a
+mount, or when there is work or soon will be, and ends with this process, or when nobody has wanted it for some minutes;
+when it is killed, the next one begins its work again.
 """
 
 from __future__ import annotations

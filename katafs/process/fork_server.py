@@ -1,8 +1,9 @@
 """The fork server: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
 
-``python -m katafs.process.fork_server MODULE,…``, started by `katafs.process`, with a socket to that process as its
-standard input. A fork of a process with one thread is safe, and takes some milliseconds, where a new Python takes some
-hundred. It never sees anything of a kata; a worker does one piece of work, under its limits, and ends.
+``python -m katafs.process.fork_server MODULE,…``, or a fork of the process that is about to mount and then runs the
+same (`katafs.process.starting`), with a socket to who has work as its standard input. A fork of a process with one
+thread is safe, and takes some milliseconds, where a new Python takes some hundred. It never sees anything of a kata; a
+worker does one piece of work, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
 is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.

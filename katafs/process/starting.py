@@ -21,7 +21,7 @@ from katafs.errors import ExhaustedError
 from katafs.process import wire
 
 _MODULE = "katafs.process.fork_server"
-#: without work for so many seconds the fork server is ended; it has some 40 MiB
+#: when nobody has wanted it for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
 # until it is there; and until a worker takes what it is sent, or sends the rest of what it has begun: else EAGAIN
 _START_SECONDS = 30.0
@@ -102,7 +102,7 @@ class ForkServer:
                     self._last_used = time.monotonic()
 
     def reap_idle(self) -> None:
-        """End the fork server when it has had no work for some time; reap those that have ended. Waits for nothing."""
+        """End the fork server when nobody has wanted it for some time; reap those that have ended. Never waits."""
         # whoever has the lock may be starting a fork server, which takes its time
         if not self._lock.acquire(blocking=False):
             return
@@ -166,6 +166,8 @@ def _become_fork_server(control: int, modules: str) -> Never:
     """In a fork: nothing of its parent's is left but the socket to it."""
     try:
         os.setsid()
+        # as the daemon, which is not there yet: what workers record is for the other services too
+        os.umask(0o022)
         os.dup2(control, 0)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         sys.argv[1:] = [modules]

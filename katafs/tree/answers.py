@@ -1,4 +1,5 @@
-"""Questions about the tree that are answered in another process: whole, by a tree of its own over the same store.
+"""What requests ask of a node, wherever that is (`QUESTIONS`); and how questions about the tree are answered in another
+process (`answer`): whole, by a tree of its own over the same store.
 
 Numbers are computed, so any process can tell what a key is; what was written last to a control file is told with the
 question, and what comes back is put into the reply as if it had been found here.
@@ -48,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Question(NamedTuple):
-    """``name`` is one of the functions below, by what the request is called; ``key`` whom it is about."""
+    """``name`` is one of `ANSWERS`, by what the request is called; ``key`` whom it is about."""
 
     name: str
     key: Key

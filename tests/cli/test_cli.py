@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,6 +27,7 @@ from katafs.cli import main
 from katafs.mount.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
+from tests.mount.test_bounds import fork_servers
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, patience, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -197,6 +199,16 @@ def test_umask_and_working_directory_of_the_caller_do_not_matter(cli: CommandLin
     (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
     written = {stat.filemode(path.lstat().st_mode) for path in set(store.rglob("*")) - before}
     assert written == {"-r--r--r--", "-rw-r--r--"}
+    # nor to those who record when much comes at once
+    (keeper,) = cli.daemons()
+    wait_until(lambda: [umask(pid) for pid in fork_servers(daemon_of(keeper))] == ["0022"], "a fork server like this")
+
+
+def umask(pid: int) -> str:
+    """That of a process, or nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/status").read_text().partition("\nUmask:\t")[2][:4]
+    return ""
 
 
 @pytest.mark.parametrize("name", ["ä, 'b'", "\t\\ #1 日本", os.fsdecode(b"\xff\xfe")], ids=ascii)

@@ -125,8 +125,9 @@ def write(kata: Served, recorded: Any, is_over: threading.Event) -> int:
     return index
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [pytest.param(100, marks=pytest.mark.thorough), pytest.param(10_000, marks=pytest.mark.slow)]
+)
 def test_beside_a_writer(served: Mount, count: int, request: pytest.FixtureRequest) -> None:
     kata = serve_kata(served, {"a.txt": "0\n"})
     recorded: Any = multiprocessing.Value("q", 0)

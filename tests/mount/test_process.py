@@ -360,7 +360,7 @@ def _wait_for_worker(done: Future[bytes], daemon: int) -> None:
 
 
 @pytest.mark.thorough
-def test_pages_while_nurseries_are_killed(store: Path, mount: MakeMount) -> None:
+def test_pages_while_fork_servers_are_killed(store: Path, mount: MakeMount) -> None:
     """Whoever reads notices nothing."""
     kata_id = "AbCdEf"
     path = make_kata(store, kata_id)
