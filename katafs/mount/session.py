@@ -110,9 +110,6 @@ def serve(
     mount that is there already.
     """
     _set_up_process()
-    if len(os.sched_getaffinity(0)) > 1:
-        # where there is a processor for it, the first page is not to wait for what pages need
-        fork_server().fork(pages.__name__)
     fast = fast or fastopen.load(wanted=options.fast_open)
     # only now: the library must be there first
     import pyfuse3
@@ -163,6 +160,9 @@ def _set_up_process() -> None:
         mallopt(_M_ARENA_MAX, _HEAPS)
     # how long the event loop may have to wait for a thread that has the GIL
     sys.setswitchinterval(_SWITCH_SECONDS)
+    if len(os.sched_getaffinity(0)) > 1:
+        # where there is a processor for it, the first page is not to wait for what pages need; it inherits all this
+        fork_server().fork(pages.__name__)
 
 
 def _begin(operations: Operations, options: MountOptions, fast: fastopen.FastOpen, kept: Kept | None) -> None:

@@ -166,8 +166,6 @@ def _become_fork_server(control: int, modules: str) -> Never:
     """In a fork: nothing of its parent's is left but the socket to it."""
     try:
         os.setsid()
-        # as the daemon, which is not there yet: what workers record is for the other services too
-        os.umask(0o022)
         os.dup2(control, 0)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         sys.argv[1:] = [modules]

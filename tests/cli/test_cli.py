@@ -27,7 +27,7 @@ from katafs.cli import main
 from katafs.mount.mounting import MountError, MountOptions, check
 from tests.conftest import unavailable
 from tests.katas import git, make_kata
-from tests.mount.test_bounds import fork_servers
+from tests.mount.test_bounds import children as all_children
 from tests.mounts import DEADLINE, OTHER, WEAK_ROOT, CommandLine, command_line, daemon_of, patience, wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -201,7 +201,7 @@ def test_umask_and_working_directory_of_the_caller_do_not_matter(cli: CommandLin
     assert written == {"-r--r--r--", "-rw-r--r--"}
     # nor to those who record when much comes at once
     (keeper,) = cli.daemons()
-    wait_until(lambda: [umask(pid) for pid in fork_servers(daemon_of(keeper))] == ["0022"], "a fork server like this")
+    wait_until(lambda: [umask(pid) for pid in all_children(daemon_of(keeper))] == ["0022"], "a fork server like this")
 
 
 def umask(pid: int) -> str:
