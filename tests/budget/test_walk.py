@@ -44,6 +44,7 @@ SMALL: dict[str, Large] = {
     "indexes": lambda path: large.indexes(path, 4),
     "chain": lambda path: large.chain(path, 60),
 }
+QUICK = ("events", "references", "chain")
 LARGE: dict[str, Large] = {
     "events": lambda path: large.events(path, 92_000),
     "events without tags": lambda path: large.events(path, 20_000, tags=False),
@@ -125,7 +126,9 @@ def check(
     assert memory(mounted.daemon) < 400
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.thorough) for name in SMALL]
+)
 def test_a_large_repository(store: Path, mount: MakeMount, name: str) -> None:
     # these are made in processes of their own, and of such katas for seconds
     check(store, mount, name, SMALL[name], ("html", "download", "download.tgz"))

@@ -164,6 +164,7 @@ def test_one_kata_is_old(cli: CommandLine) -> None:
     assert (path / ".git").is_dir()
 
 
+@pytest.mark.thorough
 def test_a_class(cli: CommandLine, fuse: None) -> None:
     """Six katas more, which a mount shows as one class; made once."""
     cli.done("demo", "--groups", "new/groups", "store")

@@ -106,6 +106,7 @@ def test_backup_and_restore(machine: System) -> None:
     assert int(machine.done(shown)) == int(recorded) + 1
 
 
+@pytest.mark.thorough
 def test_moving(machine: System) -> None:
     inode = machine.done("stat -c %i /mnt/katas/Py/Fz/Bz/events/3/stdout")
     machine.done(RECIPES["move"])
