@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,36 @@ def test_of_all_directories_of_events(store: Path, kind: str, step: int) -> None
                         assert len(contents[slot]) == size
                 told += 1
         assert told > len(events)
+
+
+def _history(path: Path, text: bytes) -> Path:
+    rows = [{"index": index, "colour": "red", "time": row_time(len(text) * index)} for index in range(3)]
+    commits = []
+    for index in range(3):
+        named = {"events_summary.json": pretty_json(rows[: index + 1]), "files/a/b": text, "files/c/d": text}
+        commits.append(GitCommit(f"{index} x", [GitFile(*each) for each in named.items()], [index]))
+    return import_commits(path, commits)
+
+
+@pytest.mark.parametrize("told", range(6))
+def test_another_history_comes_in_the_middle(store: Path, told: int) -> None:
+    """Nothing is told ahead of the one before once the other is seen: it would be kept for that of the other. An
+    event's own directory, and that of its options, look themselves."""
+    path = _history(kata_path(store, _ID), b"before")
+    other = _history(store.parent / "other", b"another")
+    with fresh(store) as tree:
+        tree.ctx.store.new_epoch()
+        kata = tree.ctx.store.kata(_ID)
+        _, directories = next(tree.directories_of_events(_ID, range(1, 2)))
+        made = list(islice(directories, told))
+        assert all(directory.is_lasting() and directory.sized({}) for directory in made)
+        git(path, "fetch", "-q", "--update-head-ok", other, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        tree.ctx.store.new_epoch()
+        assert [directory.sized({}) for directory in made[:2]] == [None] * len(made[:2])
+        kata.tip()
+        for directory in (*made, *directories):
+            assert not directory.is_lasting() or directory.mtime_ns == kata.snapshot(1).time_ns
+            assert not directory.is_lasting() or b"before" not in dict(directory.contents(range(99))).values()
 
 
 @pytest.mark.parametrize("kind", KATAS)

@@ -112,6 +112,9 @@ class FixedEventDir(EventDirectory):
     def sized(self, known: dict[Hashable, Sized]) -> Sized | None:
         # raises where the kata is gone
         self._kata.tip()
+        if self._kata_identity is not self._kata.identity:
+            # of another history, as that has told, and not of the time that we have
+            return None
         try:
             return super().sized(known)
         except NotFoundError:
@@ -166,11 +169,14 @@ class EventsDir(FixedDir):
 
 
 def directories_of(ctx: Context, kata: Kata, index: int) -> Iterator[EventDirectory]:
-    snapshot = kata.snapshot(index)
+    """Those of an event, as long as the kata is the same: whoever asks for them may do so over many requests."""
+    snapshot, identity = kata.snapshot(index), kata.identity
     yield EventDir(ctx, kata, Key(EVENT, kata.kata_id, index, SELF))
     yield FixedEventDir(ctx, kata, Key(EVENT, kata.kata_id, index, CONFIG))
     listing = kata.listing(snapshot.files_tree)
     for position in (0, *listing.directories()):
+        if kata.identity is not identity:
+            return
         yield FilesDir(ctx, kata, snapshot, listing, position)
 
 
