@@ -24,8 +24,10 @@ STEP, REFERENCE_BYTE, SEARCHED_BYTE, TREE_BYTE = 4.0, 0.012, 0.0015, 0.042
 PATH, NAME = 2.0, 0.7
 #: the status of a file in the store; the conversion of a kata that is stored plain
 STATUS, CONVERSION = 5.0, 50_000.0
-#: a byte of JSON that is parsed; a byte of text that is printed as JSON, a line of it, any other value
+#: a byte of JSON that is parsed; a byte of text, or of a name, that is printed as JSON, a line of it, any other value
 JSON_BYTE, PRINTED, PRINTED_LINE, PRINTED_VALUE = 0.008, 0.02, 2.0, 1.2
+#: a byte of a name that a patch escapes, wherever the name stands in it
+ESCAPED = 0.9
 #: a byte of a content that is compared: most contents take a tenth (random lines of one letter)
 COMPARED = 0.15
 #: a name that is looked up for a listing, beside what it costs itself

@@ -15,7 +15,12 @@ import pytest
 from pygit2.enums import DeltaStatus, DiffOption, ObjectType
 
 from katafs.errors import DamagedError, HeavyError
-from katafs.git import GitRepo, Oid
+from katafs.git import Commit, GitRepo, Oid, TreeEntry
+from katafs.git.format.stored import MODE_TREE
+from katafs.kata.model.layouts import NATIVE
+from katafs.kata.model.rows import Rows
+from katafs.kata.model.trees import Root
+from katafs.kata.read.snapshot import Snapshot, event_document
 from katafs.kata.views import diff
 from katafs.kata.views.diff import diff_summary, line_counts, raw_diff
 from katafs.text import pretty
@@ -370,6 +375,26 @@ def test_what_takes_long_is_heavy_before_it_has_taken_long(repo: GitRepo) -> Non
     with pytest.raises(HeavyError, match="among many files"):
         raw_diff(repo, was, now, most=200, most_moved=4)
     assert raw_diff(repo, was, now, most=200, most_moved=6) == raw_diff(repo, was, now)
+
+
+@pytest.mark.parametrize("name", [b"\x01" * 200, b"n" * 200])
+def test_names_are_paid_for(repo: GitRepo, name: bytes) -> None:
+    """A few trees of long names make paths of many kilobytes, which stand in a patch several times for each file."""
+
+    def tree(text: bytes) -> Oid:
+        oid = put(repo, {b"%d" % number: text for number in range(30)}) or b""
+        for _ in range(50):
+            oid = bytes(raw(repo).odb.write(ObjectType.TREE, b"40000 %s\0%s" % (name, oid)).raw)
+        return oid
+
+    was, now = tree(b"a\n"), tree(b"b\n")
+    for view in (raw_diff, diff.diff_lines, diff_summary):
+        with repo.budget.within(5_000), pytest.raises(HeavyError):
+            view(repo, was, now)
+    commit = Commit(bytes(20), bytes(20), (), 0, b"")
+    root = Root(bytes(20), {b"files": TreeEntry(b"files", MODE_TREE, now)})
+    with repo.budget.within(5_000), pytest.raises(HeavyError):
+        event_document(repo, Snapshot(0, commit, NATIVE, root, 0, is_outage=False), Rows([{"index": 0}]))
 
 
 def test_trees_that_are_very_deep(repo: GitRepo) -> None:

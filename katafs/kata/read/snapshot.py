@@ -125,10 +125,12 @@ def event_document(repo: GitRepo, snapshot: Snapshot, rows: Rows) -> bytes:
         repo.budget.spend(len(data) * PRINTED)
         return decode(data)
 
-    files = {
-        decode(path): {"content": text(BlobId(oid)), "truncated": flags["files"].get(decode(path), False)}
-        for path, oid in Listing(repo, snapshot.files_tree).blobs()
-    }
+    files = {}
+    for path, oid in Listing(repo, snapshot.files_tree).blobs():
+        # which may be longer than what is in the file
+        repo.budget.spend(len(path) * PRINTED)
+        name = decode(path)
+        files[name] = {"content": text(BlobId(oid)), "truncated": flags["files"].get(name, False)}
     # not from the budget of the rows, which is the event loop's
     repo.budget.spend_for_json(rows.stored[snapshot.index])
     row = rows.shown(snapshot.index)

@@ -25,7 +25,7 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.git.budget import COMPARED, PRINTED, PRINTED_LINE
+from katafs.git.budget import COMPARED, ESCAPED, PRINTED, PRINTED_LINE
 from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
@@ -106,6 +106,11 @@ def _line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, 
     return lines_added(regions), lines_deleted(regions)
 
 
+def _pay_for_name(repo: GitRepo, side: Side) -> None:
+    """A path may be longer than what is in the file."""
+    repo.budget.spend(len(side.path) * PRINTED)
+
+
 def _contents(repo: GitRepo, old: Side | None, new: Side | None) -> tuple[bytes, bytes]:
     """Both contents; two empty ones where they are the same, which then need not be read."""
     if old is not None and new is not None and old.oid == new.oid:
@@ -128,6 +133,9 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
 
 def _patch(repo: GitRepo, delta: Delta) -> Iterator[bytes]:
     """The patch of one file: what changed about it as a whole, then all of its lines as one hunk."""
+    for side in filter(None, delta):
+        _pay_for_name(repo, side)
+        repo.budget.spend(len(_SPECIAL.findall(side.path)) * ESCAPED)
     before, after = _contents(repo, *delta)
     yield from _whole_file(delta, before, after)
     old, new = delta.old or _NO_FILE, delta.new or _NO_FILE
@@ -206,6 +214,8 @@ def _extent(lines: list[bytes]) -> bytes:
 def _file_diffs(repo: GitRepo, deltas: list[Delta], now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
     for kind, old, new in pairs(repo, deltas, now):
         names = old and old.path, new and new.path
+        for side in filter(None, (old, new)):
+            _pay_for_name(repo, side)
         before, after = _contents(repo, old, new)
         _pay_for_lines(repo, before + after)
         regions = _saver_regions(before, after)
