@@ -72,7 +72,12 @@ def memory(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        # a thread, or all of it, may end this moment
+        with contextlib.suppress(OSError):
+            found += map(int, file.read_text().split())
+    return found
 
 
 def workers(pid: int) -> list[int]:
