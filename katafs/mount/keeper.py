@@ -120,8 +120,8 @@ class _Keeper:
             # an older katafs did not say since when
             was = {name: state["status"].get(name, 0) for name in ("daemon", "deaths", "reloads", "since")}
             self._status = replace(self._status, **was)
-        # dead, but not to be waited for yet
-        self._left: list[Child] = []
+        # whose end is to be waited for, beside the daemon's; an older katafs did not say
+        self._left = [] if state is None else [Child(pid) for pid in state.get("left", [])]
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
         self._was_ready = state is not None
@@ -265,6 +265,7 @@ class _Keeper:
             init=self._held.init.hex(),
             journal=self._journal,
             daemon=self._daemon.pid,
+            left=[child.pid for child in self._left],
             status=asdict(self._status),
             again=self._again,
         )

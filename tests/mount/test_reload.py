@@ -18,7 +18,7 @@ import pytest
 
 import katafs
 from tests.katas import assert_sound, make_kata, message
-from tests.mounts import DEADLINE, CommandLine, command_line, daemon_of, patience, wait_until
+from tests.mounts import DEADLINE, CommandLine, children, command_line, daemon_of, patience, wait_until
 
 PACKAGE = Path(katafs.__file__).parent
 MESSAGE = json.dumps(message()).encode()
@@ -102,6 +102,14 @@ def test_the_version_is_the_new_one(cli: CommandLine) -> None:
     fd = os.open(cli.directory / "mnt/.katafs/version", os.O_RDONLY)
     assert os.read(fd, 99) == b"99.1\n"
     os.close(fd)
+
+
+def test_nobody_is_left_of_those_before(cli: CommandLine) -> None:
+    """The keeper waits for the end of whoever it has started, also of who was there before it executed itself."""
+    pid = cli.mount("--log-file=log", "store", "mnt")
+    before = children(pid)
+    cli.done("reload", "mnt")
+    wait_until(lambda: not set(before) & set(children(pid)), "the end of the daemon before, and of its fork server")
 
 
 def test_new_code_that_cannot_be_loaded_changes_nothing(cli: CommandLine) -> None:
