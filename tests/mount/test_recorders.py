@@ -40,8 +40,16 @@ def fork_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[starting.ForkServer
 
 
 @pytest.fixture
-def pool(fork_server: starting.ForkServer) -> Pool:
-    return Pool(2, (__name__,))
+def pool(fork_server: starting.ForkServer) -> Iterator[Pool]:
+    made = Pool(2, (__name__,))
+    yield made
+    end_all(made)
+
+
+def end_all(pool: Pool) -> None:
+    """End those of a pool that have nothing to do: what collects garbage would close their files twice."""
+    for worker in pool._idle:
+        worker.end()
 
 
 def _talk(say: Say, what: object) -> object:
@@ -196,13 +204,14 @@ def _record_and_fail(path: Path, kata_id: str, *, announce: Announce, landed: La
 
 
 @pytest.fixture
-def recorders(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> Recorders:
+def recorders(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorders]:
     """With a process that is ready. On a machine with too much to do a crowd is one that takes longer."""
     monkeypatch.setattr(recorders_module, "_SECOND", patience(1))
     made = Recorders()
     worker = started(made._pool)
     made._pool.give_back(worker)
-    return made
+    yield made
+    end_all(made._pool)
 
 
 def act(index: int) -> Act:
