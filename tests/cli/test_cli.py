@@ -337,12 +337,10 @@ def test_a_mount_that_goes_on_in_another_namespace(cli: CommandLine) -> None:
         namespace = os.readlink(f"/proc/{other.pid}/ns/mnt")[5:-1]
         other.kill()
     place = cli.directory / "mnt"
-    goes_on = f"goes on at {place} in the mount namespace {namespace} of sleep ({other.pid})"
-    assert (result.returncode, result.stdout, result.stderr) == (
-        0,
-        f"{place} is unmounted here, but {goes_on}\n",
-        "",
-    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{place} is unmounted here, but goes on at ")
+    # it may be in those of other tests, too, that were made meanwhile
+    assert f"at {place} in the mount namespace {namespace} of sleep ({other.pid})" in result.stdout
     wait_until(lambda: not cli.daemons(), "the end of the daemon")
 
 
