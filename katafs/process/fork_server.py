@@ -1,9 +1,9 @@
 """The fork server: a small process with one thread that has loaded what work needs, and forks a worker for each piece.
 
-``python -m katafs.process.fork_server MODULE,…``, or a fork of the process that is about to mount and then runs the
-same (`katafs.process.starting`), with a socket to who has work as its standard input. A fork of a process with one
-thread is safe, and takes some milliseconds, where a new Python takes some hundred. It never sees anything of a kata; a
-worker does one piece of work, under its limits, and ends.
+``python -m katafs.process.fork_server MODULE,…``, or a fork of a daemon that begins, which does the same
+(`katafs.process.starting`), with a socket to who has work as its standard input. A fork of a process with one thread is
+safe, and takes some milliseconds, where a new Python takes some hundred. It never sees anything of a kata; a worker
+does one piece of work, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
 is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.
@@ -176,8 +176,13 @@ def _close_all_but(*kept: int) -> None:
         first = fd + 1
 
 
-if __name__ == "__main__":
+def serve(modules: str) -> None:
+    """Be the fork server, with these modules to begin with; the control socket is standard input."""
     # of the thread that started us
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.enable()
-    _ForkServer().run(sys.argv[1])
+    _ForkServer().run(modules)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

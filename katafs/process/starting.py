@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import runpy
 import socket
 import struct
 import subprocess
@@ -20,7 +19,6 @@ from typing import Never
 from katafs.errors import ExhaustedError
 from katafs.process import wire
 
-_MODULE = "katafs.process.fork_server"
 #: when nobody has wanted it for so many seconds the fork server is ended; it has some 40 MiB
 IDLE_SECONDS = 300.0
 # until it is there; and until a worker takes what it is sent, or sends the rest of what it has begun: else EAGAIN
@@ -144,7 +142,7 @@ class ForkServer:
     def _start(self, modules: str) -> None:
         control, its_control = self._sockets()
         with its_control:
-            self._process = python(_MODULE, modules, stdin=its_control.fileno())
+            self._process = python("katafs.process.fork_server", modules, stdin=its_control.fileno())
         self._control = control
 
     def _sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -168,8 +166,10 @@ def _become_fork_server(control: int, modules: str) -> Never:
         os.setsid()
         os.dup2(control, 0)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        sys.argv[1:] = [modules]
-        runpy.run_module(_MODULE, run_name="__main__")
+        # not before: where it is the program it would be there twice
+        from katafs.process.fork_server import serve  # noqa: PLC0415
+
+        serve(modules)
     finally:
         os._exit(0)
 
