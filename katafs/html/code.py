@@ -13,7 +13,7 @@ import cachetools
 from markupsafe import Markup, escape
 from pygments.lexer import Lexer
 from pygments.lexers import get_all_lexers, get_lexer_for_filename
-from pygments.token import Comment, Keyword, Literal, Name, Token, _TokenType
+from pygments.token import Comment, Keyword, Literal, Name, _TokenType
 from pygments.util import ClassNotFound
 
 from katafs.text import decode, visible
@@ -112,9 +112,7 @@ def _lexer_of(known: str) -> Lexer | None:
 def _split(tokens: Iterable[tuple[_TokenType, str]]) -> list[Line]:
     lines: list[Line] = [[]]
     for kind, value in tokens:
-        css = _KNOWN.get(kind)
-        if css is None:
-            css = _css(kind)
+        css = _css(kind)
         if "\n" not in value:
             if value:
                 lines[-1].append((css, value))
@@ -126,12 +124,9 @@ def _split(tokens: Iterable[tuple[_TokenType, str]]) -> list[Line]:
     return lines
 
 
-_KNOWN: dict[_TokenType, str] = {Token: ""}
-
-
+@cache
 def _css(kind: _TokenType) -> str:
-    css = _KNOWN[kind] = next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
-    return css
+    return next((name for token, name in _CLASSES if kind[: len(token)] == token), "")
 
 
 def _text(line: Line) -> str:

@@ -106,9 +106,9 @@ def _line_counts(repo: GitRepo, was: Oid | None, now: Oid | None) -> tuple[int, 
     return lines_added(regions), lines_deleted(regions)
 
 
-def _pay_for_name(repo: GitRepo, side: Side) -> None:
+def _pay_for_names(repo: GitRepo, *sides: Side | None) -> None:
     """A path may be longer than what is in the file."""
-    repo.budget.spend(len(side.path) * PRINTED)
+    repo.budget.spend(sum(len(side.path) for side in sides if side is not None) * PRINTED)
 
 
 def _contents(repo: GitRepo, old: Side | None, new: Side | None) -> tuple[bytes, bytes]:
@@ -133,9 +133,8 @@ def _content(repo: GitRepo, side: Side | None) -> bytes:
 
 def _patch(repo: GitRepo, delta: Delta) -> Iterator[bytes]:
     """The patch of one file: what changed about it as a whole, then all of its lines as one hunk."""
-    for side in filter(None, delta):
-        _pay_for_name(repo, side)
-        repo.budget.spend(len(_SPECIAL.findall(side.path)) * ESCAPED)
+    _pay_for_names(repo, *delta)
+    repo.budget.spend(sum(len(_SPECIAL.findall(side.path)) for side in filter(None, delta)) * ESCAPED)
     before, after = _contents(repo, *delta)
     yield from _whole_file(delta, before, after)
     old, new = delta.old or _NO_FILE, delta.new or _NO_FILE
@@ -214,8 +213,7 @@ def _extent(lines: list[bytes]) -> bytes:
 def _file_diffs(repo: GitRepo, deltas: list[Delta], now: Oid | None, *, with_lines: bool) -> Iterator[dict[str, Any]]:
     for kind, old, new in pairs(repo, deltas, now):
         names = old and old.path, new and new.path
-        for side in filter(None, (old, new)):
-            _pay_for_name(repo, side)
+        _pay_for_names(repo, old, new)
         before, after = _contents(repo, old, new)
         _pay_for_lines(repo, before + after)
         regions = _saver_regions(before, after)
