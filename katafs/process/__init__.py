@@ -20,7 +20,7 @@ from io import BufferedRandom
 
 from katafs.errors import ExhaustedError, StorageError, TooLargeError
 from katafs.process import wire
-from katafs.process.starting import Gone, fork_server
+from katafs.process.starting import Gone, shared_fork_server
 from katafs.process.worker import Limits
 
 __all__ = ["Limits", "Work", "attempt", "run"]
@@ -82,7 +82,7 @@ class _KilledError(Exception):
 
 def _ask(limits: Limits, output: int | None, task: bytes, modules: str) -> tuple[object, BaseException | None]:
     """What the work returns in a worker, and raises. Raises TimeoutError, `_KilledError`, `Gone`."""
-    with fork_server().start(modules, output) as (connection, ending):
+    with shared_fork_server().start(modules, output) as (connection, ending):
         try:
             connection.send_bytes(task)
             if connection.poll(limits.seconds):

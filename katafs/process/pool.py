@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from katafs.errors import KataError
-from katafs.process.starting import fork_server
-from katafs.process.worker import limit_memory
+from katafs.process.starting import shared_fork_server
+from katafs.process.worker import bug, limit_memory
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Worker:
         self.last_used = time.monotonic()
         with contextlib.ExitStack() as failed:
             failed.callback(self._open.close)
-            self._connection, _ = self._open.enter_context(fork_server().start(modules, None))
+            self._connection, _ = self._open.enter_context(shared_fork_server().start(modules, None))
             self._connection.send((None, partial(serve, memory), ()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
@@ -202,7 +202,7 @@ def serve(memory: int | None, connection: Connection) -> None:
             except (KataError, MemoryError) as error:
                 failure = error
             except Exception as error:  # noqa: BLE001 - who waits is told
-                failure = RuntimeError(repr(error))
+                failure = bug(error)
             connection.send((_DONE, result, failure))
 
 

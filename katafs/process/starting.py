@@ -197,6 +197,6 @@ def _starting() -> Iterator[None]:
 
 
 @cache
-def fork_server() -> ForkServer:
+def shared_fork_server() -> ForkServer:
     """The one of this process."""
     return ForkServer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -65,11 +66,16 @@ def work(task: int, output: int | None = None) -> None:
         except OSError as error:
             failure = OSError(error.errno, str(error))
         except Exception as error:  # noqa: BLE001 - the parent is told
-            failure = RuntimeError(repr(error))
+            failure = bug(error)
         try:
             connection.send((result, failure))
         except MemoryError as error:
             connection.send((None, error))
+
+
+def bug(error: Exception) -> RuntimeError:
+    """What the parent is told of a fault of katafs itself: where it was cannot be pickled, and the log is to say it."""
+    return RuntimeError("".join(traceback.format_exception(error)).strip())
 
 
 def _called(limits: Limits, output: int | None, call: Callable[..., object], arguments: tuple[object, ...]) -> object:

@@ -209,6 +209,26 @@ def test_no_two_modules_have_one_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def names_bound(path: Path) -> set[str]:
+    """What the statements of a module import from elsewhere, define, and set."""
+    found: set[str] = set()
+    for node in parsed(path).body:
+        if isinstance(node, ast.ImportFrom) and node.module != module_name(path):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            found |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_no_name_in_a_package_is_that_of_a_module_in_it() -> None:
+    """Importing the module, whenever that is, sets it in the package: there its name means something else from then."""
+    for package in (path for path in MODULES if path.name == "__init__.py"):
+        modules = {path.stem for path in package.parent.iterdir()}
+        assert not names_bound(package) & modules, package
+
+
 def test_folders_stay_small() -> None:
     files = Counter(path.parent for path in MODULES)
     assert [folder for folder, count in files.items() if count > 17] == []

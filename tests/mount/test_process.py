@@ -51,7 +51,7 @@ def _write(file: BufferedRandom) -> None:
 def own_fork_server(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Iterator[starting.ForkServer]:
     """One of our own, for the workers that a module starts."""
     own = starting.ForkServer()
-    monkeypatch.setattr(where, "fork_server", lambda: own)
+    monkeypatch.setattr(where, "shared_fork_server", lambda: own)
     yield own
     own._let_go()
     wait_until(lambda: is_reaped(own), "the end of the fork server")
@@ -224,8 +224,8 @@ def test_a_fork_has_what_pages_need() -> None:
     """Before its first work, though what it was forked from had the module, and had not prepared it."""
     script = (
         "from katafs.html import process\n"
-        "from katafs.process.starting import fork_server\n"
-        "fork_server().fork(process.__name__)\n"
+        "from katafs.process.starting import shared_fork_server\n"
+        "shared_fork_server().fork(process.__name__)\n"
         "import sys\n"
         "from tests.mount.test_process import _has_jinja2, run\n"
         "assert 'jinja2' not in sys.modules\n"
