@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from katafs.engine.known import refusal
+from katafs.engine.trust import refusal
 from katafs.errors import KataError
 from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal

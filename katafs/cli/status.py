@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from katafs.cli.common import DIRECTORY, command, echo, fail
-from katafs.engine.known import Mounted, mounts
+from katafs.engine.mount_table import Mounted, mounts
 from katafs.mount import mounting, runtime
 from katafs.text import visible
 

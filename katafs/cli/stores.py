@@ -124,7 +124,7 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
     some seconds, with a slow engine a minute. Of a file system that hosts share, what was found is kept in
     .katafs-probe.json there, for katafs mount.
     """
-    from katafs.engine import known, side, trials
+    from katafs.engine import side, trials, trust
 
     store = real_store(store_on_a, 2)
     is_here = side.is_path(store_on_b)
@@ -138,8 +138,8 @@ def probe(store_on_a: Path, store_on_b: str, as_json: bool) -> None:
                 if not as_json:
                     echo(_line(trial))
         status = int(any(trial.grade == trials.LOSES for trial in found))
-        if not known.FileSystem(**file_systems[0]).is_local:
-            known.keep_finding(store, file_systems, status)
+        if not trust.FileSystem(**file_systems[0]).is_local:
+            trust.keep_finding(store, file_systems, status)
     except KeyboardInterrupt:
         fail("interrupted; nothing is known")
     except side.SideError as error:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from katafs.engine.known import FileSystem
+from katafs.engine.trust import FileSystem
 from katafs.engine.work import DIRECTORY
 
 _PAUSE, _LONGEST, _PATIENCE = 0.1, 10.0, 60.0  # seconds

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
-from katafs.engine.known import file_system
+from katafs.engine.trust import file_system
 from katafs.owner import acting_as_owner
 
 #: the directory for all that is tried, at the root of the store
@@ -70,7 +70,7 @@ class Work:
         return Path()
 
     def about(self) -> dict[str, Any]:
-        """What the store lies on, as `known.keep_finding` wants it."""
+        """What the store lies on, as `trust.keep_finding` wants it."""
         return asdict(file_system(self._store))
 
     def close(self, fd: int) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import cachetools
 
-from katafs.engine.known import LOCAL, holding
+from katafs.engine.mount_table import holding
+from katafs.engine.trust import LOCAL
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from katafs.engine.known import Mounted, mounted_at, refusal
+from katafs.engine.mount_table import Mounted, mounted_at
+from katafs.engine.trust import refusal
 from katafs.mount import runtime
 
 #: the type of our mounts

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from katafs import __version__
-from katafs.engine.known import mounts
+from katafs.engine.mount_table import mounts
 from katafs.text import visible
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
-from katafs.tree.dirs import control, diffs, downloads, kata_dir
+from katafs.tree.dirs import control, diffs, downloads, outer_dirs
 from katafs.tree.dirs.event_directory import EventDirectory
 from katafs.tree.dirs.events import directories_of, tip_directory_key
 from katafs.tree.legacy.pending_nodes import Overdue, begun_in, lost_file
@@ -23,7 +23,7 @@ from katafs.tree.nodes import Node, Writable
 from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
-_MAKERS = (control, diffs, downloads, kata_dir)
+_MAKERS = (control, diffs, downloads, outer_dirs)
 _MOST_NODES = 1024
 # whose numbers are kept from one commit to the next, and of how many files
 _KATAS, _FEW_PATHS = 64, 200

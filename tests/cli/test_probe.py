@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from katafs.engine.known import FINDING, FileSystem, holding, judgement, keep_finding, refusal
+from katafs.engine.mount_table import holding
+from katafs.engine.trust import FINDING, FileSystem, judgement, keep_finding, refusal
 from tests.conftest import unavailable
 from tests.mounts import OTHER, CommandLine, command_line, katafs, patience, wait_until
 
@@ -137,7 +138,7 @@ def test_a_pipe_in_place_of_the_finding(store: Path, monkeypatch: pytest.MonkeyP
     os.mkfifo(store / FINDING)
     pipe = os.open(store / FINDING, os.O_RDWR)
     try:
-        monkeypatch.setattr("katafs.engine.known.LOCAL", frozenset())
+        monkeypatch.setattr("katafs.engine.trust.LOCAL", frozenset())
         assert "katafs probe finds out" in refusal(store)
     finally:
         os.close(pipe)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from katafs.engine.known import file_system, keep_finding
+from katafs.engine.trust import file_system, keep_finding
 from tests.mounts import DEADLINE, Mount, patience, wait_until
 
 
