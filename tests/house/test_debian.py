@@ -86,7 +86,9 @@ class Debian:
             [*command, "sh", "-c", _ENTER, "sh", self.root, *self._bound],
             input=f"cd /root/src/katafs\n{script}", capture_output=True, text=True, check=False, timeout=_SECONDS,
         )  # fmt: skip
-        assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        # where tests have failed: from there on
+        said = done.stdout[done.stdout.find("= FAILURES =") :]
+        assert done.returncode == 0, f"{said[:20_000]}\n{said[-6000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
 
