@@ -283,7 +283,7 @@ class _Session:
                 # whoever looks around will look at a page, which is not to wait until it can be made
                 await trio.to_thread.run_sync(shared_fork_server().want, pages.__name__, abandon_on_cancel=True)
                 requests = now
-            for idle in (operations.writes.recorders, operations.elsewhere.pool, shared_fork_server()):
+            for idle in (operations.writes.recorders, operations.elsewhere.pool, pages.workers, shared_fork_server()):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()
