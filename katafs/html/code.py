@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
 from functools import cache, lru_cache
 
-import cachetools
 from markupsafe import Markup, escape
 from pygments.lexer import Lexer
 from pygments.lexers import find_lexer_class, get_all_lexers, get_lexer_for_filename
 from pygments.token import Comment, Keyword, Literal, Name, _TokenType
 from pygments.util import ClassNotFound
 
+from katafs.caching import Shared
 from katafs.text import decode, visible
 
 # Larger files, and those with longer lines, are shown plain: an hour's work on a page helps nobody.
@@ -48,9 +48,9 @@ _CLASSES: list[tuple[_TokenType, str]] = [
 ]
 
 
-# lines of contents, for a while: an unchanged file is on many pages
-_known_lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
-    _KEPT, getsizeof=lambda lines: sum(2 * len(text) + _PIECE for line in lines for _, text in line) + _PIECE
+# lines of contents, for a while, by the language: an unchanged file is on many pages
+_known_lines: Shared[tuple[str, bytes], list[Line]] = Shared(
+    _KEPT, lambda lines: sum(2 * len(text) + _PIECE for line in lines for _, text in line) + _PIECE, shares=8
 )
 
 
@@ -78,8 +78,7 @@ def highlighted(name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
         # a lexer that loses something is not believed
         if [_text(line) for line in lines] != [line[0][1] for line in plain]:
             lines = plain
-        if len(data) < _KEPT // 8:
-            _known_lines[key] = lines
+        _known_lines.keep(key, lines)
     return lines
 
 
