@@ -23,7 +23,7 @@ MAX_HIGHLIGHTED = 128 << 10  # bytes
 _LONGEST_HIGHLIGHTED = 2_000  # characters of a line
 _LONGEST_LINE = 4_000  # characters; the rest is counted
 _MOST_PAIRS = 400  # lines of a change that went times those that came: each of some with each is compared
-_KEPT, _PIECE = 8 << 20, 120  # bytes of lines that are kept, in memory, and of a piece of one beside its text
+_KEPT, _PIECE = 8 << 20, 80  # bytes of lines that are kept, in memory, and of a piece of one beside its text
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
 _USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex fs pl html css json xml yml feature scala".split()

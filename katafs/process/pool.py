@@ -45,7 +45,8 @@ class Pool:
         """``most`` workers of ``memory`` bytes of address space, ``nice`` behind the daemon, for which more people
         wait; ``modules`` are those that their work needs."""
         self._most, self._serve = most, partial(serve, memory, nice)
-        self._modules = ",".join(["katafs.process.worker", __name__, *modules])
+        #: what its fork server needs to have loaded
+        self.modules = ",".join(["katafs.process.worker", __name__, *modules])
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
@@ -94,7 +95,7 @@ class Pool:
 
     def _start(self) -> None:
         try:
-            worker = Worker(self._modules, self._serve)
+            worker = Worker(self.modules, self._serve)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
             log.info("no worker can be started: %s", error)
             with self._changed:
