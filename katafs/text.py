@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -211,7 +211,7 @@ def visible(text: str, kept: str = "\t\n") -> str:
     Control characters become their pictures (U+2400…), those that change the direction of text or take no room their
     code in angle brackets; lone surrogates U+FFFD. The characters in ``kept`` stay.
     """
-    return _UNSEEN.sub(lambda match: match[0] if match[0] in kept else _sign(match[0]), text)
+    return _unseen(kept).sub(lambda match: _sign(match[0]), text)
 
 
 def visible_on_terminal(text: str) -> str:
@@ -232,9 +232,15 @@ def _sign(character: str) -> str:
     return "\ufffd" if 0xD800 <= code <= 0xDFFF else f"⟨U+{code:04X}⟩"
 
 
-# C0, DEL and C1; soft hyphen, marks and overrides of direction, zero width, line separators, byte order mark, tags
-_UNSEEN = re.compile(
-    "[\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\U000e0000-\U000e007f]"
-)
+@cache
+def _unseen(kept: str) -> re.Pattern[str]:
+    """C0, DEL and C1; soft hyphen, marks and overrides of direction, zero width, line separators, byte order mark,
+    tags; without those that are kept, each of which would cost a call."""
+    controls = "".join(chr(code) for code in range(0x20) if chr(code) not in kept)
+    return re.compile(
+        f"[{controls}\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+        "\U000e0000-\U000e007f]"
+    )
+
+
 _COLOUR_SEQUENCE = re.compile("(\x1b\\[[0-9;]{0,32}m)")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os.path
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
 from functools import cache, lru_cache
 
-import cachetools
 from markupsafe import Markup, escape
 from pygments.lexer import Lexer
-from pygments.lexers import get_all_lexers, get_lexer_for_filename
+from pygments.lexers import find_lexer_class, get_all_lexers, get_lexer_for_filename
 from pygments.token import Comment, Keyword, Literal, Name, _TokenType
 from pygments.util import ClassNotFound
 
+from katafs.caching import Shared
 from katafs.text import decode, visible
 
 # Larger files, and those with longer lines, are shown plain: an hour's work on a page helps nobody.
@@ -23,7 +23,7 @@ MAX_HIGHLIGHTED = 128 << 10  # bytes
 _LONGEST_HIGHLIGHTED = 2_000  # characters of a line
 _LONGEST_LINE = 4_000  # characters; the rest is counted
 _MOST_PAIRS = 400  # lines of a change that went times those that came: each of some with each is compared
-_KEPT = 32 << 20  # bytes of contents whose lines are kept
+_KEPT, _PIECE = 8 << 20, 80  # bytes of lines that are kept, in memory, and of a piece of one beside its text
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
 _USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex fs pl html css json xml yml feature scala".split()
@@ -48,9 +48,9 @@ _CLASSES: list[tuple[_TokenType, str]] = [
 ]
 
 
-# lines of contents, for a while: an unchanged file is on many pages
-_known_lines: cachetools.LRUCache[tuple[str, bytes], list[Line]] = cachetools.LRUCache(
-    _KEPT, getsizeof=lambda lines: sum(len(text) + 50 for line in lines for _, text in line) + 100
+# lines of contents, for a while, by the language: an unchanged file is on many pages
+_known_lines: Shared[tuple[str, bytes], list[Line]] = Shared(
+    _KEPT, lambda lines: sum(2 * len(text) + _PIECE for line in lines for _, text in line) + _PIECE, shares=8
 )
 
 
@@ -78,8 +78,7 @@ def highlighted(name: bytes, data: bytes, *, highlight: bool) -> list[Line]:
         # a lexer that loses something is not believed
         if [_text(line) for line in lines] != [line[0][1] for line in plain]:
             lines = plain
-        if len(data) < _KEPT // 8:
-            _known_lines[key] = lines
+        _known_lines.keep(key, lines)
     return lines
 
 
@@ -94,14 +93,27 @@ def _lexer(name: bytes) -> Lexer | None:
 
 
 @cache
+def _patterns() -> Mapping[str, list[str]]:
+    """The names of the lexers by the patterns of file names that they are for."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, _, patterns, _ in get_all_lexers():
+        for pattern in patterns:
+            found[pattern].append(name)
+    return dict(found)
+
+
+@cache
 def _particular_names() -> re.Pattern[str]:
     """The names of which pygments says more than by their suffix."""
-    patterns = {pattern for _, _, patterns, _ in get_all_lexers() for pattern in patterns}
-    return re.compile("|".join(translate(pattern) for pattern in patterns if not _BY_SUFFIX.fullmatch(pattern)))
+    return re.compile("|".join(translate(pattern) for pattern in _patterns() if not _BY_SUFFIX.fullmatch(pattern)))
 
 
 @lru_cache(256)
 def _lexer_of(known: str) -> Lexer | None:
+    found = _patterns().get(f"*{os.path.splitext(known)[1]}", [])
+    # most suffixes are those of one language
+    if len(found) == 1 and not _particular_names().match(known) and (only := find_lexer_class(found[0])) is not None:
+        return only(stripnl=False, ensurenl=False)
     try:
         lexer: Lexer = get_lexer_for_filename(known, stripnl=False, ensurenl=False)
     except ClassNotFound:

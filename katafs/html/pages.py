@@ -79,11 +79,13 @@ def _templates() -> Environment:
 
 
 def prepare() -> Iterator[None]:
-    """Load what most pages need, in small steps."""
-    for name in ("step.html", "index.html"):
-        _templates().get_template(name)
-        yield
-    yield from load_languages()
+    """Load what most pages need, in small steps: first what a page of a step in the usual language does."""
+    languages = load_languages()
+    _templates().get_template("step.html")
+    next(languages)
+    yield
+    _templates().get_template("index.html")
+    yield from languages
 
 
 def index(past: Past, *, highlight: bool) -> bytes:

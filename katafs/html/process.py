@@ -1,25 +1,34 @@
-"""Pages are made in another process, with limits (`katafs.process`).
+"""Pages are made in other processes, with limits (`katafs.process.pool`).
 
 Highlighting runs regular expressions over what a kata holds. Some take for ever on a text made for that, and hold
 the GIL meanwhile: in the daemon itself they would stop every mount request. A process can be ended. What needs the
-libraries is imported there alone, so that the daemon does without them.
+libraries is imported there alone, so that the daemon does without them. Whoever looks at a page looks at the next one,
+which has most of the same files: a process stays, and has their lines.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from katafs import process
-from katafs.errors import DamagedError, KataError, StorageError, TooLargeError
+from katafs.errors import DamagedError, ExhaustedError, KataError, StorageError, TooLargeError
 from katafs.git import Oid
 from katafs.kata.groups import Group
 from katafs.kata.reader import Past
+from katafs.process.pool import LeftError, Pool
+
+log = logging.getLogger(__name__)
 
 LIMIT = 8.0  # seconds for one page; then it is made again without highlighting, in as many
+# until a process is there; how often a page is begun, since whoever is killed need not have taken too much
+_START_SECONDS, _TRIES = 20.0, 3
+_MEMORY = 1 << 30  # bytes of address space
+#: as many as pages are made at a time; somebody waits for each
+workers = Pool(2, (__name__,), _MEMORY, nice=0)
 
 
 class Page(NamedTuple):
@@ -47,8 +56,19 @@ def render(page: Page) -> bytes:
 
 
 def _render(page: Page, *, highlight: bool) -> bytes:
-    limits = process.Limits(seconds=LIMIT, nice=0)
-    return cast(bytes, process.attempt(limits, None, _make, page, highlight))
+    for _ in range(_TRIES):
+        worker = workers.take(_START_SECONDS, page.kata_id)
+        if worker is None:
+            break
+        try:
+            return cast(bytes, worker.call(id, _make, page, highlight, seconds=LIMIT))
+        except TimeoutError as error:
+            raise TooLargeError(f"{page.path}: a page takes more than {LIMIT:g} s") from error
+        except LeftError as error:
+            log.info("%s: who made a page has ended, and it is begun again: %s", page.path, error)
+        finally:
+            workers.give_back(worker)
+    raise ExhaustedError(f"{page.path}: no process can make a page", errno.EAGAIN)
 
 
 def preload() -> Iterator[None]:
@@ -59,7 +79,7 @@ def preload() -> Iterator[None]:
     class_page.template()
 
 
-def _make(_file: None, page: Page, highlight: bool) -> bytes:
+def _make(_say: object, page: Page, highlight: bool) -> bytes:
     from katafs.html import pages  # noqa: PLC0415
 
     try:

@@ -162,7 +162,7 @@ def _set_up_process() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     if len(os.sched_getaffinity(0)) > 1:
         # where there is a processor for it, the first page is not to wait for what pages need; it inherits all this
-        shared_fork_server().fork(pages.__name__)
+        shared_fork_server().fork(pages.workers.modules)
 
 
 def _begin(operations: Operations, options: MountOptions, fast: fastopen.FastOpen, kept: Kept | None) -> None:
@@ -281,9 +281,9 @@ class _Session:
             due = trio.current_time() + _EXPIRE_SECONDS
             if (now := self.tree.ctx.counters.requests()) != requests:
                 # whoever looks around will look at a page, which is not to wait until it can be made
-                await trio.to_thread.run_sync(shared_fork_server().want, pages.__name__, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(shared_fork_server().want, pages.workers.modules, abandon_on_cancel=True)
                 requests = now
-            for idle in (operations.writes.recorders, operations.elsewhere.pool, shared_fork_server()):
+            for idle in (operations.writes.recorders, operations.elsewhere.pool, pages.workers, shared_fork_server()):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()

@@ -32,7 +32,6 @@ StandingWork = Callable[..., object]
 _SAID, _ASKED, _LOGGED, _DONE = range(4)
 _IDLE_SECONDS = 60.0
 _START_SECONDS = 30.0
-_NICE = 5  # behind the daemon, for which more people wait
 
 
 class LeftError(Exception):
@@ -42,10 +41,12 @@ class LeftError(Exception):
 class Pool:
     """Some workers that stay. Any thread may call its methods."""
 
-    def __init__(self, most: int, modules: tuple[str, ...], memory: int | None = None) -> None:
-        """``most`` workers of ``memory`` bytes of address space; ``modules`` are those that their work needs."""
-        self._most, self._memory = most, memory
-        self._modules = ",".join(["katafs.process.worker", __name__, *modules])
+    def __init__(self, most: int, modules: tuple[str, ...], memory: int | None = None, nice: int = 5) -> None:
+        """``most`` workers of ``memory`` bytes of address space, ``nice`` behind the daemon, for which more people
+        wait; ``modules`` are those that their work needs."""
+        self._most, self._serve = most, partial(serve, memory, nice)
+        #: what its fork server needs to have loaded
+        self.modules = ",".join(["katafs.process.worker", __name__, *modules])
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
@@ -94,7 +95,7 @@ class Pool:
 
     def _start(self) -> None:
         try:
-            worker = Worker(self._modules, self._memory)
+            worker = Worker(self.modules, self._serve)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
             log.info("no worker can be started: %s", error)
             with self._changed:
@@ -109,7 +110,7 @@ class Pool:
 class Worker:
     """One that stays, as this process sees it. Raises `ExhaustedError`, OSError or EOFError when it cannot be."""
 
-    def __init__(self, modules: str, memory: int | None = None) -> None:
+    def __init__(self, modules: str, be: Callable[[Connection], None]) -> None:
         self._open = contextlib.ExitStack()
         self.is_there = True
         self.subject: object = None
@@ -117,7 +118,7 @@ class Worker:
         with contextlib.ExitStack() as failed:
             failed.callback(self._open.close)
             self._connection, _ = self._open.enter_context(shared_fork_server().start(modules, None))
-            self._connection.send((None, partial(serve, memory), ()))
+            self._connection.send((None, be, ()))
             if not self._connection.poll(_START_SECONDS):
                 raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
             self._connection.recv()
@@ -174,9 +175,9 @@ class Worker:
         self._open.close()
 
 
-def serve(memory: int | None, connection: Connection) -> None:
+def serve(memory: int | None, nice: int, connection: Connection) -> None:
     """In the worker: do what comes, until nobody can send any more."""
-    os.nice(_NICE)
+    os.nice(nice)
     if memory is not None:
         limit_memory(memory)
     logging.getLogger().addHandler(_Forwarding(connection))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError
-from katafs.git import GitRepo
+from katafs.git import GitRepo, beneath
 from katafs.git.refs.writing import RefWriter
 from katafs.git.store.compaction import MOST_SMALL, merge_packs
 from katafs.kata.compact import compact_kata
@@ -104,3 +105,25 @@ def test_nothing_is_written_or_removed_there(made: Path, store: Path, name: str)
         with contextlib.suppress(KataError):
             act(path)
         assert everything(other) == before, act.__name__
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_no_part_of_a_path_may_be_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool) -> None:
+    """The same on a kernel that has no openat2(2), or where somebody forbids it."""
+    monkeypatch.setattr(beneath, "_has_openat2", lambda: is_new)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_text("text")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "a/b/link").symlink_to("file")
+    assert beneath.read_part(f"{tmp_path}/a/b/file", 10) == b"text"
+    for name, wrong in {
+        "link/b/file": errno.ELOOP,
+        "a/b/link": errno.ELOOP,
+        "a/b/none": errno.ENOENT,
+        "a/b/file/none": errno.ENOTDIR,
+    }.items():
+        with pytest.raises(OSError, match=name) as error:
+            beneath.open_beneath(f"{tmp_path}/{name}")
+        assert error.value.errno == wrong
+    with pytest.raises(ValueError, match="null"):
+        beneath.open_beneath(f"{tmp_path}/a/b/file\0")

@@ -63,3 +63,20 @@ def test_where_they_are_not_found_together(tagged: Path, what: str) -> None:
     repo = GitRepo(tagged, budget=Budget(10_000))
     assert repo.refs.tags(range(100, 132)) == {}
     assert repo.budget.left >= 5_000
+
+
+def test_tags_of_one_question(tagged: Path) -> None:
+    """Who answers for many reads `packed-refs` once for them: what has come since is seen, and what has a file."""
+    few = b"".join((tagged / ".git/packed-refs").read_bytes().splitlines(keepends=True)[:60])
+    (tagged / ".git/packed-refs").write_bytes(few)
+    repo, alone = GitRepo(tagged, budget=Budget(1e6)), GitRepo(tagged).refs
+    assert repo.main() is not None
+    assert [repo.tag(index) for index in range(20)] == [alone.tag(index) for index in range(20)]
+    git(tagged, "tag", "300", "1")
+    git(tagged, "tag", "-f", "13", "1")
+    assert repo.tag(300) == repo.tag(13) == repo.tag(1)
+    git(tagged, "tag", "-f", "14", "1")
+    git(tagged, "pack-refs", "--all")
+    assert repo.tag(300) == repo.tag(1)
+    repo.main()
+    assert repo.tag(14) == repo.tag(1)

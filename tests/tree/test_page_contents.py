@@ -15,7 +15,7 @@ from pygments.lexers import get_all_lexers, get_lexer_for_filename
 from katafs.git import GitRepo
 from katafs.html.chart import WIDTH, Chart
 from katafs.html.code import _USUAL as USUAL
-from katafs.html.code import _lexer, pairs
+from katafs.html.code import MAX_HIGHLIGHTED, _known_lines, _lexer, highlighted, pairs
 from katafs.html.process import Page, render
 from katafs.kata.model.steps import Step, history
 from tests.katas import add_event, make_kata
@@ -170,3 +170,16 @@ def test_times_that_make_no_sense_are_drawn() -> None:
     assert len(Chart(_steps([0.0] * 50)).dots) == 50
     assert len(Chart(_steps([1.0])).dots) == 1
     assert Chart([]).dots == []
+
+
+def test_lines_that_take_more_memory_than_is_kept() -> None:
+    """A piece takes more than its text: of a large file of short ones the lines are made each time."""
+    small, large = b"a = 1\n", (b"1," * 500 + b"\n") * (MAX_HIGHLIGHTED // 1001)
+    for data in (large, small):
+        lines = highlighted(b"x.py", data, highlight=True)
+        assert "".join(f"{''.join(text for _, text in line)}\n" for line in lines).encode() == data
+        assert highlighted(b"x.py", data, highlight=True) == lines
+    kept = _known_lines.kept()
+    assert _known_lines.get(("Python", small)) is not None
+    assert _known_lines.get(("Python", large)) is None
+    assert kept.size <= kept.most

@@ -298,6 +298,23 @@ def test_a_page_that_takes_too_long_is_made_without_colours(
     assert render(page) == coloured
 
 
+def _number(_say: object, _page: Page, _highlight: bool) -> bytes:
+    return b"%d" % os.getpid()
+
+
+def test_pages_are_made_by_a_process_that_stays(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    """It has the lines of files that did not change; when it is killed, another makes the next page."""
+    path = make_kata(store, "AAAAAA")
+    tip = GitRepo(path).main()
+    assert tip is not None
+    page = Page(path, "AAAAAA", tip, 0, 0, 0)
+    monkeypatch.setattr(process, "_make", _number)
+    first = int(render(page))
+    assert int(render(page)) == first
+    os.kill(first, signal.SIGKILL)
+    assert int(render(page)) != first
+
+
 def test_long_histories_and_long_files(limit: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """300 events, and a file of 5,000 lines in which a few change."""
     path = long_store(tmp_path_factory.getbasetemp()) / "Ln/gK/at"

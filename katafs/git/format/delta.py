@@ -18,6 +18,8 @@ _SHIFTS = [tuple(8 * bit for bit in range(4) if bits & 1 << bit) for bits in ran
 _LONGEST_INSERT, LONGEST_COPY = 127, 0xFFFFFF
 # a copy takes some 3 bytes, and begins an insertion after it
 _SHORTEST_COPY = 6
+# up to so many bytes, comparing as numbers is faster than halving
+_SMALL = 512
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 _TREE_PIECES = re.compile(rb"([^\0]+\0)(.{20})|.+", re.DOTALL)
 
@@ -90,16 +92,22 @@ def quick_delta(base: bytes, data: bytes) -> bytes:
 
 
 def _common(one: bytes, other: bytes, most: int, *, at_end: bool = False) -> int:
-    """How many bytes are the same at the start, or at the end, ``most`` at most: by halves."""
+    """How many bytes are the same at the start, or at the end, ``most`` at most: by halves, then by the highest bit
+    that differs, which takes half the time."""
     low = 0
-    while low < most:
-        middle = (low + most + 1) // 2
+    while most - low > _SMALL:
+        middle = (low + most) // 2
         if at_end:
             is_same = one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]
         else:
             is_same = one[low:middle] == other[low:middle]
-        low, most = (middle, most) if is_same else (low, middle - 1)
-    return low
+        low, most = (middle, most) if is_same else (low, middle)
+    if at_end:
+        bits = int.from_bytes(one[len(one) - most : len(one) - low], "little")
+        bits ^= int.from_bytes(other[len(other) - most : len(other) - low], "little")
+    else:
+        bits = int.from_bytes(one[low:most], "big") ^ int.from_bytes(other[low:most], "big")
+    return most - (bits.bit_length() + 7) // 8
 
 
 def piecewise_delta(base: bytes, data: bytes, kind: int) -> bytes:

@@ -53,10 +53,12 @@ class References:
         self._patience = _PATIENCE if self._budget.may_wait and beneath.is_shared(git_dir) else 0.0
         # whether there was no ``main`` after all
         self._is_unborn = False
-        # packed-refs as it was read last
+        # packed-refs as it was read last; whether that was since somebody asked for ``main``
         self._packed: tuple[tuple[int, int, int], bytes] = ((0, 0, 0), b"")
+        self._is_new = False
 
     def main(self) -> Oid | None:
+        self._is_new = False
         return self.get(MAIN)
 
     def tag(self, index: int) -> Oid | None:
@@ -112,12 +114,18 @@ class References:
 
     def packed(self, name: str) -> Oid | None:
         """The id in a line of ``packed-refs``. Raises `DamagedError`."""
+        if self._is_new and name != MAIN and not self._budget.may_wait:
+            # who answers for many need not open it again for the tags of one question
+            self._budget.spend(SEARCHED_BYTE * len(self._packed[1]))
+            with suppress(ValueError):
+                if (found := packed_refs.find(self._packed[1], name.encode())) is not None:
+                    return found
         return self._packed_of({name: 0}).get(0)
 
     def _packed_of(self, names: Mapping[str, int]) -> dict[int, Oid | None]:
         try:
-            with File(beneath.open_beneath(f"{self._git_dir}/{PACKED_REFS}")) as file:
-                fd = file.fileno()
+            fd = beneath.open_beneath(f"{self._git_dir}/{PACKED_REFS}")
+            try:
                 status = os.fstat(fd)
                 if status.st_size > packed_refs.BLOCK and b" sorted" in packed_refs.header_of(os.pread(fd, 256, 0)):
                     if len(names) > 1 and status.st_size <= _FEW_BYTES:
@@ -138,8 +146,11 @@ class References:
                     self._budget.spend((first + SEARCHED_BYTE * (len(names) - 1)) * status.st_size)
                     if not is_read:
                         self._packed = (version, beneath.read_all(fd, MOST_PACKED))
+                    self._is_new = True
                     find = partial(packed_refs.find, self._packed[1])
                 return {which: find(name.encode()) for name, which in names.items()}
+            finally:
+                beneath.close_quietly(fd)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in GONE:
                 return {}

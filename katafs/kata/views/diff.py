@@ -18,7 +18,8 @@ The others pair renames as libgit2 does, which may differ from git's choice: it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regi
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.changes import lines_added, lines_deleted, pairs, submodule_text
-from katafs.text import Printed, decode, pretty
+from katafs.text import Printed, decode
 
 # What a comparison may cost in the daemon itself, in microseconds (`katafs.git.budget`). libgit2 holds the GIL
 # while it compares: 2 x 32 KiB take it 4 ms, and 10 ms in the worst case that was found.
@@ -41,12 +42,9 @@ _COUNT_LIMITS = process.Limits(processor_seconds=10, seconds=12.0, nice=0)
 #: kind and data by id of objects that a writer has made and not stored
 _Pending = Mapping[Oid, tuple[int, bytes]]
 
-# a line as it stands in the list of files, an object that is printed a thousand times
-_LINE = """{
-        "type": "%s",
-        "line": %s,
-        "number": %d
-      }"""
+# the lines of a file as they stand in the list of files: objects that are printed a thousand times
+_LINES, _NEXT, _END = "[\n      ", ",\n      ", "\n    ]"
+_SECTION = '{\n        "type": "section",\n        "index": %d\n      }'
 _NO_FILE = Side(b"", 0, bytes(20))
 _SPECIAL = re.compile(rb'[\0-\x1f"\\\x7f-\xff]')
 _LETTERS = {7: b"a", 8: b"b", 9: b"t", 10: b"n", 11: b"v", 12: b"f", 13: b"r", 34: b'"', 92: b"\\"}
@@ -238,32 +236,35 @@ def _file_diff(
     kind: str,
     names: tuple[bytes | None, bytes | None],
     counts: tuple[int, int, int],
-    lines: Sequence[Printed | dict[str, Any]] | None,
+    lines: list[str] | None,
 ) -> dict[str, Any]:
     old, new = (None if name is None else decode(name) for name in names)
     line_counts = dict(zip(("added", "deleted", "same"), counts, strict=True))
     entry = {"type": kind, "old_filename": old, "new_filename": new, "line_counts": line_counts}
-    return entry if lines is None else {**entry, "lines": lines}
+    if lines is None:
+        return entry
+    return {**entry, "lines": Printed(_LINES + _NEXT.join(lines) + _END) if lines else []}
 
 
-def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[Printed | dict[str, Any]]:
+def _sections(old: list[str], new: list[str], regions: list[Region]) -> list[str]:
     """All lines in order, each region after a ``section``; deleted lines are numbered as in the old content."""
-    lines: list[Printed | dict[str, Any]] = []
+    lines: list[str] = []
     done = 0
     for index, region in enumerate(regions):
         lines += _numbered("same", new, done, region.new_start)
-        lines.append({"type": "section", "index": index})
+        lines.append(_SECTION % index)
         lines += _numbered("deleted", old, region.old_start, region.old_end)
         lines += _numbered("added", new, region.new_start, region.new_end)
         done = region.new_end
     return [*lines, *_numbered("same", new, done, len(new))] if regions else lines
 
 
-def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[Printed]:
-    return [Printed(_LINE % (kind, pretty(line), at)) for at, line in enumerate(lines[start:end], start + 1)]
+def _numbered(kind: str, lines: list[str], start: int, end: int) -> list[str]:
+    head, quoted = f'{{\n        "type": "{kind}",\n        "line": ', map(encode_basestring, lines[start:end])
+    return [f'{head}{line},\n        "number": {at}\n      }}' for at, line in enumerate(quoted, start + 1)]
 
 
-def _same(lines: list[str]) -> list[Printed]:
+def _same(lines: list[str]) -> list[str]:
     return _numbered("same", lines, 0, len(lines))
 
 

@@ -29,6 +29,7 @@ def name_of(kata: Kata) -> str:
 
 def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) -> Download | Later:
     repo = GitRepo(path)
+    repo.look_at_tags(range(last + 1))
     tags = {index: repo.tag(index) for index in range(last + 1)}
     made = make_download(path, Source(tip, tags, name, mtime), spool)
     return made if isinstance(made, Download) else Later(made)
