@@ -64,6 +64,8 @@ def _render(page: Page, *, highlight: bool) -> bytes:
             return cast(bytes, worker.call(id, _make, page, highlight, seconds=LIMIT))
         except TimeoutError as error:
             raise TooLargeError(f"{page.path}: a page takes more than {LIMIT:g} s") from error
+        except MemoryError as error:
+            raise DamagedError(f"{page.path}: a page takes more than {_MEMORY >> 20} MiB of memory") from error
         except LeftError as error:
             log.info("%s: who made a page has ended, and it is begun again: %s", page.path, error)
         finally:
@@ -87,7 +89,7 @@ def _make(_say: object, page: Page, highlight: bool) -> bytes:
         if page.now < 0:
             return pages.index(past, highlight=highlight)
         return pages.step(past, page.was, page.now, page.end, highlight=highlight)
-    except (KataError, MemoryError, RecursionError) as error:
+    except (KataError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error
 
 

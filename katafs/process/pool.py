@@ -154,6 +154,9 @@ class Worker:
             raise
         self.last_used = time.monotonic()
         result, failure = told
+        if isinstance(failure, MemoryError):
+            # what it has not given back would be missed by the next one
+            self.end()
         if failure is not None:
             raise failure
         return result

@@ -57,6 +57,8 @@ def _talk(say: Say, what: object) -> object:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "log":
         logging.getLogger("katafs.talking").warning("number %d", 1)
+    if what == "much":
+        raise MemoryError
     if what == "late":
         raise LateError("somebody was first")
     if what == "bug":
@@ -105,6 +107,10 @@ def test_what_goes_wrong_is_heard_of(pool: Pool) -> None:
     another = started(pool)
     assert another is not worker
     assert another.call(print, _talk, "well")
+    # with the memory that it could not do without
+    with pytest.raises(MemoryError):
+        another.call(print, _talk, "much")
+    assert not another.is_there
 
 
 def test_killed_when_it_has_nothing_to_do(pool: Pool) -> None:
