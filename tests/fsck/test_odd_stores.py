@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.directories import remove_quietly, remove_tree, walk
+from katafs.directories import remove_tree, walk
 from katafs.git import GitRepo
 from katafs.git.refs.writing import RefWriter
 from katafs.kata.compact import compact_kata
@@ -66,7 +66,6 @@ def test_deep_directories_in_a_repository(kata: Path, levels: int, name: str) ->
     compacted = compact_kata(kata, "FsckMe")
     assert compacted is not None
     assert compacted.after.files > 3 * levels
-    remove_tree(kata)
 
 
 @DEEP
@@ -78,7 +77,6 @@ def test_deep_directories_of_the_wrong_owner(owned: Path, levels: int, name: str
     assert {directory.status(each).st_uid for directory in walk(owned / ".git/x") for each in directory.names} == {
         OTHER
     }
-    remove_tree(owned)
 
 
 @DEEP
@@ -106,12 +104,12 @@ def test_a_deep_beginning_of_a_migration(store: Path, levels: int, name: str) ->
 
 
 @DEEP
-def test_what_is_left_among_temporary_files(tmp_path: Path, levels: int, name: str) -> None:
+def test_what_is_left_among_temporary_files(store: Path, levels: int, name: str) -> None:
     """Everybody may make directories there."""
-    nest(tmp_path / "katafs-plain-x", levels, name)
-    plain = PlainStore(ReadCaches(), tmp_path)
+    nest(store / "katafs-plain-x", levels, name)
+    plain = PlainStore(ReadCaches(), store)
     made = plain.directory()
-    assert os.listdir(tmp_path) == [made.name]
+    assert os.listdir(store) == [made.name]
     plain.close()
     assert not made.exists()
 
@@ -176,16 +174,12 @@ def test_odd_stores(store: Path, seed: int) -> None:
         assert result.returncode in statuses, (made, said)
         return said
 
-    try:
-        missing = f'{{"kata": "{SOUND}", "code": "tag-missing", "state": "%s"'
-        assert missing % "found" in run("fsck", "--json", store, statuses=(4, 8, 12))
-        assert PLAIN in run("migrate", "--dry-run", "-v", store, statuses=(0, 1))
-        run("compact", store, statuses=(0, 1))
-        assert not list((store / "zz/zz/z1/.git/objects").glob("??")), made
-        assert PLAIN in run("migrate", "-v", store, statuses=(0, 1))
-        assert missing % "mended" in run("fsck", "--repair", "--json", store, statuses=(1, 5, 9, 13))
-        run("create", store, stdin=b'{"visible_files": {}}', statuses=(0,))
-        run("demo", store, statuses=(0, 1))
-    finally:
-        remove_quietly(store)
-        store.mkdir(exist_ok=True)
+    missing = f'{{"kata": "{SOUND}", "code": "tag-missing", "state": "%s"'
+    assert missing % "found" in run("fsck", "--json", store, statuses=(4, 8, 12))
+    assert PLAIN in run("migrate", "--dry-run", "-v", store, statuses=(0, 1))
+    run("compact", store, statuses=(0, 1))
+    assert not list((store / "zz/zz/z1/.git/objects").glob("??")), made
+    assert PLAIN in run("migrate", "-v", store, statuses=(0, 1))
+    assert missing % "mended" in run("fsck", "--repair", "--json", store, statuses=(1, 5, 9, 13))
+    run("create", store, stdin=b'{"visible_files": {}}', statuses=(0,))
+    run("demo", store, statuses=(0, 1))
