@@ -40,6 +40,8 @@ _SIGNALS = {*_STOP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}
 _LOOK_SECONDS = 0.5
 # what hands over in longer than this is ended: what it was doing is done again by the next
 _HANDING_OVER_SECONDS = 2.0
+# how long the first look at the mount may take once the daemon is ready; it takes milliseconds
+_TOUCHING_SECONDS = 2.0
 # so many deaths within so many seconds, and it is given up: what kills the daemon will kill the next one too
 GIVE_UP_DEATHS, GIVE_UP_SECONDS = 20, 6.0
 
@@ -122,6 +124,10 @@ class _Keeper:
             self._status = replace(self._status, **was)
         # whose end is to be waited for, beside the daemon's; an older katafs did not say
         self._left = [] if state is None else [Child(pid) for pid in state.get("left", [])]
+        # who looks at the mount first, which is busy meanwhile; when he is ended, in monotonic seconds
+        self._toucher = NOBODY
+        self._touched_by = 0.0
+        self._ready: Callable[[], None] | None = None
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
         self._was_ready = state is not None
@@ -133,6 +139,7 @@ class _Keeper:
 
     def run(self, ready: Callable[[], None] | None) -> None:
         """Until the mount is over. ``ready`` is None when it was called by what we were before a reload."""
+        self._ready = ready
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         stop = {number for number in _STOP if signal.getsignal(number) is not signal.SIG_IGN}
         waited_for = _SIGNALS - _STOP | stop
@@ -151,8 +158,7 @@ class _Keeper:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
                 if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY.encode()):
-                    self._note_ready(ready)
-                    ready = None
+                    self._note_ready()
                 elif number in stop:
                     self._stop(number)
                 elif number == signal.SIGUSR1:
@@ -169,7 +175,8 @@ class _Keeper:
         self._status.daemon = self._daemon.pid
         if kept.is_first:
             # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
-            self._left.append(Child.fork(self._touch))
+            self._toucher = Child.fork(self._touch)
+            self._left.append(self._toucher)
 
     def _touch(self, _writer: int) -> int:
         """In a child: without the mount's descriptor, as it is to end with the mount."""
@@ -177,15 +184,27 @@ class _Keeper:
         touch(self._options.mountpoint)
         return 0
 
-    def _note_ready(self, ready: Callable[[], None] | None) -> None:
+    def _note_ready(self) -> None:
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
-        else:
+        elif self._ready is None:
             self._publish()
-        if ready is None:
-            return
         self._was_ready = True
+        self._touched_by = time.monotonic() + _TOUCHING_SECONDS
+
+    def _say_ready(self) -> None:
+        """Say that the mount is ready, when the daemon is, and nobody of us has a file open in it: who unmounts it now
+        is not told that it is busy."""
+        if self._ready is None or not self._was_ready:
+            return
+        if not self._toucher.has_ended():
+            if time.monotonic() < self._touched_by:
+                return
+            # the daemon hangs, which whoever asked for the mount is to see
+            self._toucher.send(signal.SIGKILL)
+        ready, self._ready = self._ready, None
+        self._publish()
         try:
             ready()
         except BrokenPipeError:
@@ -195,6 +214,7 @@ class _Keeper:
 
     def _look(self) -> None:
         self._left = [child for child in self._left if not child.has_ended()]
+        self._say_ready()
         if self._checker is not None and self._checker.has_ended():
             checker, self._checker = self._checker, None
             if checker.status == 0:
