@@ -74,8 +74,11 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
 def _serve_alone(options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen, reason: str) -> None:
     """Serve a mount that ends with this process; ``reason`` is why. Raises `MountError`."""
     devices: list[str] = []
+    was_ready = False
 
     def ready_and_tell() -> None:
+        nonlocal was_ready
+        was_ready = True
         log.info("the mount will not outlive the daemon: %s", reason)
         # only root may write where that is said
         if os.geteuid() == 0 and (device := device_of(options.mountpoint)):
@@ -90,6 +93,11 @@ def _serve_alone(options: MountOptions, ready: Callable[[], None], fast: fastope
     watcher = watch_over_us(options.mountpoint)
     try:
         session.serve(options, ready_and_tell, fast, watcher=watcher)
+    except BaseException:
+        if not was_ready:
+            os.kill(watcher, signal.SIGKILL)
+            os.waitpid(watcher, 0)
+        raise
     finally:
         for device in devices:
             runtime.withdraw(device)
@@ -262,6 +270,9 @@ class _Keeper:
         detach(self._options.mountpoint, self._held.device)
         # whoever still waits for an answer gets one: with the last copy of the descriptor the connection ends
         os.close(self._held.fd)
+        if not self._was_ready:
+            # when it is told that there is no mount, nothing is left of us
+            self._toucher.end()
         if self._held.device:
             runtime.withdraw(self._held.device)
         if self._was_ready:

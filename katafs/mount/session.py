@@ -110,7 +110,17 @@ def serve(
     mount that is there already.
     """
     _set_up_process()
-    fast = fast or fastopen.load(wanted=options.fast_open)
+    try:
+        return _serve(options, ready, fast or fastopen.load(wanted=options.fast_open), kept, watcher)
+    except BaseException:
+        # whoever hears that we have given up finds nothing left of us
+        shared_fork_server().end()
+        raise
+
+
+def _serve(
+    options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen, kept: Kept | None, watcher: int | None
+) -> bool:
     # only now: the library must be there first
     import pyfuse3
 

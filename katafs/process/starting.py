@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -39,6 +40,10 @@ class _Fork:
     def poll(self) -> int | None:
         """None while it is there."""
         return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
+
+    def wait(self) -> int:
+        os.waitpid(self.pid, 0)
+        return 0
 
 
 class ForkServer:
@@ -111,6 +116,17 @@ class ForkServer:
             self._ended = [process for process in self._ended if process.poll() is None]
         finally:
             self._lock.release()
+
+    def end(self) -> None:
+        """Have it gone when this returns, with its workers: nobody will have work for it."""
+        with self._lock:
+            process = self._process
+            self._let_go()
+        if process is not None:
+            self._ended.remove(process)
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
