@@ -19,7 +19,7 @@ OBJECT, LOOSE, BYTE = 15.0, 30.0, 0.004
 #: applying a delta; each byte of its instructions, and of what they copy, which is hashed at the end
 DELTA, INSTRUCTION, COPIED = 3.0, 0.2, 0.0015
 #: a commit on a walk, beside its object; a byte of ``packed-refs``, searched once more, or of a tree
-STEP, REFERENCE_BYTE, SEARCHED_BYTE, TREE_BYTE = 4.0, 0.012, 0.0015, 0.042
+STEP, REFERENCE_BYTE, SEARCHED_BYTE, TREE_BYTE = 10.0, 0.012, 0.0015, 0.042
 #: a path in a listing; a name in a directory of the store, or of one that is made here
 PATH, NAME = 2.0, 0.7
 #: the status of a file in the store; the conversion of a kata that is stored plain

@@ -16,7 +16,12 @@ from katafs.git.budget import Budget
 from katafs.kata.model.rows import parse_rows
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import shown_json
+from katafs.kata.store import Store
 from katafs.kata.views.diff import diff_lines, raw_diff
+from katafs.tree.catalogue import kata_key
+from katafs.tree.context import Context
+from katafs.tree.tree import Tree
+from tests.budget import large
 from tests.katas import add_event, loosen, make_kata
 
 ROW = {"index": 1, "event": "x", "colour": "red", "time": [2020, 1, 2, 3, 4, 5, 678901], "duration": 1.234567}
@@ -91,3 +96,18 @@ def test_many_small_files_are_paid_for_one_by_one(store: Path, diff: Callable[..
     assert ratio(ask) < _MOST
     with pytest.raises(HeavyError):
         ask(Budget(10_000))
+
+
+def test_a_walk_is_paid_for_by_its_commits(store: Path) -> None:
+    """When an option was set, of a history that sets options only: a commit took 20 us, and was to take 10."""
+    large.options(make_kata(store, "AbCdEf"), 1_000)
+
+    def ask(budget: Budget) -> object:
+        asked = Store(store, budget=budget)
+        asked.new_epoch()
+        kata = Tree(Context(asked)).node_of(kata_key("AbCdEf"))
+        return kata.child(b"config").node.child(b"colour")
+
+    assert ratio(ask) < _MOST
+    with pytest.raises(HeavyError):
+        ask(Budget(14_000))
