@@ -121,12 +121,6 @@ def _cause(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def touch(mountpoint: Path) -> None:
-    """Open and close a file of a mount, so that in the fast mode the kernel hears that it need not send FLUSH: then
-    the daemon can close files of its own mount. Raises OSError."""
-    os.close(os.open(mountpoint / ".katafs/version", os.O_RDONLY | os.O_CLOEXEC))
-
-
 #: for when there is none
 NOBODY = Child(0)
 NOBODY.status = 0

@@ -25,8 +25,9 @@ from typing import Any
 
 from katafs.fuse import fastopen
 from katafs.mount import resuming, runtime, session
-from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor, touch
+from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor
 from katafs.mount.device import Held, Kept, UnsuitableError, hold
+from katafs.mount.first_look import FirstLook
 from katafs.mount.mounting import MountError, MountOptions, detach, device_of
 from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.mount.watcher import watch_over_us
@@ -40,8 +41,6 @@ _SIGNALS = {*_STOP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2}
 _LOOK_SECONDS = 0.5
 # what hands over in longer than this is ended: what it was doing is done again by the next
 _HANDING_OVER_SECONDS = 2.0
-# how long the first look at the mount may take once the daemon is ready; it takes milliseconds
-_TOUCHING_SECONDS = 2.0
 # so many deaths within so many seconds, and it is given up: what kills the daemon will kill the next one too
 GIVE_UP_DEATHS, GIVE_UP_SECONDS = 20, 6.0
 
@@ -132,9 +131,7 @@ class _Keeper:
             self._status = replace(self._status, **was)
         # whose end is to be waited for, beside the daemon's; an older katafs did not say
         self._left = [] if state is None else [Child(pid) for pid in state.get("left", [])]
-        # who looks at the mount first, which is busy meanwhile; when he is ended, in monotonic seconds
-        self._toucher = NOBODY
-        self._touched_by = 0.0
+        self._first_look = FirstLook()
         self._ready: Callable[[], None] | None = None
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
@@ -182,15 +179,8 @@ class _Keeper:
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
         if kept.is_first:
-            # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
-            self._toucher = Child.fork(self._touch)
-            self._left.append(self._toucher)
-
-    def _touch(self, _writer: int) -> int:
-        """In a child: without the mount's descriptor, as it is to end with the mount."""
-        os.closerange(3, 1 << 16)
-        touch(self._options.mountpoint)
-        return 0
+            self._first_look.begin(self._options.mountpoint)
+            self._left.append(self._first_look.child)
 
     def _note_ready(self) -> None:
         if self._is_reloading:
@@ -199,18 +189,12 @@ class _Keeper:
         elif self._ready is None:
             self._publish()
         self._was_ready = True
-        self._touched_by = time.monotonic() + _TOUCHING_SECONDS
 
     def _say_ready(self) -> None:
         """Say that the mount is ready, when the daemon is, and nobody of us has a file open in it: who unmounts it now
         is not told that it is busy."""
-        if self._ready is None or not self._was_ready:
+        if self._ready is None or not self._was_ready or not self._first_look.is_over():
             return
-        if not self._toucher.has_ended():
-            if time.monotonic() < self._touched_by:
-                return
-            # the daemon hangs, which whoever asked for the mount is to see
-            self._toucher.send(signal.SIGKILL)
         ready, self._ready = self._ready, None
         self._publish()
         try:
@@ -272,7 +256,7 @@ class _Keeper:
         os.close(self._held.fd)
         if not self._was_ready:
             # when it is told that there is no mount, nothing is left of us
-            self._toucher.end()
+            self._first_look.child.end()
         if self._held.device:
             runtime.withdraw(self._held.device)
         if self._was_ready:

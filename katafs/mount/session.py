@@ -25,8 +25,9 @@ from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
 from katafs.html import process as pages
 from katafs.kata.store import Store, budget_of_loop
-from katafs.mount.child import MESSAGE, touch
+from katafs.mount.child import MESSAGE
 from katafs.mount.device import Kept, UnsuitableError, resend
+from katafs.mount.first_look import touch
 from katafs.mount.idle_compaction import Compactor
 from katafs.mount.mounting import LIBC, MountError, MountOptions, detach, hearing_stderr
 from katafs.mount.watcher import keep_watched

@@ -21,7 +21,7 @@ SLOW = """
 import os
 from pathlib import Path
 from katafs.cli import main
-from katafs.mount import keeper
+from katafs.mount import first_look
 
 def look(mountpoint):
     fd = os.open(mountpoint / ".katafs/version", os.O_RDONLY)
@@ -29,7 +29,7 @@ def look(mountpoint):
     os.close(os.open(os.environ["GATE"], os.O_RDONLY))
     os.close(fd)
 
-keeper.touch = look
+first_look.touch = look
 main()
 """
 
