@@ -39,8 +39,8 @@ DENSE = {
     "NaN": b'["NaN",' + b",".join([b"[]"] * 100_000) + b"]",
     "text": json.dumps("def f(x):\n    return [x, {'a': 1.5}]\n" * 15_000).encode(),
 }
-# twice the time is 20 ms where a request has 10; the clock of a busy machine is no better than that
-_MOST = 2.0
+# 1.7 were measured, and twice the time is 20 ms where a request has 10; more is the clock of a busy machine's
+_MOST = 3.0
 
 
 @pytest.fixture(autouse=True)
