@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from json.encoder import encode_basestring
 from typing import Any
@@ -80,8 +80,9 @@ def compact(value: Any) -> str:
     return dumps(json.loads(pretty(value)))
 
 
-def is_portable_json(data: bytes) -> bool:
-    """Whether JSON as it was stored is such as every parser takes. Raises ValueError, RecursionError."""
+def is_portable_json(data: bytes, pay: Callable[[Any], object] = lambda _: None) -> bool:
+    """Whether JSON as it was stored is such as every parser takes; ``pay`` is called with its value before all that is
+    in it is looked at, where the bytes do not tell. Raises ValueError, RecursionError."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -92,7 +93,11 @@ def is_portable_json(data: bytes) -> bool:
     for _ in range(_SHALLOW):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     is_plain = not brackets and not any(odd in folded for odd in _ODD)
-    return is_plain or is_portable(parse_stored(text))
+    if is_plain:
+        return True
+    value = parse_stored(text)
+    pay(value)
+    return is_portable(value)
 
 
 # what a number of no use, or a lone surrogate, has in it, once digits, signs and two letters are folded

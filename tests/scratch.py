@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import functools
 import os
-import shutil
 import tempfile
 from pathlib import Path
+
+from katafs.directories import remove_quietly
 
 _PREFIX = "katafs-tests-"
 _DISK, _MEMORY = Path(tempfile.gettempdir()), Path("/dev/shm")
@@ -54,6 +55,6 @@ def tidy() -> None:
                 lock = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
+                    remove_quietly(left)
                 finally:
                     os.close(lock)

@@ -40,7 +40,7 @@ class _Batch(ABC):
     hopeless: Sequence[int] = ()
 
     def __init__(self, *, quiet: bool) -> None:
-        self.total = self.done = self.refused = 0
+        self.total = self.done = self.refused = self._unreadable = 0
         self._is_quiet = quiet
         self._is_terminal = sys.stderr.isatty()
 
@@ -67,21 +67,25 @@ class _Batch(ABC):
             if not is_kata_id(kata_id):
                 fail(f"{kata_id} is not a kata id", 2)
         wanted = sorted(set(ids))
-        self.total = sum(1 for _ in katas_of(root, wanted, is_wanted))
+        self.total = sum(1 for _ in katas_of(root, wanted, is_wanted, lambda _: None))
         self._start = self._told = time.monotonic()
         try:
-            for kata_id, path in katas_of(root, wanted, is_wanted):
+            for kata_id, path in katas_of(root, wanted, is_wanted, self._note_unreadable):
                 if not self._take(path, kata_id):
                     break
         except KeyboardInterrupt:
             self._end()
             fail(f"interrupted; {self.interrupted}")
         self._end()
-        sys.exit(1 if self.refused else 0)
+        sys.exit(1 if self.refused or self._unreadable else 0)
 
     def say(self, sentence: str) -> None:
         """A sentence of its own; on a terminal it takes the place of the line that changes."""
         say(sentence, before=_CLEAR if self._is_terminal else "")
+
+    def _note_unreadable(self, sentence: str) -> None:
+        self._unreadable += 1
+        self.say(f"katafs: {sentence}")
 
     def _take(self, path: Path, kata_id: str) -> bool:
         """Whether it makes sense to go on after one kata."""

@@ -140,10 +140,12 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool]) -> Iterator[tuple[str, Path]]:
+def katas_of(
+    store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool], unreadable: Callable[[str], object]
+) -> Iterator[tuple[str, Path]]:
     """The katas of a store that are wanted, with their directories; those that were named in any case.
 
-    A line says which directory cannot be read. Raises `KataError` when it is the store.
+    ``unreadable`` is told, in a sentence, which directory cannot be read. Raises `KataError` when it is the store.
     """
     from katafs.kata.model.ids import kata_path
     from katafs.kata.store import Store
@@ -159,12 +161,17 @@ def katas_of(store: Path, ids: Sequence[str], is_wanted: Callable[[Path], bool])
         except KataError as error:
             if not parts:
                 raise
-            say(str(error))
+            unreadable(str(error))
             return []
 
     for kata_id in (third for first in below("") for second in below(first) for third in below(second)):
         path = kata_path(store, kata_id)
-        if is_wanted(path):
+        try:
+            is_one = is_wanted(path)
+        except (KataError, OSError):
+            # who works on it says why that cannot be known
+            is_one = True
+        if is_one:
             yield kata_id, path
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from katafs.directories import remove_tree
 from katafs.engine.trust import FileSystem
 from katafs.engine.work import DIRECTORY
 
@@ -122,7 +122,7 @@ def _remove(directory: Path) -> None:
         raise SideError(f"{directory} was replaced by a link; who else can write to the store?")
     while directory.exists():
         try:
-            shutil.rmtree(directory)
+            remove_tree(directory)
         except OSError:
             if time.monotonic() > end:
                 raise

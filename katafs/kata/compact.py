@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from katafs import process
+from katafs.directories import walk
 from katafs.errors import DamagedError, NotFoundError, ReadOnlyError, StorageError, storage_errors
 from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
@@ -44,10 +45,10 @@ class Usage:
     def of(cls, git_dir: Path) -> Usage:
         """Links are not followed; what cannot be looked at is not counted."""
         found = [os.lstat(git_dir)]
-        for parent, directories, names in os.walk(git_dir):
-            for name in (*directories, *names):
+        for directory in walk(git_dir):
+            for name in (*directory.directories, *directory.names):
                 with suppress(OSError):
-                    found.append(os.lstat(os.path.join(parent, name)))
+                    found.append(directory.status(name))
         # st_blocks counts 512 bytes whatever the file system
         return cls(len(found), sum(status.st_blocks * 512 for status in found))
 

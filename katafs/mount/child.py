@@ -69,6 +69,13 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def end(self) -> None:
+        """Kill it, and wait for its end."""
+        self.send(signal.SIGKILL)
+        if not self.has_ended():
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self.has_ended()
+
     def heard(self) -> bytes:
         if self._reader is not None:
             with contextlib.suppress(BlockingIOError):
@@ -114,12 +121,6 @@ def _cause(status: int) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def touch(mountpoint: Path) -> None:
-    """Open and close a file of a mount, so that in the fast mode the kernel hears that it need not send FLUSH: then
-    the daemon can close files of its own mount. Raises OSError."""
-    os.close(os.open(mountpoint / ".katafs/version", os.O_RDONLY | os.O_CLOEXEC))
-
-
 #: for when there is none
 NOBODY = Child(0)
 NOBODY.status = 0
@@ -153,8 +154,12 @@ def start(run: Callable[[Callable[[], None]], None]) -> str | None:
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             told = pipe.read()
+        if told == _READY:
+            return None
         if told:
-            return None if told == _READY else told.decode("utf-8", "surrogateescape")
+            # it has nothing more to do than to end
+            os.waitpid(child, 0)
+            return told.decode("utf-8", "surrogateescape")
         # the pipe is closed and nothing was said: it has ended
         return f"the daemon ended before it was ready ({_cause(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))})"
     status = 1

@@ -25,8 +25,9 @@ from typing import Any
 
 from katafs.fuse import fastopen
 from katafs.mount import resuming, runtime, session
-from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor, touch
+from katafs.mount.child import NOBODY, Child, execute_katafs, tell_supervisor
 from katafs.mount.device import Held, Kept, UnsuitableError, hold
+from katafs.mount.first_look import FirstLook
 from katafs.mount.mounting import MountError, MountOptions, detach, device_of
 from katafs.mount.session import HANDED_OVER, NOT_WRAPPED, READY, be_daemon
 from katafs.mount.watcher import watch_over_us
@@ -72,8 +73,11 @@ def serve(options: MountOptions, ready: Callable[[], None], again: dict[str, Any
 def _serve_alone(options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen, reason: str) -> None:
     """Serve a mount that ends with this process; ``reason`` is why. Raises `MountError`."""
     devices: list[str] = []
+    was_ready = False
 
     def ready_and_tell() -> None:
+        nonlocal was_ready
+        was_ready = True
         log.info("the mount will not outlive the daemon: %s", reason)
         # only root may write where that is said
         if os.geteuid() == 0 and (device := device_of(options.mountpoint)):
@@ -88,6 +92,11 @@ def _serve_alone(options: MountOptions, ready: Callable[[], None], fast: fastope
     watcher = watch_over_us(options.mountpoint)
     try:
         session.serve(options, ready_and_tell, fast, watcher=watcher)
+    except BaseException:
+        if not was_ready:
+            os.kill(watcher, signal.SIGKILL)
+            os.waitpid(watcher, 0)
+        raise
     finally:
         for device in devices:
             runtime.withdraw(device)
@@ -122,6 +131,8 @@ class _Keeper:
             self._status = replace(self._status, **was)
         # whose end is to be waited for, beside the daemon's; an older katafs did not say
         self._left = [] if state is None else [Child(pid) for pid in state.get("left", [])]
+        self._first_look = FirstLook()
+        self._ready: Callable[[], None] | None = None
         self._checker: Child | None = None
         self._deaths: deque[float] = deque(maxlen=GIVE_UP_DEATHS)
         self._was_ready = state is not None
@@ -133,6 +144,7 @@ class _Keeper:
 
     def run(self, ready: Callable[[], None] | None) -> None:
         """Until the mount is over. ``ready`` is None when it was called by what we were before a reload."""
+        self._ready = ready
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         stop = {number for number in _STOP if signal.getsignal(number) is not signal.SIG_IGN}
         waited_for = _SIGNALS - _STOP | stop
@@ -151,8 +163,7 @@ class _Keeper:
                 got = signal.sigtimedwait(waited_for, _LOOK_SECONDS)
                 number = got.si_signo if got is not None else 0
                 if number == signal.SIGUSR2 and self._daemon.heard().startswith(READY.encode()):
-                    self._note_ready(ready)
-                    ready = None
+                    self._note_ready()
                 elif number in stop:
                     self._stop(number)
                 elif number == signal.SIGUSR1:
@@ -168,24 +179,24 @@ class _Keeper:
         self._daemon = Child.fork(partial(be_daemon, self._options, self._fast, kept, {signal.SIGCHLD, signal.SIGUSR2}))
         self._status.daemon = self._daemon.pid
         if kept.is_first:
-            # not the daemon itself: killed meanwhile, it would wait there for the next one, and that one for its end
-            self._left.append(Child.fork(self._touch))
+            self._first_look.begin(self._options.mountpoint)
+            self._left.append(self._first_look.child)
 
-    def _touch(self, _writer: int) -> int:
-        """In a child: without the mount's descriptor, as it is to end with the mount."""
-        os.closerange(3, 1 << 16)
-        touch(self._options.mountpoint)
-        return 0
-
-    def _note_ready(self, ready: Callable[[], None] | None) -> None:
+    def _note_ready(self) -> None:
         if self._is_reloading:
             self._is_reloading = False
             self._reloaded("")
-        else:
+        elif self._ready is None:
             self._publish()
-        if ready is None:
-            return
         self._was_ready = True
+
+    def _say_ready(self) -> None:
+        """Say that the mount is ready, when the daemon is, and nobody of us has a file open in it: who unmounts it now
+        is not told that it is busy."""
+        if self._ready is None or not self._was_ready or not self._first_look.is_over():
+            return
+        ready, self._ready = self._ready, None
+        self._publish()
         try:
             ready()
         except BrokenPipeError:
@@ -195,6 +206,7 @@ class _Keeper:
 
     def _look(self) -> None:
         self._left = [child for child in self._left if not child.has_ended()]
+        self._say_ready()
         if self._checker is not None and self._checker.has_ended():
             checker, self._checker = self._checker, None
             if checker.status == 0:
@@ -242,6 +254,9 @@ class _Keeper:
         detach(self._options.mountpoint, self._held.device)
         # whoever still waits for an answer gets one: with the last copy of the descriptor the connection ends
         os.close(self._held.fd)
+        if not self._was_ready:
+            # when it is told that there is no mount, nothing is left of us
+            self._first_look.child.end()
         if self._held.device:
             runtime.withdraw(self._held.device)
         if self._was_ready:

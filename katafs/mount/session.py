@@ -25,8 +25,9 @@ from katafs.fuse.writing.journal import Journal
 from katafs.git.beneath import is_shared
 from katafs.html import process as pages
 from katafs.kata.store import Store, budget_of_loop
-from katafs.mount.child import MESSAGE, touch
+from katafs.mount.child import MESSAGE
 from katafs.mount.device import Kept, UnsuitableError, resend
+from katafs.mount.first_look import touch
 from katafs.mount.idle_compaction import Compactor
 from katafs.mount.mounting import LIBC, MountError, MountOptions, detach, hearing_stderr
 from katafs.mount.watcher import keep_watched
@@ -110,7 +111,17 @@ def serve(
     mount that is there already.
     """
     _set_up_process()
-    fast = fast or fastopen.load(wanted=options.fast_open)
+    try:
+        return _serve(options, ready, fast or fastopen.load(wanted=options.fast_open), kept, watcher)
+    except BaseException:
+        # whoever hears that we have given up finds nothing left of us
+        shared_fork_server().end()
+        raise
+
+
+def _serve(
+    options: MountOptions, ready: Callable[[], None], fast: fastopen.FastOpen, kept: Kept | None, watcher: int | None
+) -> bool:
     # only now: the library must be there first
     import pyfuse3
 

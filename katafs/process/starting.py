@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -40,6 +41,10 @@ class _Fork:
         """None while it is there."""
         return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
 
+    def wait(self) -> int:
+        os.waitpid(self.pid, 0)
+        return 0
+
 
 class ForkServer:
     """The fork server of this process. Any thread may call its methods."""
@@ -57,13 +62,14 @@ class ForkServer:
 
     def fork(self, modules: str) -> None:
         """Start it ahead of need, as a fork of this process, which has one thread: nothing has to be loaded twice. It
-        loads the ``modules`` that work needs while this process goes on."""
+        loads the ``modules`` that work needs while this process goes on, when nobody else wants the processor."""
         with suppress(OSError):
             control, its_control = self._sockets()
             with its_control:
                 if not (pid := os.fork()):
                     _become_fork_server(its_control.fileno(), modules)
             self._control, self._process = control, _Fork(pid)
+            _let_others_first(pid)
 
     def want(self, modules: str) -> None:
         """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""
@@ -112,6 +118,17 @@ class ForkServer:
         finally:
             self._lock.release()
 
+    def end(self) -> None:
+        """Have it gone when this returns, with its workers: nobody will have work for it."""
+        with self._lock:
+            process = self._process
+            self._let_go()
+        if process is not None:
+            self._ended.remove(process)
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
             try:
@@ -125,8 +142,9 @@ class ForkServer:
             self._working += 1
 
     def _send_to_it(self, modules: str, fds: list[int]) -> None:
-        if self._control is None:
+        if self._control is None or self._process is None:
             raise BrokenPipeError
+        _take_turns(self._process.pid)
         if not self._is_there:
             code = self._control.recv(wire.MESSAGE)
             if not code:
@@ -172,6 +190,30 @@ def _become_fork_server(control: int, modules: str) -> Never:
         serve(modules)
     finally:
         os._exit(0)
+
+
+def _let_others_first(pid: int) -> None:
+    """Have a process work only when nobody else wants the processor; where it can be made to take its turns again,
+    which is not everybody's to do (sched(7), SCHED_IDLE): a thread of ours tries that first."""
+
+    def try_it() -> None:
+        with suppress(OSError):
+            policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(0, policy, parameters)
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+
+    thread = threading.Thread(target=try_it)
+    # where no thread can be started it takes its turns
+    with suppress(RuntimeError):
+        thread.start()
+        thread.join()
+
+
+def _take_turns(pid: int) -> None:
+    """Have it work as we do."""
+    with suppress(OSError):
+        os.sched_setscheduler(pid, os.sched_getscheduler(0), os.sched_getparam(0))
 
 
 def python(

@@ -404,6 +404,35 @@ def test_mounting_without_the_device(cli: CommandLine, script: str, user: bool, 
     assert cli.refused("mount", option, "store", "mnt").startswith(said.replace("{}", str(cli.directory)))
 
 
+# the command line, where the daemon of a mount that is held already cannot go on
+FAILING = """
+from katafs.cli import main
+from katafs.mount import session
+from katafs.mount.mounting import MountError
+
+def fail(*_):
+    raise MountError("this is not to be")
+
+session._begin = fail
+main()
+"""
+
+
+@pytest.mark.parametrize("option", ["--log-level=info", "--foreground"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_nothing_is_left_of_a_mount_that_is_refused(cli: CommandLine, kept: bool, option: str) -> None:
+    """When the command returns, all that it has begun is gone."""
+    if not kept:
+        cli.within_namespace("mount --bind /dev/null /dev/fuse")
+    command = cli.command("mount", option, "store", "mnt")
+    if kept:
+        command[1:3] = ["-c", FAILING]
+    null = subprocess.DEVNULL
+    # nobody waits for the end of those who have a pipe
+    result = subprocess.run(command, cwd=cli.directory, env=cli.environment, stdout=null, stderr=null, check=False)
+    assert (result.returncode, cli.daemons(), cli.mounts()) == (1, [], [])
+
+
 def test_store_and_mount_point_inside_one_another(cli: CommandLine) -> None:
     (cli.directory / "link").symlink_to("store")
     (cli.directory / "links").symlink_to(".")

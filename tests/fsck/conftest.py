@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from katafs.directories import remove_quietly
 from tests.conftest import unavailable
 from tests.fsck.cases import LAYOUTS, copy_kata
 from tests.mounts import OTHER
@@ -19,8 +20,9 @@ from tests.scratch import fast_directory
 @pytest.fixture
 def store() -> Iterator[Path]:
     """An empty store."""
-    with tempfile.TemporaryDirectory(prefix="katafs-store-", dir=fast_directory()) as name:
-        yield Path(name)
+    made = Path(tempfile.mkdtemp(prefix="katafs-store-", dir=fast_directory()))
+    yield made
+    remove_quietly(made)
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -17,7 +17,7 @@ from katafs.tree.nodes import Node
 
 ROOT = Path(katafs.__file__).parent
 # A module may import from its own layer and from those before it.
-_LAYERS = "errors text caching owner process engine git kata html tree fuse mount demo cli __main__"
+_LAYERS = "errors text caching owner directories process engine git kata html tree fuse mount demo cli __main__"
 LAYERS = tuple(_LAYERS.split())
 # Within the room of katas, likewise: its folders, and what stands beside them.
 KATA_LAYERS = ("model", "views", "read", "record", "legacy", "compact", "store", "reader", "groups", "fsck")

@@ -10,6 +10,7 @@ import pytest
 
 from katafs.errors import DamagedError
 from katafs.git import GitRepo, GitWriter
+from katafs.git.budget import Budget
 from katafs.kata.model.rows import parse_rows
 from katafs.kata.read import state
 from tests.katas import make_kata, pretty_json
@@ -38,9 +39,9 @@ def test_some_more_each_time(repo: GitRepo, end: bytes, monkeypatch: pytest.Monk
     parsed: list[int] = []
     real = parse_rows
 
-    def parse(text: bytes) -> list[dict[str, object]]:
+    def parse(text: bytes, budget: Budget) -> list[dict[str, object]]:
         parsed.append(len(text))
-        return real(text)
+        return real(text, budget)
 
     monkeypatch.setattr(state, "parse_rows", parse)
     for count in (1, 2, 3, 10, 11, 30):

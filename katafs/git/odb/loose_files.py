@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 
 from katafs.git.beneath import GONE, File, open_beneath
-from katafs.git.budget import BYTE, NAME, OBJECT, Budget
+from katafs.git.budget import BYTE, LOOSE, NAME, Budget
 from katafs.git.format.stored import HEADER, Oid, object_id, parse_header
 
 #: A loose object of 1 MiB can inflate to 1 GiB: the largest that is inflated at all.
@@ -52,7 +52,7 @@ class LooseFiles:
             yield from (bytes.fromhex(first + name) for name in names if _NAME.fullmatch(name))
 
     def _open(self, oid: Oid) -> File:
-        self._budget.spend(OBJECT)
+        self._budget.spend(LOOSE)
         try:
             return File(open_beneath(self.path(oid), is_verified=True))
         except OSError as error:

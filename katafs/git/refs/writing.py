@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from katafs.directories import remove_tree
 from katafs.errors import DamagedError, KataError, RaceLostError, StorageError
 from katafs.git.beneath import File, open_plain
 from katafs.git.format import packed_refs
@@ -241,5 +242,4 @@ def loose_tags(git_dir: Path) -> list[str]:
 def _remove_empty(path: Path) -> None:
     """Remove empty directories where a reference is to be. Raises OSError when there is something in them."""
     if path.is_dir() and not path.is_symlink():
-        for parent, _, _ in os.walk(path, topdown=False):
-            os.rmdir(parent)
+        remove_tree(path, with_files=False)

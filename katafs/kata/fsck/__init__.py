@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from katafs.directories import remove_tree
 from katafs.git.store.storing import now
 from katafs.kata.fsck.checking import check_kata
 from katafs.kata.fsck.exam import Finding, Outcome, printable, reason
@@ -43,9 +44,11 @@ def check_store(store: Path, *, repair: bool = False, is_quick: bool = False) ->
     yield 0.0, Result("", [*_store_findings(store, names, repair=repair)])
     parts = [name for name in names if is_id_part(name)]
     for number, first in enumerate(parts):
-        for path in _below(store / first, 2):
+        for path, error in _below(store / first, 2):
             name = os.fspath(path.relative_to(store))
-            if path.is_symlink():
+            if error is not None:
+                result = Result(name.replace("/", ""), failure=reason(error))
+            elif path.is_symlink():
                 message = "is a symbolic link, which katafs does not follow: nothing below it is shown"
                 result = Result("", [Finding(name, "not-shown", message, Outcome.NOTE)])
             else:
@@ -61,18 +64,21 @@ def check_ids(
         yield number / len(ids), _check(store, kata_id, repair=repair, is_quick=is_quick)
 
 
-def _below(path: Path, levels: int) -> Iterator[Path]:
-    """The directories so many levels below one, and links on the way there."""
-    if path.is_symlink() or not levels:
-        yield path
-        return
+def _below(path: Path, levels: int) -> Iterator[tuple[Path, OSError | None]]:
+    """The directories so many levels below one, and links on the way there; and what cannot be read on the way, with
+    why."""
     try:
-        names = sorted(filter(is_id_part, os.listdir(path)))
-    except OSError:
+        mode = os.lstat(path).st_mode
+        names = sorted(filter(is_id_part, os.listdir(path))) if levels and stat.S_ISDIR(mode) else []
+    except FileNotFoundError:
         return
+    except OSError as error:
+        yield path, error
+        return
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and not levels):
+        yield path, None
     for name in names:
-        if (path / name).is_dir() or (path / name).is_symlink():
-            yield from _below(path / name, levels - 1)
+        yield from _below(path / name, levels - 1)
 
 
 def _check(store: Path, kata_id: str, *, repair: bool, is_quick: bool) -> Result:
@@ -95,11 +101,11 @@ def _store_findings(store: Path, names: list[str], *, repair: bool) -> Iterator[
             state = Outcome.FOUND
             if repair:
                 with acting_as_owner(store):
-                    shutil.rmtree(path)
+                    remove_tree(path)
                 state = Outcome.MENDED
             yield Finding(name, "new-left", "was left behind by a katafs create that was killed", state)
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is in it, the katas are looked at
             advice = f"it could not be removed: {reason(error)}"
             yield Finding(printable(name), "new-left", "was left behind by a katafs create", Outcome.LEFT, advice)

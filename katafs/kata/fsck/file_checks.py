@@ -7,13 +7,13 @@ import errno
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from katafs.directories import remove_tree
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import read_config
 from katafs.git.beneath import File, open_plain, read_whole
@@ -125,7 +125,7 @@ def _remove_worktree(exam: Examination, path: Path) -> None:
     head = read_reference(path, "HEAD")
     if head is not None and head.oid is not None:
         exam.keep_commit(head.oid, f"worktree-{path.name}")
-    shutil.rmtree(path)
+    remove_tree(path)
 
 
 def index_file(exam: Examination) -> Iterator[Problem]:

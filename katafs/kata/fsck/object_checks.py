@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from katafs.directories import walk
 from katafs.errors import KataError
 from katafs.git import Oid
 from katafs.git.beneath import File, open_plain
@@ -109,20 +110,20 @@ def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]
     """Files of the kata's directory, which saver kept up to date for years, that are the blobs that are wanted."""
     found: dict[Oid, tuple[str, bytes]] = {}
     left, owner = _MOST_FILES, os.lstat(exam.path).st_uid
-    for parent, directories, names in os.walk(exam.path) if wanted else ():
-        directories[:] = [name for name in directories if name != ".git"]
-        for name in names:
-            data = _plain_file(Path(parent, name), owner)
+    for directory in walk(exam.path) if wanted else ():
+        directory.directories = [name for name in directory.directories if name != ".git"]
+        for name in directory.names:
+            data = _plain_file(directory.path(name), owner)
             oid = object_id(BLOB, data) if data is not None else b""
             if data is not None and oid in wanted:
-                found[oid] = (os.fspath(Path(parent, name).relative_to(exam.path)), data)
+                found[oid] = ("/".join([*directory.way, name]), data)
             left -= 1
             if left <= 0:
                 return found
     return found
 
 
-def _plain_file(path: Path, owner: int) -> bytes | None:
+def _plain_file(path: str, owner: int) -> bytes | None:
     """The bytes of a file that is the owner's: he is not to be given what he could not read."""
     try:
         with File(open_plain(path)) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from katafs.directories import walk
 from katafs.git.beneath import close_quietly
 from katafs.git.store.storing import TEMPORARY, now
 
@@ -16,17 +18,17 @@ from katafs.git.store.storing import TEMPORARY, now
 _TEMPORARY = re.compile(r"tmp_|\.tmp-|pack_git2_|tmp_object_git2_")
 # what becomes a lock of ours by a second name, with which it goes
 _OURS = re.compile(rf"\.git/{re.escape(TEMPORARY)}[0-9a-f]+")
-_OBJECTS = ".git/objects"
+_GIT, _OBJECTS = ".git", ".git/objects"
 _DEEPEST = 23
 
 
 def newest_mtime(path: Path, most: int = 100_000) -> float:
     """The time of the newest thing in a directory, itself included; links are not followed."""
     newest = os.lstat(path).st_mtime
-    for parent, directories, names in os.walk(path):
-        for name in (*directories, *names):
+    for directory in walk(path):
+        for name in (*directory.directories, *directory.names):
             with suppress(OSError):
-                newest = max(newest, os.lstat(os.path.join(parent, name)).st_mtime)
+                newest = max(newest, directory.status(name).st_mtime)
             most -= 1
             if not most:
                 return newest
@@ -70,24 +72,25 @@ def scan(path: Path, *, with_objects: bool) -> Scan:
     owner = os.lstat(path).st_uid
     found.now = now(path)
     _look(found, "", os.lstat(path), owner)
-    for name in (".git", "manifest.json"):
+    for name in (_GIT, "manifest.json"):
         # that it is not there is another check's
         with suppress(OSError):
             _look(found, name, os.lstat(path / name), owner)
 
-    def unreadable(error: OSError) -> None:
-        found.unreadable.append(os.path.relpath(error.filename, path))
+    def unreadable(below: str, error: OSError) -> None:
+        if error.errno != errno.ENOENT:
+            found.unreadable.append(_GIT if below == "." else f"{_GIT}/{below}")
 
-    for parent, directories, names in os.walk(path / ".git", onerror=unreadable):
-        below = os.path.relpath(parent, path)
-        for name in (*directories, *names):
+    for directory in walk(path / _GIT, unreadable):
+        below = "/".join([_GIT, *directory.way])
+        for name in (*directory.directories, *directory.names):
             # it may be gone
             with suppress(OSError):
-                _look(found, f"{below}/{name}", os.lstat(f"{parent}/{name}"), owner)
+                _look(found, f"{below}/{name}", directory.status(name), owner)
         if below == _OBJECTS and not with_objects:
-            directories[:] = [name for name in directories if len(name) != 2]
-        if below.count("/") >= _DEEPEST:
-            directories.clear()
+            directory.directories = [name for name in directory.directories if len(name) != 2]
+        if len(directory.way) >= _DEEPEST:
+            directory.directories = []
     return found
 
 
@@ -132,11 +135,11 @@ def mend_owners_and_modes(path: Path) -> None:
     try:
         owner = os.fstat(top)
         _mend(top, owner)
-        for name in (".git", "manifest.json"):
+        for name in (_GIT, "manifest.json"):
             _mend_at(name, top, owner)
-        for _, directories, names, fd in os.fwalk(".git", dir_fd=top, follow_symlinks=False):
-            for name in (*directories, *names):
-                _mend_at(name, fd, owner)
+        for directory in walk(f"/proc/self/fd/{top}/{_GIT}"):
+            for name in (*directory.directories, *directory.names):
+                _mend_at(name, directory.fd, owner)
     finally:
         close_quietly(top)
 

@@ -23,12 +23,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from katafs.directories import remove_quietly, remove_tree
 from katafs.errors import ReadOnlyError, StorageError, storage_errors
 from katafs.git import Oid, repository_lock
 from katafs.git.beneath import appears
@@ -111,12 +111,12 @@ class _Migration:
             return self._finish() if needs_migration(self._path) else None
         for _ in range(_TRIES):
             with contextlib.ExitStack() as undo:
-                shutil.rmtree(self._new, ignore_errors=True)
+                remove_quietly(self._new)
                 self._new.mkdir()
                 # by its name it may be another host's, when ours was cut off so long that it was given up
                 self._made = os.open(self._new, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 undo.callback(os.close, self._made)
-                undo.callback(shutil.rmtree, self._new, ignore_errors=True)
+                undo.callback(remove_quietly, self._new)
                 migrated, before = self._build(self._new, is_durable=True)
                 with repository_lock(self._new / ".git", 0):
                     if self._swap(before):
@@ -197,4 +197,4 @@ class _Migration:
         sync_directory(old)
         sync_directory(self._path)
         if old.name == _OLD:
-            shutil.rmtree(old)
+            remove_tree(old)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from katafs.directories import remove_quietly
 from katafs.errors import (
     DamagedError,
     InvalidError,
@@ -240,7 +240,7 @@ class Pending:
         file = self.file(index)
         file.unlink(missing_ok=True)
         if not self.version:
-            shutil.rmtree(file.parent, ignore_errors=True)
+            remove_quietly(file.parent)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

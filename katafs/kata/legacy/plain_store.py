@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import cachetools
 
+from katafs.directories import remove_quietly
 from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
 from katafs.git.beneath import close_quietly, open_beneath, real_path
 from katafs.git.budget import CONVERSION, STATUS
@@ -64,7 +64,7 @@ class _Kept(cachetools.LRUCache[str, Conversion]):
         if (directory := self[kata_id].directory) is not None:
             self._dropped.append((now, directory))
         while self._dropped and now - self._dropped[0][0] > _DROPPED_SECONDS:
-            shutil.rmtree(self._dropped.popleft()[1], ignore_errors=True)
+            remove_quietly(self._dropped.popleft()[1])
         super().__delitem__(kata_id)
 
 
@@ -160,7 +160,7 @@ class PlainStore:
                 try:
                     write_repository(PlainKata(kata_id, path), directory)
                 except BaseException:
-                    shutil.rmtree(directory, ignore_errors=True)
+                    remove_quietly(directory)
                     raise
                 return Conversion(seen, directory)
         except KataError as error:
@@ -206,7 +206,7 @@ class PlainStore:
                 parent = Path(self._spool or tempfile.gettempdir())
                 for old in parent.glob(f"{_PREFIX}*"):
                     if (fd := _lock(old)) is not None:
-                        shutil.rmtree(old, ignore_errors=True)
+                        remove_quietly(old)
                         os.close(fd)
                 made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
                 _lock(made)
@@ -215,7 +215,7 @@ class PlainStore:
 
     def close(self) -> None:
         if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove_quietly(self._directory)
 
 
 def _lock(directory: Path) -> int | None:

@@ -101,16 +101,18 @@ def time_ns(row: Row) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def parse_rows(data: bytes) -> StoredRows:
-    """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets. Raises
-    `NoEventsError`."""
+def parse_rows(data: bytes, budget: Budget | None = None) -> StoredRows:
+    """The stored rows: a JSON array, or (May 2021) objects joined by ``,\\n`` without brackets; ``budget`` pays for
+    them. Raises `NoEventsError`."""
+    budget = budget or Budget()
+    budget.spend_for_parsing(data)
     text = data.decode("utf-8", errors="replace").strip()
     is_array = text.startswith("[")
     if not is_array:
         text = f"[{text}]"
     try:
         rows: Any = parse_stored(text)
-        is_portable = is_array and is_portable_json(data)
+        is_portable = is_array and is_portable_json(data, budget.spend_for_looking)
     except (ValueError, RecursionError) as error:
         raise NoEventsError(f"the stored events are not JSON: {error}") from error
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

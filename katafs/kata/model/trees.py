@@ -10,7 +10,7 @@ from typing import Any
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid, TreeEntry
-from katafs.git.budget import JSON_BYTE, PATH
+from katafs.git.budget import PATH
 from katafs.git.format.stored import MODE_TREE
 from katafs.text import decode, parse_stored
 
@@ -49,7 +49,7 @@ def read_object(repo: GitRepo, oid: Oid | None) -> dict[str, Any]:
         return {}
     try:
         data = repo.blob(oid)
-        repo.budget.spend(len(data) * JSON_BYTE)
+        repo.budget.spend_for_parsing(data)
         value: Any = parse_stored(decode(data))
     except (ValueError, RecursionError):
         return {}

@@ -15,7 +15,7 @@ from typing import Any
 
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
-from katafs.git.budget import JSON_BYTE, STEP
+from katafs.git.budget import STEP
 from katafs.kata.model.layouts import Layout, check_format, check_version, plain_version
 from katafs.kata.model.options import set_option_in, set_times_in
 from katafs.kata.model.rows import time_ns
@@ -265,7 +265,7 @@ class Kata:
         known = self._caches.documents.get(key)
         if known is None:
             data = self.read(content, 0, sys.maxsize)
-            self.repo.budget.spend(JSON_BYTE * len(data))
+            self.repo.budget.spend_for_parsing(data)
             known = shown_json(content.oid, data, self.repo.budget)
             self._caches.documents.keep(key, known)
         return known

@@ -50,7 +50,7 @@ def shown_json(oid: Oid, data: bytes, budget: Budget) -> Content:
         value: Any = parse_stored(decode(data))
         if not isinstance(value, dict):
             return pretty_bytes({})
-        if is_portable_json(data):
+        if is_portable_json(data, budget.spend_for_looking):
             return BlobId(oid)
         budget.spend_for_json(value)
         return pretty_bytes(value)

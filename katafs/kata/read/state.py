@@ -17,7 +17,7 @@ import cachetools
 from katafs.caching import Kept
 from katafs.errors import DamagedError, NoEventsError
 from katafs.git import Commit, GitRepo, Oid
-from katafs.git.budget import JSON_BYTE
+from katafs.git.budget import Budget
 from katafs.kata.model.layouts import Layout, detect
 from katafs.kata.model.rows import Rows, StoredRows, parse_rows, time_ns
 from katafs.kata.model.trees import Root, read_object
@@ -46,9 +46,8 @@ def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows:
     """The rows in a blob, whose ``text`` may be at hand; not to be changed. Raises `DamagedError`."""
     rows = grown_rows(repo, oid, text)
     if rows is None:
-        repo.budget.spend(JSON_BYTE * (repo.blob_size(oid) if text is None else len(text)))
         text = repo.blob(oid) if text is None else text
-        rows = parse_rows(text)
+        rows = parse_rows(text, repo.budget)
         keep_rows(repo, oid, text, rows)
     return rows
 
@@ -66,19 +65,19 @@ def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows
         if repo.blob_size(oid) > _LARGEST:
             return None
         text = repo.blob(oid)
-    rows = _with_added(known, text)
+    rows = _with_added(known, text, repo.budget)
     if rows is not None:
         keep_rows(repo, oid, text, rows)
     return rows
 
 
-def _with_added(known: _Known, text: bytes) -> StoredRows | None:
+def _with_added(known: _Known, text: bytes, budget: Budget) -> StoredRows | None:
     """The rows where some follow those that are known; None where something else is there. To compare a digest takes a
     tenth of parsing."""
     if text[known.size : known.size + 1] != b"," or _digest(text[: known.size]) != known.digest:
         return None
     try:
-        return known.rows.grown(parse_rows(b"[" + text[known.size + 1 :]))
+        return known.rows.grown(parse_rows(b"[" + text[known.size + 1 :], budget))
     except DamagedError:
         return None
 

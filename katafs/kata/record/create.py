@@ -10,13 +10,13 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from katafs.directories import remove_quietly
 from katafs.errors import InvalidError, StorageError, storage_errors
 from katafs.git import GitWriter
 from katafs.git.store.history import check_out, init_repository
@@ -103,7 +103,7 @@ def _create(store: Path, kata_id: str, make: Callable[[Path], None]) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     made = store / f".new-{kata_id}-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undo:
-        undo.callback(shutil.rmtree, made, ignore_errors=True)
+        undo.callback(remove_quietly, made)
         made.mkdir()
         make(made)
         # libgit2 syncs objects and references only
@@ -132,7 +132,7 @@ def _claim(path: Path, undo: contextlib.ExitStack) -> None:
             # somebody whose kata failed removed a directory that both were going to use
             if not tries_left:
                 raise
-    undo.callback(shutil.rmtree, path, ignore_errors=True)
+    undo.callback(remove_quietly, path)
 
 
 def _remove_empty(directory: Path) -> None:

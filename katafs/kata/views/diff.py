@@ -26,7 +26,7 @@ from typing import Any, cast
 from katafs import process
 from katafs.errors import HeavyError
 from katafs.git import GitRepo, Oid
-from katafs.git.budget import COMPARED, ESCAPED, PRINTED, PRINTED_LINE
+from katafs.git.budget import COMPARED, ESCAPED, PAIR, PRINTED, PRINTED_LINE
 from katafs.git.diff.patch import Delta, Region, Side, binary_body, changed_regions, is_binary, tree_deltas
 from katafs.git.diff.renames import git_deltas, similarity
 from katafs.git.odb.loose_files import LARGEST
@@ -113,6 +113,7 @@ def _contents(repo: GitRepo, old: Side | None, new: Side | None) -> tuple[bytes,
     """Both contents; two empty ones where they are the same, which then need not be read."""
     if old is not None and new is not None and old.oid == new.oid:
         return b"", b""
+    repo.budget.spend(PAIR)
     contents = _content(repo, old), _content(repo, new)
     repo.budget.spend(sum(map(len, contents)) * COMPARED)
     return contents
