@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
-from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
+from katafs.git import GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
@@ -32,6 +32,7 @@ from katafs.kata.model.trees import Listing
 from katafs.kata.read.state import State, read_state
 from katafs.kata.record.kata_writer import KataWriter, check_writable
 from katafs.kata.record.placing import check_files, check_index, edited_file, file_edit, repetition
+from katafs.kata.record.repositories import repository
 from katafs.owner import acting_as_owner
 
 log = logging.getLogger(__name__)
@@ -197,13 +198,17 @@ def set_option(
 def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
     """Try as the owner of the kata, until nobody is faster."""
     end = time.monotonic() + PATIENCE_SECONDS
-    with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
-        repo = GitRepo(path)
-        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone, GitWriter(repo, is_alone=is_alone) as git:
-            result = _again_and_again(git, kata_id, attempt, end)
-            if read_config(repo.git_dir).may_be_packed:
-                git.merge()
-            return result
+    with (
+        storage_errors(f"kata {kata_id} cannot be written"),
+        acting_as_owner(path),
+        repository(path) as repo,
+        repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone,
+        GitWriter(repo, is_alone=is_alone) as git,
+    ):
+        result = _again_and_again(git, kata_id, attempt, end)
+        if read_config(repo.git_dir).may_be_packed:
+            git.merge()
+        return result
 
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:
