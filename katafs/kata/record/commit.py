@@ -122,6 +122,8 @@ class _Try(KataWriter):
             raise StorageError(message, errno.EIO if error.errno == errno.ESTALE else error.errno) from error
         if self.landed is not None:
             self.landed(Committed(new.last, new.commit.oid))
+        # nobody waits for it, as others do to hear of the event
+        self.git.refs.log_main(new.commit.oid, old.commit.oid)
 
 
 def read_head(git: GitWriter) -> State:
@@ -133,14 +135,14 @@ def read_head(git: GitWriter) -> State:
     head = read_state(repo, tip, with_text=True)
     check_writable(repo, head)
     git.build_on(tip)
-    first = head.last
     end = time.monotonic() + _TAG_SECONDS
-    while repo.tag(first) is None and time.monotonic() < end:
+    while (tag := repo.tag(head.last)) is None and time.monotonic() < end:
         time.sleep(_TAG_PAUSE)
-    while first >= 0 and repo.tag(first) is None:
-        first -= 1
-    if first < head.last:
-        _set_tags(git, repo.commits_of_events(tip, first + 1, head.last))
+    if tag is None:
+        first = head.last
+        while first > 0 and repo.tag(first - 1) is None:
+            first -= 1
+        _set_tags(git, repo.commits_of_events(tip, first, head.last))
     return head
 
 
