@@ -11,9 +11,9 @@ from pathlib import Path
 from katafs.caching import Kept, Newest
 from katafs.git import GitRepo
 
-_EACH = 20 << 10  # bytes, with its trees and commits, and a reader for each pack
+_EACH = 21 << 10  # bytes, with its trees and commits, and a reader for each pack
 # by path and what tells one ``.git`` from another; writers are threads
-_known: Newest[tuple[Path, int, int], GitRepo] = Newest(64)
+_known: Newest[tuple[Path, int, int], GitRepo] = Newest(32)
 _lock = threading.Lock()
 
 
