@@ -136,8 +136,8 @@ class Elsewhere(Reading):
             return cast(Entry, await self.ask("lookup", parent, name))
 
     async def of_kata(self, name: str, kata_id: str, *arguments: object) -> Any:
-        """The ``tip`` of a kata as it is now, a commit; what is ``stale`` since another was it. Raises what reading its
-        events does."""
+        """The ``tip`` of a kata as it is now, a commit; what is ``stale`` since another was it, or None. Raises what
+        reading its events does."""
         self._tree.ctx.store.new_epoch()
         try:
             return ANSWERS[name](self._tree, kata_key(kata_id), *arguments)

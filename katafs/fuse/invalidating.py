@@ -37,14 +37,13 @@ class Invalidator:
     async def since(self, kata_id: str, before: Oid | None) -> bool:
         """Tell the kernel what changed since a tip, if there was one; whether anything did. Raises nothing: it is
         recorded, and whoever wrote must hear of success, whatever goes wrong from there on."""
-        has_moved = False
+        stale = None
         try:
-            has_moved = before is not None and await self._elsewhere.of_kata("tip", kata_id) != before
-            if has_moved:
-                await self.tell(await self._elsewhere.of_kata("stale", kata_id, before))
+            if before is not None and (stale := await self._elsewhere.of_kata("stale", kata_id, before)) is not None:
+                await self.tell(stale)
         except Exception:
             log.exception("kata %s: the kernel was not told of a commit", kata_id)
-        return has_moved
+        return stale is not None
 
     async def tell(self, stale: Stale) -> None:
         """Tell the kernel what to forget; when this returns it has."""

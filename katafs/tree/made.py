@@ -35,7 +35,7 @@ _REFUSED_SECONDS = 600.0
 class MadeCache:
     """Computed contents, bounded by bytes: small ones in memory, large ones in a spool. Belongs to one thread."""
 
-    def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 30_000) -> None:
+    def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 23_000) -> None:
         self.spool = spool or Spool()
         self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
         # by the hashes of the names: a third of the memory

@@ -110,9 +110,12 @@ class Tree:
     def tip(self, kata_id: str) -> State:
         return self.ctx.store.kata(kata_id).tip()
 
-    def stale_since(self, kata_id: str, before: Oid) -> Stale:
+    def stale_since(self, kata_id: str, before: Oid) -> Stale | None:
+        """What `stale_after` says of the tip as it is now; None where it is still that ``before``."""
         kata = self.ctx.store.kata(kata_id)
         after = kata.tip()
+        if after.commit.oid == before:
+            return None
         try:
             return self.stale_after(kata_id, kata.tip_at(before), after)
         except DamagedError:

@@ -21,6 +21,7 @@ from katafs.git.format.delta import apply_delta, piecewise_delta
 from katafs.git.format.stored import BLOB, COMMIT, TREE, object_id
 from katafs.git.store.compaction import MOST_SMALL, merge_packs
 from katafs.git.store.pack_files import KEPT, NewPack, let_go, remove_left_behind, store_pack
+from katafs.git.store.storing import MUTEX
 from katafs.kata.record.commit import set_option
 from tests.katas import add_event, assert_sound, git, loosen, make_kata, stored_rows
 from tests.killing import deaths
@@ -162,6 +163,22 @@ def test_what_was_left_behind_goes(kata: Path) -> None:
         assert left == {f"{others}.keep", "tmp_pack_other", alive}
     assert others in packs(kata)
     assert assert_sound(kata) == MOST_SMALL - 2
+
+
+def test_a_keep_is_another_name_of_the_mutex(kata: Path) -> None:
+    """So that no file is made and removed for each event; where there is none to be named it has one of its own. Either
+    goes when its writer has died, and the mutex stays."""
+    directory, mutex = kata / ".git/objects/pack", kata / ".git" / MUTEX
+    mutex.unlink(missing_ok=True)
+    own = store_pack(directory, {object_id(BLOB, b"one"): (BLOB, b"one")}).with_suffix(".keep")
+    mutex.touch()
+    named = store_pack(directory, {object_id(BLOB, b"two"): (BLOB, b"two")}).with_suffix(".keep")
+    assert own.read_bytes() == KEPT
+    assert named.samefile(mutex)
+    remove_left_behind(directory)
+    assert not own.exists()
+    assert not named.exists()
+    assert mutex.stat().st_nlink == 1
 
 
 def test_a_temporary_file_that_was_just_made_is_not_left_behind(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -375,3 +375,37 @@ def test_a_full_disk(small_store: Path) -> None:
 def test_times_of_a_row_are_utc(kata: Path) -> None:
     record_act(kata, "AbCdEf", parse_act(Kind.RAN_TESTS, json.dumps(message()).encode()), START)
     assert stored_rows(kata)[1]["time"] == row_time(0)
+
+
+# -- what is kept of a repository for the next event
+
+
+def test_what_others_did_between_two_events(kata: Path) -> None:
+    """The same process records again: after git has packed all anew, and after git has committed."""
+    for index in (1, 3, 5):
+        assert record(kata, stdout={"content": f"{index}\n"}).index == index
+        git(kata, "repack", "-adfq")
+        assert record(kata, stdout={"content": f"{index + 1}\n"}).index == index + 1
+        git_commit(kata, "set option theme to dark", {"config/theme": b"dark\n"})
+    assert assert_sound(kata) == 6
+
+
+def test_another_repository_at_the_same_path(store: Path, kata: Path) -> None:
+    record(kata)
+    kata.rename(store / "away")
+    other = make_kata(store, "AbCdEf")
+    assert record(other).index == 1
+    assert assert_sound(other) == assert_sound(store / "away") == 1
+
+
+def test_objects_that_are_gone_are_missed(kata: Path) -> None:
+    """What was read for one event does not make the next one build on what is there no longer; and once it is back the
+    next one is recorded."""
+    record(kata)
+    for pack in (kata / ".git/objects/pack").iterdir():
+        pack.rename(kata / pack.name)
+    with pytest.raises(DamagedError):
+        record(kata)
+    for pack in kata.glob("pack-*"):
+        pack.rename(kata / ".git/objects/pack" / pack.name)
+    assert record(kata).index == 2

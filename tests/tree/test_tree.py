@@ -211,6 +211,7 @@ def test_what_changed_since_a_commit_that_is_not_there(store: Path) -> None:
     """It may have been made of plain files when not all of them were written."""
     make_kata(store, "AbCdEf")
     stale = Tree(Context(Store(store))).stale_since("AbCdEf", bytes(20))
+    assert stale is not None
     assert Numbers.number(Key(FIXED, "AbCdEf", 0)) in stale.inodes
 
 

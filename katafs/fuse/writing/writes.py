@@ -29,6 +29,7 @@ from katafs.kata.record.commit import Announce, Committed, Job, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.kata.record.recorders import MOST, Recorders, commits_before
+from katafs.kata.record.repositories import kept_repositories
 from katafs.kata.store import is_git
 from katafs.tree.nodes import Node, Writable
 from katafs.tree.tree import Tree
@@ -63,6 +64,7 @@ class Writes:
         #: is told the id of each kata in which something was recorded
         self.wrote: Callable[[str], None] = _nobody
         self.recorders = Recorders()
+        tree.ctx.keepers["repositories"] = kept_repositories
         self._recording, self._at_once = trio.CapacityLimiter(MOST), trio.CapacityLimiter(_AT_ONCE)
         # in the order of arrival: a lock that is only tried again and again could leave one out for long
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()

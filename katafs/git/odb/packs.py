@@ -81,30 +81,33 @@ class Packs:
         failure: Exception | None = None
         for _ in range(_TRIES):
             failure = None
-            failed: dict[str, PackReader] = {}
-            for stem, pack in self._packs.items():
+            failed: list[PackReader] = []
+            # what is asked for next is often where the last object was
+            for pack in [*self._open, *(pack for pack in self._packs.values() if pack not in self._open)]:
                 try:
                     if (offset := pack.find(oid)) is None:
                         continue
                     if pack not in self._open:
                         # those that were read last, and no others: a daemon has many repositories open
-                        self._open.append(pack)
+                        self._open.insert(0, pack)
                         if len(self._open) > _MOST_OPEN:
-                            self._open.pop(0).close()
+                            self._open.pop().close()
                     answer = question(pack, offset)
                 except DAMAGE as error:
                     if isinstance(error, OSError) and error.errno in EXHAUSTED:
                         raise
                     # without the frames, which hold what was read
                     failure = failure or error.with_traceback(None)
-                    failed[stem] = pack
+                    failed.append(pack)
                 else:
                     # what lies about one object may lie about many, and is asked last from now on
-                    for wrong in failed:
-                        self._packs[wrong] = self._packs.pop(wrong)
+                    for stem in [stem for stem, known in self._packs.items() if known in failed]:
+                        self._packs[stem] = self._packs.pop(stem)
+                        self._packs[stem].close()
+                    self._open = [known for known in self._open if known not in failed]
                     return answer
             # nothing but a list of them says that there is no other pack: a directory's times may be old ones
-            if not look or not self._look(failed.values()):
+            if not look or not self._look(failed):
                 break
         if failure is not None:
             try:
@@ -179,7 +182,10 @@ class Packs:
                     found[entry.name] = entry
         indexes = (name.removesuffix(".idx") for name in found if name.endswith(".idx"))
         # `git repack` renames a new pack and then its index, which meanwhile is alone
-        stems = sorted(stem for stem in indexes if f"{stem}.pack" in found)
+        stems = [stem for stem in indexes if f"{stem}.pack" in found]
+        # the newest first, whose objects are wanted most: as a rule it has the highest number, and to ask for the times
+        # of all would be a request each
+        stems.sort(key=lambda stem: (-found[f"{stem}.pack"].inode(), stem))
         if len(stems) > _MOST_PACKS:
             self._unseen = f"{self._directory} has more than {_MOST_PACKS} packs"
         self._budget.spend(OBJECT / 3 * len(stems))

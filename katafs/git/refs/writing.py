@@ -73,7 +73,6 @@ class RefWriter:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
                 lock.become(is_new=not os.path.lexists(path))
             sync_path(path.parent, *made)
-        self._log(new, old)
 
     def sync_main(self) -> None:
         """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
@@ -82,8 +81,9 @@ class RefWriter:
                 with suppress(FileNotFoundError):
                     sync_path(os.path.join(self._git_dir, name))
 
-    def _log(self, new: Oid, old: Oid | None) -> None:
-        """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout). No reader needs it."""
+    def log_main(self, new: Oid, old: Oid | None) -> None:
+        """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout), after `move_main`. No reader
+        needs it."""
         with suppress(OSError, KataError):
             ids = f"{old.hex() if old is not None else _NOTHING} {new.hex()} ".encode()
             line = ids + committer(self._repo.objects.read(new, COMMIT)) + b"\t\n"

@@ -30,12 +30,12 @@ from katafs.git.format.pack import midx_packs
 from katafs.git.format.stored import Oid
 from katafs.git.odb.packs import OURS
 from katafs.git.store.pack_writer import PackWriter, QuickWriter
-from katafs.git.store.storing import sync_directory, sync_together
+from katafs.git.store.storing import MUTEX, sync_directory, sync_together, write_new
 
 #: how their names begin, of those without deltas, and of others: then 30 random digits
 WITHOUT_DELTAS = OURS + "00"
 WITH_DELTAS = OURS + "01"
-#: what we write into a ``.keep``
+#: what a ``.keep`` of ours says that has a file of its own
 KEPT = b"katafs: being recorded\n"
 _TEMPORARY = "tmp_pack_katafs_"
 
@@ -76,11 +76,9 @@ class NewPack(contextlib.ExitStack):
         to its objects; until then ``git repack -a -d`` would drop them with the pack."""
         with contextlib.ExitStack() as failed:
             if is_kept:
-                mark = self._path.with_suffix(".keep")
-                with File(os.fspath(mark), "xb") as keep:
-                    # on a full disk this may be what does not fit
-                    failed.callback(mark.unlink, missing_ok=True)
-                    keep.write(KEPT)
+                # on a full disk this may be what does not fit
+                failed.callback(self._path.with_suffix(".keep").unlink, missing_ok=True)
+                self._keep()
             os.rename(self.temporary[0], self._path)
             # who prunes may have taken the index for one that was left
             failed.callback(self._path.unlink, missing_ok=True)
@@ -90,6 +88,15 @@ class NewPack(contextlib.ExitStack):
         if self._is_durable:
             sync_directory(self._directory)
         return self._path
+
+    def _keep(self) -> None:
+        """Make the ``.keep``: another name of the file that writers lock, which is empty. A file of its own, removed a
+        moment later, is what ext4 is slow at: it uses no number again so soon, and looks through those it does not."""
+        mark = self._path.with_suffix(".keep")
+        try:
+            os.link(self._directory.parent.parent / MUTEX, mark)
+        except OSError:
+            write_new(mark, KEPT, is_durable=False)
 
     def _remove_left(self) -> None:
         for name in self.temporary:
@@ -136,8 +143,8 @@ def let_go(pack: Path) -> None:
 
 
 def is_kept_by_us(keep: Path) -> bool:
-    """Whether a ``.keep`` is one of `store_pack`: after a power cut it may be empty, or a part of what it was, or
-    NULs stand for the rest."""
+    """Whether a ``.keep`` is one of `store_pack`: empty, or, after a power cut, a part of what it was, or NULs stand
+    for the rest."""
     try:
         text = read_whole(keep, len(KEPT)).rstrip(b"\0")
     except OSError:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
-from katafs.git import GitRepo, GitWriter, Oid, read_config, repository_lock
+from katafs.git import GitWriter, Oid, read_config, repository_lock
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
@@ -32,6 +32,7 @@ from katafs.kata.model.trees import Listing
 from katafs.kata.read.state import State, read_state
 from katafs.kata.record.kata_writer import KataWriter, check_writable
 from katafs.kata.record.placing import check_files, check_index, edited_file, file_edit, repetition
+from katafs.kata.record.repositories import repository
 from katafs.owner import acting_as_owner
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class _Try(KataWriter):
             raise StorageError(message, errno.EIO if error.errno == errno.ESTALE else error.errno) from error
         if self.landed is not None:
             self.landed(Committed(new.last, new.commit.oid))
+        # nobody waits for it, as others do to hear of the event
+        self.git.refs.log_main(new.commit.oid, old.commit.oid)
 
 
 def read_head(git: GitWriter) -> State:
@@ -132,14 +135,14 @@ def read_head(git: GitWriter) -> State:
     head = read_state(repo, tip, with_text=True)
     check_writable(repo, head)
     git.build_on(tip)
-    first = head.last
     end = time.monotonic() + _TAG_SECONDS
-    while repo.tag(first) is None and time.monotonic() < end:
+    while (tag := repo.tag(head.last)) is None and time.monotonic() < end:
         time.sleep(_TAG_PAUSE)
-    while first >= 0 and repo.tag(first) is None:
-        first -= 1
-    if first < head.last:
-        _set_tags(git, repo.commits_of_events(tip, first + 1, head.last))
+    if tag is None:
+        first = head.last
+        while first > 0 and repo.tag(first - 1) is None:
+            first -= 1
+        _set_tags(git, repo.commits_of_events(tip, first, head.last))
     return head
 
 
@@ -197,13 +200,17 @@ def set_option(
 def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
     """Try as the owner of the kata, until nobody is faster."""
     end = time.monotonic() + PATIENCE_SECONDS
-    with storage_errors(f"kata {kata_id} cannot be written"), acting_as_owner(path):
-        repo = GitRepo(path)
-        with repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone, GitWriter(repo, is_alone=is_alone) as git:
-            result = _again_and_again(git, kata_id, attempt, end)
-            if read_config(repo.git_dir).may_be_packed:
-                git.merge()
-            return result
+    with (
+        storage_errors(f"kata {kata_id} cannot be written"),
+        acting_as_owner(path),
+        repository(path) as repo,
+        repository_lock(repo.git_dir, PATIENCE_SECONDS) as is_alone,
+        GitWriter(repo, is_alone=is_alone) as git,
+    ):
+        result = _again_and_again(git, kata_id, attempt, end)
+        if read_config(repo.git_dir).may_be_packed:
+            git.merge()
+        return result
 
 
 def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter], _Result], end: float) -> _Result:

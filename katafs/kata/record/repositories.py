@@ -1,0 +1,40 @@
+"""The repositories that were written to last, for who writes next: a new one reads the indexes of all packs again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from katafs.caching import Kept, Newest
+from katafs.git import GitRepo
+
+_EACH = 21 << 10  # bytes, with its trees and commits, and a reader for each pack
+# by path and what tells one ``.git`` from another; writers are threads
+_known: Newest[tuple[Path, int, int], GitRepo] = Newest(32)
+_lock = threading.Lock()
+
+
+@contextmanager
+def repository(path: Path) -> Iterator[GitRepo]:
+    """The repository at ``path``, for this thread alone, with what was read of it last time; for the next one if all
+    goes well. Raises as `GitRepo` does."""
+    try:
+        status = os.stat(path / ".git")
+    except OSError:
+        yield GitRepo(path)
+        return
+    key = path, status.st_dev, status.st_ino
+    with _lock:
+        repo = _known.pop(key, None)
+    repo = repo or GitRepo(path)
+    yield repo
+    with _lock:
+        _known.keep(key, repo)
+
+
+def kept_repositories() -> Kept:
+    with _lock:
+        return _known.kept(_EACH)
