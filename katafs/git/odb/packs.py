@@ -7,6 +7,7 @@ import errno
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 from katafs.errors import EXHAUSTED
@@ -83,7 +84,8 @@ class Packs:
             failure = None
             failed: list[PackReader] = []
             # what is asked for next is often where the last object was
-            for pack in [*self._open, *(pack for pack in self._packs.values() if pack not in self._open)]:
+            first = tuple(self._open)
+            for pack in chain(first, (pack for pack in self._packs.values() if pack not in first)):
                 try:
                     if (offset := pack.find(oid)) is None:
                         continue
