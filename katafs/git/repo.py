@@ -48,7 +48,7 @@ class GitRepo:
         self._tags: dict[int, Oid] = {}
 
     def is_small(self) -> bool:
-        """Whether what was read and is remembered takes little memory: what there is to be read is its owner's choice."""
+        """Whether what is remembered takes little memory: what there is to be read is its owner's choice."""
         return len(self.objects.packs) <= _FEW_PACKS and self.refs.is_small()
 
     def main(self) -> Oid | None:
