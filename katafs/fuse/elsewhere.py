@@ -183,7 +183,7 @@ class Elsewhere(Reading):
     def _in_thread(self, question: Question, outcomes: object) -> object:
         kata_id, name = question.kata_id, question.name
         for _ in range(_TRIES):
-            worker = self.pool.take(_START_SECONDS, kata_id)
+            worker = self.pool.take(_START_SECONDS, kata_id, is_needed=True)
             if worker is None:
                 raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
             try:

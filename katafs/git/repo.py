@@ -23,7 +23,9 @@ from katafs.git.refs.reading import References
 _MOST_COMMITS = 100_000
 # of those that were read last
 _MOST_TREES, _SMALL_TREE = 12, 64
-_MOST_COMMITS_KEPT, _SHORT_MESSAGE = 8, 4096
+_MOST_COMMITS_KEPT, _SHORT_MESSAGE, _FEW_PARENTS = 8, 4096, 16
+# of a repository that is kept for later; a reader of each takes 1.4 KiB
+_FEW_PACKS = 100
 # that are looked at together
 _FEW_TAGS = 16
 # annotated tags of annotated tags
@@ -44,6 +46,10 @@ class GitRepo:
         self._trees: Newest[Oid, list[TreeEntry]] = Newest(_MOST_TREES)
         self._commits: Newest[Oid, Commit] = Newest(_MOST_COMMITS_KEPT)
         self._tags: dict[int, Oid] = {}
+
+    def is_small(self) -> bool:
+        """Whether what is remembered takes little memory: what there is to be read is its owner's choice."""
+        return len(self.objects.packs) <= _FEW_PACKS and self.refs.is_small()
 
     def main(self) -> Oid | None:
         """The tip of ``refs/heads/main`` as it is on disk now, read in 4 µs; None when there is no such branch."""
@@ -109,7 +115,7 @@ class GitRepo:
             commit = stored.parse_commit(oid, data)
         except ValueError as error:
             raise DamagedError(f"{self.git_dir}: {oid.hex()} is not a commit: {error}") from error
-        if len(commit.message) <= _SHORT_MESSAGE:
+        if len(commit.message) <= _SHORT_MESSAGE and len(commit.parents) <= _FEW_PARENTS:
             self._commits.keep(asked, commit)
         return commit
 

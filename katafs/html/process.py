@@ -57,7 +57,7 @@ def render(page: Page) -> bytes:
 
 def _render(page: Page, *, highlight: bool) -> bytes:
     for _ in range(_TRIES):
-        worker = workers.take(_START_SECONDS, page.kata_id)
+        worker = workers.take(_START_SECONDS, page.kata_id, is_needed=True)
         if worker is None:
             break
         try:

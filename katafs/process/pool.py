@@ -52,16 +52,18 @@ class Pool:
         self._count = 0
         self._in_vain_until = 0.0
 
-    def take(self, seconds: float = 0.0, subject: object = None) -> Worker | None:
+    def take(self, seconds: float = 0.0, subject: object = None, *, is_needed: bool = False) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
-        that worked on that subject last, if that is idle: it has in memory what it read."""
+        that worked on that subject last, if that is idle: it has in memory what it read. ``is_needed``: who asks cannot
+        do without, and has one started also where that has failed a moment ago."""
         with self._changed:
             # those that were killed when they had nothing to do
             for worker in [worker for worker in self._idle if worker.is_gone()]:
                 self._idle.remove(worker)
                 self._count -= 1
                 worker.end()
-            if not self._idle and self._count < self._most and time.monotonic() >= self._in_vain_until:
+            may_start = is_needed or time.monotonic() >= self._in_vain_until
+            if not self._idle and self._count < self._most and may_start:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
                     threading.Thread(target=self._start, name="starting", daemon=True).start()

@@ -136,7 +136,7 @@ def test_a_walk_goes_on(store: Path) -> None:
         looked.append(1)
         found.setdefault("all", []).append(commit.oid.hex())
 
-    walk: Walk[list[str]] = Walk(look, operator.add)
+    walk: Walk[list[str]] = Walk(operator.add)
     repo, tries = GitRepo(path, budget=Budget(1_000.0)), 0
     expected = [commit.oid.hex() for commit in GitRepo(path).history(GitRepo(path).main() or b"")]
     found: list[str] = []
@@ -145,7 +145,7 @@ def test_a_walk_goes_on(store: Path) -> None:
             repo.budget.renew()
             tries += 1
             try:
-                found = walk.found(repo, bytes.fromhex(tip))["all"]
+                found = walk.found(repo, bytes.fromhex(tip), look)["all"]
                 break
             except HeavyError:
                 assert repo.budget.left < 0

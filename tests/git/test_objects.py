@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import weakref
 import zlib
 from pathlib import Path
 
+import pygit2
 import pytest
 
 from katafs.errors import DamagedError, NotFoundError
@@ -150,3 +153,17 @@ def test_no_configuration_and_no_alternates_are_obeyed(kata: Path, store: Path) 
     assert repo.main() is not None
     with pytest.raises(DamagedError):
         repo.blob(secret)
+
+
+def test_what_libgit2_was_lent_is_not_kept(kata: Path) -> None:
+    """The garbage collector does not see what libgit2 holds: each repository in which renames were looked for stayed in
+    memory, with its packs open."""
+    git(kata, "repack", "-adq")
+    repo = GitRepo(kata)
+    tip = repo.main()
+    assert tip is not None
+    assert isinstance(repo.objects.repository[pygit2.Oid(raw=repo.commit(tip).tree)], pygit2.Tree)
+    objects = weakref.ref(repo.objects)
+    del repo
+    gc.collect()
+    assert objects() is None

@@ -62,7 +62,8 @@ def test_libgit2_asks_our_backend_as_it_is_answered(store: Path) -> None:
     """For objects by whole ids only, and believes what it is told of their kinds."""
     path = make_kata(store, "AbCdEf")
     tree = git(path, "rev-parse", "main^{tree}").decode().strip()
-    ours = GitRepo(path).objects.repository
+    repo = GitRepo(path)
+    ours = repo.objects.repository
     theirs = pygit2.Repository(path / ".git")
     stored = theirs[tree]
     assert isinstance(stored, pygit2.Tree)

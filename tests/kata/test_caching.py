@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import weakref
+from pathlib import Path
+
+import pytest
+
 from katafs.caching import Newest, Shared
+from katafs.errors import NotFoundError
+from katafs.kata.store import Store
+from tests.katas import git, make_kata
 
 
 def test_newest_keeps_so_many() -> None:
@@ -44,3 +54,32 @@ def test_shared_is_empty_when_it_was_cleared() -> None:
         assert [shared.get(number) for number in range(16)] == [bytes([turn]) * 100] * 16
         shared.clear()
         assert [shared.get(number) for number in range(16)] == [None] * 16
+
+
+def test_a_kata_that_is_kept_no_longer_is_gone(store: Path) -> None:
+    """With the packs that it has open, and without Python's looking for cycles, which the daemon hardly ever does: who
+    read one kata after the other had two descriptors more of each."""
+    path = make_kata(store, "AbCdEf")
+    git(path, "repack", "-adq")
+    before = descriptors()
+    gc.disable()
+    try:
+        katas = Store(store)
+        kata = katas.kata("AbCdEf")
+        kata.option_times()
+        kata.set_options()
+        kata.snapshot(0)
+        assert descriptors() > before
+        gone = weakref.ref(kata)
+        del kata
+        path.rename(store / "away")
+        with pytest.raises(NotFoundError):
+            katas.refresh("AbCdEf")
+        assert gone() is None
+        assert descriptors() == before
+    finally:
+        gc.enable()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ import pytest
 
 from katafs.errors import DamagedError, InvalidError, KataError, LateError, ReadOnlyError, StorageError
 from katafs.git import GitRepo
+from katafs.git.format.stored import BLOB, object_id
+from katafs.git.store.pack_files import let_go, store_pack
 from katafs.kata.model.kinds import Kind
-from katafs.kata.record import commit
+from katafs.kata.record import commit, repositories
 from katafs.kata.record.commit import Committed
 from katafs.kata.record.commit import record as record_act
 from katafs.kata.record.message import parse_act
@@ -409,3 +414,45 @@ def test_objects_that_are_gone_are_missed(kata: Path) -> None:
     for pack in kata.glob("pack-*"):
         pack.rename(kata / ".git/objects/pack" / pack.name)
     assert record(kata).index == 2
+
+
+def _packed_refs(kata: Path) -> None:
+    """Without a head line that says that it is sorted it is read whole."""
+    lines = b"".join(b"%040x refs/x/%09d\n" % (number + 1, number) for number in range(20_000))
+    (kata / ".git/packed-refs").write_bytes(b"# pack-refs with: peeled \n" + lines)
+
+
+def _parents(kata: Path) -> None:
+    """A tip that has 20,000 parents, which are one and the same."""
+    head = git(kata, "cat-file", "commit", "main")
+    parent = b"parent " + git(kata, "rev-parse", "main").strip() + b"\n"
+    tree, rest = head.split(b"\n", 1)
+    data = tree + b"\n" + parent * 20_000 + rest
+    tip = git(kata, "hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=data).decode().strip()
+    git(kata, "update-ref", "refs/heads/main", tip)
+    git(kata, "tag", "-f", "0", tip)
+
+
+def _packs(kata: Path) -> None:
+    for number in range(120):
+        data = b"%d" % number
+        pack = store_pack(kata / ".git/objects/pack", {object_id(BLOB, data): (BLOB, data)})
+        let_go(pack)
+        for suffix in (".pack", ".idx"):
+            # others are merged
+            pack.with_suffix(suffix).rename(pack.with_name(f"pack-{number:040}{suffix}"))
+
+
+@pytest.mark.parametrize("enlarge", [_packed_refs, _parents, _packs])
+def test_little_is_kept_of_a_repository(kata: Path, enlarge: Callable[[Path], None]) -> None:
+    """However much there is to be read for an event: 32 of them are kept, by up to five processes, and what they hold
+    is somebody else's choice."""
+    enlarge(kata)
+    tracemalloc.start()
+    record(kata)
+    held = tracemalloc.get_traced_memory()[0]
+    repositories._known.clear()
+    gc.collect()
+    held -= tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 150_000

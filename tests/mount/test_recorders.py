@@ -6,6 +6,7 @@ import ctypes
 import json
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -111,6 +112,21 @@ def test_what_goes_wrong_is_heard_of(pool: Pool) -> None:
     with pytest.raises(MemoryError):
         another.call(print, _talk, "much")
     assert not another.is_there
+
+
+def test_who_cannot_do_without_has_one_started_again(pool: Pool) -> None:
+    """One that could not be started, as there were no descriptors for a moment, was not tried again for a minute, in
+    which every page was refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        assert pool.take(20) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert pool.take(1) is None, "to find out that none can be started takes as long as some commits"
+    worker = pool.take(20, is_needed=True)
+    assert worker is not None
+    pool.give_back(worker)
 
 
 def test_killed_when_it_has_nothing_to_do(pool: Pool) -> None:

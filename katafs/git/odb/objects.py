@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
+import weakref
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -241,11 +242,14 @@ class _Backend(pygit2.OdbBackend):
 
     def __init__(self, objects: Objects) -> None:
         super().__init__()
-        self._objects = objects
+        # the garbage collector does not see through libgit2: a cycle through it would be there for ever
+        self._objects = weakref.ref(objects)
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
+        if (objects := self._objects()) is None:
+            raise KeyError(str(oid))
         try:
-            return self._objects.read_any(bytes(oid.raw))
+            return objects.read_any(bytes(oid.raw))
         except KataError as error:
             raise KeyError(str(error)) from error
 

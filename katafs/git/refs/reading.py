@@ -61,6 +61,10 @@ class References:
         self._is_new = False
         return self.get(MAIN)
 
+    def is_small(self) -> bool:
+        """Whether what is remembered takes little memory: ``packed-refs`` may have many MiB, if somebody wants that."""
+        return len(self._packed[1]) <= _FEW_BYTES
+
     def tag(self, index: int) -> Oid | None:
         """What the tag ``index`` refers to, or None when it cannot be read. Never by rev-parse: ``12`` may be an id."""
         try:

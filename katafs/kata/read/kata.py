@@ -60,8 +60,8 @@ class Kata:
         # the one before
         self._earlier: State | None = None
         self._looked = 0
-        self._option_times: Walk[int] = Walk(partial(set_times_in, self._options_in), lambda newest, _earlier: newest)
-        self._set_options: Walk[list[str]] = Walk(set_option_in, operator.add)
+        self._option_times: Walk[int] = Walk(lambda newest, _earlier: newest)
+        self._set_options: Walk[list[str]] = Walk(operator.add)
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
 
@@ -301,14 +301,15 @@ class Kata:
     def set_options(self) -> dict[str, list[str]]:
         """The values that each option was set to, oldest first; options that never were are left out."""
         try:
-            found = self._set_options.found(self.repo, self.tip().commit.oid)
+            found = self._set_options.found(self.repo, self.tip().commit.oid, set_option_in)
         finally:
             self._hold()
         return {name: values[::-1] for name, values in found.items()}
 
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""
-        return self._option_times.found(self.repo, self.tip().commit.oid)
+        look = partial(set_times_in, self._options_in)
+        return self._option_times.found(self.repo, self.tip().commit.oid, look)
 
     def _options_in(self, commit: Oid) -> dict[str, str]:
         return self._options_at(Root.read(self.repo, self.repo.commit(commit).tree), self.tip().layout)

@@ -22,16 +22,18 @@ class _Walk(Generic[_T]):
 
 
 class Walk(Generic[_T]):
-    """What is found by name in all commits up to a tip by first parents: ``look(commit, found)`` adds that of an
-    earlier one, ``join(value, earlier)`` is that of a name in two parts."""
+    """What is found by name in all commits up to a tip by first parents: ``join(value, earlier)`` is that of a name in
+    two parts."""
 
-    def __init__(self, look: Callable[[Commit, dict[str, _T]], None], join: Callable[[_T, _T], _T]):
-        self._look, self._join = look, join
+    def __init__(self, join: Callable[[_T, _T], _T]):
+        self._join = join
         # the newest, and one that it may come to
         self._walks: list[_Walk[_T]] = []
 
-    def found(self, repo: GitRepo, tip: Oid) -> dict[str, _T]:
-        """All of it. Raises `HeavyError` when the budget is used up, which the next call goes on from."""
+    def found(self, repo: GitRepo, tip: Oid, look: Callable[[Commit, dict[str, _T]], None]) -> dict[str, _T]:
+        """All of it; ``look(commit, found)`` adds that of an earlier commit, the same each time. It is not kept: who
+        has a walk would be in a cycle with it, and so in memory until Python looks for cycles. Raises `HeavyError` when
+        the budget is used up, which the next call goes on from."""
         if not self._walks or self._walks[0].tip != tip:
             self._walks = [_Walk(tip, tip, {}), *self._walks[-1:]]
         walk = self._walks[0]
@@ -44,7 +46,7 @@ class Walk(Generic[_T]):
                 continue
             repo.budget.spend(STEP)
             commit = repo.commit(walk.at)
-            self._look(commit, walk.found)
+            look(commit, walk.found)
             walk.at = commit.parents[0] if commit.parents else None
         return walk.found
 

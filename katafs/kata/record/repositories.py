@@ -20,7 +20,7 @@ _lock = threading.Lock()
 @contextmanager
 def repository(path: Path) -> Iterator[GitRepo]:
     """The repository at ``path``, for this thread alone, with what was read of it last time; for the next one if all
-    goes well. Raises as `GitRepo` does."""
+    goes well, and it is not a large one. Raises as `GitRepo` does."""
     try:
         status = os.stat(path / ".git")
     except OSError:
@@ -31,8 +31,9 @@ def repository(path: Path) -> Iterator[GitRepo]:
         repo = _known.pop(key, None)
     repo = repo or GitRepo(path)
     yield repo
-    with _lock:
-        _known.keep(key, repo)
+    if repo.is_small():
+        with _lock:
+            _known.keep(key, repo)
 
 
 def kept_repositories() -> Kept:
