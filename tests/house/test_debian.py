@@ -30,7 +30,7 @@ _ENTER = """
     cd "$root"
     pivot_root . mnt
     umount -l /mnt
-    exec env -i HOME=/root TERM=dumb KATAFS_CI=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -euo pipefail
+    exec env -i HOME=/root TERM=dumb KATAFS_CI=1 PATH=/usr/sbin:/usr/bin:/sbin:/bin bash -euxo pipefail
 """
 
 

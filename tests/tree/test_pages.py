@@ -261,7 +261,10 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
     assert (kata / "html" / "index.html").read_bytes()
     wait_until(lambda: len(children(mounted.daemon)) == 1, "the end of what has touched the mount")
     (first,) = children(mounted.daemon)
+    left = children(first)
     os.kill(first, signal.SIGKILL)
+    # who has made a page stays, and may make another one before it hears
+    wait_until(lambda: not any(os.path.exists(f"/proc/{each}") for each in left), "the end of who has made it")
     assert (kata / "html" / "0..0.html").read_bytes()
     assert children(mounted.daemon) not in ([], [first])
 
