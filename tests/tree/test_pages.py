@@ -251,6 +251,22 @@ def test_pages_follow_the_events(mount: MakeMount, store: Path, mode: str) -> No
         assert not (kata / "html" / name).exists()
 
 
+def test_a_page_is_read_as_it_was_told(mount: MakeMount, store: Path, mode: str) -> None:
+    """Somebody else has recorded an event since, of which the kernel has not heard: it asks for the bytes, and would
+    cut a longer page off where the old one ended."""
+    path = make_kata(store, "AAAAAA")
+    add_event(path, 1)
+    kata = mount(store, mode).kata("AAAAAA")
+    for number, name in enumerate(["html/index.html", "html/0..1.html", "history"] * 3, 2):
+        # made, and not read
+        (kata / name).stat()
+        with open(kata / name, "rb", buffering=0) as file:
+            add_event(path, number)
+            read = file.read(1 << 20)
+        assert read is not None
+        assert read.endswith((b"</html>", b"\n")), name
+
+
 def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount, store: Path) -> None:
     make_kata(store, "AAAAAA")
     mounted = mount(store)

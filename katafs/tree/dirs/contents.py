@@ -149,7 +149,16 @@ class MadeFile(KeptFile):
         return work
 
     def size(self) -> int | None:
-        return self._cache.size(self.identity)
+        size = self._cache.size(self.identity)
+        if self.attr_timeout != IMMUTABLE:
+            if size is None:
+                self._cache.told.pop(self.key, None)
+            else:
+                self._cache.told.keep(self.key, self)
+        return size
+
+    def told(self) -> Node:
+        return self._cache.told.get(self.key) or self
 
     def _work(self) -> Work:
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)

@@ -22,7 +22,7 @@ from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.events import parse_index
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import BytesFile, Entry, Link, Node
+from katafs.tree.nodes import Entry, Link, Node
 from katafs.tree.numbers import DIFF, Key
 from katafs.tree.timeouts import IMMUTABLE
 
@@ -155,13 +155,10 @@ def _history(ctx: Context, kata: Kata, key: Key) -> Node:
     tip = kata.tip()
     identity = (key, tip.commit.oid)
     make = partial(_make_history, tip.rows.stored, kata.kata_id)
-    if tip.last >= _LONG_HISTORY:
-        return MadeFile(key, ctx, kata, tip.time_ns, identity, make)
-    data = ctx.made.get(identity)
-    if not isinstance(data, bytes):
-        data = make(None)
-        ctx.made.put(identity, data)
-    return BytesFile(key, ctx.owner(kata), tip.time_ns, data)
+    file = MadeFile(key, ctx, kata, tip.time_ns, identity, make)
+    if tip.last < _LONG_HISTORY and ctx.made.get(identity) is None:
+        file.prepared(make(None))
+    return file
 
 
 def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> bytes:
