@@ -29,7 +29,7 @@ _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
 _LARGE = 1 << 20  # bytes
 _MOST_REFUSED = 2_000
-_MOST_TOLD, _TOLD = 64, 3_000  # bytes in memory of each
+_MOST_TOLD, _TOLD = 32, 3_000  # bytes in memory of each
 _SIZE, _REFUSAL = 105, 400  # bytes in memory
 _REFUSED_SECONDS = 600.0
 
@@ -37,7 +37,7 @@ _REFUSED_SECONDS = 600.0
 class MadeCache:
     """Computed contents, bounded by bytes: small ones in memory, large ones in a spool. Belongs to one thread."""
 
-    def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 23_000) -> None:
+    def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 22_000) -> None:
         self.spool = spool or Spool()
         self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
         #: files that change, as the kernel was told of them last
