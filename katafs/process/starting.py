@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from typing import Never
@@ -90,9 +90,10 @@ class ForkServer:
 
         ``output`` is the descriptor of the file for its result. Raises `ExhaustedError` when none can be started.
         """
-        with _starting():
-            end, its_end = socket.socketpair()
-            ending, its_ending = socket.socketpair()
+        with _starting(), ExitStack() as failed:
+            end, its_end = map(failed.enter_context, socket.socketpair())
+            ending, its_ending = map(failed.enter_context, socket.socketpair())
+            failed.pop_all()
         for which in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             end.setsockopt(socket.SOL_SOCKET, which, _TIMEOUT)
         with Connection(end.detach()) as connection, ending:
