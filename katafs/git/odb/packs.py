@@ -83,9 +83,10 @@ class Packs:
         for _ in range(_TRIES):
             failure = None
             failed: list[PackReader] = []
-            # what is asked for next is often where the last object was
-            first = tuple(self._open)
-            for pack in chain(first, (pack for pack in self._packs.values() if pack not in first)):
+            # what is asked for next is often where the last object was; of one that is all there is nothing to order
+            first = tuple(self._open) if len(self._packs) > 1 else ()
+            others = (pack for pack in self._packs.values() if pack not in first) if first else self._packs.values()
+            for pack in chain(first, others):
                 try:
                     if (offset := pack.find(oid)) is None:
                         continue
