@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.errors import DamagedError
+from katafs.errors import DamagedError, HeavyError
 from katafs.git import GitRepo, GitWriter
 from katafs.git.budget import Budget
 from katafs.kata.model.rows import parse_rows
@@ -106,3 +106,17 @@ def test_what_is_large_is_not_kept(repo: GitRepo, monkeypatch: pytest.MonkeyPatc
     assert not state._known
     with GitWriter(repo) as writer:
         assert state.grown_rows(repo, writer.blob(text)) is None
+
+
+def test_thousands_of_rows_follow_in_the_event_loop(repo: GitRepo) -> None:
+    """Of more than 2,700 events each look after an event was asked of another process."""
+    rows = [{**ROWS[index % 30], "text": "x" * 100} for index in range(4500)]
+    long, longer = pretty_json(rows[:-1]), pretty_json(rows)
+    assert len(long) > 900_000
+    repo.budget = Budget(10_000.0)
+    with pytest.raises(HeavyError):
+        state.rows_in(repo, bytes(20), long)
+    repo.budget = Budget()
+    state.rows_in(repo, bytes(20), long)
+    repo.budget = Budget(10_000.0)
+    assert state.rows_in(repo, bytes([1] * 20), longer) == rows

@@ -23,7 +23,7 @@ from katafs.kata.model.rows import Rows, StoredRows, parse_rows, time_ns
 from katafs.kata.model.trees import Root, read_object
 
 # bytes as stored, of all together and of one kata's; in memory rows take so many times as many
-_MOST, _LARGEST = 1 << 20, 1 << 19
+_MOST = _LARGEST = 1 << 20
 _IN_MEMORY = 3.4
 _END = b"\n]"
 
