@@ -31,7 +31,7 @@ StandingWork = Callable[..., object]
 # what a worker sends: something said, the same and it waits, a line for the log, the end of the work
 _SAID, _ASKED, _LOGGED, _DONE = range(4)
 _IDLE_SECONDS = 60.0
-_START_SECONDS = 30.0
+_START_SECONDS, _TRIES = 30.0, 3
 
 
 class LeftError(Exception):
@@ -55,7 +55,16 @@ class Pool:
     def take(self, seconds: float = 0.0, subject: object = None, *, is_needed: bool = False) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
         that worked on that subject last, if that is idle: it has in memory what it read. ``is_needed``: who asks cannot
-        do without, and has one started also where that has failed a moment ago."""
+        do without, and has one started also where that has failed a moment ago, or fails now: it may have been killed
+        as it began."""
+        end = time.monotonic() + seconds
+        for _ in range(_TRIES if is_needed else 1):
+            worker = self._take(max(end - time.monotonic(), 0.0), subject, is_needed=is_needed)
+            if worker is not None:
+                return worker
+        return None
+
+    def _take(self, seconds: float, subject: object, *, is_needed: bool) -> Worker | None:
         with self._changed:
             # those that were killed when they had nothing to do
             for worker in [worker for worker in self._idle if worker.is_gone()]:

@@ -129,6 +129,22 @@ def test_who_cannot_do_without_has_one_started_again(pool: Pool) -> None:
     pool.give_back(worker)
 
 
+def test_who_cannot_do_without_waits_for_the_next(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed as it began is nobody's reason to be refused."""
+    begin, left = pool_module.Worker, [EOFError("killed"), OSError("killed")]
+
+    def start(*arguments: Any) -> Worker:
+        if left:
+            raise left.pop()
+        return begin(*arguments)
+
+    monkeypatch.setattr(pool_module, "Worker", start)
+    worker = pool.take(20, is_needed=True)
+    assert worker is not None
+    assert not left
+    pool.give_back(worker)
+
+
 def test_killed_when_it_has_nothing_to_do(pool: Pool) -> None:
     """Nobody is sent to it any more."""
     worker = started(pool)
