@@ -40,8 +40,8 @@ class MadeCache:
     def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 22_000) -> None:
         self.spool = spool or Spool()
         self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
-        #: files that change, as the kernel was told of them last
-        self.told: Newest[Key, Node] = Newest(_MOST_TOLD)
+        #: what makes the node of a file that changes, as the kernel was told of it last
+        self.told: Newest[Key, Callable[[], Node]] = Newest(_MOST_TOLD)
         # by the hashes of the names: a third of the memory
         self._sizes: Newest[int, int] = Newest(sizes)
         self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(_MOST_REFUSED, _REFUSED_SECONDS)

@@ -15,7 +15,7 @@ from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
-from katafs.tree.catalogue import kata_key
+from katafs.tree.catalogue import kata_key, row_at
 from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
@@ -229,3 +229,19 @@ def test_what_is_small_is_made_at_once(store: Path) -> None:
             assert (node.prepare() is None) == is_small, (name, was)
             # what was tried takes nothing from what the request may still cost
             assert tree.ctx.store.budget.left > 0
+
+
+def test_what_was_told_holds_no_bytes(store: Path) -> None:
+    """A page has up to 1 MiB, and what is kept of contents a bound."""
+    make_kata(store, "AbCdEf")
+    with fresh(store) as tree:
+        history = tree.node_of(row_at("history").key("AbCdEf"))
+        size = history.size()
+        tree.clear_caches()
+        told = history.told()
+        assert vars(told)["_made"] is None
+        work = told.prepare()
+        assert work is not None
+        told.prepared(work())
+        assert len(told.read(0, 1 << 20)) == size
+        assert vars(history.told())["_made"] is None

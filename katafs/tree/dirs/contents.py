@@ -137,6 +137,8 @@ class MadeFile(KeptFile):
     ) -> None:
         super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
         self._kata, self._make, self._make_small = kata, make, make_small
+        # without the bytes, which are kept by the cache of contents, or made again
+        self._anew = partial(type(self), key, ctx, kata, mtime_ns, identity, make, make_small)
 
     def prepare(self) -> Work | None:
         work = super().prepare()
@@ -154,11 +156,12 @@ class MadeFile(KeptFile):
             if size is None:
                 self._cache.told.pop(self.key, None)
             else:
-                self._cache.told.keep(self.key, self)
+                self._cache.told.keep(self.key, self._anew)
         return size
 
     def told(self) -> Node:
-        return self._cache.told.get(self.key) or self
+        anew = self._cache.told.get(self.key)
+        return anew() if anew is not None else self
 
     def _work(self) -> Work:
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)
