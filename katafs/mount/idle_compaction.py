@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import trio
 
-from katafs.errors import KataError
+from katafs.errors import KataError, NotFoundError
 from katafs.kata.compact import compact_elsewhere, quiet_seconds
 from katafs.kata.store import Store
 from katafs.tree.context import Counters
@@ -61,6 +61,8 @@ class Compactor:
             compacted = await trio.to_thread.run_sync(
                 compact_elsewhere, path, kata_id, abandon_on_cancel=True, limiter=self._limiter
             )
+        except NotFoundError:
+            log.debug("kata %s: it was removed", kata_id)
         except KataError as error:
             log.warning("kata %s: it is not compacted: %s", kata_id, error)
         except Exception:

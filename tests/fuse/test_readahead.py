@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tests.mounts import DEADLINE, MakeMount, Mount, patience, wait_until
 from tests.tree.test_stats import stats_of
 
 _EVENTS = 30
+_SLOW_SECONDS = 0.1  # of an event; a table is used for 0.7
 _SAID = [f"st_{key}" for key in ("ino", "mode", "nlink", "uid", "gid", "size", "blocks", "blksize")]
 _SAID += [f"st_{key}_ns" for key in ("atime", "mtime", "ctime")]
 Order = Callable[[list[str]], list[str]]
@@ -150,10 +152,15 @@ def test_whoever_reads_in_the_order_of_names_is_met(two_katas: Path, mount: Make
         sorted(path for path in (events / index).rglob("*") if path.is_file()) for index in sorted(os.listdir(events))
     ]
     before = asked(mounted, "read")
-    found = sum(bool(path.read_bytes()) for event in names for path in event)
+    found = late = 0
+    for event in names:
+        begun = time.monotonic()
+        found += sum(bool(path.read_bytes()) for path in event)
+        # on a machine with too much to do tables are too old when he comes to them: he is met with few then
+        late += time.monotonic() - begun > _SLOW_SECONDS
     assert found > 15 * _EVENTS
     # all of the first event, one file where tables end, and twice in ten events the way is left
-    assert asked(mounted, "read") - before < 15 + _EVENTS
+    assert asked(mounted, "read") - before < 15 + _EVENTS + 3 * 15 * late
 
 
 def test_another_kata_comes_in_the_middle(store: Path, mount: MakeMount, mode: str) -> None:

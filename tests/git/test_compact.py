@@ -299,6 +299,17 @@ def test_a_mount_compacts_what_is_quiet(fuse: None, tmp_path: Path) -> None:
         assert parts(GitRepo(few.stored)) == (2, 0, 2), "it is not worth the work"
 
 
+def test_a_kata_that_was_removed_is_no_fault(fuse: None, tmp_path: Path) -> None:
+    """No line of the log says that it is not compacted."""
+    with serving(tmp_path, "fast", "--compact-after", "0.3") as mount:
+        gone, kata = serve_kata(mount), serve_kata(mount)
+        gone.ran_tests.write_text(message_of(1))
+        shutil.rmtree(gone.stored)
+        for index in range(1, 12):
+            kata.ran_tests.write_text(message_of(index))
+        wait_until(lambda: parts(GitRepo(kata.stored)) == (1, 0, 0), "the compaction of the next one", seconds=20.0)
+
+
 def message_of(index: int) -> str:
     return json.dumps(message({"hiker.py": f"{index}\n", "cyber-dojo.sh": "pytest\n"}, index=index))
 
