@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ _LARGEST_PACK = 64 << 20
 #: packs of single events are merged when there are so many that are no larger than `_SMALL_SIZE`
 MOST_SMALL = 16
 _SMALL_SIZE = 1 << 20  # bytes
+_RATIO = 2
 # in memory at a time, in bytes, and what an object takes there beside its entry; the rest are merged next time
 _MOST_BYTES, _OBJECT = 32 << 20, 400
 
@@ -179,11 +180,10 @@ def merge_packs(directory: Path) -> int:
     # to count them takes a tenth of looking at each
     if sum(name.startswith(WITHOUT_DELTAS) and name.endswith(".pack") for name in names) < MOST_SMALL:
         return 0
-    ours = [pack for pack in pack_files(directory) if pack.path.name.startswith(WITHOUT_DELTAS)]
     contents: dict[PackFile, list[tuple[Oid, bytes]]] = {}
     size = 0
-    for pack in ours:
-        if size < _MOST_BYTES and _may_go(pack, _SMALL_SIZE):
+    for pack in _to_merge(pack_files(directory)):
+        if size < _MOST_BYTES:
             # one that is empty, or odd, stays as it is
             with contextlib.suppress(OSError, ValueError):
                 if entries := list(_entries(pack.path)):
@@ -199,6 +199,16 @@ def merge_packs(directory: Path) -> int:
         new.install()
     remove_packs(directory, contents)
     return len(contents)
+
+
+def _to_merge(packs: Iterable[PackFile]) -> list[PackFile]:
+    """Small packs of events, but for what was merged before, lest it is written again each time: as with ``git repack
+    --geometric`` one that is larger than twice all those that are smaller stays. So some few do."""
+    ours = [pack for pack in packs if pack.path.name.startswith(WITHOUT_DELTAS) and _may_go(pack, _SMALL_SIZE)]
+    ours.sort(key=lambda pack: pack.size)
+    while ours and ours[-1].size > _RATIO * sum(pack.size for pack in ours[:-1]):
+        ours.pop()
+    return ours
 
 
 def _entries(path: Path) -> Iterator[tuple[Oid, bytes]]:
