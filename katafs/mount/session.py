@@ -220,7 +220,7 @@ class _Session:
                 nursery.start_soon(task)
             if self.options.compact_after is not None:
                 compactor = Compactor(self.tree.ctx.store, self.tree.ctx.counters)
-                self.operations.writes.wrote = compactor.wrote
+                self.operations.writes.jobs.wrote = compactor.wrote
                 nursery.start_soon(compactor.run, self.options.compact_after)
             if self.watcher is not None:
                 nursery.start_soon(keep_watched, self.watcher, self.options.mountpoint)
@@ -294,7 +294,12 @@ class _Session:
                 # whoever looks around will look at a page, which is not to wait until it can be made
                 await trio.to_thread.run_sync(shared_fork_server().want, pages.workers.modules, abandon_on_cancel=True)
                 requests = now
-            for idle in (operations.writes.recorders, operations.elsewhere.pool, pages.workers, shared_fork_server()):
+            for idle in (
+                operations.writes.jobs.recorders,
+                operations.elsewhere.pool,
+                pages.workers,
+                shared_fork_server(),
+            ):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from katafs.caching import Newest
-from katafs.errors import DamagedError, NotFoundError, StaleError
+from katafs.errors import DamagedError, KataError, NotFoundError, StaleError
 from katafs.git import Oid
+from katafs.git.odb.objects import Made
 from katafs.kata.model.trees import Listing
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
@@ -109,6 +111,12 @@ class Tree:
 
     def tip(self, kata_id: str) -> State:
         return self.ctx.store.kata(kata_id).tip()
+
+    def lend(self, kata_id: str, made: Made) -> None:
+        """What is at the new tip of a kata, which `stale_since` need not look for; nothing when that is over."""
+        self.ctx.store.new_epoch()
+        with contextlib.suppress(KataError):
+            self.ctx.store.kata(kata_id).repo.objects.recent = made
 
     def stale_since(self, kata_id: str, before: Oid) -> Stale | None:
         """What `stale_after` says of the tip as it is now; None where it is still that ``before``."""

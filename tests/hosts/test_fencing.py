@@ -152,6 +152,9 @@ def test_a_note_that_another_host_replaces_is_stale_for_a_moment(hosts: tuple[Ho
     def flush(path: Path, kata_id: str, **_: object) -> None:
         flush_pending(path, kata_id, 60)
 
+    def tell_nobody(*_: object) -> None:
+        pass
+
     job = plain_job(path, KATA, flush)
     mark(path, KATA)
     note = hosts[0].shared / ".katafs-pending" / KATA
@@ -159,7 +162,7 @@ def test_a_note_that_another_host_replaces_is_stale_for_a_moment(hosts: tuple[Ho
         new = note.with_name("new")
         new.touch()
         new.rename(note)
-        job(lambda _: None, lambda _: None)
+        job(tell_nobody, tell_nobody, tell_nobody)
         if not note.exists():
             mark(path, KATA)
-    job(lambda _: None, lambda _: None)
+    job(tell_nobody, tell_nobody, tell_nobody)

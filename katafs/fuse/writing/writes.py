@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from functools import partial
-from weakref import WeakValueDictionary
 
 import cachetools
 import pyfuse3
@@ -22,22 +21,21 @@ from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fastopen import Asked, FastOpen
 from katafs.fuse.invalidating import Invalidator
 from katafs.fuse.writing.descriptors import process_of
+from katafs.fuse.writing.jobs import Jobs, nobody
 from katafs.fuse.writing.journal import ANYWHERE, MAKING, Journal, Request
 from katafs.fuse.writing.openings import AmbiguousError, Opening, Openings
-from katafs.git import GitRepo, Oid
-from katafs.kata.record.commit import Announce, Committed, Job, plain_job
+from katafs.git import GitRepo
+from katafs.kata.record.commit import Announce, Committed, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
-from katafs.kata.record.recorders import MOST, Recorders, commits_before
+from katafs.kata.record.recorders import commits_before
 from katafs.kata.record.repositories import kept_repositories
-from katafs.kata.store import is_git
 from katafs.tree.nodes import Node, Writable
 from katafs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
 _LARGE = 64 << 10  # bytes of a message that takes longer to parse than a thread to start
-_AT_ONCE = 16  # threads, for jobs that do not wait for their turn
 # Messages that are complete and not yet answered for. Those beyond are refused rather than left waiting: every one
 # that waits holds one of the requests that are handled at a time, and readers need some too.
 MOST_WAITING = 200
@@ -46,10 +44,6 @@ _PAGE = 4096
 _REMEMBERED, _REMEMBERED_SECONDS = 1024, 2.0
 # times: beside many openers one is cut off again and again; what is meant to have zeros is no JSON, and is refused then
 _MOST_TRIES = 50
-
-
-def _nobody(_what: object) -> None:
-    """Is told what nobody need hear."""
 
 
 class Writes:
@@ -61,13 +55,8 @@ class Writes:
         self.openings = Openings(
             lambda opening: inbox.is_begun(opening.file, opening), lambda: journal.is_flushed or fast.is_flushed
         )
-        #: is told the id of each kata in which something was recorded
-        self.wrote: Callable[[str], None] = _nobody
-        self.recorders = Recorders()
+        self.jobs = Jobs(tree, elsewhere, kernel)
         tree.ctx.keepers["repositories"] = kept_repositories
-        self._recording, self._at_once = trio.CapacityLimiter(MOST), trio.CapacityLimiter(_AT_ONCE)
-        # in the order of arrival: a lock that is only tried again and again could leave one out for long
-        self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         #: how many messages wait
         self.waiting = 0
         self._bytes = 0
@@ -136,7 +125,7 @@ class Writes:
             job = plain_job(self._tree.ctx.store.path(kata_id), kata_id, lambda *_, **__: make(attempt))
             # The kernel is told of events that were recorded by the way, but it holds the directory as long as it has
             # no answer: that is not waited for.
-            await self._do(job)
+            await self.jobs.do(job)
             return await self._elsewhere.child(parent, name)
         finally:
             self._journal.end(request)
@@ -144,13 +133,13 @@ class Writes:
     async def record_overdue(self) -> None:
         """Record the events of plain-path services whose rows did not come in a minute."""
         self._tree.ctx.store.plain.partly_read.expire()
-        for job in await trio.to_thread.run_sync(self._tree.overdue.jobs, limiter=self._at_once):
+        for job in await trio.to_thread.run_sync(self._tree.overdue.jobs, limiter=self.jobs.at_once):
             try:
-                if await self._is_git(job.kata_id):
-                    await self._do(job)
+                if await self.jobs.is_git(job.kata_id):
+                    await self.jobs.do(job)
                 else:
                     # where it is about to be migrated nothing waits yet, and there is nothing to tell
-                    await trio.to_thread.run_sync(job, _nobody, _nobody, limiter=self._at_once)
+                    await trio.to_thread.run_sync(job, nobody, nobody, nobody, limiter=self.jobs.at_once)
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", job.kata_id, error)
 
@@ -202,14 +191,14 @@ class Writes:
         """What a write is for, if it was recorded by a daemon that died before it could answer; then this one does what
         that one could not."""
         kata_id = sink.kata_id
-        if request.announced is None or not await self._is_git(kata_id):
+        if request.announced is None or not await self.jobs.is_git(kata_id):
             return None
         path = self._tree.ctx.store.path(kata_id)
         committed = await trio.to_thread.run_sync(sink.find_recorded, path, request.announced)
         if committed is None:
             return None
         log.info("kata %s: event %d, commit %s was recorded already", kata_id, committed.index, committed.commit.hex())
-        self.wrote(kata_id)
+        self.jobs.wrote(kata_id)
         # a message may be two commits
         earlier = await trio.to_thread.run_sync(lambda: commits_before(GitRepo(path), committed.commit, 2))
         await self._kernel.since(kata_id, earlier)
@@ -222,7 +211,7 @@ class Writes:
             with self._place_for(message):
                 parse = partial(sink.parse, message, offset)
                 job = await trio.to_thread.run_sync(parse) if len(message.data) > _LARGE else parse()
-                committed, invalidated = await self._do(job, announce)
+                committed, invalidated = await self.jobs.do(job, announce)
         except Exception as error:
             ours = KataError("katafs itself has failed, and its log says how")
             sink.refused(error if isinstance(error, KataError) else ours, again_at)
@@ -244,55 +233,3 @@ class Writes:
         finally:
             self.waiting -= 1
             self._bytes -= size
-
-    async def _do(self, job: Job, announce: Announce = _nobody) -> tuple[Committed | None, trio.Event]:
-        """Do a job when it is its turn. Returns its result, and what is set when the kernel has been told of it: that
-        begins while the job still makes tags."""
-        queue = self._queues.setdefault(job.kata_id, trio.Lock()) if job.in_turn else contextlib.nullcontext()
-        do, limiter = (self.recorders.do, self._recording) if job.in_turn else (Job.__call__, self._at_once)
-        async with queue:
-            before = None
-            try:
-                before = await self._elsewhere.of_kata("tip", job.kata_id)
-            except KataError:
-                # it may be that nothing can be read of it yet
-                if job.in_turn:
-                    raise
-            landed, invalidated = trio.Event(), trio.Event()
-            tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, invalidated)
-            if job.in_turn:
-                tell()
-            soon = trio.lowlevel.current_trio_token().run_sync_soon
-            do = partial(do, job, announce, lambda _: soon(landed.set))
-            try:
-                committed = await trio.to_thread.run_sync(do, limiter=limiter)
-            finally:
-                # also when nothing was recorded: then there is nothing to tell
-                landed.set()
-        if not job.in_turn:
-            tell()
-        elif committed is not None:
-            if committed.is_new:
-                self._count(job)
-            else:
-                self._tree.ctx.counters.repetitions += 1
-            log.info("kata %s: event %d, commit %s", job.kata_id, committed.index, committed.commit.hex())
-        return committed, invalidated
-
-    async def _is_git(self, kata_id: str) -> bool:
-        return await trio.to_thread.run_sync(is_git, self._tree.ctx.store.path(kata_id), limiter=self._at_once)
-
-    async def _tell_landed(self, job: Job, before: Oid | None, landed: trio.Event, invalidated: trio.Event) -> None:
-        try:
-            await landed.wait()
-            has_moved = await self._kernel.since(job.kata_id, before)
-            # what makes a new kata whole is its first commit
-            is_first = before is None and await self._is_git(job.kata_id)
-            if not job.in_turn and (has_moved or is_first):
-                self._count(job)
-        finally:
-            invalidated.set()
-
-    def _count(self, job: Job) -> None:
-        self._tree.ctx.counters.commits[job.counted_as] += 1
-        self.wrote(job.kata_id)

@@ -30,7 +30,7 @@ _OVERHEAD = 300
 #: Of the whole process: kind and data of delta bases and results, by reader and offset, as who reads the events of a
 #: kata one after the other would else begin at the start of a chain each time; and parts of files, as who lists files
 #: reads the heads of all their entries, which stand near to each other.
-_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(6 << 20, lambda known: len(known[1]) + _OVERHEAD)
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(5 << 20, lambda known: len(known[1]) + _OVERHEAD)
 _parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + _OVERHEAD)
 CACHES: dict[str, Shared[Any, Any]] = {"bases": _bases, "parts": _parts}
 PART = 1 << 15

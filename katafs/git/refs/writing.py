@@ -38,6 +38,7 @@ class RefWriter:
         self._git_dir = repo.git_dir
         self.locks = RefLocks(repo.git_dir, is_alone=is_alone)
         self._prepared: dict[tuple[str, Oid], NewFile] = {}
+        self._moves: list[tuple[Oid, Oid | None]] = []
 
     def prepare(self, main: Oid, tags: Mapping[int, Oid]) -> list[int]:
         """Make the files that `move_main` and `set_tags` put into place: their descriptors, to be synced together with
@@ -72,6 +73,7 @@ class RefWriter:
                 if (self._repo.main() if old is not None else self._repo.refs.packed(MAIN)) != old:
                     raise RaceLostError(f"{self._git_dir}: {MAIN} was moved by another writer")
                 lock.become(is_new=not os.path.lexists(path))
+            self._moves.append((new, old))
             sync_path(path.parent, *made)
 
     def sync_main(self) -> None:
@@ -81,9 +83,13 @@ class RefWriter:
                 with suppress(FileNotFoundError):
                     sync_path(os.path.join(self._git_dir, name))
 
-    def log_main(self, new: Oid, old: Oid | None) -> None:
-        """Add a line to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout), after `move_main`. No reader
-        needs it."""
+    def log_moves(self) -> None:
+        """Add the lines of `move_main` to the logs of ``main`` and ``HEAD`` (git's gitrepository-layout), which no
+        reader needs."""
+        while self._moves:
+            self._log(*self._moves.pop(0))
+
+    def _log(self, new: Oid, old: Oid | None) -> None:
         with suppress(OSError, KataError):
             ids = f"{old.hex() if old is not None else _NOTHING} {new.hex()} ".encode()
             line = ids + committer(self._repo.objects.read(new, COMMIT)) + b"\t\n"

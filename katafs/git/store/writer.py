@@ -14,7 +14,7 @@ from typing import Self
 from katafs.errors import DamagedError, InvalidError, TooLargeError
 from katafs.git.format import stored
 from katafs.git.format.stored import BLOB, COMMIT, TREE, Oid, Stored
-from katafs.git.odb.objects import IN_MEMORY
+from katafs.git.odb.objects import IN_MEMORY, Made
 from katafs.git.refs.locks import remove_left
 from katafs.git.refs.writing import RefWriter
 from katafs.git.repo import GitRepo
@@ -26,6 +26,8 @@ from katafs.git.store.storing import storing, sync_together
 log = logging.getLogger(__name__)
 
 _MOST_THERE = 100_000  # objects
+# bytes of those that are remembered, of an event
+_MOST_RECENT = 512 << 10
 
 
 class ObjectMaker:
@@ -144,14 +146,25 @@ class GitWriter(ObjectMaker):
                 sync_together(references)
         self._stored |= new.keys()
 
-    def merge(self) -> None:
-        """Merge the packs that `store` made, if there are many by now; they are referred to. It may fail."""
-        self.let_go()
+    def remember(self) -> Made:
+        """What was stored, for who reads it next: a branch refers to it. Nothing where that is much."""
+        objects = self.repo.objects
+        objects.recent = {oid: objects.pending[oid] for oid in self._stored}
+        if objects.recent_bytes() > _MOST_RECENT:
+            objects.recent = {}
+        return objects.recent
+
+    def tidy(self, *, may_merge: bool) -> None:
+        """What nobody waits for: the logs; and merge the packs that `store` made, if there are many by now; they are
+        referred to. It may fail."""
+        self.refs.log_moves()
         try:
-            if self._is_alone and merge_packs(self.repo.objects.pack_directory):
+            if may_merge and self._is_alone and merge_packs(self.repo.objects.pack_directory):
                 remove_left(self.repo.git_dir)
         except OSError as error:
-            log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
+            # else the kata was removed: its writer has been answered
+            if self.repo.git_dir.is_dir():
+                log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - packs of events have no deltas
         """Make an object; one that `build_on` found, and is whole, is not stored again. Others are, although they may

@@ -18,7 +18,7 @@ from katafs.kata.legacy.plain_rows import is_part_of_row, parse_object, parse_pl
 from katafs.kata.model.layouts import plain_version
 from katafs.kata.model.options import OPTION_DEFAULTS
 from katafs.kata.model.rows import without_contents
-from katafs.kata.record.commit import Announce, Committed, Job, Landed, set_option
+from katafs.kata.record.commit import Announce, Committed, Job, set_option
 from katafs.kata.record.exclusive import UNNOTED, Attempt
 from katafs.owner import acting_as_owner
 from katafs.text import is_portable
@@ -50,10 +50,10 @@ def migrating(job: Job) -> Job:
     return Job(job.path, job.kata_id, _migrate_first, (job,), job.counted_as)
 
 
-def _migrate_first(path: Path, kata_id: str, job: Job, *, announce: Announce, landed: Landed) -> Committed | None:
+def _migrate_first(path: Path, kata_id: str, job: Job, **told: Callable[..., None]) -> Committed | None:
     migrate_kata(path, kata_id)
     flush_pending(path, kata_id)
-    return job(announce, landed)
+    return job(**told)
 
 
 def write_plain(

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, StorageError, storage_errors
 from katafs.git import GitWriter, Oid, read_config, repository_lock
+from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
@@ -63,8 +64,11 @@ class Committed:
     message: str = field(default="", compare=False)
 
 
-#: called when ``main`` was moved for good; what is left are the tags, which nobody needs to read the event
-Landed = Callable[[Committed], None]
+#: called when ``main`` was moved for good, with what was stored, if that is at hand and not much; what is left are the
+#: tags, which nobody needs to read the event
+Landed = Callable[[Committed, Made], None]
+#: called when all is on disk, the tags too; what is left are logs, packs to be merged, locks
+Recorded = Callable[[Committed | None], None]
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,9 @@ class Job:
     #: whether it is done after those before it in the kata, by whatever process; else at once, in a thread
     in_turn: bool = True
 
-    def __call__(self, announce: Announce, landed: Landed) -> Committed | None:
+    def __call__(self, announce: Announce, landed: Landed, recorded: Recorded) -> Committed | None:
         """Record it; durable when this returns. None when there was nothing to be recorded."""
-        told: dict[str, Any] = {"landed": landed} if self.in_turn else {}
+        told: dict[str, Any] = {"landed": landed, "recorded": recorded} if self.in_turn else {}
         end = time.monotonic() + (0 if self.in_turn else PATIENCE_SECONDS)
         while True:
             try:
@@ -120,10 +124,9 @@ class _Try(KataWriter):
                 raise
             message = f"event {new.last} may be there, and may be lost by a power cut: {error}"
             raise StorageError(message, errno.EIO if error.errno == errno.ESTALE else error.errno) from error
+        made = self.git.remember()
         if self.landed is not None:
-            self.landed(Committed(new.last, new.commit.oid))
-        # nobody waits for it, as others do to hear of the event
-        self.git.refs.log_main(new.commit.oid, old.commit.oid)
+            self.landed(Committed(new.last, new.commit.oid), made)
 
 
 def read_head(git: GitWriter) -> State:
@@ -154,6 +157,7 @@ def record(
     *,
     announce: Announce | None = None,
     landed: Landed | None = None,
+    recorded: Recorded | None = None,
 ) -> Committed:
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
@@ -167,7 +171,7 @@ def record(
     def attempt(git: GitWriter) -> Committed:
         return _record(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), act)
 
-    return _until_won(path, kata_id, attempt)
+    return _until_won(path, kata_id, attempt, recorded)
 
 
 def set_option(
@@ -179,6 +183,7 @@ def set_option(
     *,
     announce: Announce | None = None,
     landed: Landed | None = None,
+    recorded: Recorded | None = None,
     is_shown: bool = False,
 ) -> Committed | None:
     """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
@@ -194,11 +199,13 @@ def set_option(
     def attempt(git: GitWriter) -> Committed | None:
         return _set_option(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), name, value, is_shown)
 
-    return _until_won(path, kata_id, attempt)
+    return _until_won(path, kata_id, attempt, recorded)
 
 
-def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
-    """Try as the owner of the kata, until nobody is faster."""
+def _until_won(
+    path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result], recorded: Callable[[_Result], None] | None
+) -> _Result:
+    """Try as the owner of the kata, until nobody is faster; then put in order what nobody waits for."""
     end = time.monotonic() + PATIENCE_SECONDS
     with (
         storage_errors(f"kata {kata_id} cannot be written"),
@@ -208,8 +215,10 @@ def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]
         GitWriter(repo, is_alone=is_alone) as git,
     ):
         result = _again_and_again(git, kata_id, attempt, end)
-        if read_config(repo.git_dir).may_be_packed:
-            git.merge()
+        git.let_go()
+        if recorded is not None:
+            recorded(result)
+        git.tidy(may_merge=read_config(repo.git_dir).may_be_packed)
         return result
 
 

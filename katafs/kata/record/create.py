@@ -152,7 +152,7 @@ def _make(work: Path, kata_id: str, manifest: Mapping[str, Any], moment: datetim
         commit = writer.commit(tree, [], "0 kata creation", *identity(kata_id), int(moment.timestamp()))
         writer.store(commit, {0: commit})
         writer.refs.move_main(commit, None)
-        writer.refs.log_main(commit, None)
+        writer.refs.log_moves()
         writer.refs.set_tags({0: commit})
     if layout.is_shared_with_saver:
         # which saver read, until 2026, and merged into

@@ -9,18 +9,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
+from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
-from katafs.kata.record.commit import Announce, Committed, Job, Landed, read_head
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, Recorded, read_head
 from katafs.owner import acting_as_owner
 from katafs.process.pool import LeftError, Pool, Say
 
@@ -34,6 +34,14 @@ _PATIENCE = 2.0  # seconds, until there is a process
 _SHORT_PATIENCE_SECONDS = 2.0
 
 
+class _Told(NamedTuple):
+    """What is called in the course of a job."""
+
+    announce: Announce
+    landed: Landed
+    recorded: Recorded
+
+
 class Recorders:
     """Does jobs, in this thread or in another process. Any thread may call its methods."""
 
@@ -43,29 +51,30 @@ class Recorders:
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)
 
-    def do(self, job: Job, announce: Announce, landed: Landed) -> Committed | None:
+    def do(self, job: Job, announce: Announce, landed: Landed, recorded: Recorded) -> Committed | None:
         """Do a job. Returns, and raises, what it does; what it is to call is called in this thread."""
         announced: list[Oid] = []
         moved: list[Committed] = []
 
-        def hear(what: Oid | Committed) -> None:
-            if isinstance(what, Committed):
-                moved.append(what)
-                landed(what)
-            else:
-                announced.append(what)
-                announce(what)
+        def note(commit: Oid) -> None:
+            announced.append(commit)
+            announce(commit)
 
+        def land(committed: Committed, made: Made) -> None:
+            moved.append(committed)
+            landed(committed, made)
+
+        told = _Told(note, land, recorded)
         try:
             try:
-                return self._do(job, hear)
+                return self._do(job, told)
             except LeftError as error:
                 log.warning("kata %s: who recorded has ended: %s", job.kata_id, error)
                 if moved:
                     # the next writer makes the tags
                     return moved[-1]
-                recorded = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
-                return recorded or job(hear, hear)
+                found = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
+                return found or job(*told)
         except Exception:
             if not moved:
                 raise
@@ -73,22 +82,24 @@ class Recorders:
             log.exception("kata %s: after it was recorded", job.kata_id)
             return moved[-1]
 
-    def _do(self, job: Job, hear: Callable[[Oid | Committed], None]) -> Committed | None:
+    def _do(self, job: Job, told: _Told) -> Committed | None:
         if self._is_crowded():
             worker = self._pool.take()
             if worker is None and self._here.acquire(blocking=False):
                 # one at a time, lest readers wait until there are processes
                 try:
-                    return job(hear, hear)
+                    return job(*told)
                 finally:
                     self._here.release()
             worker = worker or self._pool.take(_PATIENCE)
             if worker is not None:
                 try:
-                    return cast("Committed | None", worker.call(hear, _do, job))
+                    return cast(
+                        "Committed | None", worker.call(lambda said: getattr(told, said[0])(*said[1:]), _do, job)
+                    )
                 finally:
                     self._pool.give_back(worker)
-        return job(hear, hear)
+        return job(*told)
 
     def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""
@@ -103,7 +114,11 @@ class Recorders:
 
 def _do(say: Say, job: Job) -> Committed | None:
     """In the other process. Nothing is moved before it was heard that it will be: nobody hears when the daemon died."""
-    return job(lambda commit: say(commit, True), lambda committed: say(committed, False))
+    return job(
+        lambda commit: say(("announce", commit), True),
+        lambda committed, made: say(("landed", committed, made), False),
+        lambda committed: say(("recorded", committed), False),
+    )
 
 
 # -- by a daemon that died

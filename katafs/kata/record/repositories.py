@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from katafs.caching import Kept, Newest
+import cachetools
+
+from katafs.caching import Kept
 from katafs.git import GitRepo
 
-_EACH = 21 << 10  # bytes, with its trees and commits, and a reader for each pack
+# bytes of all, and of each with its trees and commits, a reader for each pack, and what was stored last
+_MOST, _EACH = 3 << 19, 21 << 10
+
 # by path and what tells one ``.git`` from another; writers are threads
-_known: Newest[tuple[Path, int, int], GitRepo] = Newest(32)
+_known: cachetools.LRUCache[tuple[Path, int, int], GitRepo] = cachetools.LRUCache(
+    _MOST, lambda repo: _EACH + repo.objects.recent_bytes()
+)
 _lock = threading.Lock()
 
 
@@ -33,9 +39,9 @@ def repository(path: Path) -> Iterator[GitRepo]:
     yield repo
     if repo.is_small():
         with _lock:
-            _known.keep(key, repo)
+            _known[key] = repo
 
 
 def kept_repositories() -> Kept:
     with _lock:
-        return _known.kept(_EACH)
+        return Kept.of(_known, 1)
