@@ -115,6 +115,16 @@ def test_packs_are_merged(kata: Path) -> None:
     assert not list((kata / ".git/objects/pack").glob("tmp_*"))
 
 
+def test_what_is_large_is_not_merged_with_every_sixteen_events(kata: Path) -> None:
+    add_event(kata, 1, files={"hiker.py": os.urandom(400_000).hex()})
+    (large,) = [path.stem for path in (kata / ".git/objects/pack").glob("*.pack") if path.stat().st_size > 400_000]
+    for index in range(2, 3 * MOST_SMALL):
+        add_event(kata, index, files={"hiker.py": f"{index}\n"})
+        assert len(packs(kata)) < MOST_SMALL
+    assert large in packs(kata)
+    assert assert_sound(kata) == 3 * MOST_SMALL - 1
+
+
 def many_packs(path: Path) -> None:
     """As many packs of one event as are merged."""
     for index in range(1, MOST_SMALL - 1):
