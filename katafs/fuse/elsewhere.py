@@ -16,10 +16,10 @@ import cachetools
 import pyfuse3
 import trio
 
-from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
+from katafs.errors import BusyError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.answering import Reading, attributes, reply_dots
 from katafs.fuse.fair import Once, Places, Preparer, User
-from katafs.process.pool import LeftError, Pool
+from katafs.process.pool import EndsError, Limits, Pool, SlowError
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Entry, Writable
@@ -30,10 +30,8 @@ log = logging.getLogger(__name__)
 
 # where all is asked of them, which then wait for a network most of the time, there are more
 _WORKERS, _REMOTE_WORKERS = 3, 8
-_MEMORY = 1 << 30  # bytes of address space
-# until a worker is there; until it has answered: longer than what it has made in a process of its own
-_START_SECONDS, _SECONDS = 20.0, 75.0
-_TRIES = 2  # whoever is killed need not have taken too much
+# for an answer, in seconds: longer than what it has made in a process of its own
+_LIMITS = Limits(file=0, processor_seconds=0, seconds=75.0)
 _REFUSED, _REFUSED_SECONDS = 1_000, 60.0
 _LOOK_SECONDS = 0.5
 _MOST_WAITING = 200
@@ -41,10 +39,6 @@ _MOST_WAITING = 200
 _PARTS, _PART_SECONDS = 4, 1.0
 
 _Entries = list[tuple[int, bytes, Seen]]
-
-
-class _EndsError(StorageError):
-    """A process ends over a question, each time."""
 
 
 class Elsewhere(Reading):
@@ -55,7 +49,7 @@ class Elsewhere(Reading):
         ctx = tree.ctx
         self._place = Place(ctx.store.root, ctx.uid, ctx.gid, ctx.store.device, ctx.groups)
         workers = _REMOTE_WORKERS if ctx.store.is_remote else _WORKERS
-        self.pool = Pool(workers, (answer.__module__,), _MEMORY)
+        self.pool = Pool(workers, (answer.__module__,), _LIMITS)
         self._places = Places(workers)
         self._once: Once[object] = Once()
         self._refused: cachetools.TTLCache[Question, KataError] = cachetools.TTLCache(_REFUSED, _REFUSED_SECONDS)
@@ -168,7 +162,7 @@ class Elsewhere(Reading):
                 outcomes = self._tree.ctx.controls.outcomes(question.kata_id)
                 ask = partial(self._in_thread, question, outcomes)
                 return await trio.to_thread.run_sync(ask, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-        except (TooLargeError, _EndsError) as error:
+        except (TooLargeError, EndsError) as error:
             # what else goes wrong may be over the next time, and most who ask are about to write
             self._refused[question] = error
             raise
@@ -182,24 +176,14 @@ class Elsewhere(Reading):
 
     def _in_thread(self, question: Question, outcomes: object) -> object:
         kata_id, name = question.kata_id, question.name
-        for _ in range(_TRIES):
-            worker = self.pool.take(_START_SECONDS, kata_id, is_needed=True)
-            if worker is None:
-                raise ExhaustedError("no process can be started for what takes long", errno.EAGAIN)
-            try:
-                # who answers says nothing on his way
-                return worker.call(id, answer, self._place, outcomes, question, seconds=_SECONDS)
-            except TimeoutError:
-                if self._tree.ctx.store.is_remote:
-                    log.warning("kata %s: the store has not answered (%s) for %g s", kata_id, name, _SECONDS)
-                    raise StorageError(f"kata {kata_id}: the store does not answer", errno.EIO) from None
-                log.warning("kata %s: %s takes more than %g s", kata_id, name, _SECONDS)
-                raise TooLargeError(f"kata {kata_id}: {name} takes too long") from None
-            except LeftError as error:
-                log.warning("kata %s: a process has ended that was asked (%s): %s", kata_id, name, error)
-            except TooLargeError as error:
-                log.warning("%s, and is refused", error)
+        try:
+            return self.pool.do(kata_id, answer, self._place, outcomes, question)
+        except SlowError as error:
+            if not self._tree.ctx.store.is_remote:
+                log.warning("kata %s: %s takes too long, and is refused", kata_id, name)
                 raise
-            finally:
-                self.pool.give_back(worker)
-        raise _EndsError(f"kata {kata_id}: who is asked ({name}) ends each time", errno.EIO)
+            log.warning("kata %s: the store has not answered (%s) for %g s", kata_id, name, _LIMITS.seconds)
+            raise StorageError(f"kata {kata_id}: the store does not answer", errno.EIO) from error
+        except (TooLargeError, EndsError) as error:
+            log.warning("kata %s, %s: %s", kata_id, name, error)
+            raise

@@ -9,26 +9,21 @@ which has most of the same files: a process stays, and has their lines.
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from katafs.errors import DamagedError, ExhaustedError, KataError, StorageError, TooLargeError
+from katafs.errors import DamagedError, KataError, StorageError, TooLargeError
 from katafs.git import Oid
 from katafs.kata.groups import Group
 from katafs.kata.reader import Past
-from katafs.process.pool import LeftError, Pool
+from katafs.process.pool import Limits, Pool
 
-log = logging.getLogger(__name__)
-
-LIMIT = 8.0  # seconds for one page; then it is made again without highlighting, in as many
-# until a process is there; how often a page is begun, since whoever is killed need not have taken too much
-_START_SECONDS, _TRIES = 20.0, 3
-_MEMORY = 1 << 30  # bytes of address space
+# for one page in seconds; then it is made again without highlighting, in as many
+_LIMITS = Limits(file=0, processor_seconds=0, seconds=8.0, nice=0)
 #: as many as pages are made at a time; somebody waits for each
-workers = Pool(2, (__name__,), _MEMORY, nice=0)
+workers = Pool(2, (__name__,), _LIMITS)
 
 
 class Page(NamedTuple):
@@ -46,31 +41,13 @@ class Page(NamedTuple):
 def render(page: Page) -> bytes:
     """The bytes of a page. To be called in a worker thread. Raises `KataError` (EIO) when it cannot be made."""
     try:
-        return _render(page, highlight=True)
+        return cast(bytes, workers.do(page.kata_id, _make, page, True))
     except TooLargeError:
         pass
     try:
-        return _render(page, highlight=False)
+        return cast(bytes, workers.do(page.kata_id, _make, page, False))
     except TooLargeError as error:
-        raise StorageError(f"{page.path}: a page takes longer than {LIMIT:.0f} s", errno.EIO) from error
-
-
-def _render(page: Page, *, highlight: bool) -> bytes:
-    for _ in range(_TRIES):
-        worker = workers.take(_START_SECONDS, page.kata_id, is_needed=True)
-        if worker is None:
-            break
-        try:
-            return cast(bytes, worker.call(id, _make, page, highlight, seconds=LIMIT))
-        except TimeoutError as error:
-            raise TooLargeError(f"{page.path}: a page takes more than {LIMIT:g} s") from error
-        except MemoryError as error:
-            raise DamagedError(f"{page.path}: a page takes more than {_MEMORY >> 20} MiB of memory") from error
-        except LeftError as error:
-            log.info("%s: who made a page has ended, and it is begun again: %s", page.path, error)
-        finally:
-            workers.give_back(worker)
-    raise ExhaustedError(f"{page.path}: no process can make a page", errno.EAGAIN)
+        raise StorageError(f"{page.path}: {error}", errno.EIO) from error
 
 
 def preload() -> Iterator[None]:

@@ -62,12 +62,10 @@ async def keep_watched(watcher: int, mountpoint: Path) -> None:
 def _start(mountpoint: Path) -> int | None:
     """A new Python, since a process with threads is not to be forked; None where none can be started."""
     try:
-        process = python(__name__, str(os.getpid()), os.fspath(mountpoint), directory="/")
+        return python(__name__, str(os.getpid()), os.fspath(mountpoint), directory="/")
     except OSError as error:
         log.warning("nobody watches over the mount: %s", error)
         return None
-    process.returncode = 0  # its end is waited for above
-    return process.pid
 
 
 def _watch(daemon: int, mountpoint: Path) -> None:

@@ -47,12 +47,6 @@ class _ForkServer:
         self._preparing: list[Iterator[None]] = []
         # when the next step of that is due
         self._prepare_at = 0.0
-        self._woken, self._waker = socket.socketpair()
-        for end in (self._woken, self._waker):
-            end.setblocking(False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._waker.fileno())
 
     def run(self, modules: str) -> None:
         """Until nobody can send work any more; the first will need these modules."""
@@ -69,8 +63,8 @@ class _ForkServer:
                 if key.fileobj is self._control:
                     if not self._take():
                         return
-                elif key.fileobj is self._woken:
-                    self._reap()
+                elif isinstance(key.fileobj, int):
+                    self._reap(key.fileobj, key.data)
                 elif key.data in self._waiting:
                     # he has closed his end
                     self._forget(key.data)
@@ -95,7 +89,8 @@ class _ForkServer:
             os.close(waiting)
         else:
             self._waiting[pid] = socket.socket(fileno=waiting)
-            self._selector.register(self._waiting[pid], selectors.EVENT_READ, pid)
+            for end in (self._waiting[pid], os.pidfd_open(pid)):
+                self._selector.register(end, selectors.EVENT_READ, pid)
         return True
 
     def _load(self, modules: list[str]) -> bool:
@@ -129,16 +124,14 @@ class _ForkServer:
             del self._preparing[0]
             _share()
 
-    def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(4096)
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = ended[0], os.waitstatus_to_exitcode(ended[1])
-                if pid in self._waiting:
-                    with contextlib.suppress(OSError):
-                        self._waiting[pid].send(wire.ENDED.pack(wire.EXITED, status))
-                    self._forget(pid)
+    def _reap(self, end: int, pid: int) -> None:
+        self._selector.unregister(end)
+        os.close(end)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if pid in self._waiting:
+            with contextlib.suppress(OSError):
+                self._waiting[pid].send(wire.ENDED.pack(wire.EXITED, status))
+            self._forget(pid)
 
     def _forget(self, pid: int) -> None:
         waiting = self._waiting.pop(pid)
@@ -151,10 +144,8 @@ class _ForkServer:
         try:
             _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == self._pid:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _close_all_but(task, *output)
-                worker.work(task, *output)
+                worker.serve(task, *output)
                 status = 0
         finally:
             os._exit(status)

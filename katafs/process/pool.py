@@ -1,56 +1,225 @@
-"""Workers that stay: for work that comes again and again, takes a processor for a moment, and must not hold the GIL of
-the daemon meanwhile.
+"""Workers as this process sees them; and some that stay, for work that comes again and again, takes a processor for a
+moment, and must not hold the GIL of the daemon meanwhile.
 
-Such a worker (`serve`) is started as others are, with no limit but one of memory, and is given one piece of work after
-the other. In the course of its work it may say something, and may wait until that was heard.
+A worker is given one piece of work after the other. In the course of its work one that stays may say something, and may
+wait until that was heard.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import pickle
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from logging.handlers import QueueHandler
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
-from katafs.errors import KataError
+from katafs.errors import ExhaustedError, StorageError, TooLargeError
+from katafs.process import wire
 from katafs.process.starting import shared_fork_server
-from katafs.process.worker import bug, limit_memory
+from katafs.process.worker import ASKED, DONE, LOGGED, Limits, Say, Work
+
+__all__ = ["EndsError", "LeftError", "Limits", "Pool", "Say", "SlowError", "Work", "Worker"]
 
 log = logging.getLogger(__name__)
 
-#: What a worker calls: with what says something, and waits until it was heard if it is to; then what it was given.
-Say = Callable[[object, bool], None]
-StandingWork = Callable[..., object]
+_T = TypeVar("_T")
 
-# what a worker sends: something said, the same and it waits, a line for the log, the end of the work
-_SAID, _ASKED, _LOGGED, _DONE = range(4)
 _IDLE_SECONDS = 60.0
-_START_SECONDS, _TRIES = 30.0, 3
+# until a worker has begun; until one of a pool is there for who cannot do without
+_START_SECONDS, _PATIENCE_SECONDS = 30.0, 20.0
+_TRIES = 3  # whoever is killed need not have taken too much
+_NO_LIMITS = Limits(0, 0, 0, 0.0)
 
 
 class LeftError(Exception):
-    """The worker ended in the middle of its work, nobody knows where."""
+    """The worker ended without an answer, nobody knows where, and who ended it: its exit status, negative for a signal;
+    None when it ended with its fork server."""
+
+    def __init__(self, status: int | None) -> None:
+        how = "its fork server" if status is None else f"signal {-status}" if status < 0 else f"exit status {status}"
+        super().__init__(f"a worker ended with {how}")
+        self.status = status
+
+
+class EndsError(ExhaustedError):
+    """The worker ends over a piece of work, each time."""
+
+
+class SlowError(TooLargeError):
+    """It takes more seconds than it may."""
+
+
+def again(once: Callable[[], _T]) -> _T:
+    """What is begun again when its worker has ended. Raises `EndsError` when that is so each time."""
+    for _ in range(_TRIES):
+        try:
+            return once()
+        except LeftError as error:
+            log.info("%s, and its work is begun again", error)
+    raise EndsError("whoever is to do it ends each time", errno.EAGAIN)
+
+
+class Worker:
+    """One that has begun. Raises `ExhaustedError` or `LeftError` when none has."""
+
+    def __init__(self, modules: str, limits: Limits, output: int | None = None, *, stays: bool = False) -> None:
+        """``modules`` are those that its work needs, ``output`` the descriptor of the file for its result."""
+        self._limits = limits
+        self._open = contextlib.ExitStack()
+        self.is_there = True
+        self.subject: object = None
+        self.last_used = time.monotonic()
+        self._connection, self._ending = self._open.enter_context(shared_fork_server().start(modules, output))
+        try:
+            self._send(pickle.dumps((limits, stays)))
+            self._received(_START_SECONDS)
+        except BaseException as error:
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise ExhaustedError(f"a worker did not begin within {_START_SECONDS:g} s", errno.EAGAIN) from error
+            raise
+
+    def call(self, hear: Callable[[Any], object], work: Work, *arguments: object) -> object:
+        """``work(…, *arguments)`` in the other process; ``hear`` is called with what it says.
+
+        Returns, or raises, what it does. Raises `TooLargeError` (EFBIG) when it takes more than its limits, `SlowError`
+        when it is silent for too long, `LeftError`; then it has been ended.
+        """
+        limits, what = self._limits, _described(work, self.subject, *arguments)
+        try:
+            self._send(pickle.dumps((work, arguments), pickle.HIGHEST_PROTOCOL))
+            while (message := self._received(limits.seconds))[0] != DONE:
+                kind, said = message
+                if kind != LOGGED:
+                    hear(said)
+                elif (logger := logging.getLogger(said.name)).isEnabledFor(said.levelno):
+                    logger.handle(said)
+                if kind == ASKED:
+                    self._connection.send(None)
+        except BaseException as error:
+            # in the middle of a conversation
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise SlowError(f"{what} takes more than {limits.seconds:g} s") from error
+            if isinstance(error, LeftError) and error.status == -signal.SIGXCPU:
+                raise TooLargeError(f"{what} takes more than {limits.processor_seconds} s of processor time") from error
+            raise
+        self.last_used = time.monotonic()
+        _, result, failure = message
+        if isinstance(failure, MemoryError):
+            # what it has not given back would be missed by the next one
+            self.end()
+        if failure is not None:
+            raise self._raised(failure, what)
+        return result
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, when it has nothing to do: then it says nothing."""
+        try:
+            return self._connection.poll()
+        except OSError:
+            return True
+
+    def end(self) -> None:
+        self.is_there = False
+        self._open.close()
+
+    def _send(self, message: bytes) -> None:
+        with self._hearing_of_its_end():
+            self._connection.send_bytes(message)
+
+    def _received(self, seconds: float) -> Any:
+        """What it sends next. Raises TimeoutError, `LeftError`."""
+        with self._hearing_of_its_end():
+            if self._connection.poll(seconds or None):
+                return self._connection.recv()
+        raise TimeoutError
+
+    @contextlib.contextmanager
+    def _hearing_of_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except BlockingIOError:
+            # nobody takes what is sent, or sends the rest of an answer
+            raise TimeoutError from None
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise LeftError(self._status()) from error
+
+    def _status(self) -> int | None:
+        """How it ended; None with its fork server. Raises `ExhaustedError` when it was never there."""
+        self._ending.settimeout(5)
+        said = b""
+        with contextlib.suppress(OSError):
+            said = self._ending.recv(wire.ENDED.size)
+        if len(said) < wire.ENDED.size:
+            return None
+        kind, value = wire.ENDED.unpack(said)
+        if kind == wire.NOT_STARTED:
+            raise ExhaustedError(f"no process can be started: {os.strerror(value)}", value or errno.EAGAIN)
+        return int(value)
+
+    def _raised(self, failure: BaseException, what: str) -> BaseException:
+        """What is to be raised for what work has raised in its process: nothing else where there is no limit."""
+        memory, file = self._limits.memory, self._limits.file
+        is_exhausted = isinstance(failure, ExhaustedError) and failure.errno == errno.ENOMEM
+        if memory and (is_exhausted or isinstance(failure, MemoryError)):
+            return TooLargeError(f"{what} takes more than {memory >> 20} MiB of memory")
+        if not file or not isinstance(failure, OSError):
+            return failure
+        if failure.errno == errno.EFBIG:
+            return TooLargeError(f"{what} takes more than {file >> 20} MiB for its result")
+        return StorageError(f"the result of {what} cannot be kept: {failure}", failure.errno or errno.EIO)
+
+
+def functions(value: object) -> Iterator[object]:
+    """The functions in a partial of partials, the outermost first."""
+    if isinstance(value, partial):
+        for part in (value.func, *value.args):
+            yield from functions(part)
+    elif callable(value):
+        yield value
+
+
+def _described(work: Work, *about: object) -> str:
+    """The function that does the work, at the heart of all partials; and what it is done to."""
+    *_, last = functions(work)
+    where = [str(each) for each in about if isinstance(each, (str, os.PathLike))]
+    return " ".join([str(getattr(last, "__name__", last)), *where])
 
 
 class Pool:
     """Some workers that stay. Any thread may call its methods."""
 
-    def __init__(self, most: int, modules: tuple[str, ...], memory: int | None = None, nice: int = 5) -> None:
-        """``most`` workers of ``memory`` bytes of address space, ``nice`` behind the daemon, for which more people
-        wait; ``modules`` are those that their work needs."""
-        self._most, self._serve = most, partial(serve, memory, nice)
+    def __init__(self, most: int, modules: tuple[str, ...], limits: Limits = _NO_LIMITS) -> None:
+        """``most`` workers; ``modules`` are those that their work needs."""
+        self._most, self._limits = most, limits
         #: what its fork server needs to have loaded
-        self.modules = ",".join(["katafs.process.worker", __name__, *modules])
+        self.modules = ",".join(["katafs.process.worker", *modules])
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
         self._in_vain_until = 0.0
+
+    def do(self, subject: object, work: Work, *arguments: object) -> object:
+        """``work(say, *arguments)`` by one of them, which is not heard on its way. Raises what `Worker.call` does, but
+        what is killed is begun again; `ExhaustedError` when there is no worker, `EndsError`."""
+
+        def once() -> object:
+            worker = self.take(_PATIENCE_SECONDS, subject, is_needed=True)
+            if worker is None:
+                raise ExhaustedError("no process can be started", errno.EAGAIN)
+            try:
+                return worker.call(id, work, *arguments)
+            finally:
+                self.give_back(worker)
+
+        return again(once)
 
     def take(self, seconds: float = 0.0, subject: object = None, *, is_needed: bool = False) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
@@ -106,7 +275,7 @@ class Pool:
 
     def _start(self) -> None:
         try:
-            worker = Worker(self.modules, self._serve)
+            worker = Worker(self.modules, self._limits, stays=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for it
             log.info("no worker can be started: %s", error)
             with self._changed:
@@ -116,116 +285,3 @@ class Pool:
                 self._changed.notify_all()
             return
         self.give_back(worker)
-
-
-class Worker:
-    """One that stays, as this process sees it. Raises `ExhaustedError`, OSError or EOFError when it cannot be."""
-
-    def __init__(self, modules: str, be: Callable[[Connection], None]) -> None:
-        self._open = contextlib.ExitStack()
-        self.is_there = True
-        self.subject: object = None
-        self.last_used = time.monotonic()
-        with contextlib.ExitStack() as failed:
-            failed.callback(self._open.close)
-            self._connection, _ = self._open.enter_context(shared_fork_server().start(modules, None))
-            self._connection.send((None, be, ()))
-            if not self._connection.poll(_START_SECONDS):
-                raise TimeoutError(f"it did not begin within {_START_SECONDS:g} s")
-            self._connection.recv()
-            failed.pop_all()
-
-    def call(
-        self, hear: Callable[[Any], object], work: StandingWork, *arguments: object, seconds: float | None = None
-    ) -> object:
-        """``work(say, *arguments)`` in the other process; ``hear`` is called with what it says.
-
-        Returns, or raises, what it does. Raises `LeftError`, and TimeoutError when it is silent for so many seconds;
-        then it has been ended.
-        """
-        try:
-            self._connection.send((work, arguments))
-            while True:
-                kind, *told = self._received(seconds)
-                if kind == _DONE:
-                    break
-                if kind == _LOGGED:
-                    logger = logging.getLogger(told[0].name)
-                    if logger.isEnabledFor(told[0].levelno):
-                        logger.handle(told[0])
-                    continue
-                hear(told[0])
-                if kind == _ASKED:
-                    self._connection.send(None)
-        except BaseException as error:
-            # in the middle of a conversation
-            self.end()
-            if isinstance(error, (OSError, EOFError)) and not isinstance(error, TimeoutError):
-                raise LeftError(str(error)) from error
-            raise
-        self.last_used = time.monotonic()
-        result, failure = told
-        if isinstance(failure, MemoryError):
-            # what it has not given back would be missed by the next one
-            self.end()
-        if failure is not None:
-            raise failure
-        return result
-
-    def _received(self, seconds: float | None) -> Any:
-        if not self._connection.poll(seconds):
-            raise TimeoutError(f"no answer within {seconds} s")
-        return self._connection.recv()
-
-    def is_gone(self) -> bool:
-        """Whether it has ended, when it has nothing to do: then it says nothing."""
-        try:
-            return self._connection.poll()
-        except OSError:
-            return True
-
-    def end(self) -> None:
-        self.is_there = False
-        self._open.close()
-
-
-def serve(memory: int | None, nice: int, connection: Connection) -> None:
-    """In the worker: do what comes, until nobody can send any more."""
-    os.nice(nice)
-    if memory is not None:
-        limit_memory(memory)
-    logging.getLogger().addHandler(_Forwarding(connection))
-    logging.getLogger().setLevel(logging.INFO)
-
-    def say(what: object, is_asked: bool) -> None:
-        try:
-            connection.send((_ASKED if is_asked else _SAID, what))
-            if is_asked:
-                connection.recv()
-        except (OSError, EOFError):
-            # Nobody hears: whoever started us was killed, and so are we, in a moment. Nothing is to be put in order.
-            os._exit(1)
-
-    connection.send(None)
-    with contextlib.suppress(EOFError):
-        while True:
-            work, arguments = connection.recv()
-            result: object = None
-            failure: BaseException | None = None
-            try:
-                result = work(say, *arguments)
-            except (KataError, MemoryError) as error:
-                failure = error
-            except Exception as error:  # noqa: BLE001 - who waits is told
-                failure = bug(error)
-            connection.send((_DONE, result, failure))
-
-
-class _Forwarding(QueueHandler):
-    """Has the log of a worker written by who started it."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)  # type: ignore[arg-type] # no queue, but the next method is all that wants one
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.send((_LOGGED, record))  # type: ignore[attr-defined]

@@ -31,32 +31,17 @@ class Gone(Exception):  # noqa: N818 - what has become of the fork server
     """The fork server has ended, and the worker with it."""
 
 
-class _Fork:
-    """A fork of this process: what is used here of a Popen."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def poll(self) -> int | None:
-        """None while it is there."""
-        return None if os.waitpid(self.pid, os.WNOHANG) == (0, 0) else 0
-
-    def wait(self) -> int:
-        os.waitpid(self.pid, 0)
-        return 0
-
-
 class ForkServer:
     """The fork server of this process. Any thread may call its methods."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | _Fork | None = None
+        self._pid = 0
         self._control: socket.socket | None = None
         # whether it has said that it is there
         self._is_there = False
         # those that were told to end, until they have
-        self._ended: list[subprocess.Popen[bytes] | _Fork] = []
+        self._ended: list[int] = []
         self._working = 0
         self._last_used = time.monotonic()
 
@@ -68,7 +53,7 @@ class ForkServer:
             with its_control:
                 if not (pid := os.fork()):
                     _become_fork_server(its_control.fileno(), modules)
-            self._control, self._process = control, _Fork(pid)
+            self._control, self._pid = control, pid
             _let_others_first(pid)
 
     def want(self, modules: str) -> None:
@@ -115,20 +100,19 @@ class ForkServer:
             is_idle = not self._working and time.monotonic() - self._last_used > IDLE_SECONDS
             if self._control is not None and is_idle:
                 self._let_go()
-            self._ended = [process for process in self._ended if process.poll() is None]
+            self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         finally:
             self._lock.release()
 
     def end(self) -> None:
         """Have it gone when this returns, with its workers: nobody will have work for it."""
         with self._lock:
-            process = self._process
+            pid = self._pid
             self._let_go()
-        if process is not None:
-            self._ended.remove(process)
-            with suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        if pid:
+            self._ended.remove(pid)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
@@ -143,9 +127,9 @@ class ForkServer:
             self._working += 1
 
     def _send_to_it(self, modules: str, fds: list[int]) -> None:
-        if self._control is None or self._process is None:
+        if self._control is None:
             raise BrokenPipeError
-        _take_turns(self._process.pid)
+        _take_turns(self._pid)
         if not self._is_there:
             code = self._control.recv(wire.MESSAGE)
             if not code:
@@ -161,7 +145,7 @@ class ForkServer:
     def _start(self, modules: str) -> None:
         control, its_control = self._sockets()
         with its_control:
-            self._process = python("katafs.process.fork_server", modules, stdin=its_control.fileno())
+            self._pid = python("katafs.process.fork_server", modules, stdin=its_control.fileno())
         self._control = control
 
     def _sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -173,10 +157,9 @@ class ForkServer:
         """The fork server ends when it reads the end of its socket, and its workers with it."""
         if self._control is not None:
             self._control.close()
-        if self._process is not None:
-            self._ended.append(self._process)
-        self._control = self._process = None
-        self._is_there = False
+        if self._pid:
+            self._ended.append(self._pid)
+        self._control, self._pid, self._is_there = None, 0, False
 
 
 def _become_fork_server(control: int, modules: str) -> Never:
@@ -217,17 +200,19 @@ def _take_turns(pid: int) -> None:
         os.sched_setscheduler(pid, os.sched_getscheduler(0), os.sched_getparam(0))
 
 
-def python(
-    module: str, *arguments: str, stdin: int = subprocess.DEVNULL, directory: str | None = None
-) -> subprocess.Popen[bytes]:
-    """Another Python that runs a module. What the terminal sends is for us alone. Raises OSError."""
+def python(module: str, *arguments: str, stdin: int = subprocess.DEVNULL, directory: str | None = None) -> int:
+    """Start another Python that runs a module: its process id, whose end is to be waited for. What the terminal sends
+    is for us alone. Raises OSError."""
     # -P: the directory that we happen to be in holds no modules
     command = [sys.executable, "-P", "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     null = subprocess.DEVNULL
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=stdin, stdout=null, stderr=null, cwd=directory, env=environment, start_new_session=True
     )
+    # lest it is waited for there
+    process.returncode = 0
+    return process.pid
 
 
 @contextmanager

@@ -1,21 +1,35 @@
-"""One piece of work, in the process that was forked for it; and what it may take."""
+"""What goes on in a worker, in the process that was forked for it; and what it may take."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import pickle
 import resource
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 
 from katafs.errors import KataError
 
+#: What a worker calls with what it was given, and before that with the file for the result, or None; one that stays
+#: with a `Say`. What it returns is small.
+Work = Callable[..., object]
+#: says something to who waits, and waits until it was heard if it is to
+Say = Callable[[object, bool], None]
+
+#: what a worker sends: something said, the same and it waits, a line for the log, the end of a piece of work
+SAID, ASKED, LOGGED, DONE = range(4)
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What one process may take: bytes of address space, of a file, seconds of processor time, seconds in all; and how
-    far it stands back behind the daemon (nice(2))."""
+    """What a worker may take: bytes of address space, of a file, seconds of processor time, seconds for a piece of
+    work, each without a limit if it is 0; and how far it stands back behind the daemon (nice(2))."""
 
     memory: int = 1 << 30
     file: int = 1 << 30
@@ -24,18 +38,14 @@ class Limits:
     nice: int = 5
 
     def impose(self) -> None:
-        """On the process that calls this. More of the file is EFBIG, more processor time SIGXCPU: SIGKILL would look
-        like that of somebody else."""
+        """On the process that calls this. More memory is a MemoryError, more of the file EFBIG, more processor time
+        SIGXCPU: SIGKILL would look like that of somebody else."""
         os.nice(self.nice)
-        limit_memory(self.memory)
-        _lower(resource.RLIMIT_FSIZE, self.file)
-        _lower(resource.RLIMIT_CPU, self.processor_seconds)
-        _lower(resource.RLIMIT_CORE, 0)
-
-
-def limit_memory(size: int) -> None:
-    """Have this process take no more address space than so many bytes: more is a MemoryError."""
-    _lower(resource.RLIMIT_AS, size)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limits = {"AS": self.memory, "FSIZE": self.file, "CPU": self.processor_seconds}
+        for name, value in limits.items():
+            if value:
+                _lower(getattr(resource, f"RLIMIT_{name}"), value)
 
 
 def _lower(kind: int, value: int) -> None:
@@ -46,41 +56,58 @@ def _lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (lowest, lowest + has_room))
 
 
-def work(task: int, output: int | None = None) -> None:
-    """Read what is to be done from the socket ``task``, do it, and write what came of it, or why nothing did.
-
-    Without limits it is called with the connection, and does the rest itself.
-    """
-    result: object = None
-    failure: BaseException | None = None
-    with Connection(task) as connection:
-        try:
-            limits, call, arguments = connection.recv()
-            if limits is None:
-                # one that stays (`katafs.process.pool`)
-                call(connection)
-                return
-            result = _called(limits, output, call, arguments)
-        except (KataError, MemoryError) as error:
-            failure = error
-        except OSError as error:
-            failure = OSError(error.errno, str(error))
-        except Exception as error:  # noqa: BLE001 - the parent is told
-            failure = bug(error)
-        try:
-            connection.send((result, failure))
-        except MemoryError as error:
-            connection.send((None, error))
-
-
-def bug(error: Exception) -> RuntimeError:
-    """What the parent is told of a fault of katafs itself: where it was cannot be pickled, and the log is to say it."""
-    return RuntimeError("".join(traceback.format_exception(error)).strip())
+def serve(task: int, output: int | None = None) -> None:
+    """Do what comes by the socket ``task``, one piece of work after the other, until nobody can send any more."""
+    with Connection(task) as connection, contextlib.suppress(EOFError):
+        limits, stays = connection.recv()
+        limits.impose()
+        if stays:
+            logging.getLogger().addHandler(_Forwarding(connection))
+            logging.getLogger().setLevel(logging.INFO)
+        say = partial(_say, connection) if stays else None
+        connection.send((DONE, None, None))
+        while True:
+            task_data = connection.recv_bytes()
+            result: object = None
+            failure: BaseException | None = None
+            try:
+                result = _do(task_data, output, say)
+            except (KataError, MemoryError) as error:
+                failure = error
+            except OSError as error:
+                failure = OSError(error.errno, str(error))
+            except Exception as error:  # noqa: BLE001 - who waits is told
+                # where it was cannot be pickled, and the log is to say it
+                failure = RuntimeError("".join(traceback.format_exception(error)).strip())
+            try:
+                connection.send((DONE, result, failure))
+            except MemoryError as error:
+                connection.send((DONE, None, error))
 
 
-def _called(limits: Limits, output: int | None, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
-    limits.impose()
+def _do(task: bytes, output: int | None, say: Say | None) -> object:
+    work, arguments = pickle.loads(task)  # noqa: S301 - of who started us
     if output is None:
-        return call(None, *arguments)
+        return work(say, *arguments)
     with open(output, "r+b") as file:
-        return call(file, *arguments)
+        return work(file, *arguments)
+
+
+def _say(connection: Connection, what: object, is_asked: bool) -> None:
+    try:
+        connection.send((ASKED if is_asked else SAID, what))
+        if is_asked:
+            connection.recv()
+    except (OSError, EOFError):
+        # Nobody hears: whoever started us was killed, and so are we, in a moment. Nothing is to be put in order.
+        os._exit(1)
+
+
+class _Forwarding(QueueHandler):
+    """Has the log of a worker written by who started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)  # type: ignore[arg-type] # no queue, but the next method is all that wants one
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.send((LOGGED, record))  # type: ignore[attr-defined]

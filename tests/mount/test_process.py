@@ -23,6 +23,7 @@ import pytest
 from katafs import process
 from katafs.errors import ExhaustedError, TooLargeError
 from katafs.html.code import _USUAL, _lexer_of
+from katafs.process import pool as pool_module
 from katafs.process import starting, wire
 from tests.conftest import unavailable
 from tests.katas import make_kata
@@ -60,7 +61,7 @@ def own_fork_server(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Itera
 
 @pytest.fixture
 def fork_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[starting.ForkServer]:
-    yield from own_fork_server(monkeypatch, process)
+    yield from own_fork_server(monkeypatch, pool_module)
 
 
 def run(work: process.Work) -> Any:
@@ -68,8 +69,8 @@ def run(work: process.Work) -> Any:
 
 
 def pid_of(fork_server: starting.ForkServer) -> int:
-    assert fork_server._process is not None
-    return fork_server._process.pid
+    assert fork_server._pid
+    return fork_server._pid
 
 
 def wait_for_end(pid: int) -> None:
@@ -120,7 +121,15 @@ def test_a_daemons_descriptors_stay_its_own(store: Path, mount: MakeMount) -> No
         found = [*all_children(mounted.daemon), *workers(mounted.daemon)]
         assert len(found) == 2
         # but for the objects that are read, and temporary files
-        allowed = ("/dev/null", "socket:", "anon_inode:[eventpoll]", str(path), os.environ["TMPDIR"])
+        allowed = (
+            "/dev/null",
+            "socket:",
+            "anon_inode:[eventpoll]",
+            "anon_inode:[pidfd]",
+            "pidfd:",
+            str(path),
+            os.environ["TMPDIR"],
+        )
 
         def others() -> list[str]:
             return [link for pid in found for link in open_files(pid) if not link.startswith(allowed)]

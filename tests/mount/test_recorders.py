@@ -134,10 +134,10 @@ def test_who_cannot_do_without_waits_for_the_next(pool: Pool, monkeypatch: pytes
     """One that was killed as it began is nobody's reason to be refused."""
     begin, left = pool_module.Worker, [EOFError("killed"), OSError("killed")]
 
-    def start(*arguments: Any) -> Worker:
+    def start(*arguments: Any, **more: Any) -> Worker:
         if left:
             raise left.pop()
-        return begin(*arguments)
+        return begin(*arguments, **more)
 
     monkeypatch.setattr(pool_module, "Worker", start)
     worker = pool.take(20, is_needed=True)
@@ -186,7 +186,7 @@ def test_they_rest(pool: Pool, fork_server: starting.ForkServer, monkeypatch: py
     assert [first.is_there, second.is_there] == [False, True], "one has work"
     pool.give_back(second)
     pool.reap_idle()
-    assert fork_server._process is not None
+    assert fork_server._pid
     wait_until(lambda: others.issuperset(workers(os.getpid())), "their end")
     assert started(pool).call(print, _talk, "well"), "others come"
 

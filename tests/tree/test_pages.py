@@ -10,6 +10,8 @@ import re
 import signal
 import stat
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from importlib import resources
@@ -25,6 +27,7 @@ from katafs.kata.model.kinds import Kind
 from katafs.kata.model.steps import LIGHTS
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
+from katafs.process.pool import Pool
 from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
 from tests.katas import git as run_git
 from tests.mount.test_bounds import children, workers
@@ -286,8 +289,12 @@ def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount
 
 
 @pytest.fixture
-def limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LIMIT", patience(3.0))
+def limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    limited = Pool(2, (process.__name__,), replace(process._LIMITS, seconds=patience(3.0)))
+    monkeypatch.setattr(process, "workers", limited)
+    yield
+    for worker in limited._idle:
+        worker.end()
 
 
 def _take_for_ever(page: Page, *, highlight: bool) -> bytes:
