@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os.path
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import translate
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 
 from markupsafe import Markup, escape
 from pygments.lexer import Lexer
-from pygments.lexers import find_lexer_class, get_all_lexers, get_lexer_for_filename
+from pygments.lexers import get_lexer_for_filename
 from pygments.token import Comment, Keyword, Literal, Name, _TokenType
 from pygments.util import ClassNotFound
 
@@ -27,8 +25,6 @@ _KEPT, _PIECE = 8 << 20, 80  # bytes of lines that are kept, in memory, and of a
 
 # What katas are written in most often. Pygments loads a language when it is first met, and compiles what it looks for.
 _USUAL = b"py rb java js ts c cpp cs go rs hs kt php sh clj ex fs pl html css json xml yml feature scala".split()
-
-_BY_SUFFIX = re.compile(r"\*\.[^.*?\[]+")
 
 # a piece of a line: its CSS class, its text
 Piece = tuple[str, str]
@@ -87,35 +83,13 @@ def _lexer(name: bytes) -> Lexer | None:
     known = {"makefile": "Makefile", "gemfile": "x.rb", "cyber-dojo.sh": "x.sh"}.get(base.lower(), base)
     if known.endswith((".txt", ".md", ".log")):
         return None
-    stem, suffix = os.path.splitext(known)
-    # pygments looks through some thousand patterns for each name
-    return _lexer_of(f"x{suffix}" if suffix and "." not in stem and not _particular_names().match(known) else known)
-
-
-@cache
-def _patterns() -> Mapping[str, list[str]]:
-    """The names of the lexers by the patterns of file names that they are for."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for name, _, patterns, _ in get_all_lexers():
-        for pattern in patterns:
-            found[pattern].append(name)
-    return dict(found)
-
-
-@cache
-def _particular_names() -> re.Pattern[str]:
-    """The names of which pygments says more than by their suffix."""
-    return re.compile("|".join(translate(pattern) for pattern in _patterns() if not _BY_SUFFIX.fullmatch(pattern)))
+    return _lexer_of(known)
 
 
 @lru_cache(256)
-def _lexer_of(known: str) -> Lexer | None:
-    found = _patterns().get(f"*{os.path.splitext(known)[1]}", [])
-    # most suffixes are those of one language
-    if len(found) == 1 and not _particular_names().match(known) and (only := find_lexer_class(found[0])) is not None:
-        return only(stripnl=False, ensurenl=False)
+def _lexer_of(name: str) -> Lexer | None:
     try:
-        lexer: Lexer = get_lexer_for_filename(known, stripnl=False, ensurenl=False)
+        lexer: Lexer = get_lexer_for_filename(name, stripnl=False, ensurenl=False)
     except ClassNotFound:
         return None
     return lexer
