@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ _REMOVED = 5  # of which each takes some seconds on CephFS
 _MEETING = 3.0  # seconds until both see one file
 _LONGEST = 5.0  # seconds that a change is looked for
 _AT_ONCE = 0.1
-_FAR = 2.0  # seconds between two clocks
-_CLOCKS = "no age is told by two clocks; files have the engine's times"
 
 
 @dataclass(frozen=True)
@@ -155,13 +152,10 @@ def _seen(name: str, took: float, meaning: str) -> Trial:
     return _of(name, took < _AT_ONCE, found, meaning, SLOW)
 
 
-def _times(a: Side, b: Side) -> Iterator[Trial]:
+def _times(a: Side, _b: Side) -> Iterator[Trial]:
     is_coarse = a.ask("whole_seconds", 10)
     found = "whole seconds" if is_coarse else "finer than a second"
     yield _of("times of directories", not is_coarse, found, "a change in the same second is never seen")
-    apart = [abs(time.time() - one) for one in (a.ask("clock")[0], b.ask("clock")[1])]
-    found = f"the engine's {apart[0]:.1f} s, the other host's {apart[1]:.1f} s from ours"
-    yield _of("clocks", max(apart) < _FAR, found, _CLOCKS, SLOW)
 
 
 def _synced(a: Side, b: Side) -> Iterator[Trial]:
@@ -190,11 +184,6 @@ def _owned(a: Side, b: Side) -> Iterator[Trial]:
     yield _of("owners", is_right, found, meaning, SLOW)
 
 
-def _rate(a: Side, b: Side) -> Iterator[Trial]:
-    took = max(side.ask("rate", _TURNS) for side in (a, b))
-    yield Trial("a file made, synced and renamed", RIGHT, f"takes {took * 1000:.1f} ms")
-
-
 _TRIES: dict[str, Callable[[Side, Side], Iterator[Trial]]] = {
     "locks": _locks,
     "who is first": _first,
@@ -204,6 +193,5 @@ _TRIES: dict[str, Callable[[Side, Side], Iterator[Trial]]] = {
     "times": _times,
     "fsync(2) of a directory": _synced,
     "owners": _owned,
-    "rate": _rate,
     "close(2)": _closed,
 }

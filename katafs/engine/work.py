@@ -14,9 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import IO, Any
 
 from katafs.engine.trust import file_system
@@ -243,16 +241,3 @@ class Work:
 
     def owners(self) -> list[int]:
         return [owner for name in ("owned", "owned/file") for owner in os.stat(self._at / name)[4:6]]
-
-    def clock(self) -> tuple[float, float]:
-        """The time of a file that is made now, and that of this host, in seconds since the epoch."""
-        self.put("clock", "x")
-        return os.stat(self._at / "clock").st_mtime, time.time()
-
-    def rate(self, times: int) -> float:
-        """Seconds that `put` takes: the median."""
-        begun = [time.monotonic()]
-        for number in range(times):
-            self.put("rate", f"{number}")
-            begun.append(time.monotonic())
-        return median(after - before for before, after in pairwise(begun))
