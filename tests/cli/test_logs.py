@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from katafs.cli.syslog import SysLog
+from katafs.cli.logs import SysLog
 from tests.mounts import DEADLINE, patience, wait_until
 
 SCRIPT = """
