@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -73,37 +72,24 @@ class Shared(Generic[_K, _V]):
     """
 
     def __init__(self, limit: int, sizeof: Callable[[_V], int], shares: int = 16) -> None:
-        self._limit, self._largest, self._size = limit, limit // shares, 0
-        self._sizeof = sizeof
+        self._known: cachetools.LRUCache[_K, _V] = cachetools.LRUCache(limit, sizeof)
+        self._largest = limit // shares
         self._lock = threading.Lock()
-        self._known: OrderedDict[_K, _V] = OrderedDict()
 
     def get(self, key: _K) -> _V | None:
-        # no lock: each of these is one step to other threads
-        found = self._known.get(key)
-        if found is not None:
-            try:
-                self._known.move_to_end(key)
-            except KeyError:
-                pass
-        return found
+        with self._lock:
+            return self._known.get(key)
 
     def keep(self, key: _K, value: _V) -> None:
         """Keep a value, unless there is one; those that were used longest ago go for it."""
-        size = self._sizeof(value)
         with self._lock:
-            if key in self._known or size > self._largest:
-                return
-            self._known[key] = value
-            self._size += size
-            while self._size > self._limit:
-                self._size -= self._sizeof(self._known.popitem(last=False)[1])
+            if key not in self._known and self._known.getsizeof(value) <= self._largest:
+                self._known[key] = value
 
     def kept(self) -> Kept:
         with self._lock:
-            return Kept(len(self._known), self._size, self._limit)
+            return Kept.of(self._known, 1)
 
     def clear(self) -> None:
         with self._lock:
             self._known.clear()
-            self._size = 0
