@@ -35,11 +35,6 @@ def mounts(process: str = "self") -> Iterator[Mounted]:
             yield Mounted(int(fields[0]), path, device, _plain(rest[0]), _plain(rest[1]), frozenset(options))
 
 
-def mounted_at(path: Path) -> Mounted | None:
-    """The topmost mount at a real path."""
-    return next((one for one in reversed([*mounts()]) if one.path == path), None)
-
-
 def holding(path: str | os.PathLike[str]) -> Mounted | None:
     """The mount that a file or directory is in; None where the table does not say. Raises OSError."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

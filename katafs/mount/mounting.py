@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from katafs.engine.mount_table import Mounted, mounted_at
+from katafs.engine.mount_table import Mounted, mounts
 from katafs.engine.trust import refusal
 from katafs.mount import runtime
 
@@ -141,7 +141,7 @@ def device_of(mountpoint: Path) -> str:
 
 def katafs_at(mountpoint: Path) -> Mounted | None:
     """The katafs that is mounted at this real path, dead or alive, with nothing else on top of it."""
-    found = mounted_at(mountpoint)
+    found = next((one for one in reversed([*mounts()]) if one.path == mountpoint), None)
     return found if found is not None and is_katafs(found) else None
 
 
