@@ -47,14 +47,13 @@ class ForkServer:
 
     def fork(self, modules: str) -> None:
         """Start it ahead of need, as a fork of this process, which has one thread: nothing has to be loaded twice. It
-        loads the ``modules`` that work needs while this process goes on, when nobody else wants the processor."""
+        loads the ``modules`` that work needs while this process goes on."""
         with suppress(OSError):
             control, its_control = self._sockets()
             with its_control:
                 if not (pid := os.fork()):
                     _become_fork_server(its_control.fileno(), modules)
             self._control, self._pid = control, pid
-            _let_others_first(pid)
 
     def want(self, modules: str) -> None:
         """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""
@@ -129,7 +128,6 @@ class ForkServer:
     def _send_to_it(self, modules: str, fds: list[int]) -> None:
         if self._control is None:
             raise BrokenPipeError
-        _take_turns(self._pid)
         if not self._is_there:
             code = self._control.recv(wire.MESSAGE)
             if not code:
@@ -174,30 +172,6 @@ def _become_fork_server(control: int, modules: str) -> Never:
         serve(modules)
     finally:
         os._exit(0)
-
-
-def _let_others_first(pid: int) -> None:
-    """Have a process work only when nobody else wants the processor; where it can be made to take its turns again,
-    which is not everybody's to do (sched(7), SCHED_IDLE): a thread of ours tries that first."""
-
-    def try_it() -> None:
-        with suppress(OSError):
-            policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            os.sched_setscheduler(0, policy, parameters)
-            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-
-    thread = threading.Thread(target=try_it)
-    # where no thread can be started it takes its turns
-    with suppress(RuntimeError):
-        thread.start()
-        thread.join()
-
-
-def _take_turns(pid: int) -> None:
-    """Have it work as we do."""
-    with suppress(OSError):
-        os.sched_setscheduler(pid, os.sched_getscheduler(0), os.sched_getparam(0))
 
 
 def python(module: str, *arguments: str, stdin: int = subprocess.DEVNULL, directory: str | None = None) -> int:

@@ -25,11 +25,10 @@ from katafs.errors import ExhaustedError, TooLargeError
 from katafs.html.code import _USUAL, _lexer_of
 from katafs.process import pool as pool_module
 from katafs.process import starting, wire
-from tests.conftest import unavailable
 from tests.katas import make_kata
 from tests.mount.test_bounds import big_event, letters, lines, workers
 from tests.mount.test_bounds import children as all_children
-from tests.mounts import READING_AS_OTHER, MakeMount, children, command_line, open_files, patience, wait_until
+from tests.mounts import MakeMount, children, command_line, open_files, patience, wait_until
 
 
 def _pid(_file: None) -> tuple[int, int]:
@@ -243,26 +242,6 @@ def test_a_fork_has_what_pages_need() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert said.stdout == "True\n", said.stderr
-
-
-@pytest.mark.parametrize("user", [[], READING_AS_OTHER], ids=["root", "another"])
-def test_a_fork_lets_others_go_first_until_there_is_work(user: list[str]) -> None:
-    """Only where it can be made to go on as others do: else work would wait for it on a machine that is busy."""
-    if os.geteuid() != 0:
-        unavailable("only root may do both")
-    script = (
-        "import os\n"
-        "from katafs.html import process\n"
-        "from katafs.process.starting import shared_fork_server\n"
-        "shared_fork_server().fork(process.__name__)\n"
-        "from tests.mount.test_process import _pid, pid_of, run\n"
-        "policy = lambda: os.sched_getscheduler(pid_of(shared_fork_server()))\n"
-        "print(policy(), run(_pid)[1] == pid_of(shared_fork_server()), policy())\n"
-    )
-    command = [*user, sys.executable, "-B", "-c", script]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    before = os.SCHED_OTHER if user else os.SCHED_IDLE
-    assert said.stdout == f"{before} True {os.SCHED_OTHER}\n", said.stderr
 
 
 def test_each_daemon_has_one_before_there_is_work(store: Path, mount: MakeMount) -> None:
