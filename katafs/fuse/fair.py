@@ -22,7 +22,7 @@ from katafs.tree.tree import Tree
 
 #: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
 MOST_WAITING = 320
-# of one kata, in all and for one kind of work
+# of one kata
 _MOST_OF_A_KATA = 100
 # threads, which share the GIL; processes, with up to a GiB each
 _PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
@@ -48,9 +48,7 @@ class Places:
 
     @asynccontextmanager
     async def place(self, user: User) -> AsyncIterator[None]:
-        """Wait for a place, and have it. Raises `BusyError`."""
-        if sum(other[1] == user[1] for other, _ in self._queue) >= _MOST_OF_A_KATA:
-            raise BusyError(f"too much waits already that is slow to be made of kata {user[1]}")
+        """Wait for a place, and have it."""
         waiting = (user, trio.Event())
         self._queue.append(waiting)
         self._next()

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from katafs.errors import BusyError, HeavyError, StorageError, TooLargeError
+from katafs.errors import HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, Preparer, User
 from katafs.git import Commit, GitRepo
@@ -64,28 +64,6 @@ def test_many_of_one_keep_nobody_out() -> None:
     assert (2, "CCCCCC") in served[2:4]
     assert len(served) == 81
     assert most == 1
-
-
-def test_too_many_are_told_so() -> None:
-    async def run() -> None:
-        places = Places(1)
-        with trio.move_on_after(0.1):
-            async with trio.open_nursery() as nursery, places.place((1, "AAAAAA")):
-
-                async def wait() -> None:
-                    async with places.place((1, "AAAAAA")):
-                        pass
-
-                for _ in range(100):
-                    nursery.start_soon(wait)
-                await trio.testing.wait_all_tasks_blocked()
-                with pytest.raises(BusyError):
-                    await wait()
-                nursery.cancel_scope.cancel()
-        async with places.place((1, "AAAAAA")):
-            pass
-
-    trio.run(run)
 
 
 def test_who_is_refused_again_costs_no_memory(store: Path) -> None:
