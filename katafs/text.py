@@ -158,30 +158,18 @@ def parse_strict(data: bytes) -> Any:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_short_int
         )
-        # An escape such as \ud800 alone is no character; encoding finds it wherever it hides.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except InvalidError:
         raise
     except RecursionError as error:
         raise InvalidError("the message is nested too deeply") from error
     except UnicodeDecodeError as error:
         raise InvalidError(f"the message is not UTF-8 (byte {error.start})") from error
-    except UnicodeEncodeError as error:
-        raise InvalidError("the message has a lone surrogate in a string") from error
     except ValueError as error:
         raise InvalidError(f"the message is not JSON: {error}") from error
-    if _is_deeper(value, _MAX_DEPTH):
-        raise InvalidError("the message is nested too deeply")
+    if not is_portable(value, _MAX_DEPTH):
+        # an escape such as \ud800 alone is no character
+        raise InvalidError("the message is nested too deeply, or has a lone surrogate in a string")
     return value
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether there are more than that many objects and arrays inside one another."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(levels):
-        inner = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
-        level = [child for child in inner if isinstance(child, (dict, list))]
-    return bool(level)
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
