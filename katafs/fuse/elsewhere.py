@@ -16,10 +16,10 @@ import cachetools
 import pyfuse3
 import trio
 
-from katafs.errors import BusyError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
+from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.answering import Reading, attributes, reply_dots
 from katafs.fuse.fair import Once, Places, Preparer, User
-from katafs.process.pool import EndsError, Limits, Pool, SlowError
+from katafs.process.pool import Limits, Pool, SlowError
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Creator, Entry, Writable
@@ -162,7 +162,7 @@ class Elsewhere(Reading):
                 outcomes = self._tree.ctx.controls.outcomes(question.kata_id)
                 ask = partial(self._in_thread, question, outcomes)
                 return await trio.to_thread.run_sync(ask, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-        except (TooLargeError, EndsError) as error:
+        except TooLargeError as error:
             # what else goes wrong may be over the next time, and most who ask are about to write
             self._refused[question] = error
             raise
@@ -184,6 +184,6 @@ class Elsewhere(Reading):
                 raise
             log.warning("kata %s: the store has not answered (%s) for %g s", kata_id, name, _LIMITS.seconds)
             raise StorageError(f"kata {kata_id}: the store does not answer", errno.EIO) from error
-        except (TooLargeError, EndsError) as error:
+        except (TooLargeError, ExhaustedError) as error:
             log.warning("kata %s, %s: %s", kata_id, name, error)
             raise

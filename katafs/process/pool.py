@@ -24,31 +24,26 @@ from katafs.process import wire
 from katafs.process.starting import shared_fork_server
 from katafs.process.worker import ASKED, DONE, LOGGED, Limits, Say, Work
 
-__all__ = ["EndsError", "LeftError", "Limits", "Pool", "Say", "SlowError", "Work", "Worker"]
+__all__ = ["LeftError", "Limits", "Pool", "Say", "SlowError", "Work", "Worker"]
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
 _IDLE_SECONDS = 60.0
-# until a worker has begun; until one of a pool is there for who cannot do without
+# until a worker has begun; until one of a pool is there
 _START_SECONDS, _PATIENCE_SECONDS = 30.0, 20.0
 _TRIES = 3  # whoever is killed need not have taken too much
 _NO_LIMITS = Limits(0, 0, 0, 0.0)
 
 
 class LeftError(Exception):
-    """The worker ended without an answer, nobody knows where, and who ended it: its exit status, negative for a signal;
-    None when it ended with its fork server."""
+    """There is no worker any more, and no answer, nobody knows why: it may have been killed. The exit status, negative
+    for a signal; None where nobody knows."""
 
-    def __init__(self, status: int | None) -> None:
-        how = "its fork server" if status is None else f"signal {-status}" if status < 0 else f"exit status {status}"
-        super().__init__(f"a worker ended with {how}")
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
         self.status = status
-
-
-class EndsError(ExhaustedError):
-    """The worker ends over a piece of work, each time."""
 
 
 class SlowError(TooLargeError):
@@ -56,13 +51,13 @@ class SlowError(TooLargeError):
 
 
 def again(once: Callable[[], _T]) -> _T:
-    """What is begun again when its worker has ended. Raises `EndsError` when that is so each time."""
+    """What is begun again when its worker has ended. Raises `ExhaustedError` when that is so each time."""
     for _ in range(_TRIES):
         try:
             return once()
         except LeftError as error:
             log.info("%s, and its work is begun again", error)
-    raise EndsError("whoever is to do it ends each time", errno.EAGAIN)
+    raise ExhaustedError("whoever is to do it ends each time", errno.EAGAIN)
 
 
 class Worker:
@@ -149,20 +144,20 @@ class Worker:
             # nobody takes what is sent, or sends the rest of an answer
             raise TimeoutError from None
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise LeftError(self._status()) from error
+            raise self._left() from error
 
-    def _status(self) -> int | None:
-        """How it ended; None with its fork server. Raises `ExhaustedError` when it was never there."""
+    def _left(self) -> Exception:
+        """How it ended, or why it was never there."""
         self._ending.settimeout(5)
         said = b""
         with contextlib.suppress(OSError):
             said = self._ending.recv(wire.ENDED.size)
         if len(said) < wire.ENDED.size:
-            return None
+            return LeftError("a worker ended with its fork server")
         kind, value = wire.ENDED.unpack(said)
         if kind == wire.NOT_STARTED:
-            raise ExhaustedError(f"no process can be started: {os.strerror(value)}", value or errno.EAGAIN)
-        return int(value)
+            return ExhaustedError(f"no process can be started: {os.strerror(value)}", value or errno.EAGAIN)
+        return LeftError(f"a worker ended with {f'signal {-value}' if value < 0 else f'exit status {value}'}", value)
 
     def _raised(self, failure: BaseException, what: str) -> BaseException:
         """What is to be raised for what work has raised in its process: nothing else where there is no limit."""
@@ -204,16 +199,16 @@ class Pool:
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
         self._count = 0
-        self._in_vain_until = 0.0
 
     def do(self, subject: object, work: Work, *arguments: object) -> object:
         """``work(say, *arguments)`` by one of them, which is not heard on its way. Raises what `Worker.call` does, but
-        what is killed is begun again; `ExhaustedError` when there is no worker, `EndsError`."""
+        what is killed is begun again; `ExhaustedError` when that is so each time, or when none can be started."""
 
         def once() -> object:
-            worker = self.take(_PATIENCE_SECONDS, subject, is_needed=True)
+            worker = self.take(_PATIENCE_SECONDS, subject)
             if worker is None:
-                raise ExhaustedError("no process can be started", errno.EAGAIN)
+                # it may have been killed as it began
+                raise LeftError("no worker has begun")
             try:
                 return worker.call(id, work, *arguments)
             finally:
@@ -221,27 +216,16 @@ class Pool:
 
         return again(once)
 
-    def take(self, seconds: float = 0.0, subject: object = None, *, is_needed: bool = False) -> Worker | None:
+    def take(self, seconds: float = 0.0, subject: object = None) -> Worker | None:
         """A worker that has nothing to do, to be given back; None if there is none for so long, but maybe soon. The one
-        that worked on that subject last, if that is idle: it has in memory what it read. ``is_needed``: who asks cannot
-        do without, and has one started also where that has failed a moment ago, or fails now: it may have been killed
-        as it began."""
-        end = time.monotonic() + seconds
-        for _ in range(_TRIES if is_needed else 1):
-            worker = self._take(max(end - time.monotonic(), 0.0), subject, is_needed=is_needed)
-            if worker is not None:
-                return worker
-        return None
-
-    def _take(self, seconds: float, subject: object, *, is_needed: bool) -> Worker | None:
+        that worked on that subject last, if that is idle: it has in memory what it read."""
         with self._changed:
             # those that were killed when they had nothing to do
             for worker in [worker for worker in self._idle if worker.is_gone()]:
                 self._idle.remove(worker)
                 self._count -= 1
                 worker.end()
-            may_start = is_needed or time.monotonic() >= self._in_vain_until
-            if not self._idle and self._count < self._most and may_start:
+            if not self._idle and self._count < self._most:
                 # else there is no thread either, and whoever asks will have to do without
                 with contextlib.suppress(RuntimeError):
                     threading.Thread(target=self._start, name="starting", daemon=True).start()
@@ -280,8 +264,6 @@ class Pool:
             log.info("no worker can be started: %s", error)
             with self._changed:
                 self._count -= 1
-                # to find that out takes as long as some commits
-                self._in_vain_until = time.monotonic() + _IDLE_SECONDS
                 self._changed.notify_all()
             return
         self.give_back(worker)

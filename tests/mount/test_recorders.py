@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from katafs.errors import InvalidError, LateError
+from katafs.errors import ExhaustedError, InvalidError, LateError
 from katafs.git import Oid
 from katafs.git.odb.objects import Made
 from katafs.kata.model.kinds import Act, Kind
@@ -115,22 +115,18 @@ def test_what_goes_wrong_is_heard_of(pool: Pool) -> None:
     assert not another.is_there
 
 
-def test_who_cannot_do_without_has_one_started_again(pool: Pool) -> None:
-    """One that could not be started, as there were no descriptors for a moment, was not tried again for a minute, in
-    which every page was refused."""
+def test_one_that_could_not_be_started_is_tried_again(pool: Pool) -> None:
+    """As there were no descriptors for a moment every page was refused for a minute."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
     try:
         assert pool.take(20) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert pool.take(1) is None, "to find out that none can be started takes as long as some commits"
-    worker = pool.take(20, is_needed=True)
-    assert worker is not None
-    pool.give_back(worker)
+    assert pool.do(None, _talk, "well")
 
 
-def test_who_cannot_do_without_waits_for_the_next(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_work_waits_for_the_next(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was killed as it began is nobody's reason to be refused."""
     begin, left = pool_module.Worker, [EOFError("killed"), OSError("killed")]
 
@@ -140,10 +136,8 @@ def test_who_cannot_do_without_waits_for_the_next(pool: Pool, monkeypatch: pytes
         return begin(*arguments, **more)
 
     monkeypatch.setattr(pool_module, "Worker", start)
-    worker = pool.take(20, is_needed=True)
-    assert worker is not None
+    assert pool.do(None, _talk, "well")
     assert not left
-    pool.give_back(worker)
 
 
 def test_killed_when_it_has_nothing_to_do(pool: Pool) -> None:
@@ -202,7 +196,9 @@ def test_where_none_can_be_hired(pool: Pool, fork_server: starting.ForkServer, m
     monkeypatch.setattr(fork_server, "_send", fail)
     for _ in range(3):
         assert pool.take(20) is None
-    assert len(tries) == 1, "not again and again"
+    with pytest.raises(ExhaustedError):
+        pool.do(None, _talk, "well")
+    assert len(tries) == 6
 
 
 def _death_signals(_say: Say, path: Path) -> list[int]:
