@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Never, Self
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -88,12 +88,16 @@ class _Climber:
 
 
 OnError = Callable[[str, OSError], object]
+OnLeaving = Callable[[str, int], object]
 
 
-def walk(path: str | os.PathLike[str], onerror: OnError = lambda *_: None) -> Iterator[Directory]:
+def walk(
+    path: str | os.PathLike[str], onerror: OnError = lambda *_: None, onleaving: OnLeaving = lambda *_: None
+) -> Iterator[Directory]:
     """The directory at ``path``, and all below it, each before what is in it; links are not followed. ``onerror`` is
-    called for what cannot be opened or listed, with its path from the top; the walk ends where somebody moves a
-    directory that is being walked through."""
+    called for what cannot be opened or listed, with its path from the top; ``onleaving`` for each directory below when
+    all in it was walked through, with its name, and a descriptor of the one that it is in. The walk ends where somebody
+    moves a directory that is being walked through."""
     try:
         climber = _Climber(path)
     except OSError as error:
@@ -121,7 +125,7 @@ def walk(path: str | os.PathLike[str], onerror: OnError = lambda *_: None) -> It
                 except OSError as error:
                     onerror(found.below, error)
                     return
-                way.pop()
+                onleaving(way.pop(), climber.fd)
 
 
 def _go_down(climber: _Climber, way: list[str], left: list[str], onerror: OnError) -> bool:
@@ -141,29 +145,21 @@ def _go_down(climber: _Climber, way: list[str], left: list[str], onerror: OnErro
 def remove_tree(path: str | os.PathLike[str], *, with_files: bool = True) -> None:
     """Remove a directory and all that is in it; links are not followed. Raises OSError, ENOTEMPTY for a file that is
     not to be removed, and then some of it may be left."""
-    with _Climber(path) as climber:
-        waiting: list[list[str]] = []
-        while True:
-            directories, names = climber.listed()
-            if names and not with_files:
-                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), os.fspath(path))
-            for name in names:
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=climber.fd)
-            waiting.append(directories)
-            while not waiting[-1]:
-                waiting.pop()
-                if not waiting:
-                    os.rmdir(path)
-                    return
-                climber.up()
-                _remove_directory(waiting[-1].pop(), climber.fd)
-            climber.down(waiting[-1][-1])
 
+    def fail(_path: str, error: OSError) -> Never:
+        raise error
 
-def _remove_directory(name: str, fd: int) -> None:
-    with suppress(FileNotFoundError):
-        os.rmdir(name, dir_fd=fd)
+    def leave(name: str, fd: int) -> None:
+        with suppress(FileNotFoundError):
+            os.rmdir(name, dir_fd=fd)
+
+    for found in walk(path, fail, leave):
+        if found.names and not with_files:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), os.fspath(path))
+        for name in found.names:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=found.fd)
+    os.rmdir(path)
 
 
 def remove_quietly(path: str | os.PathLike[str]) -> None:
