@@ -20,7 +20,6 @@ import selectors
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from typing import Never
 
@@ -45,8 +44,6 @@ class _ForkServer:
         # modules that work needs; who has forked us may have had them, but not prepared
         self._loaded: set[str] = set()
         self._preparing: list[Iterator[None]] = []
-        # when the next step of that is due
-        self._prepare_at = 0.0
 
     def run(self, modules: str) -> None:
         """Until nobody can send work any more; the first will need these modules."""
@@ -55,11 +52,10 @@ class _ForkServer:
             return
         while True:
             # while there is nothing to do
-            left = self._prepare_at - time.monotonic()
-            if self._preparing and left <= 0 and not self._selector.select(0):
+            if self._preparing and not self._selector.select(0):
                 self._prepare()
                 continue
-            for key, _ in self._selector.select(left if self._preparing else None):
+            for key, _ in self._selector.select():
                 if key.fileobj is self._control:
                     if not self._take():
                         return
@@ -114,12 +110,9 @@ class _ForkServer:
 
     def _prepare(self) -> None:
         """Go one step on with what makes later work quicker: a module's ``preload()`` is an iterator of steps, first of
-        what all its work needs, then of some milliseconds: a quarter of the time, since others want to begin, too."""
-        begun = time.monotonic()
+        what all its work needs, then of some milliseconds."""
         try:
             next(self._preparing[0])
-            now = time.monotonic()
-            self._prepare_at = now + 3 * (now - begun)
         except Exception:  # noqa: BLE001 - StopIteration, or a worker will say
             del self._preparing[0]
             _share()
