@@ -34,6 +34,7 @@ _FLAGS = """
     iversion noiversion sync async dirsync mand nomand silent loud default_permissions"""
 _WITH_A_VALUE = "comment user uhelper helper subtype user_id group_id rootmode max_read blksize"
 _WITHOUT_EFFECT, _VALUE_WITHOUT_EFFECT = frozenset(_FLAGS.split()), frozenset(_WITH_A_VALUE.split())
+_OWNER = click.IntRange(0, 2**32 - 2)  # the last number means none
 # options of the command that are none of a mount
 _NOT_OF_A_MOUNT = ("foreground", "verbose", "quiet", "options", "help", "read_only")
 
@@ -102,12 +103,6 @@ def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:
     )
 
 
-def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int | None:
-    if value is not None and not 0 <= value < 2**32 - 1:
-        raise click.BadParameter(f"{value} is not the number of a user or group.")
-    return value
-
-
 @command(
     ("katafs mount /srv/katas /mnt/katas", "for the user who mounts"),
     ("katafs mount -o ro,allow_other /srv/katas /mnt/katas", "for all to read; as in fstab(5)"),
@@ -128,8 +123,8 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: int | None
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to standard error.")
 @click.option("-r", "--read-only", is_flag=True, help="Nothing can be written (EROFS).")
 @click.option("--allow-other", is_flag=True, help="Other users may use the mount, as owners and modes allow.")
-@click.option("--uid", type=int, callback=_check_owner, help="Show this user as the owner of everything.")
-@click.option("--gid", type=int, callback=_check_owner, help="Show this group as the group of everything.")
+@click.option("--uid", type=_OWNER, help="Show this user as the owner of everything.")
+@click.option("--gid", type=_OWNER, help="Show this group as the group of everything.")
 @click.option(
     "--groups", type=DIRECTORY, help="Show the classes in this directory, cyber-dojo's groups, below .katafs/groups."
 )
