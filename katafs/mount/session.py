@@ -282,7 +282,7 @@ class _Session:
                 pyfuse3.terminate()
 
     async def _expire(self) -> None:
-        operations, is_orphaned, due, requests = self.operations, False, 0.0, 0
+        operations, is_orphaned, due = self.operations, False, 0.0
         while True:
             await trio.sleep(min(1, _EXPIRE_SECONDS))
             await operations.writes.expire()
@@ -290,16 +290,7 @@ class _Session:
             if trio.current_time() < due:
                 continue
             due = trio.current_time() + _EXPIRE_SECONDS
-            if (now := self.tree.ctx.counters.requests()) != requests:
-                # whoever looks around will look at a page, which is not to wait until it can be made
-                await trio.to_thread.run_sync(shared_fork_server().want, pages.workers.modules, abandon_on_cancel=True)
-                requests = now
-            for idle in (
-                operations.writes.jobs.recorders,
-                operations.elsewhere.pool,
-                pages.workers,
-                shared_fork_server(),
-            ):
+            for idle in (operations.writes.jobs.recorders, operations.elsewhere.pool, pages.workers):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()

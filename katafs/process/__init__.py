@@ -2,8 +2,8 @@
 
 The process is a worker, forked for this one piece of work by a server (`katafs.process.fork_server`) that has in memory
 what it needs; or one that stays, of a `katafs.process.pool`. Nothing that this process has open is there but the file
-for the result. The fork server is begun with a mount, or when there is work or soon will be, and ends with this
-process, or when nobody has wanted it for some minutes; when it is killed, the next one begins its work again.
+for the result. The fork server is begun with a mount, or when there is work, and ends with this process; when it is
+killed, the next one begins its work again.
 """
 
 from __future__ import annotations

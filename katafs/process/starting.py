@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -20,15 +19,9 @@ from typing import Never
 from katafs.errors import ExhaustedError
 from katafs.process import wire
 
-#: when nobody has wanted it for so many seconds the fork server is ended; it has some 40 MiB
-IDLE_SECONDS = 300.0
 # until it is there; and until a worker takes what it is sent, or sends the rest of what it has begun: else EAGAIN
 _START_SECONDS = 30.0
 _TIMEOUT = struct.pack("@ll", 30, 0)  # struct timeval
-
-
-class Gone(Exception):  # noqa: N818 - what has become of the fork server
-    """The fork server has ended, and the worker with it."""
 
 
 class ForkServer:
@@ -42,8 +35,6 @@ class ForkServer:
         self._is_there = False
         # those that were told to end, until they have
         self._ended: list[int] = []
-        self._working = 0
-        self._last_used = time.monotonic()
 
     def fork(self, modules: str) -> None:
         """Start it ahead of need, as a fork of this process, which has one thread: nothing has to be loaded twice. It
@@ -54,19 +45,6 @@ class ForkServer:
                 if not (pid := os.fork()):
                     _become_fork_server(its_control.fileno(), modules)
             self._control, self._pid = control, pid
-
-    def want(self, modules: str) -> None:
-        """Start it ahead of need if it is not there, without waiting until it is, and do not let it be idle."""
-        self._last_used = time.monotonic()
-        # whoever has the lock uses it, or is starting one
-        if self._lock.acquire(blocking=False):
-            try:
-                if self._control is None:
-                    self._start(modules)
-            except OSError:
-                pass  # who has work for it will hear
-            finally:
-                self._lock.release()
 
     @contextmanager
     def start(self, modules: str, output: int | None) -> Iterator[tuple[Connection, socket.socket]]:
@@ -83,35 +61,15 @@ class ForkServer:
         with Connection(end.detach()) as connection, ending:
             with its_end, its_ending:
                 self._send(modules, [its_end.fileno(), its_ending.fileno(), *([] if output is None else [output])])
-            try:
-                yield connection, ending
-            finally:
-                with self._lock:
-                    self._working -= 1
-                    self._last_used = time.monotonic()
-
-    def reap_idle(self) -> None:
-        """End the fork server when nobody has wanted it for some time; reap those that have ended. Never waits."""
-        # whoever has the lock may be starting a fork server, which takes its time
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            is_idle = not self._working and time.monotonic() - self._last_used > IDLE_SECONDS
-            if self._control is not None and is_idle:
-                self._let_go()
-            self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
-        finally:
-            self._lock.release()
+            yield connection, ending
 
     def end(self) -> None:
         """Have it gone when this returns, with its workers: nobody will have work for it."""
         with self._lock:
-            pid = self._pid
+            if self._pid:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
             self._let_go()
-        if pid:
-            self._ended.remove(pid)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
     def _send(self, modules: str, fds: list[int]) -> None:
         with self._lock:
@@ -123,7 +81,6 @@ class ForkServer:
                 with _starting():
                     self._start(modules)
                     self._send_to_it(modules, fds)
-            self._working += 1
 
     def _send_to_it(self, modules: str, fds: list[int]) -> None:
         if self._control is None:
@@ -155,8 +112,8 @@ class ForkServer:
         """The fork server ends when it reads the end of its socket, and its workers with it."""
         if self._control is not None:
             self._control.close()
-        if self._pid:
-            self._ended.append(self._pid)
+        ended = [*self._ended, *([self._pid] if self._pid else [])]
+        self._ended = [pid for pid in ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         self._control, self._pid, self._is_there = None, 0, False
 
 

@@ -64,10 +64,6 @@ class Counters:
         #: by the name of the request: those that were answered without Python; the adapter knows
         self.ahead: Callable[[], dict[str, int]] = dict
 
-    def requests(self) -> int:
-        """How many there were, but for those that were answered without Python."""
-        return sum(sum(latency.counts) for latency in self.latencies.values())
-
     def held(self, seconds: float) -> None:
         self.held_most = max(self.held_most, seconds)
         self.held_often += seconds > HELD

@@ -9,8 +9,6 @@ import stat
 import struct
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedRandom
@@ -54,7 +52,6 @@ def own_fork_server(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Itera
     own = starting.ForkServer()
     monkeypatch.setattr(where, "shared_fork_server", lambda: own)
     yield own
-    own._let_go()
     wait_until(lambda: is_reaped(own), "the end of the fork server")
 
 
@@ -77,8 +74,8 @@ def wait_for_end(pid: int) -> None:
 
 
 def is_reaped(fork_server: starting.ForkServer) -> bool:
-    """Whether none is left of those that were told to end."""
-    fork_server.reap_idle()
+    """Whether none is left, when all are told to end."""
+    fork_server._let_go()
     return not fork_server._ended
 
 
@@ -202,29 +199,6 @@ def _half_an_answer(_file: object) -> None:
     signal.pause()
 
 
-def test_without_work_it_ends(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(_pid)
-    first = pid_of(fork_server)
-    fork_server.reap_idle()
-    assert _lives(first), "not at once"
-    monkeypatch.setattr(starting, "IDLE_SECONDS", 0.0)
-    wait_until(lambda: is_reaped(fork_server) and not os.path.exists(f"/proc/{first}"), "the end of the fork server")
-    assert run(_pid)
-
-
-def test_ahead_of_need(fork_server: starting.ForkServer) -> None:
-    """It is begun without a wait, and used when there is work; killed before that, another does it."""
-    fork_server.want("katafs.html.process")
-    first = pid_of(fork_server)
-    fork_server.want("katafs.html.process")
-    assert run(_pid)[1] == first
-    fork_server._let_go()
-    fork_server.want("katafs.html.process")
-    second = pid_of(fork_server)
-    os.kill(second, signal.SIGKILL)
-    assert run(_pid)[1] not in (first, second)
-
-
 def _has_jinja2(_file: None) -> bool:
     return "jinja2" in sys.modules
 
@@ -263,42 +237,6 @@ def test_each_daemon_has_one_before_there_is_work(store: Path, mount: MakeMount)
         os.kill(daemon, signal.SIGKILL)
         wait_for_end(begun)
         wait_until(lambda: mounted.daemon not in (0, daemon), "another daemon")  # noqa: B023
-
-
-def test_not_while_it_works(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "IDLE_SECONDS", 0.0)
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(run, _doze)
-        wait_until(lambda: fork_server._working, "the work")
-        fork_server.reap_idle()
-        assert answer.result(patience(20)) == "awake"
-
-
-def test_resting_waits_for_nobody(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop calls it: not even for a fork server that is being started."""
-    begun, go_on = threading.Event(), threading.Event()
-    start = fork_server._start
-
-    def slowly(modules: str) -> None:
-        begun.set()
-        assert go_on.wait(patience(20))
-        start(modules)
-
-    monkeypatch.setattr(fork_server, "_start", slowly)
-    with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(run, _pid)
-        assert begun.wait(patience(20))
-        resting = pool.submit(fork_server.reap_idle)
-        try:
-            resting.result(patience(10))
-        finally:
-            go_on.set()
-        assert answer.result(patience(20))
-
-
-def _doze(_file: object) -> str:
-    time.sleep(0.3)
-    return "awake"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
