@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 _FLAGS = """
     defaults auto noauto nofail _netdev user nouser users owner group suid nosuid dev nodev exec noexec
     atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime lazytime nolazytime
-    iversion noiversion sync async dirsync mand nomand silent loud default_permissions"""
-_WITH_A_VALUE = "comment user uhelper helper subtype user_id group_id rootmode max_read blksize"
-_WITHOUT_EFFECT, _VALUE_WITHOUT_EFFECT = frozenset(_FLAGS.split()), frozenset(_WITH_A_VALUE.split())
+    iversion noiversion sync async dirsync mand nomand silent loud default_permissions
+    comment uhelper helper subtype user_id group_id rootmode max_read blksize"""
+_WITHOUT_EFFECT = frozenset(_FLAGS.split())
 _OWNER = click.IntRange(0, 2**32 - 2)  # the last number means none
 # options of the command that are none of a mount
 _NOT_OF_A_MOUNT = ("foreground", "verbose", "quiet", "options", "help", "read_only")
@@ -65,13 +65,13 @@ def to_arguments(
         if value is None and name in ("ro", "rw"):
             is_read_only = name == "ro"
         elif option is not None:
-            arguments.append(_argument(option, name, value))
-        elif not (
-            is_sloppy
-            or name.startswith(("x-", "X-"))
-            or name in (_WITHOUT_EFFECT if value is None else _VALUE_WITHOUT_EFFECT)
-        ):
-            raise click.UsageError(_unknown(name, value, [*known, "ro", "rw", *_WITHOUT_EFFECT]))
+            # whether it takes a value says who parses them
+            argument = option.opts[-1]
+            arguments.append(argument if value is None and option.is_flag else f"{argument}={value or ''}")
+        elif not (is_sloppy or name.startswith(("x-", "X-")) or name in _WITHOUT_EFFECT):
+            close = difflib.get_close_matches(name, [*known, "ro", "rw", *_WITHOUT_EFFECT], 1)
+            hint = f"Did you mean {close[0]!r}?" if close else "man katafs lists them."
+            raise click.UsageError(f"There is no mount option {name!r}. {hint}")
     return [*arguments, "--read-only"] if is_read_only else arguments
 
 
@@ -82,25 +82,6 @@ def split(text: str) -> list[tuple[str, str | None]]:
         name, sign, value = item.partition("=")
         options.append((name, value.removeprefix('"').removesuffix('"') if sign else None))
     return options
-
-
-def _argument(option: click.Option, name: str, value: str | None) -> str:
-    if option.is_flag and value is not None:
-        raise click.UsageError(f"The mount option {name} takes no value.")
-    if not option.is_flag and value is None:
-        raise click.UsageError(f"The mount option {name} needs a value: {name}=…")
-    return option.opts[-1] if value is None else f"{option.opts[-1]}={value}"
-
-
-def _unknown(name: str, value: str | None, known: Sequence[str]) -> str:
-    if value is not None and name in known:
-        return f"The mount option {name} takes no value."
-    if value is None and name in _VALUE_WITHOUT_EFFECT:
-        return f"The mount option {name} needs a value: {name}=…"
-    close = difflib.get_close_matches(name, known, 1)
-    return f"There is no mount option {name!r}. " + (
-        f"Did you mean {close[0]!r}?" if close else "man katafs lists them."
-    )
 
 
 @command(
