@@ -48,7 +48,6 @@ def main() -> None:
 @click.option("-f", "fake", is_flag=True, help="Look at the options, and mount nothing.")
 @click.option("-n", is_flag=True, expose_value=False, help="Without effect: katafs writes no /etc/mtab.")
 @click.option("-v", "verbose", is_flag=True, help="Say what is mounted.")
-@click.option("-N", "namespace", help="Refused.")
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="As in katafs mount -o, and remount.")
 @click.option("-t", "file_system", expose_value=False, help="Without effect: it is fuse.katafs.")
 def helper(
@@ -57,7 +56,6 @@ def helper(
     sloppy: bool,
     fake: bool,
     verbose: bool,
-    namespace: str | None,
     options: Sequence[str],
 ) -> None:
     """Mount STORE on MOUNTPOINT, for mount(8), which calls this program.
@@ -65,8 +63,6 @@ def helper(
     See katafs mount --help. Exit status as that of mount(8): 1 for a wrong command line, 32 when it could not be
     mounted.
     """
-    if namespace is not None:
-        raise click.UsageError("katafs cannot mount in another namespace; run mount there, with nsenter(1)")
     given = split(",".join(options))
     wanted = [(name, value) for name, value in given if name != "remount"]
     arguments = to_arguments(mount, wanted, is_sloppy=sloppy)
