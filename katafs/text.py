@@ -218,6 +218,16 @@ def without_colours(text: str) -> str:
     return _COLOUR_SEQUENCE.sub("", text)
 
 
+def span(seconds: float) -> str:
+    """A length of time in one or two units."""
+    whole = max(round(seconds), 0)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
 def _sign(character: str) -> str:
     code = ord(character)
     if code < 0x20 or code == 0x7F:

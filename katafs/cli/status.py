@@ -20,7 +20,7 @@ import click
 from katafs.cli.common import DIRECTORY, command, echo, fail
 from katafs.engine.mount_table import Mounted, mounts
 from katafs.mount import mounting, runtime
-from katafs.text import visible
+from katafs.text import span, visible
 
 _PATIENCE_SECONDS = 2.0
 # such as: katafs_commits_total{written="control"} 12.0
@@ -177,7 +177,7 @@ def _lines(shown: _Shown) -> Iterator[str]:
     if served is not None:
         # a keeper that an older katafs started does not say since when
         if served.since:
-            state += f" for {_duration(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
+            state += f" for {span(_seconds(served))}, since {_moment(served):%Y-%m-%d %H:%M:%S} UTC"
         how = [f"{'fast' if served.is_fast else 'slower'} mode", *how]
         how += ["kept alive" if served.is_kept else "ends with its daemon"]
     unsafe = " (unsafe_store: events may be lost)" if shown.is_unsafe else ""
@@ -203,13 +203,3 @@ def _moment(served: runtime.Status) -> datetime:
 
 def _seconds(served: runtime.Status) -> float:
     return max(0.0, time.time() - served.since)
-
-
-def _duration(seconds: float) -> str:
-    """In two units: ``3 d 4 h``."""
-    counts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, seconds = divmod(int(seconds), size)
-        if count or counts or unit == "s":
-            counts.append(f"{count} {unit}")
-    return " ".join(counts[:2])

@@ -17,9 +17,10 @@ from jinja2 import Template
 from katafs.errors import KataError
 from katafs.git.beneath import read_part
 from katafs.html.class_axis import PLACES, Axis
-from katafs.html.pages import asset, environment, span, words
+from katafs.html.pages import asset, environment, words
 from katafs.kata.groups import Group, Member, group_steps
 from katafs.kata.model.steps import LIGHTS, Step
+from katafs.text import span
 
 _MANIFEST = 4 << 20  # bytes of a group's manifest
 # lights of one kata that are shown: the newest

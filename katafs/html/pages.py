@@ -22,7 +22,7 @@ from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.steps import LIGHTS, Step
 from katafs.kata.reader import Past
 from katafs.kata.views.changes import changed_names, file_changes
-from katafs.text import visible, without_colours
+from katafs.text import span, visible, without_colours
 
 _MAX_OUTPUT = 128 << 10  # bytes of an output that are shown
 _OPEN_LINES = 60  # an output of more lines is folded
@@ -248,13 +248,3 @@ def marks(step: Step) -> str:
 
 def clock(moment: datetime | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     return moment.strftime(form) if moment else ""
-
-
-def span(seconds: float) -> str:
-    """A length of time in one or two units."""
-    whole = max(round(seconds), 0)
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
