@@ -30,11 +30,10 @@ from katafs.fuse.writing.journal import Journal
 from katafs.fuse.writing.openings import Handles
 from katafs.fuse.writing.writes import Writes
 from katafs.git.budget import ENTRY
-from katafs.tree.answers import find
 from katafs.tree.catalogue import kata_key
 from katafs.tree.nodes import Node, PlusEntry
 from katafs.tree.numbers import Numbers
-from katafs.tree.timeouts import IMMUTABLE, NEVER
+from katafs.tree.timeouts import IMMUTABLE
 from katafs.tree.tree import Tree
 
 # entries of all listings that are being read, and bytes in memory of each
@@ -72,18 +71,6 @@ class Operations(Reading, pyfuse3.Operations):
     def busy(self) -> int:
         """How many requests, or what comes of them, other tasks and threads are at."""
         return self._tree.ctx.counters.waiting() + self.kernel.limiter.borrowed_tokens
-
-    # -- names and attributes; most requests are the first two, which take less time so than by `ask`
-
-    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        if name in (b".", b".."):
-            return await super().lookup(parent_inode, name, ctx)
-        node, timeout = find(await self._preparer.prepared(self._tree.node(parent_inode)), name)
-        return self._found(node.held(), timeout)
-
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        node = self._tree.node(inode)
-        return attributes(await self._preparer.prepared(node) if node.size() is None else node, NEVER)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self.memory.forgotten(len(inode_list))
