@@ -51,8 +51,8 @@ class _ForkServer:
         if not self._load(modules.split(",")):
             return
         while True:
-            # while there is nothing to do
-            if self._preparing and not self._selector.select(0):
+            # while there is nothing to do, and nobody works, who would have to share a processor
+            if self._preparing and not self._waiting and not self._selector.select(0):
                 self._prepare()
                 continue
             for key, _ in self._selector.select():
