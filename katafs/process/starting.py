@@ -33,8 +33,6 @@ class ForkServer:
         self._control: socket.socket | None = None
         # whether it has said that it is there
         self._is_there = False
-        # those that were told to end, until they have
-        self._ended: list[int] = []
 
     def fork(self, modules: str) -> None:
         """Start it ahead of need, as a fork of this process, which has one thread: nothing has to be loaded twice. It
@@ -66,9 +64,6 @@ class ForkServer:
     def end(self) -> None:
         """Have it gone when this returns, with its workers: nobody will have work for it."""
         with self._lock:
-            if self._pid:
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
             self._let_go()
 
     def _send(self, modules: str, fds: list[int]) -> None:
@@ -109,11 +104,11 @@ class ForkServer:
         return ours, its
 
     def _let_go(self) -> None:
-        """The fork server ends when it reads the end of its socket, and its workers with it."""
         if self._control is not None:
             self._control.close()
-        ended = [*self._ended, *([self._pid] if self._pid else [])]
-        self._ended = [pid for pid in ended if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
         self._control, self._pid, self._is_there = None, 0, False
 
 

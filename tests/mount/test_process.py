@@ -52,7 +52,7 @@ def own_fork_server(monkeypatch: pytest.MonkeyPatch, where: ModuleType) -> Itera
     own = starting.ForkServer()
     monkeypatch.setattr(where, "shared_fork_server", lambda: own)
     yield own
-    wait_until(lambda: is_reaped(own), "the end of the fork server")
+    own.end()
 
 
 @pytest.fixture
@@ -71,12 +71,6 @@ def pid_of(fork_server: starting.ForkServer) -> int:
 
 def wait_for_end(pid: int) -> None:
     wait_until(lambda: not _lives(pid), f"the end of process {pid}")
-
-
-def is_reaped(fork_server: starting.ForkServer) -> bool:
-    """Whether none is left, when all are told to end."""
-    fork_server._let_go()
-    return not fork_server._ended
 
 
 def test_a_worker_for_each_piece_of_work(fork_server: starting.ForkServer) -> None:
