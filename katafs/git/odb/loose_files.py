@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import zlib
@@ -12,7 +11,7 @@ from katafs.git.beneath import GONE, File, open_beneath
 from katafs.git.budget import BYTE, LOOSE, NAME, Budget
 from katafs.git.format.stored import HEADER, Oid, object_id, parse_header
 
-#: A loose object of 1 MiB can inflate to 1 GiB: the largest that is inflated at all.
+#: A loose object of 1 MiB can inflate to 1 GiB: the largest that is inflated at all, in a process of its own.
 LARGEST = 1 << 30  # bytes
 _SMALL = 1 << 16
 _PIECE = 1 << 18
@@ -98,29 +97,3 @@ class LooseFiles:
         if object_id(kind, data) != oid:
             raise ValueError("its bytes are not those of its id")
         return kind, data
-
-    def kind_and_pieces(self, oid: Oid) -> Iterator[tuple[int, bytes]]:
-        """The data of an object, however large, in small pieces, each with its kind. Damage is found at the end."""
-        with self._open(oid) as file:
-            inflater = zlib.decompressobj()
-            text = inflater.decompress(file.read(_HEAD_STORED), HEADER)
-            kind, size, start = parse_header(text)
-            if size > LARGEST:
-                raise LargeObjectError(f"{size} bytes are too many")
-            digest = hashlib.sha1(text)
-            left = size - len(text) + start
-            yield kind, text[start:]
-            stored = inflater.unconsumed_tail
-            while not inflater.eof and left >= 0:
-                stored = stored or file.read(_PIECE)
-                piece = inflater.decompress(stored, _PIECE)
-                if not piece and not stored:
-                    break
-                stored = inflater.unconsumed_tail
-                digest.update(piece)
-                left -= len(piece)
-                yield kind, piece
-        if left or not inflater.eof:
-            raise ValueError("it is cut short, or longer than it says")
-        if digest.digest() != oid:
-            raise ValueError("its bytes are not those of its id")

@@ -191,25 +191,6 @@ class Objects:
         except KataError:
             return False
 
-    def inflate_loose(self, oid: Oid, expected: int, write: Callable[[bytes], object]) -> bool:
-        """Hand the data of a loose object, however large, to ``write`` in small pieces; False when it is no loose one.
-        Raises as `read` does, maybe after some pieces, and what ``write`` raises, if it is a `KataError`."""
-        if oid not in self.loose:
-            return False
-        try:
-            for kind, piece in self.loose.kind_and_pieces(oid):
-                if kind != expected:
-                    raise self.wrong_kind(oid, kind, expected)
-                write(piece)
-        except _WRONG as error:
-            raise unreadable(f"{self._git_dir}: object {oid.hex()} is damaged", error) from error
-        return True
-
-    def check(self, oid: Oid, expected: int) -> None:
-        """Read an object in pieces and forget it: a large one takes no memory if it is loose. Raises as `read` does."""
-        if not self.inflate_loose(oid, expected, len):
-            self.read(oid, expected)
-
     def __contains__(self, oid: Oid) -> bool:
         """Whether there is such an object, whole or not. Raises `DamagedError` where that cannot be told."""
         return oid in self.pending or oid in self.loose or self._ask(oid, lambda: oid in self.packs)

@@ -18,7 +18,7 @@ from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.format import index
 from katafs.git.format.index import Record
 from katafs.git.format.pack import HEAD, graph_commits, parse_pack_head
-from katafs.git.format.stored import BLOB, COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
+from katafs.git.format.stored import COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
@@ -52,9 +52,6 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
             continue
         seen.add(oid)
         try:
-            if kind == BLOB:
-                objects.check(oid, BLOB)
-                continue
             if not kind:
                 kind, data = objects.read_any(oid, strictly=True)
             else:
@@ -67,7 +64,7 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
 def damage_of(repo: GitRepo, oid: Oid, kind: int) -> Damage | None:
     """What is wrong with an object alone; ``kind`` is what refers to it says that it is, or 0."""
     try:
-        repo.objects.check(oid, kind or repo.objects.kind(oid))
+        repo.objects.read(oid, kind or repo.objects.kind(oid), strictly=True)
     except DamagedError as error:
         return _damage(repo, oid, kind, error)
     return None

@@ -97,6 +97,8 @@ def events(indexes: Iterable[int]) -> str:
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"
 LOST = "refs/katafs/lost"
+# bytes of an object: what a message can have, and much of what others have stored; all of it is in memory
+_LARGEST = 256 << 20
 # whoever makes many tags is not to keep us for long
 _MOST_TRIED = 20
 
@@ -130,7 +132,7 @@ class Examination:
     @cached_property
     def repo(self) -> GitRepo:
         """Raises `DamagedError` when there is no directory of objects."""
-        return GitRepo(self.path)
+        return GitRepo(self.path, largest=_LARGEST)
 
     @cached_property
     def references(self) -> dict[str, Reference]:

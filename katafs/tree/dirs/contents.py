@@ -11,13 +11,12 @@ from pathlib import Path
 
 from katafs.errors import HeavyError, NotFoundError, TooLargeError
 from katafs.git import GitRepo, Oid
-from katafs.git.format.stored import BLOB
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.model.layouts import NEWEST_VERSION
 from katafs.kata.model.steps import step_of
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, Summary
-from katafs.kata.views.spool import Spool, SpoolFile
+from katafs.kata.views.spool import SpoolFile
 from katafs.text import pretty, visible
 from katafs.tree.catalogue import Shown, row_at, standing_in
 from katafs.tree.context import Context
@@ -27,8 +26,7 @@ from katafs.tree.nodes import Later, Node, Owner, Work
 from katafs.tree.numbers import Key
 from katafs.tree.timeouts import IMMUTABLE
 
-# A larger one is inflated once, into a temporary file: in a worker thread, or, as libgit2 holds the GIL while it
-# inflates a packed one, in a process of its own.
+# a larger one is inflated once, into a temporary file, in a process of its own
 LARGE_BLOB = 1 << 20
 # bytes in memory, of a node that is kept
 _SMALL = 512
@@ -105,7 +103,8 @@ class ContentFile(KeptFile):
 
     def _work(self) -> Work:
         assert isinstance(self._content, BlobId)
-        return partial(_inflate_here, self._cache.spool, self._kata.path, self._content.oid)
+        write = partial(_inflate, self._content.oid)
+        return lambda: Later(partial(make_elsewhere, self._cache.spool, self._kata.path, write))
 
     def read(self, offset: int, length: int) -> bytes:
         if self._made is not None:
@@ -167,19 +166,7 @@ class MadeFile(KeptFile):
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)
 
 
-def _inflate_here(spool: Spool, path: Path, oid: Oid) -> SpoolFile | Later:
-    file = spool.file()
-    try:
-        if GitRepo(path).objects.inflate_loose(oid, BLOB, lambda piece: file.add([piece])):
-            return file
-    except BaseException:
-        file.close()
-        raise
-    file.close()
-    return Later(partial(make_elsewhere, spool, path, partial(_inflate_packed, oid)))
-
-
-def _inflate_packed(oid: Oid, file: BufferedRandom, path: Path) -> None:
+def _inflate(oid: Oid, file: BufferedRandom, path: Path) -> None:
     file.write(GitRepo(path, largest=LARGEST).blob(oid))
 
 
