@@ -50,7 +50,7 @@ class PlusEntry(NamedTuple):
     mtime_ns: int
 
 
-_LEFT_BEHIND = frozenset(("_ctx", "_controls", "_kata", "_tip", "_data", "_text", "_node", "_partly_read"))
+_LEFT_BEHIND = frozenset(("_ctx", "_controls", "_kata", "_tip", "_data", "_text", "_node"))
 
 
 class Node:

@@ -132,7 +132,6 @@ class Writes:
 
     async def record_overdue(self) -> None:
         """Record the events of plain-path services whose rows did not come in a minute."""
-        self._tree.ctx.store.plain.partly_read.expire()
         for job in await trio.to_thread.run_sync(self._tree.overdue.jobs, limiter=self.jobs.at_once):
             try:
                 if await self.jobs.is_git(job.kata_id):

@@ -21,7 +21,6 @@ import cachetools
 
 from katafs.directories import remove_quietly
 from katafs.errors import DamagedError, KataError, NotFoundError, storage_errors
-from katafs.git.beneath import close_quietly, open_beneath, real_path
 from katafs.git.budget import CONVERSION, STATUS
 from katafs.kata.legacy.converting import first_commit, write_repository
 from katafs.kata.legacy.plain_files import Signature, mtime_ns, signature
@@ -32,7 +31,6 @@ from katafs.kata.read.kata import Kata
 _KEPT = 128
 _GENERATIONS = 10_000
 _TOLD = 20_000
-_OPENED, _OPENED_SECONDS = 64, 60.0
 # for so long, in seconds, it is taken for granted that plain files are as they were
 _FRESH_SECONDS = 0.2
 _DROPPED_SECONDS = 10.0
@@ -68,50 +66,6 @@ class _Kept(cachetools.LRUCache[str, Conversion]):
         super().__delitem__(kata_id)
 
 
-class _Opened:
-    def __init__(self, fd: int, state: tuple[int, int]) -> None:
-        self.fd, self.state = fd, state
-
-    def __del__(self) -> None:
-        close_quietly(self.fd)
-
-
-class PartlyRead:
-    """Plain files that somebody reads in several requests: held open for a while, for they may be migrated meanwhile.
-    ``state`` is the size of a file and its mtime in ns. Belongs to one thread."""
-
-    def __init__(self) -> None:
-        self._opened: cachetools.TTLCache[Hashable, _Opened] = cachetools.TTLCache(_OPENED, _OPENED_SECONDS)
-        self._read: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
-
-    def keep(self, key: Hashable, root: Path, path: bytes, state: tuple[int, int]) -> None:
-        """Note that a part of the file ``path`` below the kata's directory is read."""
-        self._read[key] = state
-        opened = self._opened.get(key)
-        if opened is None or opened.state != state:
-            with contextlib.suppress(OSError):
-                opened = _Opened(open_beneath(os.path.join(real_path(root), os.fsdecode(path))), state)
-        if opened is not None and _state(os.fstat(opened.fd)) == state:
-            self._opened[key] = opened
-
-    def read(self, key: Hashable, state: tuple[int, int], offset: int, length: int) -> bytes | None:
-        """Bytes of a file that is held open; None when it is not."""
-        opened = self._opened.get(key)
-        return os.pread(opened.fd, length, offset) if opened is not None and opened.state == state else None
-
-    def has(self, key: Hashable, state: tuple[int, int]) -> bool:
-        """Whether somebody has read a part of a file in that state."""
-        return self._read.get(key) == state
-
-    def expire(self) -> None:
-        """Close those that nobody has read from for a while."""
-        self._opened.expire()
-
-
-def _state(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
 class PlainStore:
     """Conversions of the plain katas of one store. Belongs to one thread, but for `convert`."""
 
@@ -123,7 +77,6 @@ class PlainStore:
         self._kept = _Kept(_KEPT)
         # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
         self.shown: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
-        self.partly_read = PartlyRead()
         self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
 
     def is_ready(self, kata_id: str, path: Path) -> bool:

@@ -42,9 +42,6 @@ class _StoredFile(PlainNode, Stored):
         return to_create_new(self._home, self._name + b"/" + name, is_directory=is_directory)
 
     def read(self, offset: int, length: int) -> bytes:
-        state = (self._size, self.mtime_ns)
-        if offset or length < self._size:
-            self._ctx.store.plain.partly_read.keep(self.key, self._home, self._name, state)
         try:
             data = super().read(offset, length)
             # as long as this is so, it was the file
@@ -60,9 +57,9 @@ class _GoneFile(Stored):
     """A plain file that somebody has open, and that was migrated: like a file that was removed, it stays as it was.
     What is appended goes to where it belongs.
 
-    Who has read a part of it reads on in the file itself, which is held open for a while. Where nobody has, it is made
-    from git, with as many rows as go into the size that the reader was told, and filled up to that with newlines: to
-    JSON they are nothing. Where neither can be, the reader hears ESTALE.
+    Read in one request, it is made from git, with as many rows as go into the size that the reader was told, and filled
+    up to that with newlines: to JSON they are nothing. Who reads in parts may have some of the file that was there, and
+    hears ESTALE: of what has more than 128 KiB, at the moment of its migration.
     """
 
     def __init__(self, ctx: Context, key: Key, size: int, mtime_ns: int, node: Node | None) -> None:
@@ -72,22 +69,15 @@ class _GoneFile(Stored):
         self.kata_id, self._home, self._name = key.kata, kata.home, plain_path(key, self._version)
         self.takes_pieces = row_of(key).path == "events.json"
         self.mode = WRITABLE_FILE if is_written(key, b"", self._home) else FILE
-        self._size, self._node, self._partly_read = size, node, ctx.store.plain.partly_read
+        self._size, self._node = size, node
 
     def size(self) -> int:
         return self._size
 
     def read(self, offset: int, length: int) -> bytes:
-        state = (self._size, self.mtime_ns)
-        kept = self._partly_read.read(self.key, state, offset, length)
-        if kept is not None:
-            return kept
-        is_part = bool(offset) or length < self._size
-        if self._node is None or (is_part and self._partly_read.has(self.key, state)):
+        if self._node is None or offset or length < self._size:
             raise StaleError("the plain file was migrated")
-        return self._made(self._node, offset, max(min(length, self._size - offset), 0))
-
-    def _made(self, node: Node, offset: int, length: int) -> bytes:
+        node = self._node
         if (make := node.prepare()) is not None:
             result = make()
             node.prepared(result.make() if isinstance(result, Later) else result)
@@ -95,11 +85,11 @@ class _GoneFile(Stored):
         if made > self._size and self.takes_pieces:
             rows = node.read(0, self._size + 2)
             end = rows.rfind(b",\n") if self._version else rows.rfind(b"\n", 0, self._size) + 1
-            return rows[: max(end, 0)][offset : offset + length].ljust(length, b"\n")
+            return rows[: max(end, 0)].ljust(self._size, b"\n")
         is_option = row_of(self.key).path in _OPTIONS
         if made > self._size or (is_option and made < self._size):
             raise StaleError("the plain file was migrated")
-        return node.read(offset, length).ljust(length, b"\n")
+        return node.read(0, self._size).ljust(self._size, b"\n")
 
 
 def plain_path_names(kata: Kata) -> list[bytes]:
