@@ -54,7 +54,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 #: What reads much, of what does not change: done while nobody waits, and again only where ``main`` was mended.
-LONG_CHECKS: tuple[Check, ...] = (event_checks.own_rows, event_checks.historic)
+LONG_CHECKS: tuple[Check, ...] = (event_checks.historic,)
 
 _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0

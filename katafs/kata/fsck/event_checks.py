@@ -9,12 +9,10 @@ from functools import partial
 from itertools import pairwise
 
 from katafs.errors import KataError
-from katafs.git import GitRepo, Oid
+from katafs.git import Oid
 from katafs.git.refs.reading import Reference
 from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable, several
-from katafs.kata.model.rows import parse_rows
 from katafs.kata.model.trees import Listing, Root
-from katafs.kata.read.state import State
 
 _TAGS = "refs/tags/"
 _MOST_LINES = 10  # of tags that are wrong
@@ -80,50 +78,6 @@ def commits(exam: Examination) -> Iterator[Problem]:
         yield Problem("row-without-commit", message, advice="katafs shows the commit of the next event")
     if any(len(step.parents) > 1 for step in chain.steps):
         yield Problem("not-linear", "main has merges; katafs follows the first parents", is_note=True)
-
-
-def own_rows(exam: Examination) -> Iterator[Problem]:
-    """The rows at the commit of event n are those up to n, and the same as at the tip."""
-    if exam.is_quick or exam.tip is None or not exam.tip.layout.is_writable:
-        return
-    wrong = set()
-    ends = _row_ends(exam.tip.text, exam.tip.last + 1)
-    own = {step.event: step.tree for step in exam.chain.steps if step.event is not None}
-    for index, tree in own.items():
-        # of an object that cannot be read the check of objects tells
-        with suppress(KataError):
-            if index <= exam.tip.last and not _agrees(exam.repo, tree, exam.tip, index, ends):
-                wrong.add(index)
-    if wrong:
-        message = f"at the commits of {events(wrong)} the rows are not those of the tip"
-        yield Problem("rows-differ", message, advice="katafs shows the rows of the tip; look at git log -p main")
-
-
-def _row_ends(text: bytes, count: int) -> list[int]:
-    """Where each row ends in their text; fewer when that is no array."""
-    decoder, ends = json.JSONDecoder(), list[int]()
-    # with a character for each byte
-    each = text.decode("latin-1")
-    with suppress(ValueError, IndexError, RecursionError):
-        at = each.index("[") + 1
-        for _ in range(count):
-            while each[at] in " \t\r\n,":
-                at += 1
-            _, at = decoder.raw_decode(each, at)
-            ends.append(at)
-    return ends
-
-
-def _agrees(repo: GitRepo, tree: Oid, tip: State, index: int, ends: list[int]) -> bool:
-    blob = tip.layout.rows_blob(Root.read(repo, tree))
-    if blob is None:
-        return False
-    text = repo.blob(blob)
-    # nearly always the very bytes with which the tip's begin
-    stem = text.rstrip().removesuffix(b"]").rstrip()
-    if ends[index : index + 1] == [len(stem)] and tip.text.startswith(stem):
-        return True
-    return parse_rows(text) == tip.rows.stored[: index + 1]
 
 
 def historic(exam: Examination) -> Iterator[Problem]:

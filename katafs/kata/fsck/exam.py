@@ -171,7 +171,7 @@ class Examination:
         if self.main is None:
             return "there is no branch main"
         try:
-            return read_state(self.repo, self.main, with_text=True)
+            return read_state(self.repo, self.main)
         except KataError as error:
             return reason(error)
 
