@@ -1,8 +1,8 @@
 """Finding what is damaged in a repository, and mending it, without libgit2: it may have no configuration, no ``HEAD``.
 
-Every object that some commits reach is read and compared with its id; what is damaged does not end the walk. What is
-missing or damaged is made again: an object whose bytes are known, the index of a pack; what git keeps beside packs and
-commits, and would believe although it is not true any more, is removed.
+Every object that some commits reach is read and compared with its id; what is damaged does not end the walk. The index
+of a pack is made again where it is missing or damaged; what git keeps beside packs and commits, and would believe
+although it is not true any more, is removed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from katafs.git.beneath import is_direct, read_whole, real_path
 from katafs.git.format import index
 from katafs.git.format.index import Record
 from katafs.git.format.pack import HEAD, graph_commits, parse_pack_head
-from katafs.git.format.stored import COMMIT, TREE, Oid, header, is_whole, links, object_id, parse_tree
+from katafs.git.format.stored import COMMIT, TREE, Oid, is_whole, links, object_id, parse_tree
 from katafs.git.odb.objects import IN_MEMORY
 from katafs.git.odb.pack_reader import PackReader
 from katafs.git.repo import GitRepo
 from katafs.git.store.pack_files import is_kept_by_us, pack_files, remove_left_behind, remove_midx, stale_midx
-from katafs.git.store.storing import make_parents, replace_file, storing, sync_path
+from katafs.git.store.storing import replace_file, storing
 
 # bytes; larger ones are for ``git index-pack``, and for nobody
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
@@ -106,15 +106,6 @@ class Whereabouts:
                 pass  # that it cannot be read is known
             known = self._known[tree] = tuple(found[:_MOST_PATHS])
         return known
-
-
-def put_object(repo: GitRepo, oid: Oid, kind: int, data: bytes) -> None:
-    """Store the bytes of an object, known to be those of its id, where it may be damaged. Raises `StorageError`."""
-    path = Path(repo.objects.loose.path(oid))
-    with storing(f"object {oid.hex()}", repo.git_dir):
-        made = make_parents(path.parent, repo.git_dir)
-        replace_file(path, zlib.compress(header(kind, len(data)) + data), "tmp_obj_", 0o444)
-        sync_path(*made)
 
 
 def put_index(path: Path, idx: bytes) -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from katafs.directories import walk
 from katafs.errors import KataError
 from katafs.git import Oid
-from katafs.git.beneath import File, open_plain
-from katafs.git.format.stored import BLOB, object_id
 from katafs.git.store import mending
 from katafs.kata.fsck.exam import Examination, Problem, events, printable
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.scan import age
-
-_MOST_FILES, _LARGEST_FILE = 10_000, 64 << 20
 
 
 def look(exam: Examination) -> list[mending.Damage]:
@@ -39,7 +33,6 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
     if not still:
         return
     where = _touched(exam, {found.oid for found in still if found.kind})
-    copies = _copies(exam, {found.oid for found in still if found.kind == BLOB})
     for found in sorted(still):
         oid = found.oid.hex()
         what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
@@ -53,9 +46,6 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
         if packed is not None and found.oid in loose:
             message += "; a pack has it whole"
             mend = partial(exam.keep, _file(exam, found.oid), move=True)
-        elif found.oid in copies:
-            message += f"; {printable(copies[found.oid][0])} in the kata's directory has its bytes"
-            mend = partial(mending.put_object, exam.repo, found.oid, BLOB, copies[found.oid][1])
         advice = "" if mend else _advice(exam)
         yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
 
@@ -63,7 +53,7 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
 def _advice(exam: Examination) -> str:
     if (exam.git_dir / "objects/info/alternates").is_file():
         return "it may be borrowed, which katafs does not do: as the owner, git repack -a -d copies what is borrowed"
-    return "no copy is in this kata; copy the file of the object from a backup"
+    return "copy its file from a backup; or remove it, if it is there, and git hash-object -w a file that has the bytes"
 
 
 def _file(exam: Examination, oid: Oid) -> str:
@@ -104,35 +94,6 @@ def _trees(exam: Examination, named: Iterable[Oid]) -> Iterator[tuple[Oid, Oid]]
             yield oid, exam.repo.commit(oid).tree
         except KataError:
             yield oid, oid
-
-
-def _copies(exam: Examination, wanted: set[Oid]) -> dict[Oid, tuple[str, bytes]]:
-    """Files of the kata's directory, which saver kept up to date for years, that are the blobs that are wanted."""
-    found: dict[Oid, tuple[str, bytes]] = {}
-    left, owner = _MOST_FILES, os.lstat(exam.path).st_uid
-    for directory in walk(exam.path) if wanted else ():
-        directory.directories = [name for name in directory.directories if name != ".git"]
-        for name in directory.names:
-            data = _plain_file(directory.path(name), owner)
-            oid = object_id(BLOB, data) if data is not None else b""
-            if data is not None and oid in wanted:
-                found[oid] = ("/".join([*directory.way, name]), data)
-            left -= 1
-            if left <= 0:
-                return found
-    return found
-
-
-def _plain_file(path: str, owner: int) -> bytes | None:
-    """The bytes of a file that is the owner's: he is not to be given what he could not read."""
-    try:
-        with File(open_plain(path)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != owner or status.st_size > _LARGEST_FILE:
-                return None
-            return file.read(_LARGEST_FILE)
-    except OSError:
-        return None
 
 
 def indexes(exam: Examination) -> Iterator[Problem]:
