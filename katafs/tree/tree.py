@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from katafs.caching import Newest
@@ -12,7 +11,6 @@ from katafs.errors import DamagedError, KataError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.git.odb.objects import Made
 from katafs.kata.model.trees import Listing
-from katafs.kata.read.kata import Kata
 from katafs.kata.read.state import State
 from katafs.tree.catalogue import TABLE, Changes
 from katafs.tree.context import Context
@@ -27,10 +25,7 @@ from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
 _MAKERS = (control, diffs, downloads, outer_dirs)
 _MOST_NODES = 1024
-# whose numbers are kept from one commit to the next, and of how many files
-_KATAS, _FEW_PATHS = 64, 200
-# bytes in memory of a node with what it has with it, and of such a kata, at most
-_NODE, _TOLD = 4_000, 140 * _FEW_PATHS
+_NODE = 4_000  # bytes in memory, with what it has with it
 
 
 class Stale(NamedTuple):
@@ -47,12 +42,9 @@ class Tree:
         self.ctx = ctx
         self.numbers = Numbers()
         self.overdue = Overdue(ctx)
-        # of tips that were told of last: see `stale_after`
-        self._told_of: Newest[tuple[int, Oid | None], tuple[list[int], list[tuple[int, bytes]]]] = Newest(_KATAS)
         # from one request to the next
         self._nodes: Newest[int, Node] = Newest(_MOST_NODES)
         ctx.keepers["nodes"] = lambda: self._nodes.kept(_NODE)
-        ctx.keepers["stale names"] = lambda: self._told_of.kept(_TOLD)
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
@@ -102,7 +94,6 @@ class Tree:
 
     def clear_caches(self) -> None:
         self._nodes.clear()
-        self._told_of.clear()
         self.ctx.clear_caches()
 
     def node_of(self, key: Key) -> Node:
@@ -144,26 +135,13 @@ class Tree:
         if is_event:
             inodes += map(Numbers.number, diffs.changing_pages(kata_id, before.last))
             for tip in (before, after):
-                inodes_below, entries_below = self._tip_files(kata, tip)
+                listing = kata.listing(kata.snapshot(tip.last).files_tree)
+                inodes_below, entries_below = _names_below(kata_id, listing)
                 inodes += inodes_below
                 entries += entries_below
         return Stale(list(dict.fromkeys(inodes)), list(dict.fromkeys(entries)))
 
-    def _tip_files(self, kata: Kata, tip: State) -> tuple[list[int], list[tuple[int, bytes]]]:
-        """The directories of the newest files, and the names in them: of a tip once, though it is first after a commit
-        and then before the next."""
-        tree = kata.snapshot(tip.last).files_tree
-        key = kata.incarnation, tree
-        found = self._told_of.get(key)
-        if found is None:
-            listing = kata.listing(tree)
-            found = _names_below(kata.kata_id, listing)
-            if len(listing) <= _FEW_PATHS and not listing.damaged:
-                self._told_of.keep(key, found)
-        return found
 
-
-@lru_cache(maxsize=_KATAS)
 def _changing(kata_id: str, is_event: bool) -> tuple[int, ...]:
     """The numbers of what every commit changes; more of it where it is an event."""
     stale = (Changes.COMMIT, Changes.EVENT) if is_event else (Changes.COMMIT,)
@@ -172,6 +150,7 @@ def _changing(kata_id: str, is_event: bool) -> tuple[int, ...]:
 
 
 def _names_below(kata_id: str, listing: Listing) -> tuple[list[int], list[tuple[int, bytes]]]:
+    """The directories of the newest files, and the names in them."""
     directories = {
         position: Numbers.number(tip_directory_key(kata_id, listing, listing.paths[position]))
         for position in (0, *listing.directories())
