@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import subprocess
 import traceback
@@ -17,12 +16,12 @@ import trio.testing
 from katafs.errors import HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, Preparer, User
-from katafs.git import Commit, GitRepo
+from katafs.git import GitRepo
 from katafs.git.budget import Budget
+from katafs.kata.model.options import Settings, set_by
 from katafs.kata.model.rows import Rows
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.walk import Walk
 from katafs.kata.store import Store
 from katafs.tree.answers import Question
 from katafs.tree.catalogue import kata_key
@@ -108,28 +107,26 @@ def test_what_went_wrong_once_is_asked_again(tmp_path: Path) -> None:
 def test_a_walk_goes_on(store: Path) -> None:
     path = make_kata(store, "AbCdEf")
     large.options(path, 300)
-    looked: list[int] = []
-
-    def look(commit: Commit, found: dict[str, list[str]]) -> None:
-        looked.append(1)
-        found.setdefault("all", []).append(commit.oid.hex())
-
-    walk: Walk[list[str]] = Walk(operator.add)
-    repo, tries = GitRepo(path, budget=Budget(1_000.0)), 0
-    expected = [commit.oid.hex() for commit in GitRepo(path).history(GitRepo(path).main() or b"")]
-    found: list[str] = []
-    for tip in (expected[40], expected[0]):
+    settings, repo, tries = Settings(), GitRepo(path, budget=Budget(1_000.0)), 0
+    commits = list(GitRepo(path).history(GitRepo(path).main() or b""))
+    expected: dict[str, list[tuple[str, int]]] = {}
+    for commit in commits:
+        if (option := set_by(commit)) is not None:
+            expected.setdefault(option[0], []).append((option[1], commit.time * 10**9))
+    assert sum(map(len, expected.values())) == 300
+    found: object = None
+    for tip in (commits[40].oid, commits[0].oid):
         while True:
             repo.budget.renew()
             tries += 1
             try:
-                found = walk.found(repo, bytes.fromhex(tip), look)["all"]
+                found = settings.found(repo, tip)
                 break
             except HeavyError:
                 assert repo.budget.left < 0
     assert found == expected
     assert tries > 3
-    assert len(looked) == len(expected), "no commit is looked at again, but where it stopped"
+    assert len(settings) == 300
 
 
 def test_times_of_options_within_a_budget(store: Path) -> None:

@@ -5,10 +5,8 @@ A `Kata` belongs to one thread. Work for another one takes the path and object i
 
 from __future__ import annotations
 
-import operator
 import sys
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ from typing import Any
 from katafs.errors import DamagedError, HeavyError, NotFoundError, ReadOnlyError
 from katafs.git import Commit, GitRepo, Oid, read_config
 from katafs.git.budget import STEP
-from katafs.kata.model.layouts import Layout, check_format, check_version, plain_version
-from katafs.kata.model.options import set_option_in, set_times_in
+from katafs.kata.model.layouts import check_format, check_version, plain_version
+from katafs.kata.model.options import OPTION_DEFAULTS, Setting, Settings
 from katafs.kata.model.rows import time_ns
-from katafs.kata.model.trees import Listing, Root
+from katafs.kata.model.trees import Listing
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import BlobId, Content, Snapshot, read_snapshot, shown_json
 from katafs.kata.read.state import State, read_state
-from katafs.kata.read.walk import Walk
 
 # commits that were added at once, so that a history is taken for the one that is known
 _FEW_COMMITS = 100
@@ -32,6 +29,7 @@ _LITTLE = 1_500.0
 # in memory, in bytes beside the rows: a value that an option was set to, an entry of a tree, an event without a tag
 _EACH = 100
 _LARGE_MANIFEST = 64 << 10  # bytes
+_SECOND = 1_000_000_000
 
 
 class Kata:
@@ -60,8 +58,7 @@ class Kata:
         # the one before
         self._earlier: State | None = None
         self._looked = 0
-        self._option_times: Walk[int] = Walk(lambda newest, _earlier: newest)
-        self._set_options: Walk[list[str]] = Walk(operator.add)
+        self._settings = Settings()
         self._untagged: tuple[Oid, dict[int, Oid]] | None = None
         self._manifest: tuple[Oid, dict[str, Any]] | None = None
 
@@ -116,7 +113,7 @@ class Kata:
         """Tell what this takes in memory."""
         rows = self._tip.layout.rows_blob(self._tip.root) if self._tip is not None else None
         size = self.repo.blob_size(rows) if rows is not None else 0
-        size += _EACH * sum(map(len, self._set_options.so_far.values()))
+        size += _EACH * len(self._settings)
         size += _EACH * (len(self._untagged[1]) if self._untagged is not None else 0)
         for tip in filter(None, (self._tip, self._earlier)):
             size += _EACH * len(tip.root.entries) + len(tip.commit.message)
@@ -126,8 +123,7 @@ class Kata:
         """Forget the tip, whose rows take memory, and all that was read: who knows what will be there next time."""
         self.incarnation = next(self._caches.incarnations)
         self._tip = self._earlier = self._untagged = self._manifest = None
-        self._option_times.discard()
-        self._set_options.discard()
+        self._settings.discard()
 
     def generation(self) -> int:
         """A number that is another for another kata of the same id, and the same in every daemon: it is made from the
@@ -288,28 +284,24 @@ class Kata:
     # -- options
 
     def options(self, at: State | Snapshot) -> dict[str, str]:
-        return self._options_at(at.root, at.layout)
-
-    def _options_at(self, root: Root, layout: Layout) -> dict[str, str]:
-        key = (self.incarnation, layout.options_oid(root))
+        key = (self.incarnation, at.layout.options_oid(at.root))
         options = self._caches.options.get(key)
         if options is None:
-            options = layout.options(self.repo, root)
+            options = at.layout.options(self.repo, at.root)
             self._caches.options.keep(key, options)
         return options
 
-    def set_options(self) -> dict[str, list[str]]:
-        """The values that each option was set to, oldest first; options that never were are left out."""
+    def _found_settings(self) -> dict[str, list[Setting]]:
         try:
-            found = self._set_options.found(self.repo, self.tip().commit.oid, set_option_in)
+            return self._settings.found(self.repo, self.tip().commit.oid)
         finally:
             self._hold()
-        return {name: values[::-1] for name, values in found.items()}
+
+    def set_options(self) -> dict[str, list[str]]:
+        """The values that each option was set to, oldest first; options that never were are left out."""
+        return {name: [value for value, _ in settings[::-1]] for name, settings in self._found_settings().items()}
 
     def option_times(self) -> dict[str, int]:
         """For each option the time, in ns, of the commit that set it to its present value."""
-        look = partial(set_times_in, self._options_in)
-        return self._option_times.found(self.repo, self.tip().commit.oid, look)
-
-    def _options_in(self, commit: Oid) -> dict[str, str]:
-        return self._options_at(Root.read(self.repo, self.repo.commit(commit).tree), self.tip().layout)
+        first, found = ("", self.snapshot(0).commit.time * _SECOND), self._found_settings()
+        return {name: found.get(name, [first])[0][1] for name in OPTION_DEFAULTS}

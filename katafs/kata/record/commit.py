@@ -28,7 +28,7 @@ from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
-from katafs.kata.model.options import OPTION_VALUES, set_option_in
+from katafs.kata.model.options import OPTION_VALUES, set_by
 from katafs.kata.model.trees import Listing
 from katafs.kata.read.state import State, read_state
 from katafs.kata.record.kata_writer import KataWriter, check_writable
@@ -292,10 +292,8 @@ def _write(writer: KataWriter, head: State, act: Act, index: int) -> tuple[State
 def _set_option(attempt: _Try, name: str, value: str, is_shown: bool) -> Committed | None:
     head = read_head(attempt.git)
     if head.options(attempt.repo)[name] == value:
-        earlier: dict[str, list[str]] = {}
-        for commit in attempt.repo.history(head.commit.oid) if is_shown else ():
-            set_option_in(commit, earlier)
-        if not is_shown or name in earlier:
+        earlier = (set_by(commit) for commit in attempt.repo.history(head.commit.oid))
+        if not is_shown or any(known is not None and known[0] == name for known in earlier):
             attempt.git.sync_of_others()
             attempt.git.refs.sync_main()
             return None
