@@ -8,10 +8,10 @@ in the thread that has the `Kata`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
+import weakref
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git import GitRepo, Oid
 from katafs.kata.legacy.plain_files import read_file
-from katafs.kata.legacy.plain_kata import EMPTY, OUTPUT_NAMES, PlainEvent, PlainKata
+from katafs.kata.legacy.plain_kata import PlainKata
+from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.rows import Row, parse_rows
 from katafs.kata.model.steps import Step, history
+from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.snapshot import OUTPUTS, Snapshot, read_snapshot
 from katafs.kata.read.state import read_state
 from katafs.kata.views.diff import line_counts, raw_diff
@@ -153,43 +155,31 @@ class _Shown:
 
 
 class _Plain:
-    """Version 0 or 1, numbered as the mount shows it: what was skipped is an outage."""
+    """Version 0 or 1, as the mount shows it: numbered so that what was skipped is an outage, and converted for all that
+    is more than rows."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._kata = PlainKata("".join(path.absolute().parts[-3:]), path)
 
     def rows(self) -> list[Row]:
         return self._kata.rows()
 
+    @cached_property
+    def _past(self) -> Past:
+        store = PlainStore(ReadCaches())
+        weakref.finalize(self, store.close)
+        kata = store.kata(self._kata.kata_id, self._path, (0, 0))
+        return Past(kata.path, kata.kata_id, kata.tip().commit.oid)
+
     def outputs(self, index: int) -> dict[str, str]:
-        event = self._event(index)
-        found = {name: decode(event.outputs.get(name, EMPTY).content) for name in OUTPUT_NAMES}
-        return {**found, "status": (event.status or "0")[:20]}
+        return self._past.outputs(index)
 
     def cut(self, index: int) -> list[str]:
-        event = self._event(index)
-        files = {decode(name): file.truncated for name, file in event.files.items()}
-        return cut_short({"files": files, **{name: text.truncated for name, text in event.outputs.items()}})
+        return self._past.cut(index)
 
     def diff(self, was: int, now: int) -> str:
-        old, new = self._files(was), self._files(now)
-        parts = []
-        for name in sorted(old.keys() | new.keys()):
-            before, after = (files.get(name, "").splitlines(keepends=True) for files in (old, new))
-            names = f"a/files/{name}" if name in old else "/dev/null", f"b/files/{name}" if name in new else "/dev/null"
-            lines = list(difflib.unified_diff(before, after, *names, n=len(before)))
-            if lines or (name in old) != (name in new):
-                parts.append(f"diff --git a/files/{name} b/files/{name}\n")
-                parts += [line if line.endswith("\n") else line + "\n" for line in lines]
-        return "".join(parts)
-
-    def _event(self, index: int) -> PlainEvent:
-        return self._kata.event(index) if index in self._kata.indexes else PlainEvent(index, {}, {}, {}, None)
-
-    def _files(self, index: int) -> dict[str, str]:
-        # an outage has the files of the event that came after it
-        written = next(known for known in self._kata.indexes if known >= index)
-        return {decode(name): decode(file.content) for name, file in self._kata.event(written).files.items()}
+        return self._past.diff(was, now)
 
 
 Reader = Past | _Shown | _Plain
