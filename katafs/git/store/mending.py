@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,26 +28,29 @@ from katafs.git.store.storing import replace_file, storing
 # bytes; larger ones are for ``git index-pack``, and for nobody
 _LARGEST_PACK, _LARGEST_GRAPH = 16 << 20, 64 << 20
 _PIECE = 1 << 16
+_LONGEST_PATH = 200  # bytes, of its end: many wait to be looked at
 _CHAIN = "commit-graph-chain"
-# a tree can name another many times, so that a few small ones can hold 10^10 paths
-_MOST_PATHS, _DEEPEST = 100, 64
 
 
 class Damage(NamedTuple):
-    """An object that is reached and cannot be read."""
+    """An object that is reached and cannot be read; and where it was reached first: by which commit, the oldest, and at
+    which path of its tree (a tree's own ends in ``/``)."""
 
     oid: Oid
     kind: int
     is_missing: bool
     why: str
+    commit: Oid = b""
+    path: bytes = b""
 
 
 def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damage]:
     """Read every object once that the tips reach and that is not in ``seen``, which grows. A tip can be any object."""
     objects = repo.objects
-    waiting: list[tuple[Oid, int]] = [(tip, 0) for tip in tips]
+    waiting: list[tuple[Oid, int, Oid, bytes]] = [(tip, 0, b"", b"") for tip in tips]
     while waiting:
-        oid, kind = waiting.pop()
+        # what was added last, and so the parents of a commit before its tree
+        oid, kind, commit, path = waiting.pop()
         if oid in seen:
             continue
         seen.add(oid)
@@ -56,9 +59,11 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
                 kind, data = objects.read_any(oid, strictly=True)
             else:
                 data = objects.read(oid, kind, strictly=True)
-            waiting += [each[:2] for each in links(kind, data, seen, parse_tree)]
+            commit = oid if kind == COMMIT else commit
+            for inner, its_kind, name in links(kind, data, seen, parse_tree):
+                waiting.append((inner, its_kind, commit, (path + name)[-_LONGEST_PATH:] if kind == TREE else b""))
         except (DamagedError, ValueError) as error:
-            yield _damage(repo, oid, kind or COMMIT, error)
+            yield _damage(repo, oid, kind or COMMIT, error)._replace(commit=commit, path=path)
 
 
 def damage_of(repo: GitRepo, oid: Oid, kind: int) -> Damage | None:
@@ -80,32 +85,6 @@ def is_there(repo: GitRepo, oid: Oid) -> bool:
         return oid in repo.objects
     except DamagedError:
         return False
-
-
-class Whereabouts:
-    """Where in the trees of commits some objects are."""
-
-    def __init__(self, repo: GitRepo, wanted: Collection[Oid]) -> None:
-        self._repo = repo
-        self._wanted = frozenset(wanted)
-        self._known: dict[Oid, tuple[tuple[Oid, bytes], ...]] = {}
-
-    def below(self, tree: Oid, depth: int = 0) -> tuple[tuple[Oid, bytes], ...]:
-        """Id and path of the wanted objects below a tree, at most 100; a tree's own path is that with a ``/``."""
-        known = self._known.get(tree)
-        if known is None:
-            found = [(tree, b"")] if tree in self._wanted else []
-            try:
-                data = self._repo.objects.read(tree, TREE) if depth < _DEEPEST else b""
-                for oid, kind, name in links(TREE, data, (), parse_tree):
-                    if kind == TREE:
-                        found += [(inner, name + path) for inner, path in self.below(oid, depth + 1)]
-                    elif oid in self._wanted:
-                        found.append((oid, name))
-            except (DamagedError, ValueError):
-                pass  # that it cannot be read is known
-            known = self._known[tree] = tuple(found[:_MOST_PATHS])
-        return known
 
 
 def put_index(path: Path, idx: bytes) -> None:

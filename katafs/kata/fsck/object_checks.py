@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from katafs.errors import KataError
 from katafs.git import Oid
+from katafs.git.format.stored import COMMIT
 from katafs.git.store import mending
 from katafs.kata.fsck.exam import Examination, Problem, events, printable
 from katafs.kata.fsck.file_checks import STALE_WORK
@@ -32,7 +32,6 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
     still = [each for each in there if mending.damage_of(exam.repo, each.oid, each.kind)]
     if not still:
         return
-    where = _touched(exam, {found.oid for found in still if found.kind})
     for found in sorted(still):
         oid = found.oid.hex()
         what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
@@ -40,7 +39,7 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
             message = f"{what}; nothing refers to it, but nobody could store the same again"
             yield Problem("object-damaged", message, partial(exam.keep, _file(exam, found.oid), move=True))
             continue
-        message = f"{what}: {where.get(found.oid) or 'no event of main needs it'}"
+        message = f"{what}: {_needed_by(exam, found)}"
         packed = exam.repo.objects.read_packed(found.oid)
         mend = None
         if packed is not None and found.oid in loose:
@@ -60,40 +59,16 @@ def _file(exam: Examination, oid: Oid) -> str:
     return os.path.relpath(exam.repo.objects.loose.path(oid), os.path.realpath(exam.path))
 
 
-def _touched(exam: Examination, wanted: set[Oid]) -> dict[Oid, str]:
-    """For each object the events and files of ``main`` that cannot be read without it."""
-    places: dict[Oid, tuple[set[int], set[bytes]]] = {oid: (set(), set()) for oid in wanted}
-    whereabouts = mending.Whereabouts(exam.repo, wanted)
-    by_commit: dict[Oid, set[int]] = {}
-    for index, oid in exam.expected.items():
-        by_commit.setdefault(oid, set()).add(index)
-    for index, tag in exam.tags.items():
-        if tag.oid is not None and tag.oid not in exam.chain.commits:
-            by_commit.setdefault(tag.oid, set()).add(index)
-    for commit, tree in _trees(exam, by_commit):
-        indexes = by_commit.get(commit, set())
-        if commit in places:
-            places[commit][0].update(indexes)
-        for oid, path in whereabouts.below(tree):
-            places[oid][0].update(indexes)
-            places[oid][1].add(path)
-    sentences = {}
-    for oid, (indexes, paths) in places.items():
-        shown = [printable(path) or "everything" for path in sorted(paths)[:5]] + (["…"] if len(paths) > 5 else [])
-        if indexes or paths:
-            what = events(indexes) if indexes else "an option"
-            sentences[oid] = f"{', '.join(shown) or 'everything'} of {what} cannot be read"
-    return sentences
-
-
-def _trees(exam: Examination, named: Iterable[Oid]) -> Iterator[tuple[Oid, Oid]]:
-    """The commits of ``main``, and those that tags name where its history breaks off, each with its tree."""
-    yield from ((step.oid, step.tree) for step in exam.chain.steps)
-    for oid in set(named) - exam.chain.commits:
-        try:
-            yield oid, exam.repo.commit(oid).tree
-        except KataError:
-            yield oid, oid
+def _needed_by(exam: Examination, found: mending.Damage) -> str:
+    """What cannot be read without an object, of the first event that has it."""
+    commit = found.oid if found.kind == COMMIT else found.commit
+    indexes = {index for index, oid in exam.expected.items() if oid == commit}
+    if commit not in exam.chain.commits:
+        indexes |= {index for index, tag in exam.tags.items() if tag.oid == commit}
+        if not indexes:
+            return "no event of main needs it"
+    what = f"{printable(found.path) or 'everything'} of {events(indexes) if indexes else 'an option'}"
+    return f"{what} cannot be read, nor what later events have of the same"
 
 
 def indexes(exam: Examination) -> Iterator[Problem]:
