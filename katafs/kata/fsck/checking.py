@@ -46,15 +46,13 @@ CHECKS: tuple[Check, ...] = (
     event_checks.tags_beyond,
     event_checks.missing_tags,
     event_checks.other_tags,
+    event_checks.historic,
     file_checks.manifest,
     file_checks.borrowed_objects,
     file_checks.index_file,
     file_checks.worktrees,
     file_checks.temporary_files,
 )
-
-#: What reads much, of what does not change: done while nobody waits, and again only where ``main`` was mended.
-LONG_CHECKS: tuple[Check, ...] = (event_checks.historic,)
 
 _PATIENCE = 15.0  # seconds; also how long a writer of katafs' waits for us
 _LOCK_PATIENCE = 11.0
@@ -86,7 +84,7 @@ class _KataCheck:
         self._owned = path
         # what was found while nobody waited
         self._damage: list[Damage] = []
-        self._long: list[Problem] = []
+        self._unchecked: list[Problem] = []
         #: mends that were tried, by what they were for, and why one failed
         self._mended: list[tuple[str, str]] = []
         self._failed: dict[tuple[str, str], str] = {}
@@ -115,7 +113,6 @@ class _KataCheck:
             return self._findings([*self._found_by((file_checks.config,), exam)])
         if not self._is_quick:
             self._look_at_objects(exam)
-        self._long += self._found_by(LONG_CHECKS, exam)
         first = self._look(exam)
         if all(problem.is_note for problem in first) and not self._damage and not file_checks.young_locks(exam):
             return self._findings(first)
@@ -139,7 +136,7 @@ class _KataCheck:
             exam.has_damage = bool(self._damage)
         except Exception as error:  # noqa: BLE001 - as above
             message = f"its objects could not be checked: {reason(error)}"
-            self._long.append(Problem("unchecked", message, advice="see the other findings"))
+            self._unchecked = [Problem("unchecked", message, advice="see the other findings")]
 
     def _exam(self) -> Examination:
         exam = Examination(self._path, self._id, is_quick=self._is_quick)
@@ -147,7 +144,7 @@ class _KataCheck:
         return exam
 
     def _look(self, exam: Examination) -> list[Problem]:
-        return [*self._found_by(CHECKS, exam), *self._long, *object_checks.problems(exam, self._damage)]
+        return [*self._found_by(CHECKS, exam), *self._unchecked, *object_checks.problems(exam, self._damage)]
 
     def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
         for check in checks:
@@ -183,7 +180,6 @@ class _KataCheck:
                 is_index_made = problem.code in _OF_INDEXES
                 was_tried = True
                 if problem.code in ("main-lost", "main-behind"):
-                    self._long = list(self._found_by(LONG_CHECKS, self._exam()))
                     break
         return was_tried
 
