@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from katafs.errors import IsDirectoryError, NotDirectoryError, NotFoundError
 from katafs.git import GitRepo
 from katafs.kata.views.download import Download, download_name
 from katafs.kata.views.image import DIRECTORY, FILE, Member
@@ -141,14 +140,6 @@ def test_reading(long_kata: Path) -> None:
     assert image.read(path, 3, 5) == whole[3:8]
     assert image.read(path, len(whole), 5) == image.read(path, 10**9, 5) == image.read_tgz(10**9, 5) == b""
     assert b"".join(image.read_tgz(at, 1000) for at in range(0, image.tgz_size, 1000)) == tgz(image)
-    with pytest.raises(NotFoundError):
-        image.read(b"no", 0, 1)
-    with pytest.raises(NotFoundError):
-        image.children(b"files/no")
-    with pytest.raises(NotDirectoryError):
-        image.children(path)
-    with pytest.raises(IsDirectoryError):
-        image.read(b"files", 0, 1)
     image.close()
     image.close()
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from katafs import process
-from katafs.errors import HeavyError, IsDirectoryError, KataError, NotDirectoryError, NotFoundError
+from katafs.errors import HeavyError
 from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
-from katafs.kata.views.image import DIRECTORY, FILE, Image, Source, write_image
+from katafs.kata.views.image import DIRECTORY, Image, Source, write_image
 from katafs.kata.views.spool import Spool, SpoolFile
 
 # what is read in the daemon itself: bytes of one object, whose inflating holds the GIL, and of all together
@@ -82,12 +82,10 @@ class Download:
 
     def children(self, path: bytes) -> Sequence[bytes]:
         """The names in the directory ``path``, sorted."""
-        self._expect(path, DIRECTORY, NotDirectoryError)
         return self._children[path]
 
     def read(self, path: bytes, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes of the file ``path``; fewer only at its end."""
-        self._expect(path, FILE, IsDirectoryError)
         return self._file.read(offset, size, self._files[path])
 
     def read_tgz(self, offset: int, size: int) -> bytes:
@@ -97,12 +95,6 @@ class Download:
     def close(self) -> None:
         """Give the disk space back. May be called again."""
         self._file.close()
-
-    def _expect(self, path: bytes, mode: int, error: type[KataError]) -> None:
-        if path not in self.members:
-            raise NotFoundError(f"no {path!r} in {self.name}")
-        if self.members[path].mode != mode:
-            raise error(f"{path!r} in {self.name} is of another kind")
 
 
 def make_download(path: Path, source: Source, spool: Spool) -> Download | Callable[[], Download]:
