@@ -19,7 +19,7 @@ from tests.fsck.cases import (
     copy_kata,
     make_old,
 )
-from tests.katas import make_kata
+from tests.katas import git, make_kata
 from tests.mounts import CommandLine, command_line, patience, wait_until
 
 
@@ -42,12 +42,11 @@ def test_what_is_printed(cli: CommandLine) -> None:
     make_kata(store, "AAAAAA")
     assert cli.done("fsck", "store") == "2 katas: 0 findings\n"
     untag(path)
-    (path / ".git" / "hooks").mkdir(exist_ok=True)
-    (path / ".git" / "hooks" / "post-commit").touch(0o755)
+    git(path, "branch", "feature-x")
     result = cli.run("fsck", "store")
     assert (result.returncode, result.stderr) == (4, "")
     assert result.stdout == (
-        f"{KATA_ID} hook: git would run post-commit from .git/hooks; katafs does not [note]\n"
+        f"{KATA_ID} other-reference: refs/heads/feature-x: nothing that katafs or saver made [note]\n"
         f"{KATA_ID} tag-missing: event {LAST} has no tag [--repair mends it]\n"
         "2 katas: 1 finding, 0 mended, 1 left (1 that --repair can mend); 1 note\n"
     )

@@ -33,7 +33,6 @@ CHECKS: tuple[Check, ...] = (
     branches.packed,
     branches.head,
     file_checks.config,
-    file_checks.hooks,
     object_checks.indexes,
     object_checks.beside,
     branches.main,

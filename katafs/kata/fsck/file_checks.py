@@ -1,5 +1,5 @@
-"""Checks of the files in ``.git`` that are no references or objects, of what git would obey there, and katafs does not,
-and of the manifest beside it."""
+"""Checks of the files in ``.git`` that are no references or objects, of what katafs does not obey there, and of the
+manifest beside it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import errno
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from katafs.directories import remove_tree
 from katafs.errors import DamagedError, ReadOnlyError
 from katafs.git import read_config
-from katafs.git.beneath import File, open_plain, read_whole
-from katafs.git.config import settings as parse
+from katafs.git.beneath import File, close_quietly, open_plain, read_whole
 from katafs.git.format.stored import is_whole
 from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import read_reference
 from katafs.git.store.history import new_config
 from katafs.git.store.storing import now, replace_file
-from katafs.kata.fsck.exam import Examination, Problem, each, printable, several
+from katafs.kata.fsck.exam import Examination, Problem, each, printable
 from katafs.kata.fsck.scan import mend_owners_and_modes, newest_mtime
 from katafs.kata.legacy.migrate import needs_migration
 from katafs.kata.model.ids import identity
@@ -164,33 +161,11 @@ def _ago(seconds: float) -> str:
     return f"{seconds / length:.0f} {unit}"
 
 
-# what git and libgit2 write when they make a repository; anything else was put there
-_USUAL_SETTINGS = re.compile(
-    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks)|"
-    r"user\.(name|email)|gc\.auto|extensions\.preciousobjects|init\.defaultbranch|safe\.directory"
-)
-_MOST_CONFIG = 1 << 16
-
-
-def hooks(exam: Examination) -> Iterator[Problem]:
-    found = []
-    with suppress(OSError):
-        for entry in os.scandir(exam.git_dir / "hooks"):
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if not entry.name.endswith(".sample") and mode & stat.S_IXUSR and not stat.S_ISDIR(mode):
-                found.append(entry.name)
-    if found:
-        yield Problem(
-            "hook", f"git would run {several(sorted(found)[:5])} from .git/hooks; katafs does not", is_note=True
-        )
-
-
 def config(exam: Examination) -> Iterator[Problem]:
-    """The configuration: there, and one with which git would write to the repository. What is unusual is told."""
+    """The configuration: there, and one with which git would write to the repository."""
     path = exam.git_dir / "config"
     try:
-        with File(open_plain(path)) as file:
-            text = file.read(_MOST_CONFIG)
+        close_quietly(open_plain(path))
     except FileNotFoundError:
         mend = partial(replace_file, path, new_config(*identity(exam.kata_id)))
         yield Problem("config-missing", "there is no .git/config, so that nobody can write to the kata", mend)
@@ -198,13 +173,6 @@ def config(exam: Examination) -> Iterator[Problem]:
     except OSError as error:
         yield Problem("config-refused", f".git/config cannot be read: {error.strerror}", advice="see to the file")
         return
-    names: set[str] = set()
-    with suppress(ValueError):
-        # of a section with a name, such as that of a branch, without it
-        names.update(f"{name.partition('.')[0]}.{name.rpartition('.')[2]}" for name, _ in parse(text))
-    if unusual := [name for name in names if not _USUAL_SETTINGS.fullmatch(name)]:
-        message = f".git/config sets {several(sorted(unusual)[:5])}: katafs does not obey it, git may"
-        yield Problem("config-unusual", message, is_note=True)
     found = read_config(exam.git_dir)
     if not found.may_be_written:
         message = f"{printable(found.why_not, 300)}: it is only read, and not mended"
