@@ -146,25 +146,17 @@ class _Compaction(_Batch):
     def __init__(self, *, quiet: bool) -> None:
         super().__init__(quiet=quiet)
         self._gained = 0
-        self._files, self._bytes = [0, 0], [0, 0]  # before and after
 
     def work(self, path: Path, kata_id: str) -> None:
         from katafs.kata.compact import compact_kata
 
-        compacted = compact_kata(path, kata_id)
-        if compacted is not None:
-            self._gained += 1
-            for at, usage in enumerate((compacted.before, compacted.after)):
-                self._files[at] += usage.files
-                self._bytes[at] += usage.size
+        self._gained += compact_kata(path, kata_id)
 
     def rate(self) -> tuple[str, int, str]:
         return f"{self._gained} compacted", self.done, "katas"
 
     def summary(self) -> str:
-        before, after = [f"{n} files, {size >> 10} KiB" for n, size in zip(self._files, self._bytes, strict=True)]
-        gain = f", from {before} to {after}" if self._gained else ""
-        return f"{count(self._gained, 'kata')} compacted{gain}{self._refusals()}"
+        return f"{count(self._gained, 'kata')} compacted{self._refusals()}"
 
 
 @command(

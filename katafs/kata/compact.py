@@ -10,13 +10,9 @@ from __future__ import annotations
 import errno
 import math
 import os
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from katafs import process
-from katafs.directories import walk
 from katafs.errors import DamagedError, NotFoundError, ReadOnlyError, StorageError, storage_errors
 from katafs.git import GitRepo, read_config, repository_lock
 from katafs.git.odb.loose_files import LARGEST
@@ -34,33 +30,8 @@ _ENOUGH = Parts(packs=4, loose=32, tags=8)
 _LIMITS = process.Limits(memory=1 << 30, file=1 << 30, processor_seconds=60, seconds=300.0)
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a repository takes: files and directories, and bytes of the disk."""
-
-    files: int
-    size: int
-
-    @classmethod
-    def of(cls, git_dir: Path) -> Usage:
-        """Links are not followed; what cannot be looked at is not counted."""
-        found = [os.lstat(git_dir)]
-        for directory in walk(git_dir):
-            for name in (*directory.directories, *directory.names):
-                with suppress(OSError):
-                    found.append(directory.status(name))
-        # st_blocks counts 512 bytes whatever the file system
-        return cls(len(found), sum(status.st_blocks * 512 for status in found))
-
-
-@dataclass(frozen=True)
-class Compacted:
-    before: Usage
-    after: Usage
-
-
-def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compacted | None:
-    """Pack the kata in ``path`` anew; None when that would be no gain, or, not thoroughly, hardly any.
+def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> bool:
+    """Pack the kata in ``path`` anew; False when that would be no gain, or, not thoroughly, hardly any.
 
     Raises `NotFoundError` when it is not stored as git, `DamagedError` when an object cannot be read, `ReadOnlyError`
     for one that git would not pack anew, `StorageError` when the disk is full, or somebody else holds a lock or packs
@@ -75,15 +46,13 @@ def compact_kata(path: Path, kata_id: str, *, is_thorough: bool = True) -> Compa
         repo = GitRepo(path, largest=LARGEST)
         found = parts(repo)
         if not is_thorough and all(each <= most for each, most in zip(found, _ENOUGH, strict=True)):
-            return None
-        before = Usage.of(repo.git_dir)
+            return False
         with repository_lock(repo.git_dir) as is_alone:
             if is_alone and repo.objects.pack_directory.is_dir():
                 remove_left_behind(repo.objects.pack_directory)
         is_gain = _repack(path, is_again=False)
         with repository_lock(repo.git_dir) as is_alone:
-            is_gain |= RefWriter(repo, is_alone=is_alone).pack_tags() > 0
-        return Compacted(before, Usage.of(repo.git_dir)) if is_gain else None
+            return RefWriter(repo, is_alone=is_alone).pack_tags() > 0 or is_gain
 
 
 def _repack(path: Path, *, is_again: bool) -> bool:
@@ -106,13 +75,13 @@ def _repack(path: Path, *, is_again: bool) -> bool:
     return _repack(path, is_again=True)
 
 
-def compact_elsewhere(path: Path, kata_id: str) -> Compacted | None:
+def compact_elsewhere(path: Path, kata_id: str) -> bool:
     """Do as `compact_kata`, if it is worth it, in a process of its own, with limits and less of the processor. Raises
     `TooLargeError` where these are not enough."""
-    return cast("Compacted | None", process.run(_LIMITS, None, _compact, path, kata_id))
+    return bool(process.run(_LIMITS, None, _compact, path, kata_id))
 
 
-def _compact(_file: None, path: Path, kata_id: str) -> Compacted | None:
+def _compact(_file: None, path: Path, kata_id: str) -> bool:
     return compact_kata(path, kata_id, is_thorough=False)
 
 

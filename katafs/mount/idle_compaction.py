@@ -69,7 +69,6 @@ class Compactor:
             # nothing that is done on the quiet ends the daemon
             log.exception("kata %s: it is not compacted", kata_id)
         else:
-            if compacted is not None:
+            if compacted:
                 self._counters.compactions += 1
-                before, after = compacted.before, compacted.after
-                log.info("kata %s: compacted from %d to %d files", kata_id, before.files, after.files)
+                log.info("kata %s: compacted", kata_id)

@@ -219,7 +219,7 @@ def judge(mount: Mount, ids: list[str], logs: list[Path]) -> int:
         f"acknowledged, {events} events; {answered} were answered for by the next daemon"
     )
     wrong = sum(count for line, count in beside.items() if line.startswith("WRONG"))
-    say(f"{mount.log_text().count('compacted from')} compactions by the mount; beside it, and {wrong} wrong:")
+    say(f"{mount.log_text().count(': compacted')} compactions by the mount; beside it, and {wrong} wrong:")
     say("\n".join(f"  {count} x {line}" for line, count in sorted(beside.items())))
     say(f"lost {lost}, doubled {doubled}, errors seen by clients {len(bad)}, unsound at the end {unsound}")
     say("\n".join(f"  {name}: {line}" for name, line in bad[:20]))

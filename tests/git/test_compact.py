@@ -85,18 +85,17 @@ def test_all_is_there_in_one_pack(kata: Path, *, is_loose: bool) -> None:
     tip = reader.main()
     assert tip is not None
     commits = list(reader.history(tip))
-    compacted = compact_kata(kata, "AbCdEf")
-    assert compacted is not None
-    assert compacted.after.files < compacted.before.files / 2
+    files = len(list((kata / ".git").rglob("*")))
+    assert compact_kata(kata, "AbCdEf")
+    assert len(list((kata / ".git").rglob("*"))) < min(files / 2, 25)
     assert contents(kata) == before
     assert unreferenced in before
     assert references(kata) == refs
     assert parts(GitRepo(kata)) == (1, 0, 0)
-    assert compacted.after.files <= 25
     assert assert_sound(kata) == EVENTS
     assert list(reader.history(tip)) == commits
     assert GitRepo(kata).tag(3) == tags_of(kata)[3]
-    assert compact_kata(kata, "AbCdEf") is None, "there is nothing more to be done"
+    assert not compact_kata(kata, "AbCdEf"), "there is nothing more to be done"
     add_event(kata, EVENTS + 1)
     assert assert_sound(kata) == EVENTS + 1
 
@@ -117,14 +116,14 @@ def test_beside_another(kata: Path, monkeypatch: pytest.MonkeyPatch, times: int)
 
     monkeypatch.setattr("katafs.kata.compact.Repack", Late)
     if times == 1:
-        assert compact_kata(kata, "AbCdEf") is not None
+        assert compact_kata(kata, "AbCdEf")
     else:
         with pytest.raises(StorageError, match="somebody else") as caught:
             compact_kata(kata, "AbCdEf")
         assert caught.value.errno == errno.EBUSY
     monkeypatch.undo()
     assert assert_sound(kata) > EVENTS
-    assert compact_kata(kata, "AbCdEf") is not None or times == 1
+    assert compact_kata(kata, "AbCdEf") or times == 1
 
 
 def test_it_is_small(kata: Path) -> None:
@@ -146,7 +145,7 @@ def test_what_is_not_katafs_own(store: Path) -> None:
     git(path, "symbolic-ref", "refs/tags/symbolic", "refs/heads/other")
     git(path, "tag", "blob", "main:a.txt")
     before, refs = contents(path), references(path)
-    assert compact_kata(path, "AbCdEf") is not None
+    assert compact_kata(path, "AbCdEf")
     assert (contents(path), references(path)) == (before, refs)
     assert sorted(entry.name for entry in (path / ".git/refs/tags").iterdir()) == ["a", "annotated", "blob", "symbolic"]
     git(path, "fsck", "--full", "--strict")
@@ -173,7 +172,7 @@ def test_damage_is_left_to_fsck(kata: Path) -> None:
         compact_kata(kata, "AbCdEf")
     assert sorted(kata.rglob("*")) == before
     file.write_bytes(whole)
-    assert compact_kata(kata, "AbCdEf") is not None
+    assert compact_kata(kata, "AbCdEf")
 
 
 def test_a_lock_that_somebody_holds(kata: Path) -> None:
@@ -225,7 +224,7 @@ def test_dying_at_any_step(kata: Path, tmp_path: Path, stride: int) -> None:
         git(kata, "fsck", "--full", "--strict")
         add_event(kata, EVENTS + 1)
         assert len(stored_rows(kata)) == EVENTS + 2
-        assert compact_kata(kata, "AbCdEf") is not None
+        assert compact_kata(kata, "AbCdEf")
         assert objects(kata) > before
         shutil.rmtree(kata)
         shutil.copytree(saved, kata, symlinks=True)
@@ -240,7 +239,7 @@ def test_beside_readers_and_writers(kata: Path, events: int) -> None:
     def change(index: int) -> None:
         add_event(kata, EVENTS + index, files={"hiker.py": f"{index}\n"})
         if index % 3 == 0:
-            assert compact_kata(kata, "AbCdEf") is not None
+            assert compact_kata(kata, "AbCdEf")
 
     check_readers(kata, change, events)
     assert assert_sound(kata) == EVENTS + events
@@ -290,8 +289,7 @@ def test_a_mount_compacts_what_is_quiet(fuse: None, tmp_path: Path) -> None:
             kata.ran_tests.write_text(message_of(index))
         seen = [(kata.shown / f"events/{index}/files/hiker.py").read_text() for index in range(12)]
         wait_until(lambda: parts(GitRepo(kata.stored)) == (1, 0, 0), "the compaction", seconds=20.0)
-        told = re.compile(r"kata \w+: compacted from \d+ to \d+ files")
-        wait_until(lambda: told.search(mount.log_text()) is not None, "the line in the log")
+        wait_until(lambda: ": compacted" in mount.log_text(), "the line in the log")
         assert [(kata.shown / f"events/{index}/files/hiker.py").read_text() for index in range(12)] == seen
         subprocess.run(["sh", "-c", "cat diff/*..* download.tgz > /dev/null"], cwd=kata.shown, check=True)
         kata.ran_tests.write_text(message_of(12))
@@ -329,9 +327,9 @@ def test_the_command(cli: CommandLine, made: Path) -> None:
         shutil.copytree(made, kata_path(store, kata_id), symlinks=True)
     (store / "Ab/Cd/Eg").mkdir()
     said = cli.done("compact", "store", "ABCDEF")
-    assert re.fullmatch(r"1 kata compacted, from \d+ files, \d+ KiB to \d+ files, \d+ KiB\n", said)
+    assert said == "1 kata compacted\n"
     assert parts(GitRepo(kata_path(store, "AbCdEf"))).tags == EVENTS + 1
-    assert cli.done("compact", "store").startswith("1 kata compacted, ")
+    assert cli.done("compact", "store").startswith("1 kata compacted")
     assert cli.done("compact", "store") == "0 katas compacted\n"
     result = cli.run("compact", "store", "AbCdEg")
     assert (result.returncode, result.stdout) == (1, "0 katas compacted, 1 not compacted\n")
@@ -346,7 +344,7 @@ def test_the_command_on_a_terminal(cli: CommandLine, made: Path) -> None:
     for number in range(20):
         shutil.copytree(made, kata_path(store, f"Zz{number:02}aa"), symlinks=True)
     output, seen = cli.on_terminal("compact", "store")
-    assert output.startswith("20 katas compacted, from ")
+    assert output.startswith("20 katas compacted")
     assert re.search(r"\r\x1b\[K[0-9]+ of 20 katas, [0-9]+ compacted, [0-9]+ katas/s, 0:00:[0-9]{2} left", seen)
     assert seen.endswith("\r\x1b[K")
     assert cli.on_terminal("compact", "--quiet", "store") == ("", "")
@@ -361,5 +359,5 @@ def test_one_that_cannot_be_compacted(cli: CommandLine, made: Path) -> None:
     result = cli.run("compact", "store")
     assert result.returncode == 1
     assert re.search(r"^katafs: ABCDEF is not compacted: .* is missing$", result.stderr, re.MULTILINE)
-    assert result.stdout.startswith("1 kata compacted, from")
+    assert result.stdout.startswith("1 kata compacted")
     assert result.stdout.endswith(", 1 not compacted\n")

@@ -83,7 +83,7 @@ def test_killed_in_the_middle(fuse: None, tmp_path: Path, kills: int) -> None:
         for kata in katas:
             write(kata, index + 1)
             assert kata.accepted() == index + 1
-        wait_until(lambda: "compacted from" in mount.log_text(), "a compaction", seconds=30.0)
+        wait_until(lambda: ": compacted" in mount.log_text(), "a compaction", seconds=30.0)
         # git's fsck takes a pack that goes while it looks for a damaged one, and the next compaction may be under way
         assert mount.stop() == ""
         for kata in katas:

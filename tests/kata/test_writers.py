@@ -213,9 +213,9 @@ def test_compaction_on_a_full_disk(fuse: None, small_store: Path, mount: MakeMou
     assert len(lines) == 1, lines
     assert re.search(r"kata AbCdE1: it is not compacted: .*: No space left on device$", lines[0])
     filler.unlink()
-    attempts = daemon.log_text().count("compacted from")
+    attempts = daemon.log_text().count(": compacted")
     ran_tests.write_text('{"summary": {"colour": "green"}}')
-    wait_until(lambda: daemon.log_text().count("compacted from") > attempts, "another attempt", seconds=20)
+    wait_until(lambda: daemon.log_text().count(": compacted") > attempts, "another attempt", seconds=20)
     assert assert_sound(kata) == 10
 
 
