@@ -104,8 +104,6 @@ def test_what_is_large_is_not_kept(repo: GitRepo, monkeypatch: pytest.MonkeyPatc
     assert len(text) > 1000
     rows_of(repo, text)
     assert not state._known
-    with GitWriter(repo) as writer:
-        assert state.grown_rows(repo, writer.blob(text)) is None
 
 
 def test_thousands_of_rows_follow_in_the_event_loop(repo: GitRepo) -> None:

@@ -43,31 +43,20 @@ _lock = threading.Lock()
 
 
 def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows:
-    """The rows in a blob, whose ``text`` may be at hand; not to be changed. Raises `DamagedError`."""
-    rows = grown_rows(repo, oid, text)
-    if rows is None:
-        text = repo.blob(oid) if text is None else text
-        rows = parse_rows(text, repo.budget)
-        keep_rows(repo, oid, text, rows)
-    return rows
-
-
-def grown_rows(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows | None:
-    """The same where they are known, or some follow those that are: that takes a millisecond, however many there are.
-    None elsewhere."""
+    """The rows in a blob, whose ``text`` may be at hand; not to be changed. Where some follow those that are known it
+    takes a millisecond, however many there are. Raises `DamagedError`."""
     with _lock:
         known = _known.get(repo.path)
-    if known is None:
-        return None
-    if known.oid == oid:
+    if known is not None and known.oid == oid:
         return known.rows
-    if text is None:
-        if repo.blob_size(oid) > _LARGEST:
-            return None
-        text = repo.blob(oid)
-    rows = _with_added(known, text, repo.budget)
-    if rows is not None:
-        keep_rows(repo, oid, text, rows)
+    text = repo.blob(oid) if text is None else text
+    rows = _with_added(known, text, repo.budget) if known is not None else None
+    rows = rows or parse_rows(text, repo.budget)
+    stripped = text.rstrip()
+    if len(text) <= _LARGEST and stripped.startswith(b"[") and stripped.endswith(_END):
+        begin = stripped[: -len(_END)]
+        with _lock:
+            _known[repo.path] = _Known(oid, len(begin), _digest(begin), rows)
     return rows
 
 
@@ -80,17 +69,6 @@ def _with_added(known: _Known, text: bytes, budget: Budget) -> StoredRows | None
         return known.rows.grown(parse_rows(b"[" + text[known.size + 1 :], budget))
     except DamagedError:
         return None
-
-
-def keep_rows(repo: GitRepo, oid: Oid, text: bytes, rows: StoredRows) -> None:
-    """Keep what `parse_rows` says of the text of a blob."""
-    stripped = text.rstrip()
-    if len(text) > _LARGEST or not (stripped.startswith(b"[") and stripped.endswith(_END)):
-        return
-    begin = stripped[: -len(_END)]
-    known = _Known(oid, len(begin), _digest(begin), rows)
-    with _lock:
-        _known[repo.path] = known
 
 
 def _digest(text: bytes) -> bytes:
