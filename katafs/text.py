@@ -207,6 +207,11 @@ def visible(text: str, kept: str = "\t\n") -> str:
     return _unseen(kept).sub(lambda match: _sign(match[0]), text)
 
 
+def brief(text: str, most: int = 200) -> str:
+    """The same in one line, of so many characters at most."""
+    return visible(text if len(text) <= most else text[:most] + "…", kept="")
+
+
 def visible_on_terminal(text: str) -> str:
     """The same for several lines that we have coloured ourselves: sequences that only set colours stay, too."""
     parts = _COLOUR_SEQUENCE.split(text)

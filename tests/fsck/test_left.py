@@ -185,4 +185,4 @@ def test_names_of_a_kata_do_not_reach_the_terminal(kata: Path) -> None:
     make_old(kata)
     (finding,) = check(kata)
     assert finding.message.isprintable()
-    assert "\\x1b[31mred\\n" in finding.message
+    assert "␛[31mred␊" in finding.message

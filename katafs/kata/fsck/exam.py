@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,9 +19,7 @@ from katafs.git.refs.writing import RefWriter
 from katafs.git.store.mending import is_there
 from katafs.kata.fsck.scan import Scan, scan
 from katafs.kata.read.state import State, read_state
-
-# what is told is one line, and obeyed by no terminal, whatever a kata calls its files
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from katafs.text import brief
 
 
 class Outcome(Enum):
@@ -67,9 +64,7 @@ class Finding:
 
 def printable(text: str | bytes, limit: int = 120) -> str:
     """Text of a kata as it can be shown in a line."""
-    shown = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    cut = shown if len(shown) <= limit else shown[:limit] + "…"
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), cut)
+    return brief(text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text, limit)
 
 
 def several(names: Iterable[str | bytes]) -> str:

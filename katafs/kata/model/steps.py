@@ -12,13 +12,12 @@ from typing import Any
 
 from katafs.kata.model.kinds import BY_TYPE, Kind
 from katafs.kata.model.rows import Row, event_type, moment_of_ns, time_ns
-from katafs.text import visible
+from katafs.text import brief
 
 # The traffic lights. A name ending in "_special" is that of a run that wrote a file ``outcome.special``.
 LIGHTS = ("red", "amber", "green", "timed_out", "faulty", "pulling")
 _SPECIAL = "_special"
 _FILE_NAMES = ("filename", "old_filename", "new_filename")
-_LONGEST_NAME = 200  # characters; a name longer than that is cut
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,7 @@ def _step(row: Row, index: int, kata_id: str, laptops: dict[str, int]) -> Step:
 
 
 def _word(value: Any) -> str:
-    if not isinstance(value, str):
-        return ""
-    text = visible(value[: _LONGEST_NAME + 1], kept="")
-    return text if len(value) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"
+    return brief(value) if isinstance(value, str) else ""
 
 
 def _seconds(value: Any) -> float | None:

@@ -10,9 +10,9 @@ from katafs.git import GitRepo, Oid
 from katafs.git.diff.patch import Delta, Region, Side, changed_regions, is_binary
 from katafs.git.diff.renames import git_deltas
 from katafs.kata.model.trees import Listing
-from katafs.text import decode, visible
+from katafs.text import brief, decode
 
-_MOST_NAMED, _LONGEST_NAME = 100, 200  # files that differ, characters of a name
+_MOST_NAMED = 100  # files that differ
 MAX_SHOWN = 1 << 20  # bytes: the contents of larger files are not read
 
 
@@ -108,12 +108,7 @@ def changed_names(repo: GitRepo, was: Oid | None, now: Oid | None) -> list[tuple
     except HeavyError:
         return None
     named = [(kind, [side.path for side in sides if side is not None]) for kind, *sides in _kinds(deltas)]
-    return [(kind, " → ".join(map(_short, dict.fromkeys(paths)))) for kind, paths in named]
-
-
-def _short(path: bytes) -> str:
-    name = decode(path)
-    return visible(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…", kept="")
+    return [(kind, " → ".join(brief(decode(path)) for path in dict.fromkeys(paths))) for kind, paths in named]
 
 
 def _content(repo: GitRepo, side: Side) -> SideContent:
