@@ -107,8 +107,13 @@ class Store:
             raise absent(self._place(parts), error) from error
 
     def is_git(self, kata_id: str) -> bool:
+        """Whether a kata is stored as git; what is known of one that is not any more is dropped."""
         self.budget.spend(0)
-        return is_git(self._place(kata_id))
+        found = is_git(self._place(kata_id))
+        if not found:
+            # plain files may be in its place, in the same directory
+            self._open.pop(kata_id, None)
+        return found
 
     def is_plain(self, kata_id: str) -> bool:
         self.budget.spend(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -305,3 +306,18 @@ def spools_of(mounted: Mount) -> list[Path]:
     fds = [fd for pid in (mounted.pid, *children) for fd in Path(f"/proc/{pid}/fd").iterdir()]
     targets = {os.readlink(fd) for fd in fds if fd.is_symlink()}
     return [Path(target).parent for target in targets if "katafs-plain-" in target and target.endswith("/lock")]
+
+
+def test_plain_files_in_the_place_of_a_repository(store: Path, mount: MakeMount) -> None:
+    """As when a copy of before a migration is put back: the directory stays the same, and what is in it does not."""
+    written = make_plain_kata(store, "AbCdEf", 1, 4)
+    mounted = mount(store)
+    kata = mounted.kata("AbCdEf")
+    files = state(written.path)
+    katafs("migrate", store)
+    wait_until(lambda: not is_stored(kata, written), "the migrated kata")
+    shutil.rmtree(written.path / ".git")
+    for name, data in files.items():
+        (written.path / name).write_bytes(data)
+    wait_until((kata / "history").exists, "the plain kata")
+    assert_plain_tree(kata, written)
