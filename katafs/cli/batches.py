@@ -42,7 +42,7 @@ class _Batch(ABC):
     def __init__(self, *, quiet: bool) -> None:
         self.total = self.done = self.refused = self._unreadable = 0
         self._is_quiet = quiet
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     @abstractmethod
     def work(self, path: Path, kata_id: str) -> None:

@@ -70,7 +70,8 @@ def status(mountpoint: Path | None, as_json: bool) -> None:
         click.echo("no katafs is mounted")
     else:
         echo("\n\n".join("\n".join(_lines(one)) for one in shown))
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     # a thread may wait for a mount that does not answer, and Python for the thread
     os._exit(0 if all(one.state == _SERVING for one in shown) else 1)
 

@@ -188,6 +188,13 @@ def test_standard_streams_may_be_closed(cli: CommandLine, streams: str) -> None:
     assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
 
 
+@pytest.mark.parametrize("command", ["compact store", "migrate store", "fsck store", "status", "status --json"])
+def test_commands_from_where_streams_are_closed(cli: CommandLine, command: str) -> None:
+    """As services and some cron jobs start them."""
+    for streams in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert cli.shell(f"katafs {command} {streams}").returncode == 0, streams
+
+
 def test_umask_and_working_directory_of_the_caller_do_not_matter(cli: CommandLine) -> None:
     store, mnt = cli.directory / "store", cli.directory / "mnt"
     result = cli.shell(f"umask 077; cd /proc; katafs mount {store} {mnt}")
