@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from katafs.kata.read.stored_files import kept_corrected
 
 _MICROSECONDS, _NOTHING = 10_000.0, -1.0
 _OPEN_KATAS, _WAITED_SECONDS = 128, 60.0
+_DESCRIPTORS_OF_EACH = 16  # that there are to be, stored as git and plain together
 _KATA = 18_000  # bytes in memory, with some trees and commits
 
 
@@ -37,7 +39,10 @@ class _Open(CountedCache[str, tuple[Kata, tuple[int, int]]]):
     """Katas, each with the device and inode of its directory: another directory is another kata."""
 
     def __delitem__(self, kata_id: str) -> None:
-        self[kata_id][0].identity = None
+        kata, _ = self[kata_id]
+        kata.identity = None
+        # nodes that were kept may still have it
+        kata.repo.objects.packs.close()
         super().__delitem__(kata_id)
 
 
@@ -51,8 +56,10 @@ class Store:
         self.budget = self.read_caches.budget
         #: whether it is not asked in this process, which could not go on if it did not answer
         self.is_remote = self.budget.left < 0
-        self.plain = PlainStore(self.read_caches, spool)
-        self._open = _Open(_OPEN_KATAS)
+        # each has two packs open, and half of all descriptors are for files in ``.git/`` that somebody has open
+        most = min(_OPEN_KATAS, 1 + resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _DESCRIPTORS_OF_EACH)
+        self.plain = PlainStore(self.read_caches, spool, most)
+        self._open = _Open(most)
         self._waited: cachetools.TTLCache[str, bool] = cachetools.TTLCache(_OPEN_KATAS, _WAITED_SECONDS)
         self._root = os.stat(root)
         #: of the root when it was mounted

@@ -106,7 +106,7 @@ def test_a_deep_beginning_of_a_migration(store: Path, levels: int, name: str) ->
 def test_what_is_left_among_temporary_files(store: Path, levels: int, name: str) -> None:
     """Everybody may make directories there."""
     nest(store / "katafs-plain-x", levels, name)
-    plain = PlainStore(ReadCaches(), store)
+    plain = PlainStore(ReadCaches(), store, 128)
     made = plain.directory()
     assert os.listdir(store) == [made.name]
     plain.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import shutil
 import weakref
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from katafs.caching import Newest, Shared
 from katafs.errors import NotFoundError
 from katafs.kata.store import Store
 from tests.katas import git, make_kata
+from tests.mounts import open_files
+from tests.plain_katas import make_plain_kata
 
 
 def test_newest_keeps_so_many() -> None:
@@ -81,5 +85,45 @@ def test_a_kata_that_is_kept_no_longer_is_gone(store: Path) -> None:
         gc.enable()
 
 
+def test_a_kata_that_others_still_have_has_nothing_open(store: Path) -> None:
+    """As nodes do, and a daemon keeps a thousand of them."""
+    git(make_kata(store, "AbCdEf"), "repack", "-adq")
+    make_plain_kata(store, "AbCdEg", 1, 4)
+    katas = Store(store)
+    git_kata = katas.kata("AbCdEf")
+    path = store / "Ab/Cd/Eg"
+    katas.plain.keep("AbCdEg", path, katas.plain.convert("AbCdEg", path))
+    for kata in (git_kata, plain_kata := katas.kata("AbCdEg")):
+        kata.snapshot(0)
+    assert plain_kata.is_stored_plain
+    assert open_packs() == 2
+    shutil.rmtree(store / "Ab")
+    with pytest.raises(NotFoundError):
+        katas.refresh("AbCdEf")
+    katas.plain.drop("AbCdEg")
+    assert open_packs() == 0
+    katas.close()
+
+
+def test_few_katas_are_open_where_there_are_few_descriptors(store: Path) -> None:
+    """Half of those are for files in ``.git/``, and all that is open together is to fit."""
+    for number in range(10, 30):
+        git(make_kata(store, f"AbCd{number}"), "repack", "-adq")
+    before = descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        katas = Store(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for number in range(10, 30):
+        katas.kata(f"AbCd{number}").tip()
+    assert 0 < descriptors() - before <= 128 // 8
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def open_packs() -> int:
+    return sum(".pack" in link for link in open_files(os.getpid()))

@@ -28,7 +28,6 @@ from katafs.kata.legacy.plain_kata import PlainKata
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
 
-_KEPT = 128
 _GENERATIONS = 10_000
 _TOLD = 20_000
 # for so long, in seconds, it is taken for granted that plain files are as they were
@@ -59,6 +58,9 @@ class _Kept(cachetools.LRUCache[str, Conversion]):
 
     def __delitem__(self, kata_id: str) -> None:
         now = time.monotonic()
+        if (kata := self[kata_id].kata) is not None:
+            # nodes that were kept may still have it
+            kata.repo.objects.packs.close()
         if (directory := self[kata_id].directory) is not None:
             self._dropped.append((now, directory))
         while self._dropped and now - self._dropped[0][0] > _DROPPED_SECONDS:
@@ -69,12 +71,13 @@ class _Kept(cachetools.LRUCache[str, Conversion]):
 class PlainStore:
     """Conversions of the plain katas of one store. Belongs to one thread, but for `convert`."""
 
-    def __init__(self, caches: ReadCaches, spool: Path | None = None) -> None:
+    def __init__(self, caches: ReadCaches, spool: Path | None, most: int) -> None:
+        """``most`` conversions are kept."""
         self._caches = caches
         self._spool = spool
         self._directory: Path | None = None
         self._making_directory = threading.Lock()
-        self._kept = _Kept(_KEPT)
+        self._kept = _Kept(most)
         # what readers were told of a plain file, its size and mtime in ns: it may be migrated while they have it open
         self.shown: cachetools.LRUCache[Hashable, tuple[int, int]] = cachetools.LRUCache(_TOLD)
         self._generations: cachetools.LRUCache[tuple[str, tuple[int, ...]], int] = cachetools.LRUCache(_GENERATIONS)
