@@ -270,6 +270,18 @@ def test_a_page_is_read_as_it_was_told(mount: MakeMount, store: Path, mode: str)
         assert read.endswith((b"</html>", b"\n")), name
 
 
+def test_a_page_with_all_its_neighbours(mount: MakeMount, store: Path, mode: str) -> None:
+    """It was read when it had not all of them yet, and changes no more."""
+    path = make_kata(store, "AAAAAA")
+    add_event(path, 1)
+    page = mount(store, mode).kata("AAAAAA") / "html/0..1.html"
+    assert "5..6.html" not in page.read_text()
+    for index in range(2, 8):
+        add_event(path, index)
+    wait_until(lambda: "5..6.html" in page.read_text(), "the neighbours")
+    assert page.stat().st_size == len(page.read_bytes())
+
+
 def test_listing_makes_nothing_and_a_killed_process_is_replaced(mount: MakeMount, store: Path) -> None:
     make_kata(store, "AAAAAA")
     mounted = mount(store)

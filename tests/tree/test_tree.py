@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import KataError, NotFoundError, StaleError
+from katafs.fuse.answering import attributes
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
@@ -20,7 +21,7 @@ from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
 from katafs.tree.numbers import FIXED, Key, Numbers
 from katafs.tree.tree import Tree
-from tests.katas import add_event, git, loose, loosen, make_kata, make_odd_kata, unpack
+from tests.katas import add_event, git, loose, loosen, make_kata, make_long_kata, make_odd_kata, unpack
 from tests.mount.test_bounds import big_event, letters, lines
 from tests.mounts import MakeMount, wait_until
 
@@ -245,3 +246,21 @@ def test_what_was_told_holds_no_bytes(store: Path) -> None:
         told.prepared(work())
         assert len(told.read(0, 1 << 20)) == size
         assert vars(history.told())["_made"] is None
+
+
+def test_what_was_told_is_read_until_something_else_is(store: Path) -> None:
+    """Somebody reads a page while a longer one is made for another, who asks for its size."""
+    path = make_long_kata(store, "AbCdEf", 310)
+    with fresh(store) as tree:
+        key = row_at("history").key("AbCdEf")
+        before = made(tree.node_of(key))
+        size = before.size()
+        add_event(path, 311)
+        now = tree.node_of(key)
+        assert now.size() is None
+        assert attributes(now, 0).st_size == size
+        assert attributes(now, 0).st_mtime_ns == before.mtime_ns
+        assert attributes(now, 0).attr_timeout == 0
+        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == size
+        made(now).size()
+        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) > (size or 0)

@@ -145,8 +145,8 @@ class MadeFile(KeptFile):
 
     def size(self) -> int | None:
         size = self._cache.size(self.identity)
-        if self.attr_timeout != IMMUTABLE:
-            if size is None:
+        if size is not None:
+            if self.attr_timeout == IMMUTABLE:
                 self._cache.told.pop(self.key, None)
             else:
                 self._cache.told.keep(self.key, self._anew)
