@@ -18,14 +18,17 @@ from pathlib import Path
 
 import pytest
 
+from katafs.fuse.answering import attributes
 from katafs.html.class_axis import PLACES, Axis
 from katafs.kata.model.ids import ALPHABET, kata_path
+from katafs.tree.catalogue import row_at
 from tests.conftest import unavailable
 from tests.katas import START, GitCommit, GitFile, add_event, import_commits, make_kata, pretty_json, row_time
 from tests.katas import git as run_git
 from tests.mounts import OTHER, MakeMount, Mount, command_line, katafs, patience, wait_until
 from tests.plain_katas import make_plain_kata
 from tests.tree.test_pages import TAGS, Reader
+from tests.tree.test_tree import fresh, made
 
 CLASS = "Gr0up5"
 
@@ -426,6 +429,27 @@ def test_groups_are_kept_over_a_reload(store: Path, groups: Path) -> None:
             assert history.read().startswith("00 AAAAAA")
         assert (shown / "00-AAAAAA").lstat().st_ino == number
         assert (shown / "index.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["events.csv", "history", "index.html"])
+def test_what_was_told_is_read_until_something_else_is(store: Path, groups: Path, name: str) -> None:
+    """Somebody reads it when one of the katas has another event, which nobody has looked for yet."""
+    path = make_kata(store, "AbCdEf")
+    make_group(groups, "AbCdEf 3\n")
+    with fresh(store) as tree:
+        tree.ctx.groups = groups
+        key = row_at(f"/.katafs/groups/ID/{name}").key(CLASS)
+        before = made(tree.node_of(key))
+        size = before.size()
+        add_event(path, 1)
+        # as after a moment
+        tree.ctx.seen_groups.clear()
+        now = tree.node_of(key)
+        assert now.size() is None
+        assert (attributes(now, 0).st_size, attributes(now, 0).attr_timeout) == (size, 0)
+        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == size
+        assert made(now).size() != size
+        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == now.size()
 
 
 def test_without_the_option_there_are_none(store: Path, mount: MakeMount) -> None:

@@ -68,6 +68,14 @@ class KeptFile(Node):
         return self._made[offset : offset + length]
 
 
+class ChangingFile(KeptFile):
+    """One whose content may be another by now than the one of which the kernel was told: its `size` notes that."""
+
+    def told(self) -> Node:
+        anew = self._cache.told.get(self.key)
+        return anew() if anew is not None else self
+
+
 class ContentFile(KeptFile):
     """A file that is a blob, or bytes made from one. What is read of it is read from the kata, if it is not large."""
 
@@ -106,7 +114,7 @@ class ContentFile(KeptFile):
         return self._kata.read(self._content, offset, length)
 
 
-class MadeFile(KeptFile):
+class MadeFile(ChangingFile):
     """A file whose content ``make`` computes: at once when that costs little, and ``make_small`` can do it; else in a
     worker thread, or in a process of its own when that costs more than ``budget`` microseconds.
 
@@ -151,10 +159,6 @@ class MadeFile(KeptFile):
             else:
                 self._cache.told.keep(self.key, self._anew)
         return size
-
-    def told(self) -> Node:
-        anew = self._cache.told.get(self.key)
-        return anew() if anew is not None else self
 
     def _work(self) -> Work:
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)

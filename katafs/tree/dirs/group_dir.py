@@ -11,6 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.catalogue import FIRST_MEMBER, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.dirs.contents import KeptFile
+from katafs.tree.dirs.contents import ChangingFile
 from katafs.tree.made import make_elsewhere
 from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import Entry, Later, Link, Node, Work
@@ -146,7 +147,7 @@ def _link(ctx: Context, key: Key, group: Group | None = None) -> Link:
 
 
 @makes_from_store(*(f"{_GROUP.path}/{name.decode()}" for name in _FILES))
-class GroupFile(KeptFile):
+class GroupFile(ChangingFile):
     """What is made of all katas of a class; anew when one of them has changed, or somebody has joined."""
 
     def __init__(self, ctx: Context, key: Key, group: Group | None = None) -> None:
@@ -154,16 +155,21 @@ class GroupFile(KeptFile):
         group = group or _fresh(ctx, key.kata)
         owner = ctx.owner_of(status.st_uid, status.st_gid)
         super().__init__(key, ctx.made, owner, group.time_ns if group is not None else 0, _identity(key, group))
-        self._ctx, self._is_fresh = ctx, group is not None
+        self._ctx, self._group = ctx, group
 
     def size(self) -> int | None:
-        return self._cache.size(self.identity) if self._is_fresh else None
+        size = self._cache.size(self.identity) if self._group is not None else None
+        if size is not None and self._group is not None:
+            # without its members, which are many
+            known = replace(self._group, members=(), left_out=())
+            self._cache.told.keep(self.key, functools.partial(type(self), self._ctx, self.key, known))
+        return size
 
     def prepare(self) -> Work | None:
-        if not self._is_fresh:
+        if self._group is None:
             self.identity = _identity(self.key, self._ctx.seen_groups.get(self.key.kata, _UNSEEN)[1])
         work = super().prepare()
-        return None if work is None and self._is_fresh else work or self._work()
+        return None if work is None and self._group is not None else work or self._work()
 
     def _work(self) -> Work:
         self._cache.check(self.key)
@@ -174,8 +180,8 @@ class GroupFile(KeptFile):
     def prepared(self, result: object) -> None:
         assert isinstance(result, tuple)
         group, made = result
+        self._group = group
         _keep(self._ctx, group)
-        self._is_fresh = True
         self.mtime_ns, self.identity = group.time_ns, _identity(self.key, group)
         if made is not None:
             super().prepared(made)
