@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio.testing
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.fuse.answering import attributes
+from katafs.fuse.fair import Preparer
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
@@ -264,3 +266,24 @@ def test_what_was_told_is_read_until_something_else_is(store: Path) -> None:
         assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == size
         made(now).size()
         assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) > (size or 0)
+
+
+def test_who_waits_while_another_is_made_reads_what_he_was_told(store: Path) -> None:
+    path = make_long_kata(store, "AbCdEf", 310)
+    with fresh(store) as tree:
+        key = row_at("history").key("AbCdEf")
+        size = made(tree.node_of(key)).size()
+        add_event(path, 311)
+        # as after much else was read
+        tree.clear_caches()
+        preparer = Preparer(tree)
+        read: list[Node] = []
+
+        async def ask() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(preparer.prepared, tree.node_of(key))
+                await trio.testing.wait_all_tasks_blocked()
+                read.append(await preparer.prepared(tree.node_of(key).told(), is_told=True))
+
+        trio.run(ask)
+        assert [len(node.read(0, 1 << 20)) for node in read] == [size]
