@@ -104,7 +104,7 @@ class Memory:
         forgotten, self._forgotten = self._forgotten, 0
         if forgotten < _MANY_FORGOTTEN:
             return
-        self._tree.ctx.clear_caches()
+        self._tree.clear_caches()
         # freed memory stays with the process otherwise; takes some milliseconds, without the GIL
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

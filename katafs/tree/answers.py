@@ -149,7 +149,7 @@ def _answer(tree: Tree, question: Question) -> object:
     except HeavyError as error:
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too long") from error
     except MemoryError as error:
-        tree.ctx.clear_caches()
+        tree.clear_caches()
         raise TooLargeError(f"kata {question.kata_id}: {question.name} takes too much memory") from error
 
 

@@ -1,7 +1,8 @@
 """The contract between the tree and the adapter: what a node must answer.
 
-A node is made for a request from a `Key`, and then dropped. `Node.names` and `Node.child` are all that a directory says
-about its entries: a listing is the names, each looked up.
+A node is made for a request from a `Key`, and then dropped, or kept for the next if it never changes; nothing depends
+on that. `Node.names` and `Node.child` are all that a directory says about its entries: a listing is the names, each
+looked up.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Node:
         """Whether what is said of it holds until its kata is another (`katafs.kata.read.caches.ReadCaches.on_change`),
         and is little enough to be made ahead."""
         return False
+
+    def is_reusable(self) -> bool:
+        """Whether it is kept for other requests: then it must have nothing that is costly to keep."""
+        return self.is_lasting()
 
     def size(self) -> int | None:
         """The size in bytes; None when it is not known before the content was made (see `prepare`)."""

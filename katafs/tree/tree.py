@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from katafs.caching import Newest
 from katafs.errors import DamagedError, KataError, NotFoundError, StaleError
 from katafs.git import Oid
 from katafs.git.odb.objects import Made
@@ -23,6 +24,8 @@ from katafs.tree.numbers import FENCE, FIXED, Key, Numbers
 
 # These bind what makes the nodes of the catalogue, and so do the modules that they import.
 _MAKERS = (control, diffs, downloads, outer_dirs)
+_MOST_NODES = 1024
+_NODE = 4_000  # bytes in memory, with what it has with it
 
 
 class Stale(NamedTuple):
@@ -39,9 +42,15 @@ class Tree:
         self.ctx = ctx
         self.numbers = Numbers()
         self.overdue = Overdue(ctx)
+        # from one request to the next
+        self._nodes: Newest[int, Node] = Newest(_MOST_NODES)
+        ctx.keepers["nodes"] = lambda: self._nodes.kept(_NODE)
 
     def node(self, number: int) -> Node:
         """The node of a number. Raises `StaleError` (ESTALE) when there is no such thing (any more)."""
+        known = self._nodes.get(number)
+        if known is not None and known.is_reusable():
+            return known
         key = self.numbers.key(number)
         try:
             return self.node_of(key)
@@ -67,6 +76,9 @@ class Tree:
     def remember_lookup(self, node: Node) -> None:
         """The kernel was told of a node once more."""
         self.numbers.keep(node.number, node.key)
+        if node.is_reusable():
+            # the oldest goes first: what is listed or looked up is read soon, or not at all
+            self._nodes.keep(node.number, node)
 
     def forgotten(self, number: int, count: int) -> None:
         if self.numbers.forget(number, count):
@@ -79,6 +91,10 @@ class Tree:
         kata.repo.look_at_tags(events)
         for index in events:
             yield index, directories_of(self.ctx, kata, index) if 0 <= index <= last else iter(())
+
+    def clear_caches(self) -> None:
+        self._nodes.clear()
+        self.ctx.clear_caches()
 
     def node_of(self, key: Key) -> Node:
         """The node of a key. Raises `NotFoundError`."""

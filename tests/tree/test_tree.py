@@ -240,7 +240,7 @@ def test_what_was_told_holds_no_bytes(store: Path) -> None:
     with fresh(store) as tree:
         history = tree.node_of(row_at("history").key("AbCdEf"))
         size = history.size()
-        tree.ctx.clear_caches()
+        tree.clear_caches()
         told = history.told()
         assert vars(told)["_made"] is None
         work = told.prepare()

@@ -28,6 +28,8 @@ from katafs.tree.timeouts import IMMUTABLE
 
 # a larger one is inflated once, into a temporary file, in a process of its own
 LARGE_BLOB = 1 << 20
+# bytes in memory, of a node that is kept
+_SMALL = 512
 # What a content that is computed in a thread of the daemon may cost, in microseconds (`katafs.git.budget`).
 TEXT_BUDGET = 30_000.0
 
@@ -94,6 +96,10 @@ class ContentFile(KeptFile):
         return (
             not is_of_rows and self._kata_identity is self._kata.identity is not None and self.attr_timeout == IMMUTABLE
         )
+
+    def is_reusable(self) -> bool:
+        is_large = isinstance(self._content, bytes) and len(self._content) >= _SMALL
+        return not is_large and self.is_lasting()
 
     def size(self) -> int:
         if self._size is None:

@@ -18,8 +18,8 @@ from katafs.tree.nodes import Damaged, Entry, Link, Node, PlusEntry
 from katafs.tree.numbers import EVENT, FIXED, TIP_DIRECTORY, HashedPaths, Key, Numbers
 from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 
-# paths in a listing that is made ahead: some 10 µs each
-_MANY_PATHS = 256
+# of paths that a node may have with it that is kept, and in a listing that is made ahead: some 10 µs each
+_FEW_PATHS, _MANY_PATHS = 16, 256
 
 
 class FilesDir(EventDirectory):
@@ -42,6 +42,9 @@ class FilesDir(EventDirectory):
 
     def is_lasting(self) -> bool:
         return len(self._listing) <= _MANY_PATHS and super().is_lasting()
+
+    def is_reusable(self) -> bool:
+        return len(self._listing) <= _FEW_PATHS and super().is_reusable()
 
     def parent(self) -> Key:
         if not self._position:
