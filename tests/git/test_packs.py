@@ -191,6 +191,24 @@ def test_a_keep_is_another_name_of_the_mutex(kata: Path) -> None:
     assert mutex.stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("what", ["link", "pipe", "text"])
+def test_a_keep_is_seen_and_goes_whatever_has_the_name_of_the_mutex(kata: Path, what: str) -> None:
+    directory, mutex = kata / ".git/objects/pack", kata / ".git" / MUTEX
+    mutex.unlink(missing_ok=True)
+    if what == "link":
+        mutex.symlink_to("nowhere")
+    elif what == "pipe":
+        os.mkfifo(mutex)
+    else:
+        mutex.write_text("x")
+    keep = store_pack(directory, {object_id(BLOB, b"one"): (BLOB, b"one")}).with_suffix(".keep")
+    # as git looks: by access(2), which follows links
+    assert os.access(keep, os.F_OK)
+    remove_left_behind(directory)
+    assert not os.path.lexists(keep)
+    assert os.path.lexists(mutex)
+
+
 def test_a_temporary_file_that_was_just_made_is_not_left_behind(kata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is alone removes it in the moment before its writer, who compacts, says that he is alive."""
     directory = kata / ".git/objects/pack"

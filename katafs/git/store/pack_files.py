@@ -92,11 +92,14 @@ class NewPack(contextlib.ExitStack):
     def _keep(self) -> None:
         """Make the ``.keep``: another name of the file that writers lock, which is empty. A file of its own, removed a
         moment later, is what ext4 is slow at: it uses no number again so soon, and looks through those it does not."""
-        mark = self._path.with_suffix(".keep")
-        try:
-            os.link(self._directory.parent.parent / MUTEX, mark)
-        except OSError:
-            write_new(mark, KEPT, is_durable=False)
+        mark, mutex = self._path.with_suffix(".keep"), self._directory.parent.parent / MUTEX
+        with contextlib.suppress(OSError):
+            status = os.lstat(mutex)
+            # git sees no link that leads nowhere, and `is_kept_by_us` would not know what is not empty
+            if stat.S_ISREG(status.st_mode) and not status.st_size:
+                os.link(mutex, mark)
+                return
+        write_new(mark, KEPT, is_durable=False)
 
     def _remove_left(self) -> None:
         for name in self.temporary:
