@@ -167,7 +167,7 @@ class _Plain:
 
     @cached_property
     def _past(self) -> Past:
-        store = PlainStore(ReadCaches())
+        store = PlainStore(ReadCaches(), None, 1)
         weakref.finalize(self, store.close)
         kata = store.kata(self._kata.kata_id, self._path, (0, 0))
         return Past(kata.path, kata.kata_id, kata.tip().commit.oid)
