@@ -143,7 +143,8 @@ class Worker:
         except BlockingIOError:
             # nobody takes what is sent, or sends the rest of an answer
             raise TimeoutError from None
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:
+            # also in the middle of a message
             raise self._left() from error
 
     def _left(self) -> Exception:
