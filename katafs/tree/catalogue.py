@@ -92,8 +92,8 @@ class Row(NamedTuple):
 KATA, TIP_FILES = 0, 1
 SELF, FILES, CONFIG, FIRST_PATH = 0, 1, 2, 32
 PLAIN_DIRECTORY, STORED_EVENT = 25, 26
-# of a group: from here on its members
-FIRST_MEMBER = 64
+# of a group: from here on its members; of a kata: from here on its archives, each with a hash
+FIRST_MEMBER, FIRST_ARCHIVE = 64, 1 << 22
 
 
 def _of_event(name: str, slot: int) -> tuple[Row, ...]:
@@ -145,7 +145,7 @@ TABLE: tuple[Row, ...] = (
     _of_tip("diff/latest", 5, Changes.EVENT, LINK, shown=Shown.STEPS, name=MUTABLE),
     _of_tip("download", 6, Changes.COMMIT),
     Row("download/NAME", FIXED, 7, DIR, MUTABLE, NEVER, Changes.COMMIT),
-    Row("download/NAME.tgz", FIXED, 8, FILE, MUTABLE, NEVER, Changes.COMMIT),
+    Row("download/NAME.tgz", FIXED, 8, FILE, NEVER, NEVER),
     _of_tip("download.tgz", 9, Changes.COMMIT, LINK),
     Row(".git", FIXED, 10, DIR, MUTABLE, NEVER, shown=Shown.VERSION_2),
     Row("control", FIXED, 11, DIR, shown=Shown.WRITABLE),
@@ -244,6 +244,8 @@ def thing_of(key: Key) -> tuple[int, int]:
         return kind, key.b & 3
     if kind == GROUP:
         return kind, min(key.a, FIRST_MEMBER)
+    if kind == FIXED and key.a >= FIRST_ARCHIVE:
+        return row_at("download/NAME.tgz").id
     return kind, key.a if kind in (FIXED, META) else 0
 
 

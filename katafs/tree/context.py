@@ -72,28 +72,48 @@ class Counters:
 # members of downloads, of all together; one may have more
 _MEMBERS = 10_000
 _MEMBER = 410  # bytes in memory
+_SLOW_SECONDS = 60.0  # for whoever reads one for long, after the tip has moved
+_TOLD = 1_000
 # groups that were looked at last; bytes in memory of one with 64 members
 _GROUPS, _GROUP = 16, 32_000
 # many nodes have the same
 _owner = lru_cache(1024)(Owner)
 
 
-class DownloadCache(CountedCache[str, Download]):
-    """The newest download of some katas; their contents are in unlinked temporary files."""
+class DownloadCache(CountedCache[tuple[str, int], Download]):
+    """Downloads of some katas, by id and the number of their archives; their contents are in unlinked temporary
+    files."""
 
-    def newest(self, kata_id: str, tip: Oid) -> Download | None:
-        known = self.get(kata_id)
-        return known if known is not None and known.tip == tip and not known.closed else None
+    def __init__(self) -> None:
+        super().__init__(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
+        #: the tips of archives that somebody was told of, and that are not made yet
+        self.told: Newest[tuple[str, int], Oid] = Newest(_TOLD)
+
+    def at(self, kata_id: str, tip: Oid) -> Download | None:
+        """One of a tip, the newest if there are several."""
+        found = (known for key, known in self.items() if key[0] == kata_id and known.tip == tip and not known.closed)
+        return next(found, None)
+
+    def numbered(self, kata_id: str, number: int) -> tuple[Oid | None, Download | None]:
+        """The tip of an archive that somebody was told of, and that is there or was not made yet; and what is there."""
+        known = self.get((kata_id, number))
+        if known is not None and not known.closed:
+            return known.tip, known
+        return self.told.get((kata_id, number)), None
 
     def put(self, kata_id: str, download: Download) -> None:
-        if kata_id in self:
-            self.pop(kata_id).close()
-        self[kata_id] = download
+        """Keep it; those of other tips go, unless somebody reads them."""
+        key = kata_id, download.number
+        for other in [other for other in self if other[0] == kata_id]:
+            if other == key or self[other].is_idle(_SLOW_SECONDS):
+                self.pop(other).close()
+        self.told.pop(key, None)
+        self[key] = download
 
-    def popitem(self) -> tuple[str, Download]:
-        kata_id, download = super().popitem()
+    def popitem(self) -> tuple[tuple[str, int], Download]:
+        key, download = super().popitem()
         download.close()
-        return kata_id, download
+        return key, download
 
 
 @dataclass(frozen=True)
@@ -129,7 +149,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.controls, self.counters = Controls(), Counters()
-        self.downloads = DownloadCache(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
+        self.downloads = DownloadCache()
         #: katas with events that wait for their rows
         self.waiting: set[str] = set()
         #: options whose files were created and that have no value yet, by kata

@@ -8,7 +8,8 @@ A number is below 2^63 (Node.js shows larger ones wrong). The layout::
     2^24 + abcd                           the directory Ab/Cd/
     (1 + abcdef) << 27 | code             something in a kata; the code has 27 bits:
         00 index:12 slot:13                   in event ``index``: a fixed entry, or the k-th path of its files
-        01 00 fixed:23                        one of a kata, such as ``events/``
+        01 00 fixed:23                        one of a kata, such as ``events/``; from 2^22 on an archive, by its tip
+                                              and how objects are packed
         01 01 hash:23                         a directory below the tip's ``files/``, by its path
         01 10 hash:23                         something in ``download/NAME/``, by its path
         01 11 which:23                        one of the group of that id

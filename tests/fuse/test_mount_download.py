@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
+
+import pytest
 
 from tests.katas import add_event, git, make_kata, make_long_kata
 from tests.mounts import MakeMount, wait_until
@@ -80,6 +86,65 @@ def test_download_follows_the_tip(mount: MakeMount, mode: str, store: Path, tmp_
     wait_until(lambda: (unpacked / "stdout").read_text() == "latest", "a commit by somebody else", 1.0)
     assert git(unpacked, "tag") == b"0\n1\n2\n"
     assert git(unpacked, "status", "--porcelain") == b""
+
+
+def test_who_reads_an_archive_for_long_reads_on_while_events_come(mount: MakeMount, mode: str, store: Path) -> None:
+    """Also when the archive of the next tip is read meanwhile."""
+    make_kata(store, "AbCdEf", {"a.bin": os.urandom(300_000).hex()})
+    kata = mount(store, mode).kata("AbCdEf")
+
+    def add(index: int) -> bytes:
+        (kata / "ran_tests").write_text(json.dumps({"index": index, "summary": {"colour": "red"}}))
+        return (kata / "download.tgz").read_bytes()
+
+    whole = (kata / "download.tgz").read_bytes()
+    fd = os.open(kata / "download.tgz", os.O_RDONLY)
+    try:
+        # the kernel is to ask for what is read, and no more
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        parts = [os.read(fd, 50_000)]
+        seen = [whole]
+        for index in range(1, 5):
+            seen.append(add(index))
+            parts.append(os.read(fd, 50_000))
+        while part := os.read(fd, 50_000):
+            parts.append(part)
+        assert os.fstat(fd).st_size == len(whole)
+    finally:
+        os.close(fd)
+    assert b"".join(parts) == whole
+    assert len(set(seen)) == 5
+    for index, archive in enumerate(seen):
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            assert sum(member.name.endswith("/stdout") for member in tar) == 1, f"event {index}"
+
+
+def test_an_archive_is_read_on_after_a_death_or_not_at_all(mount: MakeMount, store: Path) -> None:
+    """On where it would be made the same again: nothing was packed anew, and there was no event."""
+    make_kata(store, "AbCdEf", {"a.bin": os.urandom(300_000).hex()})
+    mounted = mount(store, "fast")
+    mounted.expected_log = "the daemon has died"
+    kata = mounted.kata("AbCdEf")
+
+    def begin_and_kill() -> tuple[io.FileIO, bytes]:
+        file = io.FileIO(kata / "download.tgz")
+        # the kernel is to ask for what is read, and no more
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        part = file.read(50_000)
+        before = mounted.daemon
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: mounted.daemon not in (0, before), "the next daemon")
+        return file, part
+
+    file, part = begin_and_kill()
+    with file:
+        # which has a checksum at its end
+        assert gzip.decompress(part + file.read())
+    (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
+    file, part = begin_and_kill()
+    (kata / "ran_tests").write_text('{"summary": {"colour": "amber"}}')
+    with file, pytest.raises(OSError, match="Stale"):
+        file.read()
 
 
 def test_every_diff_applies_and_equals_gits(

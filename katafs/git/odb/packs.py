@@ -143,6 +143,11 @@ class Packs:
         self._look()
         return len(self._packs)
 
+    def state(self) -> bytes:
+        """What is another when there are other packs than before; in every process the same."""
+        self._look()
+        return repr(sorted(self._identities.items())).encode()
+
     def __iter__(self) -> Iterator[Oid]:
         """The ids of all objects in the packs that are there now, those of each in order. Raises `DAMAGE`."""
         self._look()

@@ -68,6 +68,8 @@ class Download:
             if path:
                 parent, _, last = path.rpartition(b"/")
                 self._children[parent].append(last)
+        #: the time of the tip, and what its archive is known by, for who keeps it
+        self.time_ns = self.number = 0
         # closed when the disk space is wanted for something else
         file.is_kept = True
 
@@ -75,6 +77,9 @@ class Download:
     def closed(self) -> bool:
         """Whether nothing can be read any more."""
         return self._file.closed
+
+    def is_idle(self, seconds: float) -> bool:
+        return self._file.is_idle(seconds)
 
     @property
     def tgz_size(self) -> int:

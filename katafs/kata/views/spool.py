@@ -88,11 +88,10 @@ class Spool:
         with self._lock:
             files = list(self._files)
         files = sorted((file for file in files if file.is_kept), key=lambda file: file.last_used)
-        idle = time.monotonic() - _IDLE_SECONDS
         for number, file in enumerate(files):
             if self.taken <= self.limit // 2 and len(files) - number <= _MOST_FILES:
                 return
-            if file.last_used < idle or len(files) - number > _MOST_FILES:
+            if file.is_idle() or len(files) - number > _MOST_FILES:
                 file.close()
 
 
@@ -111,6 +110,9 @@ class SpoolFile:
     @property
     def closed(self) -> bool:
         return self.file.closed
+
+    def is_idle(self, seconds: float = _IDLE_SECONDS) -> bool:
+        return self.last_used < time.monotonic() - seconds
 
     def add(self, pieces: Iterable[bytes]) -> Extent:
         """Append something, which can be read at once. Raises `StorageError`."""

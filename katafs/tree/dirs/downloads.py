@@ -12,11 +12,11 @@ from katafs.kata.read.kata import Kata
 from katafs.kata.views.download import Download, download_name, make_download
 from katafs.kata.views.image import Source
 from katafs.kata.views.spool import Spool
-from katafs.tree.catalogue import DIR, FILE, key_above, row_at
+from katafs.tree.catalogue import DIR, FILE, FIRST_ARCHIVE, key_above, row_at
 from katafs.tree.context import Context
 from katafs.tree.makers import FixedDir, fence, makes
 from katafs.tree.nodes import Entry, Later, Link, Node, Work
-from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key
+from katafs.tree.numbers import DOWNLOAD, FIXED, HashedPaths, Key, path_hash
 from katafs.tree.timeouts import NEVER
 
 _ROOT, _TGZ = row_at("download/NAME"), row_at("download/NAME.tgz")
@@ -40,27 +40,33 @@ class _FromImage(Node):
 
     queue = "download"
 
-    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        self._tip = kata.tip()
-        super().__init__(key, ctx.owner(kata), self._tip.time_ns)
-        self._ctx, self._kata = ctx, kata
-        self._name = (DOWNLOAD, kata.kata_id, self._tip.commit.oid)
+    def __init__(self, ctx: Context, kata: Kata, key: Key, tip: Oid, image: Download | None) -> None:
+        self._time_ns = image.time_ns if image is not None else kata.tip_at(tip).time_ns
+        super().__init__(key, ctx.owner(kata), self._time_ns)
+        self._ctx, self._kata, self._tip = ctx, kata, tip
+        self._name = (DOWNLOAD, kata.kata_id, tip)
         self._image: Download | None = None
-        if (image := ctx.downloads.newest(kata.kata_id, self._tip.commit.oid)) is not None:
+        if image is not None:
             self._take(image)
 
     def prepare(self) -> Work | None:
         if self._image is not None:
             return None
-        tip, name = self._tip, name_of(self._kata)
+        last, name = self._kata.tip_at(self._tip).last, name_of(self._kata)
         self._ctx.made.check(self._name)
-        mtime = tip.time_ns // 1_000_000_000
-        return partial(_make, self._kata.path, tip.commit.oid, tip.last, name, mtime, self._ctx.spool)
+        mtime = self._time_ns // 1_000_000_000
+        self._number = self._archive()
+        return partial(_make, self._kata.path, self._tip, last, name, mtime, self._ctx.spool)
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
+        result.time_ns, result.number = self._time_ns, self._number
         self._ctx.downloads.put(self._kata.kata_id, result)
         self._take(result)
+
+    def _archive(self) -> int:
+        """What the archive will be known by."""
+        return _number(self._ctx, self._kata, self._tip)
 
     def too_large(self, error: TooLargeError) -> None:
         self._ctx.made.refuse(self._name, error)
@@ -76,10 +82,24 @@ class _FromImage(Node):
 
 @makes(_TGZ.path)
 class TgzFile(_FromImage):
+    """The archive of a tip. Each has a number of its own: who reads one for long reads on while events come. Raises
+    `NotFoundError` for one that is gone."""
+
     def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
-        super().__init__(ctx, kata, key)
+        tip, image = ctx.downloads.numbered(kata.kata_id, key.a)
+        if tip is None:
+            tip = kata.tip().commit.oid
+            # as an earlier version has numbered the newest
+            if key.a == _TGZ.number:
+                image = ctx.downloads.at(kata.kata_id, tip)
+            elif key.a != _number(ctx, kata, tip):
+                raise NotFoundError(f"kata {kata.kata_id} has no such archive now")
+        super().__init__(ctx, kata, key, tip, image)
         #: what names the content, whoever makes it
-        self.identity = self._name
+        self.identity = (*self._name, key.a)
+
+    def _archive(self) -> int:
+        return self.key.a if self.key.a != _TGZ.number else super()._archive()
 
     def size(self) -> int | None:
         if self._image is not None:
@@ -96,6 +116,10 @@ class Member(_FromImage):
 
     _path: bytes
 
+    def __init__(self, ctx: Context, kata: Kata, key: Key) -> None:
+        tip = kata.tip().commit.oid
+        super().__init__(ctx, kata, key, tip, ctx.downloads.at(kata.kata_id, tip))
+
     def _take(self, image: Download) -> None:
         super()._take(image)
         path = b"" if self.key.kind == FIXED else _hashed(image).path(self.key)
@@ -104,7 +128,7 @@ class Member(_FromImage):
         self._path = path
         member = image.members[path]
         self.mode = DIR if stat.S_ISDIR(member.mode) else FILE
-        self.mtime_ns = member.mtime * 1_000_000_000 if self._path else self._tip.time_ns
+        self.mtime_ns = member.mtime * 1_000_000_000 if self._path else self._time_ns
 
     def size(self) -> int | None:
         if stat.S_ISDIR(self.mode):
@@ -132,6 +156,14 @@ class Member(_FromImage):
         return member_key(self._kata, self._at_hand, self._path.rpartition(b"/")[0])
 
 
+def _number(ctx: Context, kata: Kata, tip: Oid) -> int:
+    """What the archive of a tip is known by: the one that there is; or the one that would be made now, also by another
+    daemon. Its bytes depend on how objects are packed: it is another one when they were packed anew."""
+    if (image := ctx.downloads.at(kata.kata_id, tip)) is not None:
+        return image.number
+    return FIRST_ARCHIVE | path_hash(tip + kata.repo.objects.packs.state()) & (FIRST_ARCHIVE - 1)
+
+
 def member_key(kata: Kata, image: Download, path: bytes) -> Key:
     """The key of a path in ``download/NAME/``: a hash of it, where no other path has the same."""
     if not path:
@@ -154,8 +186,19 @@ class DownloadsDir(FixedDir):
     def child(self, name: bytes) -> Entry:
         own = name_of(self._kata).encode()
         if name in (own, own + b".tgz"):
-            return self._entry(_ROOT if name == own else _TGZ)
+            if name == own:
+                return self._entry(_ROOT)
+            return self._entry(_TGZ, Key(FIXED, self._kata.kata_id, self._archive()))
         return super().child(name)
+
+    def _archive(self) -> int:
+        """The number of the archive of now: who has heard of it gets it, also when another tip comes before it was
+        made."""
+        downloads, tip = self._ctx.downloads, self._tip.commit.oid
+        number = _number(self._ctx, self._kata, tip)
+        if (self._kata.kata_id, number) not in downloads:
+            downloads.told.keep((self._kata.kata_id, number), tip)
+        return number
 
 
 @makes("download.tgz")
