@@ -188,9 +188,10 @@ def test_standard_streams_may_be_closed(cli: CommandLine, streams: str) -> None:
     assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
 
 
-@pytest.mark.parametrize("command", ["compact store", "migrate store", "fsck store", "status", "status --json"])
+@pytest.mark.parametrize("command", ["compact store", "migrate store", "fsck store", "status mnt", "status --json mnt"])
 def test_commands_from_where_streams_are_closed(cli: CommandLine, command: str) -> None:
     """As services and some cron jobs start them."""
+    cli.mount("store", "mnt")
     for streams in (">&-", "2>&-", "<&- >&- 2>&-"):
         assert cli.shell(f"katafs {command} {streams}").returncode == 0, streams
 

@@ -161,7 +161,9 @@ def _number(ctx: Context, kata: Kata, tip: Oid) -> int:
     daemon. Its bytes depend on how objects are packed: it is another one when they were packed anew."""
     if (image := ctx.downloads.at(kata.kata_id, tip)) is not None:
         return image.number
-    return FIRST_ARCHIVE | path_hash(tip + kata.repo.objects.packs.state()) & (FIRST_ARCHIVE - 1)
+    # what was made of plain files is packed in one way
+    packs = kata.repo.objects.packs.state() if not kata.is_stored_plain else b""
+    return FIRST_ARCHIVE | path_hash(tip + packs) & (FIRST_ARCHIVE - 1)
 
 
 def member_key(kata: Kata, image: Download, path: bytes) -> Key:
