@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -87,8 +86,14 @@ class Stored:
         return rows
 
     def objects(self) -> set[str]:
-        """The names of all files in which objects are."""
-        return {entry.path for place in os.scandir(self.path / ".git" / "objects") for entry in os.scandir(place.path)}
+        """The ids of all objects: a moment after an event the files in which they are may become others."""
+
+        def found() -> set[str]:
+            return {str(oid) for oid in pygit2.Repository(self.path / ".git").odb}
+
+        while (ids := found()) != found():
+            pass
+        return ids
 
 
 def _walk(tree: pygit2.Tree, above: str) -> Iterator[tuple[str, pygit2.Blob]]:
