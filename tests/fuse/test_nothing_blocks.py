@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -14,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from katafs.errors import InvalidError, TooLargeError
-from katafs.git.store.compaction import MOST_SMALL
 from katafs.kata.model.kinds import Kind
 from katafs.kata.record.message import MAX_ROW, parse_act
 from katafs.mount.runtime import stat_fields
 from tests.fuse.test_mount_write import write_all
-from tests.katas import add_event, assert_sound, git, git_commit, make_kata, message, pretty_json, row_time, stored_rows
+from tests.katas import assert_sound, git, git_commit, make_kata, message, pretty_json, row_time, stored_rows
 from tests.mount.test_bounds import big_event
 from tests.mounts import MakeMount, patience, wait_until
 
@@ -94,39 +92,6 @@ def test_a_slow_fsync(gate: Path, store: Path, mount: MakeMount, mode: str, what
         written.result(patience(20))
     assert held >= 3
     assert assert_sound(writing) == (1 if what == "ran_tests" else 0)
-
-
-def test_nobody_waits_for_packs_to_be_merged(gate: Path, store: Path, mount: MakeMount, mode: str) -> None:
-    """The writer is answered before; the next one has his turn after that."""
-    kata = make_kata(store, "AbCdEf")
-    for index in range(1, MOST_SMALL - 1):
-        add_event(kata, index, files={"a.txt": f"{index}\n"})
-    ran_tests = mount(store, mode).kata("AbCdEf") / "ran_tests"
-
-    def packs() -> int:
-        return len([*(kata / ".git/objects/pack").glob("*.pack")])
-
-    (gate / "held").touch()
-    with ThreadPoolExecutor(2) as pool:
-        first, second = (
-            pool.submit(ran_tests.write_bytes, json.dumps(message({"a.txt": text})).encode()) for text in "xy"
-        )
-        try:
-            for number in itertools.count():
-                wait_until((gate / str(number)).exists, "an fsync")
-                if first.done() or second.done():
-                    break
-                (gate / str(number)).unlink()
-            assert packs() >= MOST_SMALL, "they are being merged"
-            assert not (first.done() and second.done())
-        finally:
-            (gate / "held").unlink()
-            for waiting in gate.iterdir():
-                waiting.unlink()
-        first.result(patience(20))
-        second.result(patience(20))
-    wait_until(lambda: packs() < 4, "the merge")
-    assert assert_sound(kata) == MOST_SMALL + 2, "an edit before each"
 
 
 def test_a_listing_beside_a_write(gate: Path, store: Path, mount: MakeMount, mode: str) -> None:

@@ -162,7 +162,7 @@ def test_a_note_that_another_host_replaces_is_stale_for_a_moment(hosts: tuple[Ho
         new = note.with_name("new")
         new.touch()
         new.rename(note)
-        job(tell_nobody, tell_nobody, tell_nobody)
+        job(tell_nobody, tell_nobody)
         if not note.exists():
             mark(path, KATA)
-    job(tell_nobody, tell_nobody, tell_nobody)
+    job(tell_nobody, tell_nobody)

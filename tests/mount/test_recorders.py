@@ -21,7 +21,7 @@ from katafs.git import Oid
 from katafs.git.odb.objects import Made
 from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.record import recorders as recorders_module
-from katafs.kata.record.commit import Announce, Committed, Job, Landed, Recorded, record
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, record
 from katafs.kata.record.message import parse_act
 from katafs.kata.record.recorders import MOST, Recorders
 from katafs.owner import acting_as_owner
@@ -263,10 +263,9 @@ class _Told:
         self.announced: list[Oid] = []
         self.landed: list[Committed] = []
         self.made: list[Made] = []
-        self.recorded: list[Committed | None] = []
 
     def do(self, recorders: Recorders, job: Job) -> Committed | None:
-        return recorders.do(job, self.announced.append, self._land, self.recorded.append)
+        return recorders.do(job, self.announced.append, self._land)
 
     def _land(self, committed: Committed, made: Made) -> None:
         self.landed.append(committed)
@@ -291,11 +290,11 @@ def test_alone_and_in_a_crowd(recorders: Recorders, store: Path, tmp_path: Path)
     for index in range(1, 9):
         committed = told.do(recorders, Job(path, "AbCdEf", _record_and_say, (tmp_path / "pids", index)))
         assert committed == Committed(index, told.announced[-1])
-        assert told.landed[-1] == told.recorded[-1] == committed
+        assert told.landed[-1] == committed
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert pids[:2] == [os.getpid()] * 2
     assert os.getpid() not in pids[2:]
-    assert len(told.announced) == len(told.landed) == len(told.recorded) == 8
+    assert len(told.announced) == len(told.landed) == 8
     assert assert_sound(path) == 8
 
 
@@ -309,10 +308,8 @@ def test_late_in_another_process(recorders: Recorders, store: Path) -> None:
     assert assert_sound(path) == 1
 
 
-def _record_and_die(
-    path: Path, kata_id: str, mark: Path, when: str, *, announce: Announce, landed: Landed, recorded: Recorded
-) -> Any:
-    """The first time: killed at one of four moments."""
+def _record_and_die(path: Path, kata_id: str, mark: Path, when: str, *, announce: Announce, landed: Landed) -> Any:
+    """The first time: killed at one of three moments."""
     is_first = not mark.exists()
     mark.touch()
 
@@ -333,15 +330,10 @@ def _record_and_die(
             die()
         landed(committed, made)
 
-    def tell_and_die(committed: Committed | None) -> None:
-        recorded(committed)
-        if when == "recorded":
-            die()
-
-    return record(path, kata_id, act(1), announce=announce_and_die, landed=land_and_die, recorded=tell_and_die)
+    return record(path, kata_id, act(1), announce=announce_and_die, landed=land_and_die)
 
 
-@pytest.mark.parametrize("when", ["before", "announced", "landed", "recorded"])
+@pytest.mark.parametrize("when", ["before", "announced", "landed"])
 def test_killed(recorders: Recorders, store: Path, tmp_path: Path, when: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is recorded once, and with its tag."""
     path = make_kata(store, "AbCdEf")

@@ -138,7 +138,7 @@ class Writes:
                     await self.jobs.do(job)
                 else:
                     # where it is about to be migrated nothing waits yet, and there is nothing to tell
-                    await trio.to_thread.run_sync(job, nobody, nobody, nobody, limiter=self.jobs.at_once)
+                    await trio.to_thread.run_sync(job, nobody, nobody, limiter=self.jobs.at_once)
             except KataError as error:
                 log.warning("kata %s: an event that has no row cannot be recorded: %s", job.kata_id, error)
 

@@ -155,16 +155,15 @@ class GitWriter(ObjectMaker):
         return objects.recent
 
     def tidy(self, *, may_merge: bool) -> None:
-        """What nobody waits for: the logs; and merge the packs that `store` made, if there are many by now; they are
-        referred to. It may fail."""
+        """Write the logs; and merge the packs that `store` made, if there are many by now; they are referred to. It may
+        fail."""
         self.refs.log_moves()
+        self.let_go()
         try:
             if may_merge and self._is_alone and merge_packs(self.repo.objects.pack_directory):
                 remove_left(self.repo.git_dir)
         except OSError as error:
-            # else the kata was removed: its writer has been answered
-            if self.repo.git_dir.is_dir():
-                log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
+            log.warning("%s: packs were not merged: %s", self.repo.git_dir, error)
 
     def _made(self, kind: int, data: bytes, path: bytes) -> Oid:  # noqa: ARG002 - packs of events have no deltas
         """Make an object; one that `build_on` found, and is whole, is not stored again. Others are, although they may

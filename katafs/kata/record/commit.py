@@ -67,8 +67,6 @@ class Committed:
 #: called when ``main`` was moved for good, with what was stored, if that is at hand and not much; what is left are the
 #: tags, which nobody needs to read the event
 Landed = Callable[[Committed, Made], None]
-#: called when all is on disk, the tags too; what is left are logs, packs to be merged, locks
-Recorded = Callable[[Committed | None], None]
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,9 @@ class Job:
     #: whether it is done after those before it in the kata, by whatever process; else at once, in a thread
     in_turn: bool = True
 
-    def __call__(self, announce: Announce, landed: Landed, recorded: Recorded) -> Committed | None:
+    def __call__(self, announce: Announce, landed: Landed) -> Committed | None:
         """Record it; durable when this returns. None when there was nothing to be recorded."""
-        told: dict[str, Any] = {"landed": landed, "recorded": recorded} if self.in_turn else {}
+        told: dict[str, Any] = {"landed": landed} if self.in_turn else {}
         end = time.monotonic() + (0 if self.in_turn else PATIENCE_SECONDS)
         while True:
             try:
@@ -157,7 +155,6 @@ def record(
     *,
     announce: Announce | None = None,
     landed: Landed | None = None,
-    recorded: Recorded | None = None,
 ) -> Committed:
     """Record an act in the kata at ``path`` as an event; durable when this returns. Called in a worker thread.
 
@@ -171,7 +168,7 @@ def record(
     def attempt(git: GitWriter) -> Committed:
         return _record(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), act)
 
-    return _until_won(path, kata_id, attempt, recorded)
+    return _until_won(path, kata_id, attempt)
 
 
 def set_option(
@@ -183,7 +180,6 @@ def set_option(
     *,
     announce: Announce | None = None,
     landed: Landed | None = None,
-    recorded: Recorded | None = None,
     is_shown: bool = False,
 ) -> Committed | None:
     """Set an option of the kata at ``path``: the last event and the new commit, or None when it had that value already.
@@ -199,13 +195,11 @@ def set_option(
     def attempt(git: GitWriter) -> Committed | None:
         return _set_option(_Try(git, kata_id, now or datetime.now(UTC), announce, landed), name, value, is_shown)
 
-    return _until_won(path, kata_id, attempt, recorded)
+    return _until_won(path, kata_id, attempt)
 
 
-def _until_won(
-    path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result], recorded: Callable[[_Result], None] | None
-) -> _Result:
-    """Try as the owner of the kata, until nobody is faster; then put in order what nobody waits for."""
+def _until_won(path: Path, kata_id: str, attempt: Callable[[GitWriter], _Result]) -> _Result:
+    """Try as the owner of the kata, until nobody is faster."""
     end = time.monotonic() + PATIENCE_SECONDS
     with (
         storage_errors(f"kata {kata_id} cannot be written"),
@@ -215,9 +209,6 @@ def _until_won(
         GitWriter(repo, is_alone=is_alone) as git,
     ):
         result = _again_and_again(git, kata_id, attempt, end)
-        git.let_go()
-        if recorded is not None:
-            recorded(result)
         git.tidy(may_merge=read_config(repo.git_dir).may_be_packed)
         return result
 

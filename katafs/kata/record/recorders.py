@@ -20,7 +20,7 @@ from katafs.git.refs.locks import RefLocks
 from katafs.git.refs.reading import MAIN
 from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
-from katafs.kata.record.commit import Announce, Committed, Job, Landed, Recorded, read_head
+from katafs.kata.record.commit import Announce, Committed, Job, Landed, read_head
 from katafs.owner import acting_as_owner
 from katafs.process.pool import LeftError, Pool, Say
 
@@ -39,7 +39,6 @@ class _Told(NamedTuple):
 
     announce: Announce
     landed: Landed
-    recorded: Recorded
 
 
 class Recorders:
@@ -51,7 +50,7 @@ class Recorders:
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)
 
-    def do(self, job: Job, announce: Announce, landed: Landed, recorded: Recorded) -> Committed | None:
+    def do(self, job: Job, announce: Announce, landed: Landed) -> Committed | None:
         """Do a job. Returns, and raises, what it does; what it is to call is called in this thread."""
         announced: list[Oid] = []
         moved: list[Committed] = []
@@ -64,7 +63,7 @@ class Recorders:
             moved.append(committed)
             landed(committed, made)
 
-        told = _Told(note, land, recorded)
+        told = _Told(note, land)
         try:
             try:
                 return self._do(job, told)
@@ -117,7 +116,6 @@ def _do(say: Say, job: Job) -> Committed | None:
     return job(
         lambda commit: say(("announce", commit), True),
         lambda committed, made: say(("landed", committed, made), False),
-        lambda committed: say(("recorded", committed), False),
     )
 
 
