@@ -96,7 +96,7 @@ class Worker:
                 elif (logger := logging.getLogger(said.name)).isEnabledFor(said.levelno):
                     logger.handle(said)
                 if kind == ASKED:
-                    self._connection.send(None)
+                    self._send(pickle.dumps(None))
         except BaseException as error:
             # in the middle of a conversation
             self.end()

@@ -333,6 +333,23 @@ def _record_and_die(path: Path, kata_id: str, mark: Path, when: str, *, announce
     return record(path, kata_id, act(1), announce=announce_and_die, landed=land_and_die)
 
 
+def test_killed_while_it_waits_to_be_heard(recorders: Recorders, store: Path) -> None:
+    """The answer that it waits for reaches nobody."""
+    path = make_kata(store, "AbCdEf")
+    killed: list[int] = []
+
+    def kill(_commit: Oid) -> None:
+        for pid in workers(os.getpid()) if not killed else ():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        wait_until(lambda: not workers(os.getpid()), "the end of those who record")
+
+    committed = in_a_crowd(recorders).do(Job(path, "AbCdEf", record, (act(1),)), kill, lambda *_: None)
+    assert killed
+    assert committed is not None
+    assert assert_sound(path) == committed.index == 1
+
+
 @pytest.mark.parametrize("when", ["before", "announced", "landed"])
 def test_killed(recorders: Recorders, store: Path, tmp_path: Path, when: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is recorded once, and with its tag."""
