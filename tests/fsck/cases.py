@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -128,6 +129,17 @@ def references(path: Path) -> bytes:
     """``main``, ``HEAD`` and the tags of events, as git reads them."""
     shown = git(path, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/main", "refs/tags")
     return shown + git(path, "symbolic-ref", "HEAD")
+
+
+def take_advice(path: Path, found: Iterable[Finding]) -> bool:
+    """Give up the newest events by the commands that fsck says; whether it says any."""
+    commands = {
+        line for finding in found for line in re.findall(r"; or, as the owner, give up .*?: (.*)$", finding.advice)
+    }
+    for command in (each for line in commands for each in line.split("; ")):
+        assert command.startswith(("git ", "rm .git/"))
+        subprocess.run(command.split(), cwd=path, capture_output=True, check=True)
+    return bool(commands)
 
 
 def assert_git_is_content(path: Path) -> None:

@@ -20,8 +20,10 @@ from tests.fsck.cases import (
     left,
     make_old,
     references,
+    take_advice,
 )
 from tests.katas import git, loose, stored_rows
+from tests.power.client import git_event
 
 
 def cut(file: Path) -> None:
@@ -64,6 +66,34 @@ def test_a_damaged_tree(kata: Path) -> None:
     cut(loose(kata, f"refs/tags/{LAST}:files"))
     make_old(kata)
     assert f": files/ of event {LAST} cannot be read" in left(kata, "object-damaged").message
+
+
+@pytest.mark.parametrize("lost", ["", "^{tree}", ":files", ":files/by-git.txt"])
+@pytest.mark.parametrize("harm", ["missing", "empty"])
+def test_newest_events_that_git_lost(kata: Path, tmp_path: Path, lost: str, harm: str) -> None:
+    """git syncs nothing: a power cut may leave the names of its commits, and not all that these need. What fsck says
+    gives them up, and all before them is sound."""
+    before = references(kata)
+    for number in (LAST + 1, LAST + 2):
+        git_event(kata, number, tmp_path / "index")
+    HARM[harm][1](loose(kata, f"refs/tags/{LAST + 1}{lost}"))
+    make_old(kata)
+    assert take_advice(kata, check(kata, repair=True))
+    check(kata, repair=True)
+    assert check(kata) == []
+    assert references(kata) == before
+    assert_git_is_content(kata)
+
+
+def test_an_event_that_was_packed_is_not_given_up(kata: Path, tmp_path: Path) -> None:
+    """It was on the disk: what is missing may be found elsewhere."""
+    git_event(kata, LAST + 1, tmp_path / "index")
+    git(kata, "pack-objects", "-q", ".git/objects/pack/pack", stdin=git(kata, "rev-parse", "main"))
+    git(kata, "prune-packed")
+    loose(kata, "main:files/by-git.txt").unlink()
+    make_old(kata)
+    assert "git hash-object" in left(kata, "object-missing").advice
+    assert not take_advice(kata, check(kata))
 
 
 def test_a_damaged_root_tree(kata: Path) -> None:

@@ -21,6 +21,7 @@ from tests.fsck.cases import (
     references,
 )
 from tests.katas import git, loose
+from tests.power.client import git_event
 
 Damage = Callable[[Path], object]
 NOWHERE = "1234567890123456789012345678901234567890"
@@ -173,6 +174,18 @@ def test_a_log_of_commits_that_are_gone(kata: Path, name: str) -> None:
     make_old(kata)
     assert_mended(kata, before, "stale-file")
     assert log.read_text() == good
+
+
+def test_a_log_of_a_commit_that_lacks_its_files(kata: Path, tmp_path: Path) -> None:
+    """git writes the line before it moves the branch."""
+    before = references(kata)
+    tip = git(kata, "rev-parse", "main").decode().strip()
+    git_event(kata, LAST + 1, tmp_path / "index")
+    loose(kata, "main:files/by-git.txt").unlink()
+    git(kata, "update-ref", "-d", f"refs/tags/{LAST + 1}")
+    (kata / ".git/refs/heads/main").write_text(f"{tip}\n")
+    make_old(kata)
+    assert_mended(kata, before, "stale-file", "stale-file")  # of HEAD, too
 
 
 def test_a_log_of_another_repository_is_left(store: Path, tmp_path: Path) -> None:

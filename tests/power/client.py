@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.power.judging import digest
 from tests.power.trace import acknowledge
 
 NATIVE, SAVER, MADE = "AbCdEf", "FsckMe", "NewNew"
+BY_GIT = {NATIVE: 2, SAVER: 6}
 PLAIN = {version: f"PxaYn{version}" for version in (0, 1)}
 NEW_PLAIN = {version: f"PNew0{version}" for version in (0, 1)}
 LAPTOP = "0123456789abcdef" * 4
@@ -225,11 +226,10 @@ def compaction(client: Client) -> None:
 
 def beside_git(client: Client) -> None:
     """git makes objects that it does not sync, and moves the branch; then katafs' event is acknowledged."""
-    two = ((NATIVE, 2), (SAVER, 6))
     with client.mounted():
-        for kata_id, index in two:
+        for kata_id, index in BY_GIT.items():
             git_event(kata_path(client.store, kata_id), index, client.mount.with_name(f"index of {kata_id}"))
-        for kata_id, index in two:
+        for kata_id, index in BY_GIT.items():
             keys = [f"{kind} {index}" for kind in ("row", "files", "commit")]
             client.event(kata_id, index + 1, index=index + 1)
             # what the event was put on is in its history
@@ -269,6 +269,8 @@ class Scenario:
 
     make: Callable[[Path], None]
     act: Callable[[Client], None]
+    #: the event of each kata that git records
+    by_git: Mapping[str, int] = field(default_factory=dict)
 
 
 SCENARIOS = {
@@ -282,7 +284,7 @@ SCENARIOS = {
     "migration": Scenario(plain_katas, migration),
     "merging": Scenario(many_packs, merging),
     "compaction": Scenario(two_layouts, compaction),
-    "beside git": Scenario(two_layouts, beside_git),
+    "beside git": Scenario(two_layouts, beside_git, BY_GIT),
 }
 
 if __name__ == "__main__":

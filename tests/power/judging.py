@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from katafs.errors import KataError
-from katafs.kata.fsck import check_ids
 from katafs.kata.legacy.migrate import migrate_kata, needs_migration
 from katafs.kata.legacy.pending import flush_pending
 from katafs.kata.legacy.plain_files import MARKS, PENDING, marked
@@ -23,7 +22,7 @@ from katafs.kata.model.ids import kata_path
 from katafs.kata.read.kata import Kata
 from katafs.kata.read.snapshot import BlobId, Content
 from katafs.kata.store import Store
-from tests.fsck.cases import make_old
+from tests.fsck.cases import check, make_old, take_advice
 from tests.power.disk import Disk, Left, Tree
 from tests.power.trace import Call
 from tests.scratch import fast_directory
@@ -93,8 +92,9 @@ class Verdict:
         self.last = self.first
 
 
-def judge(kata_id: str, tree: Tree, marks: Tree) -> Verdict:
-    """Build a kata as it was left, and look at it with git and with katafs."""
+def judge(kata_id: str, tree: Tree, marks: Tree, by_git: str) -> Verdict:
+    """Build a kata as it was left, and look at it with git and with katafs. ``by_git``: a commit that git made, which
+    may be given up."""
     with tempfile.TemporaryDirectory(prefix="katafs-power-", dir=fast_directory()) as directory:
         store = Path(directory)
         path = kata_path(store, kata_id)
@@ -104,7 +104,7 @@ def judge(kata_id: str, tree: Tree, marks: Tree) -> Verdict:
         verdict = Verdict(facts(store, kata_id))
         git_says = _fsck(path)
         try:
-            goes_on = _go_on(store, kata_id, verdict, git_says)
+            goes_on = _go_on(store, kata_id, verdict, git_says, by_git)
         except (KataError, OSError) as error:
             goes_on = True
             verdict.wrong.append(f"it cannot go on: {error}")
@@ -116,14 +116,16 @@ def judge(kata_id: str, tree: Tree, marks: Tree) -> Verdict:
         return verdict
 
 
-def _go_on(store: Path, kata_id: str, verdict: Verdict, git_says: str) -> bool:
+def _go_on(store: Path, kata_id: str, verdict: Verdict, git_says: str, by_git: str) -> bool:
     """Do what is done after a power cut; whether there was anything to do. Raises `KataError`, OSError."""
     path = kata_path(store, kata_id)
     if git_says:
         verdict.is_mended = True
         make_old(path)
-        for _ in check_ids(store, [kata_id], repair=True):
-            pass
+        found = check(path, repair=True)
+        is_gits = by_git and (path / ".git/refs/heads/main").read_text().strip("\0\n") in (by_git, "")
+        if is_gits and take_advice(path, found):
+            check(path, repair=True)
     is_begun = needs_migration(path)
     if is_begun:
         migrate_kata(path, kata_id)
@@ -172,8 +174,12 @@ def _differs_from_git(path: Path, found: Facts) -> Iterator[str]:
 class Judgement:
     """Judges what may be left of one kata of a recorded store. Each different state is looked at once."""
 
-    def __init__(self, disk: Disk, calls: list[Call], kata_id: str, before: Facts, after: Facts) -> None:
+    def __init__(
+        self, disk: Disk, calls: list[Call], kata_id: str, before: Facts, after: Facts, by_git: int | None
+    ) -> None:
+        """``by_git``: the event that git records, and does not sync."""
         self._disk, self._kata_id, self._before, self._after = disk, kata_id, before, after
+        self._by_git = after[f"commit {by_git}"] if by_git is not None else ""
         # what may be left after a sync may be left before it; but then more was acknowledged, maybe
         moments = [call.start if call.kind == "mark" else call.number for call in calls if call.kind not in _IDLE]
         self._moments = sorted(set(moments))
@@ -224,7 +230,7 @@ class Judgement:
         found: list[str] = []
         states = list(self._seen.values())
         with ThreadPoolExecutor(4) as pool:
-            verdicts = [pool.submit(judge, self._kata_id, tree, marks) for _, tree, marks, _ in states]
+            verdicts = [pool.submit(judge, self._kata_id, tree, marks, self._by_git) for _, tree, marks, _ in states]
             for (left, tree, _, heard), verdict in zip(states, verdicts, strict=True):
                 judged = verdict.result()
                 wrong = [*self._lost(judged, tree, heard), *judged.wrong]

@@ -69,7 +69,9 @@ def judge(store: Path, name: str, count: int, without: Callable[[Call], bool] = 
     for kata_id in katas(store):
         # what waits for its row goes on in the end, as it must in each state
         flush_pending(kata_path(store, kata_id), kata_id)
-        judgement = Judgement(disk, calls, kata_id, before.get(kata_id, {}), facts(store, kata_id))
+        judgement = Judgement(
+            disk, calls, kata_id, before.get(kata_id, {}), facts(store, kata_id), scenario.by_git.get(kata_id)
+        )
         judgement.one_deviation()
         judgement.many_deviations(count, seed)
         problems += judgement.problems()

@@ -17,9 +17,10 @@ from pathlib import Path
 from katafs.directories import remove_tree
 from katafs.git.store.storing import now
 from katafs.kata.fsck.checking import check_kata
-from katafs.kata.fsck.exam import Finding, Outcome, printable, reason
+from katafs.kata.fsck.exam import Finding, Outcome
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.scan import newest_mtime
+from katafs.kata.fsck.words import printable, reason
 from katafs.kata.model.ids import is_id_part, kata_path
 from katafs.owner import acting_as_owner
 

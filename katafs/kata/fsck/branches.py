@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 
-from katafs.errors import KataError
-from katafs.git import GitRepo, Oid
+from katafs.git import Oid
 from katafs.git.beneath import File, open_beneath, read_all
 from katafs.git.refs.reading import MAIN, packed_references, read_reference
+from katafs.git.store.mending import verify
 from katafs.git.store.storing import make_parents, replace_file
-from katafs.kata.fsck.exam import LOST, Chain, Examination, Problem, each, is_index, printable, several, whole
+from katafs.kata.fsck import chains
+from katafs.kata.fsck.chains import whole
+from katafs.kata.fsck.exam import LOST, Examination, Problem, each, giving_up, is_index, setting_main
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.object_checks import indexes
 from katafs.kata.fsck.scan import age
+from katafs.kata.fsck.words import printable, several
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 # the branch of a save of saver's until June 2026
 _STRAY = re.compile(r"refs/heads/[0-9A-Za-z]{8}")
 # the log of a reference: git's gitrepository-layout
-_MOST_HEADS = 100
 _REFLOG_LINE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) ")
 _LARGEST_LOG = 16 << 20  # bytes
 
@@ -104,15 +105,21 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
         chain = whole(repo, logged)
         if chain is not None and (newest_tag is None or newest_tag in chain.commits):
             return logged, "its log"
-    heads = _heads(repo)
+    heads = chains.heads(repo)
     if newest_tag is not None:
         heads = {oid: chain for oid, chain in heads.items() if newest_tag in chain.commits}
     if len(heads) == 1:
         return next(iter(heads)), "being the only one that no other follows"
     if not heads:
-        return None, "no commit with events is left: take the kata from a backup"
+        advice, ends = "no commit with events is left: take the kata from a backup", chains.ends(repo)
+        if len(ends) == 1:
+            ((end, chain),) = ends.items()
+            gone = {tag.oid for tag in exam.tags.values()} - chain.commits
+            return None, f"the newest commit is lost: take the kata from a backup; {giving_up(exam, gone, end)}"
+        return None, advice
     names = ", ".join(oid.hex() for oid in heads)
-    return None, f"choose one of {len(heads)} with: git update-ref {MAIN} COMMIT. They are {printable(names, 300)}"
+    command = setting_main(exam, "COMMIT")
+    return None, f"choose one of {len(heads)} with: {command}. They are {printable(names, 300)}"
 
 
 def _last_logged(exam: Examination) -> Oid | None:
@@ -130,18 +137,6 @@ def _log(exam: Examination, name: str) -> list[bytes]:
             return read_all(file.fileno(), _LARGEST_LOG).splitlines(keepends=True)
     except (OSError, ValueError):
         return []
-
-
-def _heads(repo: GitRepo) -> dict[Oid, Chain]:
-    """All commits with events that no other such commit follows, in any pack or file."""
-    parents: dict[Oid, tuple[Oid, ...]] = {}
-    for oid in {*repo.objects.loose, *repo.objects.packs}:
-        with suppress(KataError):
-            if repo.objects.is_commit(oid):
-                parents[oid] = repo.commit(oid).parents
-    followed = {parent for found in parents.values() for parent in found}
-    heads = {oid: whole(repo, oid) for oid in sorted(set(parents) - followed)[:_MOST_HEADS]}
-    return {oid: chain for oid, chain in heads.items() if chain is not None}
 
 
 def others(exam: Examination) -> Iterator[Problem]:
@@ -165,24 +160,25 @@ def others(exam: Examination) -> Iterator[Problem]:
 
 
 def logs(exam: Examination) -> Iterator[Problem]:
-    """Logs of ``main`` and ``HEAD`` with commits that are not there, which git's fsck calls an error: of a commit that
-    git made before a power cut the line may be on disk, and nothing else."""
-    if exam.main is None:
+    """Logs of ``main`` and ``HEAD`` with commits of which something is not there, which git's fsck calls an error: of
+    what git did before a power cut the line may be on disk, and not all that it speaks of."""
+    if exam.main is None or exam.chain.problem:
         return  # they may say where it was
     for name in (f"logs/{MAIN}", "logs/HEAD"):
         lines = _log(exam, name)
-        good = [line for line in lines if _is_known(exam.repo, line)]
-        if len(good) < len(lines):
+        # a commit of main is a finding of its own
+        good = [line for line in lines if _logged(line) <= exam.chain.commits]
+        others = frozenset().union(*map(_logged, lines)) - exam.chain.commits
+        if any(verify(exam.repo, others, set(exam.chain.commits))):
             steps = [partial(exam.keep, f".git/{name}"), partial(replace_file, exam.git_dir / name, b"".join(good))]
             message = f".git/{name} names commits that are gone: in {len(lines) - len(good)} of {len(lines)} lines"
             yield Problem("stale-file", message, each(*steps))
 
 
-def _is_known(repo: GitRepo, line: bytes) -> bool:
+def _logged(line: bytes) -> frozenset[Oid]:
+    """The commits that a line of a log names; of one that is none of git's, none."""
     found = _REFLOG_LINE.match(line)
-    return found is None or all(
-        not oid.strip(b"0") or bytes.fromhex(oid.decode()) in repo.objects for oid in found.groups()
-    )
+    return frozenset(bytes.fromhex(oid.decode()) for oid in found.groups() if oid.strip(b"0")) if found else frozenset()
 
 
 def _unreadable(exam: Examination, name: str, oid: Oid | None) -> Problem:

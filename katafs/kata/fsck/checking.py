@@ -18,8 +18,9 @@ from katafs.errors import DamagedError, KataError
 from katafs.git import read_config, repository_lock
 from katafs.git.store.mending import Damage
 from katafs.kata.fsck import branches, event_checks, file_checks, object_checks, plain_katas
-from katafs.kata.fsck.exam import Examination, Finding, Outcome, Problem, reason
+from katafs.kata.fsck.exam import Examination, Finding, Outcome, Problem
 from katafs.kata.fsck.scan import age
+from katafs.kata.fsck.words import reason
 from katafs.kata.store import is_git
 from katafs.owner import acting_as_owner
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 from katafs.errors import KataError
 from katafs.git import Oid
 from katafs.git.refs.reading import Reference
-from katafs.kata.fsck.exam import LOST, Examination, Problem, each, events, is_index, printable, several
+from katafs.kata.fsck.exam import LOST, Examination, Problem, each, is_index
+from katafs.kata.fsck.words import events, printable, several
 from katafs.kata.model.trees import Listing, Root
 
 _TAGS = "refs/tags/"

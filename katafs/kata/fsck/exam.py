@@ -12,14 +12,16 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from katafs.errors import KataError, why
-from katafs.git import Commit, GitRepo, Oid
-from katafs.git.refs.reading import Reference, references
+from katafs.errors import KataError
+from katafs.git import GitRepo, Oid
+from katafs.git.refs.reading import MAIN, Reference, references
 from katafs.git.refs.writing import RefWriter
-from katafs.git.store.mending import is_there
+from katafs.git.store.mending import is_there, verify
+from katafs.git.store.storing import replace_file
+from katafs.kata.fsck.chains import Chain, walk, whole
 from katafs.kata.fsck.scan import Scan, scan
+from katafs.kata.fsck.words import events, reason
 from katafs.kata.read.state import State, read_state
-from katafs.text import brief
 
 
 class Outcome(Enum):
@@ -62,33 +64,6 @@ class Finding:
     advice: str = ""
 
 
-def printable(text: str | bytes, limit: int = 120) -> str:
-    """Text of a kata as it can be shown in a line."""
-    return brief(text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text, limit)
-
-
-def several(names: Iterable[str | bytes]) -> str:
-    """Some names, each once and in order, the first five of them."""
-    ordered = sorted(set(names))
-    return ", ".join(map(printable, ordered[:5])) + (" …" if len(ordered) > 5 else "")
-
-
-def ranges(indexes: Iterable[int]) -> str:
-    """Indexes for a person: ``3, 5-9``; no more than ten ranges."""
-    spans: list[tuple[int, int]] = []
-    for index in sorted(set(indexes)):
-        follows = bool(spans) and spans[-1][1] == index - 1
-        spans.append((spans.pop()[0] if follows else index, index))
-    shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in spans[:10])
-    return shown + (", …" if len(spans) > 10 else "")
-
-
-def events(indexes: Iterable[int]) -> str:
-    """``event 3`` or ``events 3, 5-9``."""
-    known = set(indexes)
-    return f"event{'s' if len(known) != 1 else ''} {ranges(known)}"
-
-
 #: where what is put aside is kept, in ``.git``; and the references that keep commits
 ASIDE = "katafs-lost-found"
 LOST = "refs/katafs/lost"
@@ -96,19 +71,6 @@ LOST = "refs/katafs/lost"
 _LARGEST = 256 << 20
 # whoever makes many tags is not to keep us for long
 _MOST_TRIED = 20
-
-
-@dataclass(frozen=True)
-class Chain:
-    """The commits of ``main`` by first parents, the newest first, each with the start and the end of its message."""
-
-    steps: list[Commit]
-    #: why the walk ended early, if it did
-    problem: str = ""
-
-    @cached_property
-    def commits(self) -> frozenset[Oid]:
-        return frozenset(step.oid for step in self.steps)
 
 
 class Examination:
@@ -222,18 +184,20 @@ class Examination:
         return RefWriter(self.repo)
 
     def keep_commit(self, oid: Oid, name: str) -> None:
-        """Keep a commit that ``main`` does not contain, by a reference that git does not clone."""
+        """Keep a commit that ``main`` does not contain, by a reference that git does not clone; of one that lacks
+        something, for which git would pack nothing any more, the name beside what is put aside."""
         if oid in self.chain.commits or not is_there(self.repo, oid):
             return
         safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
-        kept = f"{LOST}/{safe.strip('.')[:60] or 'unnamed'}-{oid.hex()[:12]}"
-        if kept not in self.references:
-            self.mender.replace(kept, oid, None)
+        kept = f"{safe.strip('.')[:60] or 'unnamed'}-{oid.hex()[:12]}"
+        if any(verify(self.repo, [oid], set(self.chain.commits))):
+            replace_file(self._aside() / kept, oid.hex().encode() + b"\n")
+        elif f"{LOST}/{kept}" not in self.references:
+            self.mender.replace(f"{LOST}/{kept}", oid, None)
 
     def keep(self, name: str, *, move: bool = False) -> None:
         """Keep a file or link of the kata where what is put aside is; a directory can only be moved. Raises OSError."""
-        aside = self.git_dir / ASIDE
-        aside.mkdir(exist_ok=True)
+        aside = self._aside()
         flat = name.removeprefix(".git/").replace("/", "-")
         for number in range(1, 10_000):
             target = aside / (flat if number == 1 else f"{flat}.{number}")
@@ -246,38 +210,29 @@ class Examination:
                 return
         raise FileExistsError(errno.EEXIST, "too much was put aside", aside)
 
-
-def walk(repo: GitRepo, tip: Oid) -> Chain:
-    steps: list[Commit] = []
-    try:
-        for commit in repo.history(tip):
-            # the event that it is of, and whether there is a newline at the end, are all that is asked of it
-            message = commit.subject[:20] + b"\n" + commit.message[-1:]
-            steps.append(commit._replace(message=message))
-    except KataError as error:
-        return Chain(steps, reason(error))
-    return Chain(steps)
+    def _aside(self) -> Path:
+        aside = self.git_dir / ASIDE
+        aside.mkdir(exist_ok=True)
+        return aside
 
 
-def whole(repo: GitRepo, oid: Oid) -> Chain | None:
-    """The history of a commit that has all its commits, and events that can be read; else None."""
-    chain = walk(repo, oid)
-    try:
-        read_state(repo, oid)
-    except KataError:
-        return None
-    return None if chain.problem else chain
+def giving_up(exam: Examination, lost: Iterable[Oid | None], tip: Oid) -> str:
+    """Advice how to go back to ``tip``, without the commits that are ``lost`` after it."""
+    tags = sorted(index for index, tag in exam.tags.items() if tag.oid in set(lost))
+    command = setting_main(exam, tip.hex()) + (f"; git tag -d {' '.join(map(str, tags))}" if tags else "")
+    return f"or, as the owner, give up {events(tags) if tags else 'what came after'}: {command}"
+
+
+def setting_main(exam: Examination, commit: str) -> str:
+    """The command of who sets ``main`` by hand: git sets none that it does not understand."""
+    found = exam.references.get(MAIN)
+    is_odd = found is not None and found.oid is None
+    return (f"rm .git/{MAIN}; " if is_odd else "") + f"git update-ref {MAIN} {commit}"
 
 
 def is_index(text: str) -> bool:
     """Whether ``text`` is the number of an event as git and saver write it."""
     return text.isascii() and text.isdigit() and len(text) < 10 and (text == "0" or text[0] != "0")
-
-
-def reason(error: Exception) -> str:
-    """Why something failed, without the path of the repository in front of it."""
-    text = why(error)
-    return printable(text.partition("/.git: ")[2] or text, 300)
 
 
 def each(*steps: Callable[[], object]) -> Callable[[], object]:

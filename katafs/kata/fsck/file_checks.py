@@ -20,8 +20,9 @@ from katafs.git.refs.locks import STALE_MAIN
 from katafs.git.refs.reading import read_reference
 from katafs.git.store.history import new_config
 from katafs.git.store.storing import now, replace_file
-from katafs.kata.fsck.exam import Examination, Problem, each, printable
+from katafs.kata.fsck.exam import Examination, Problem, each
 from katafs.kata.fsck.scan import mend_owners_and_modes, newest_mtime
+from katafs.kata.fsck.words import printable
 from katafs.kata.legacy.migrate import needs_migration
 from katafs.kata.model.ids import identity
 from katafs.kata.model.layouts import check_version

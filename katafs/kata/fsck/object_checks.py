@@ -10,9 +10,11 @@ from pathlib import Path
 from katafs.git import Oid
 from katafs.git.format.stored import COMMIT
 from katafs.git.store import mending
-from katafs.kata.fsck.exam import Examination, Problem, events, printable
+from katafs.kata.fsck import chains
+from katafs.kata.fsck.exam import Examination, Problem, giving_up
 from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.scan import age
+from katafs.kata.fsck.words import events, printable
 
 
 def look(exam: Examination) -> list[mending.Damage]:
@@ -32,10 +34,13 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
     still = [each for each in there if mending.damage_of(exam.repo, each.oid, each.kind)]
     if not still:
         return
+    named = {reference.oid for reference in exam.references.values()}
+    advice_of_newest = _giving_up(exam, still)
     for found in sorted(still):
         oid = found.oid.hex()
         what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
-        if not found.kind:
+        # what a reference named that was mended since is not needed any more
+        if not found.kind or (not found.commit and found.oid not in named):
             message = f"{what}; nothing refers to it, but nobody could store the same again"
             yield Problem("object-damaged", message, partial(exam.keep, _file(exam, found.oid), move=True))
             continue
@@ -45,7 +50,7 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
         if packed is not None and found.oid in loose:
             message += "; a pack has it whole"
             mend = partial(exam.keep, _file(exam, found.oid), move=True)
-        advice = "" if mend else _advice(exam)
+        advice = "" if mend else _advice(exam) + advice_of_newest
         yield Problem("object-missing" if found.is_missing else "object-damaged", message, mend, advice)
 
 
@@ -53,6 +58,23 @@ def _advice(exam: Examination) -> str:
     if (exam.git_dir / "objects/info/alternates").is_file():
         return "it may be borrowed, which katafs does not do: as the owner, git repack -a -d copies what is borrowed"
     return "copy its file from a backup; or remove it, if it is there, and git hash-object -w a file that has the bytes"
+
+
+def _giving_up(exam: Examination, damage: list[mending.Damage]) -> str:
+    """How to do without the newest events, where only they need what is damaged, and nobody packed them: git syncs
+    nothing, and a power cut can leave the name of a commit and nothing of its files."""
+    needing = {found.oid if found.kind == COMMIT else found.commit for found in damage}
+    steps = exam.chain.steps
+    broken = [place for place, step in enumerate(steps) if step.oid in needing]
+    oldest = len(steps) - 1 if exam.chain.problem else max(broken, default=-1)
+    lost = {step.oid for step in steps[: oldest + 1]}
+    if oldest + 1 < len(steps):
+        tips = [steps[oldest + 1].oid]
+    else:
+        tips = [oid for oid in chains.ends(exam.repo) if oid not in exam.chain.commits]
+    if len(tips) != 1 or not lost or not all(oid in exam.repo.objects.loose for oid in lost):
+        return ""
+    return "; " + giving_up(exam, lost | needing, tips[0])
 
 
 def _file(exam: Examination, oid: Oid) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from katafs.errors import DamagedError, NotFoundError
 from katafs.git.store.storing import now
-from katafs.kata.fsck.exam import Problem, printable, ranges, reason
+from katafs.kata.fsck.exam import Problem
 from katafs.kata.fsck.file_checks import BEING_MADE, STALE_WORK
 from katafs.kata.fsck.scan import newest_mtime
+from katafs.kata.fsck.words import printable, ranges, reason
 from katafs.kata.legacy.plain_files import event_file, event_indexes, read_file
 from katafs.kata.legacy.plain_rows import parse_object, parse_plain_rows
 from katafs.kata.model.layouts import plain_version
