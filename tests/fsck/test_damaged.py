@@ -70,13 +70,16 @@ def test_a_damaged_tree(kata: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["", "^{tree}", ":files", ":files/by-git.txt"])
 @pytest.mark.parametrize("harm", ["missing", "empty"])
-def test_newest_events_that_git_lost(kata: Path, tmp_path: Path, lost: str, harm: str) -> None:
+@pytest.mark.parametrize("is_main_lost", [False, True], ids=["", "main lost"])
+def test_newest_events_that_git_lost(kata: Path, tmp_path: Path, lost: str, harm: str, is_main_lost: bool) -> None:
     """git syncs nothing: a power cut may leave the names of its commits, and not all that these need. What fsck says
     gives them up, and all before them is sound."""
     before = references(kata)
     for number in (LAST + 1, LAST + 2):
         git_event(kata, number, tmp_path / "index")
     HARM[harm][1](loose(kata, f"refs/tags/{LAST + 1}{lost}"))
+    if is_main_lost:
+        (kata / ".git/refs/heads/main").write_text("")
     make_old(kata)
     assert take_advice(kata, check(kata, repair=True))
     check(kata, repair=True)

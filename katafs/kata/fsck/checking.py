@@ -61,6 +61,7 @@ _APART, _RECENT = 1.0, 10.0
 _ROUNDS = 6
 # what a pack has is missing where its index is
 _OF_INDEXES = ("pack-index-damaged", "pack-without-index")
+_OF_MAIN = ("main-lost", "main-behind")
 
 
 def check_kata(path: Path, kata_id: str, *, repair: bool = False, is_quick: bool = False) -> list[Finding]:
@@ -131,6 +132,7 @@ class _KataCheck:
             return self._findings(self._again(first))
 
     def _look_at_objects(self, exam: Examination) -> None:
+        self._unchecked = []
         try:
             self._damage = object_checks.look(exam)
             exam.has_damage = bool(self._damage)
@@ -163,6 +165,9 @@ class _KataCheck:
         for _ in range(_ROUNDS):
             exam = self._exam()
             exam.untagged_before = untagged if not self._mended else None
+            if not self._is_quick and self._mended and (self._damage or self._has_main_moved()):
+                # what is needed is another now
+                self._look_at_objects(exam)
             looked = self._look(exam)
             found = [each for each in looked if self._mended or not each.is_passing or each.code in passing]
             if not self._repair or not self._mend_all(found):
@@ -179,9 +184,12 @@ class _KataCheck:
             if self._mend(problem):
                 is_index_made = problem.code in _OF_INDEXES
                 was_tried = True
-                if problem.code in ("main-lost", "main-behind"):
+                if problem.code in _OF_MAIN:
                     break
         return was_tried
+
+    def _has_main_moved(self) -> bool:
+        return any(code in _OF_MAIN for code, _ in self._mended)
 
     def _mend(self, problem: Problem) -> bool:
         """Try to mend something, once; whether it was tried."""

@@ -218,7 +218,8 @@ class Examination:
 
 def giving_up(exam: Examination, lost: Iterable[Oid | None], tip: Oid) -> str:
     """Advice how to go back to ``tip``, without the commits that are ``lost`` after it."""
-    tags = sorted(index for index, tag in exam.tags.items() if tag.oid in set(lost))
+    # one that cannot be read is mended by itself, and git removes none
+    tags = sorted(index for index, tag in exam.tags.items() if tag.oid is not None and tag.oid in set(lost))
     command = setting_main(exam, tip.hex()) + (f"; git tag -d {' '.join(map(str, tags))}" if tags else "")
     return f"or, as the owner, give up {events(tags) if tags else 'what came after'}: {command}"
 

@@ -34,13 +34,11 @@ def problems(exam: Examination, damage: list[mending.Damage]) -> Iterator[Proble
     still = [each for each in there if mending.damage_of(exam.repo, each.oid, each.kind)]
     if not still:
         return
-    named = {reference.oid for reference in exam.references.values()}
     advice_of_newest = _giving_up(exam, still)
     for found in sorted(still):
         oid = found.oid.hex()
         what = f"object {oid} is missing" if found.is_missing else f"object {oid} {printable(found.why)}"
-        # what a reference named that was mended since is not needed any more
-        if not found.kind or (not found.commit and found.oid not in named):
+        if not found.kind:
             message = f"{what}; nothing refers to it, but nobody could store the same again"
             yield Problem("object-damaged", message, partial(exam.keep, _file(exam, found.oid), move=True))
             continue
