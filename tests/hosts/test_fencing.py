@@ -125,6 +125,20 @@ def test_a_host_that_comes_back(hosts: tuple[Host, Host], step: str) -> None:
     assert not [name for name in os.listdir(kata_path(one.shared, KATA) / ".git/refs/heads") if name != "main"]
 
 
+def test_a_host_whose_files_another_has_removed(hosts: tuple[Host, Host]) -> None:
+    """It was not heard of for so long that it was taken for dead: it begins again, and its event is recorded once."""
+    one, _ = hosts
+    with doing(RECORD, kata_path(one.store, KATA), "one", 1) as process:
+        one.say("hang", "LINK", "main.lock")
+        wait_until(one.is_hung, "LINK main.lock")
+        for file in (kata_path(one.shared, KATA) / ".git").glob(".katafs-*"):
+            if file.name != ".katafs-mutex":
+                file.unlink()
+        one.say("go")
+        assert said(process) == "1"
+    assert sound(one) == ["one"]
+
+
 @pytest.mark.parametrize("step", ["MKDIR .katafs-new", "RENAME .git"])
 def test_a_migration_whose_host_comes_back(tmp_path: Path, step: str) -> None:
     """Another host has migrated the kata meanwhile, and written to it."""

@@ -48,6 +48,8 @@ PATIENCE_SECONDS = 15.0
 # recorded; and looks for a tag in just this way (FORMAT §2.0).
 _TAG_SECONDS, _TAG_PAUSE = 0.1, 0.005
 _STALE_PAUSE = 0.01
+# what another host has replaced, or removed
+_REPLACED = (errno.ESTALE, errno.ENOENT)
 
 _NO_EDIT = "no file was edited: files that are added or removed have control files of their own"
 
@@ -121,7 +123,7 @@ class _Try(KataWriter):
             if self.repo.main() != new.commit.oid:
                 raise
             message = f"event {new.last} may be there, and may be lost by a power cut: {error}"
-            raise StorageError(message, errno.EIO if error.errno == errno.ESTALE else error.errno) from error
+            raise StorageError(message, errno.EIO if error.errno in _REPLACED else error.errno) from error
         made = self.git.remember()
         if self.landed is not None:
             self.landed(Committed(new.last, new.commit.oid), made)
@@ -224,8 +226,10 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
                 return attempt(git)
             except (RaceLostError, StorageError) as error:
                 # Somebody was first: their event stands, ours goes after it, or is late. Not all at once again. Or
-                # another host has replaced what was just looked at.
-                if isinstance(error, StorageError) and error.errno != errno.ESTALE:
+                # another host has replaced what was just looked at, or removed what we were about to put into place: we
+                # were not heard of for so long that it took us for dead.
+                is_ours = isinstance(error, StorageError) and error.errno in _REPLACED and git.repo.git_dir.is_dir()
+                if not is_ours and not isinstance(error, RaceLostError):
                     raise
                 lost = error
         if time.monotonic() > end:
