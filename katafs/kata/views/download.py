@@ -57,7 +57,7 @@ class Download:
     system refuses is a `StorageError`."""
 
     def __init__(self, source: Source, image: Image, file: SpoolFile) -> None:
-        self.name, self.tip = source.name, source.oid
+        self.name, self.tip, self.time_ns, self.number = source.name, source.oid, source.time_ns, source.number
         # by path below NAME/, which is b"" itself; a directory before what is in it
         self.members = image.members
         self._files, self._tgz, self._file = image.files, image.tgz, file
@@ -68,8 +68,6 @@ class Download:
             if path:
                 parent, _, last = path.rpartition(b"/")
                 self._children[parent].append(last)
-        #: the time of the tip, and what its archive is known by, for who keeps it
-        self.time_ns = self.number = 0
         # closed when the disk space is wanted for something else
         file.is_kept = True
 
