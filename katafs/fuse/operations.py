@@ -63,7 +63,8 @@ class Operations(Reading, pyfuse3.Operations):
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, Sequence[PlusEntry | bytes]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
-        tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
+        waiters = (self._preparer.waiters, self.elsewhere.waiters)
+        tree.ctx.counters.waiting = lambda: self.writes.waiting + sum(each.count for each in waiters)
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
         writing |= {"create": self._create, "mkdir": self._mkdir}
         watch(self, writing, tree.ctx, self.elsewhere, fast.asked)
