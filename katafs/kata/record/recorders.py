@@ -11,7 +11,7 @@ import time
 from collections import deque
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
@@ -32,13 +32,6 @@ MOST = 4
 _CROWD, _SECOND = 3, 1.0
 _PATIENCE = 2.0  # seconds, until there is a process
 _SHORT_PATIENCE_SECONDS = 2.0
-
-
-class _Told(NamedTuple):
-    """What is called in the course of a job."""
-
-    announce: Announce
-    landed: Landed
 
 
 class Recorders:
@@ -63,7 +56,7 @@ class Recorders:
             moved.append(committed)
             landed(committed, made)
 
-        told = _Told(note, land)
+        told: dict[str, Any] = {"announce": note, "landed": land}
         try:
             try:
                 return self._do(job, told)
@@ -73,7 +66,7 @@ class Recorders:
                     # the next writer makes the tags
                     return moved[-1]
                 found = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
-                return found or job(*told)
+                return found or job(**told)
         except Exception:
             if not moved:
                 raise
@@ -81,24 +74,22 @@ class Recorders:
             log.exception("kata %s: after it was recorded", job.kata_id)
             return moved[-1]
 
-    def _do(self, job: Job, told: _Told) -> Committed | None:
+    def _do(self, job: Job, told: dict[str, Any]) -> Committed | None:
         if self._is_crowded():
             worker = self._pool.take()
             if worker is None and self._here.acquire(blocking=False):
                 # one at a time, lest readers wait until there are processes
                 try:
-                    return job(*told)
+                    return job(**told)
                 finally:
                     self._here.release()
             worker = worker or self._pool.take(_PATIENCE)
             if worker is not None:
                 try:
-                    return cast(
-                        "Committed | None", worker.call(lambda said: getattr(told, said[0])(*said[1:]), _do, job)
-                    )
+                    return cast("Committed | None", worker.call(lambda said: told[said[0]](*said[1:]), _do, job))
                 finally:
                     self._pool.give_back(worker)
-        return job(*told)
+        return job(**told)
 
     def reap_idle(self) -> None:
         """To be called from time to time: ends the processes when there was nothing to do for some time."""

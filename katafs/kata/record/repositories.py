@@ -18,7 +18,7 @@ _MOST, _EACH = 3 << 19, 21 << 10
 
 # by path and what tells one ``.git`` from another; writers are threads
 _known: cachetools.LRUCache[tuple[Path, int, int], GitRepo] = cachetools.LRUCache(
-    _MOST, lambda repo: _EACH + repo.objects.recent_bytes()
+    _MOST, lambda repo: _EACH + repo.objects.bytes_at_hand()
 )
 _lock = threading.Lock()
 
