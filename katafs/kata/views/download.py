@@ -107,25 +107,17 @@ def make_download(path: Path, source: Source, spool: Spool) -> Download | Callab
     Tags of commits that the tip does not reach are left out. The file in ``spool`` is about three times as large as the
     packed history. Raises `DamagedError`, `StorageError`, `TooLargeError`, and leaves nothing behind then.
     """
-    file = spool.file()
     try:
-        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), source)
-        return Download(source, image, file)
+        with spool.file() as file:
+            image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), source)
+            return Download(source, image, file)
     except HeavyError:
-        file.close()
         return partial(_make_elsewhere, path, source, spool)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _make_elsewhere(path: Path, source: Source, spool: Spool) -> Download:
-    file = spool.file()
-    try:
+    with spool.file() as file:
         return Download(source, cast(Image, file.run(_LIMITS, _write_elsewhere, path, source)), file)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _write_elsewhere(file: BufferedRandom, path: Path, source: Source) -> Image:
