@@ -38,7 +38,8 @@ class Recorders:
     """Does jobs, in this thread or in another process. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._pool = Pool(MOST, (__name__,))
+        #: those that stay
+        self.pool = Pool(MOST, (__name__,))
         self._lock = threading.Lock()
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)
@@ -76,24 +77,20 @@ class Recorders:
 
     def _do(self, job: Job, told: dict[str, Any]) -> Committed | None:
         if self._is_crowded():
-            worker = self._pool.take()
+            worker = self.pool.take()
             if worker is None and self._here.acquire(blocking=False):
                 # one at a time, lest readers wait until there are processes
                 try:
                     return job(**told)
                 finally:
                     self._here.release()
-            worker = worker or self._pool.take(_PATIENCE)
+            worker = worker or self.pool.take(_PATIENCE)
             if worker is not None:
                 try:
                     return cast("Committed | None", worker.call(lambda said: told[said[0]](*said[1:]), _do, job))
                 finally:
-                    self._pool.give_back(worker)
+                    self.pool.give_back(worker)
         return job(**told)
-
-    def reap_idle(self) -> None:
-        """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._pool.reap_idle()
 
     def _is_crowded(self) -> bool:
         now = time.monotonic()
