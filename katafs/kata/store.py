@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -205,3 +206,20 @@ def is_git(path: str | Path) -> bool:
         if isinstance(failure := absent(f"{path}/.git", error), NotFoundError):
             return False
         raise failure from error
+
+
+def katas_below(path: Path, levels: int = 3) -> Iterator[tuple[Path, OSError | None]]:
+    """The directories so many levels below one of a store, and links on the way there; and what cannot be read on the
+    way, with why."""
+    try:
+        mode = os.lstat(path).st_mode
+        names = sorted(filter(is_id_part, os.listdir(path))) if levels and stat.S_ISDIR(mode) else []
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield path, error
+        return
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and not levels):
+        yield path, None
+    for name in names:
+        yield from katas_below(path / name, levels - 1)
