@@ -17,7 +17,7 @@ from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import RefLocks
-from katafs.git.refs.reading import MAIN
+from katafs.git.refs.reading import MAIN, real_name
 from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
 from katafs.kata.record.commit import Announce, Committed, Job, Landed, read_head
@@ -124,14 +124,14 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
             if error.errno != errno.EBUSY:
                 raise
         # somebody else has it, who may be waiting for the one that the dead left
-        RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
+        RefLocks(repo.git_dir).unlock_dead(real_name(repo.git_dir, MAIN), commit)
         with repository_lock(repo.git_dir) as is_alone:
             return _find(repo, commit, is_alone=is_alone)
 
 
 def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:
     with GitWriter(repo) as git:
-        git.refs.locks.unlock_dead(MAIN, commit)
+        git.refs.locks.unlock_dead(git.refs.main, commit)
         tip = repo.main()
         if tip is None or all(known.oid != commit for known in repo.history(tip)):
             return None
