@@ -59,7 +59,7 @@ class Operations(Reading, pyfuse3.Operations):
         self.ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
         tree.ctx.keepers["tables"] = tables.kept
-        tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
+        tree.ctx.counters.ahead = lambda: {"readdir": tables.listings.value, "read": tables.reads.value}
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, Sequence[PlusEntry | bytes]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
