@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import cachetools
 
@@ -67,11 +67,16 @@ class Newest(dict[_K, _V]):
 
 
 class Shared(Generic[_K, _V]):
-    """An LRU cache for any thread, bounded by ``limit`` bytes; ``sizeof`` gives those of a value. What would take more
-    than one of ``shares`` of it is not kept.
+    """An LRU cache of this process, for any thread, bounded by ``limit`` bytes; ``sizeof`` gives those of a value. What
+    would take more than one of ``shares`` of it is not kept. ``name`` is for an operator.
     """
 
-    def __init__(self, limit: int, sizeof: Callable[[_V], int], shares: int = 16) -> None:
+    #: those that have a name
+    named: ClassVar[dict[str, Shared[Any, Any]]] = {}
+
+    def __init__(self, limit: int, sizeof: Callable[[_V], int], shares: int = 16, name: str = "") -> None:
+        if name:
+            self.named[name] = self
         self._known: cachetools.LRUCache[_K, _V] = cachetools.LRUCache(limit, sizeof)
         self._largest = limit // shares
         self._lock = threading.Lock()
@@ -81,10 +86,14 @@ class Shared(Generic[_K, _V]):
             return self._known.get(key)
 
     def keep(self, key: _K, value: _V) -> None:
-        """Keep a value, unless there is one; those that were used longest ago go for it."""
+        """Keep a value; those that were used longest ago go for it."""
         with self._lock:
-            if key not in self._known and self._known.getsizeof(value) <= self._largest:
+            if self._known.getsizeof(value) <= self._largest:
                 self._known[key] = value
+
+    def pop(self, key: _K) -> _V | None:
+        with self._lock:
+            return self._known.pop(key, None)
 
     def kept(self) -> Kept:
         with self._lock:

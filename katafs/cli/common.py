@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from katafs.engine.trust import refusal
-from katafs.errors import KataError
+from katafs.errors import KataError, absent
 from katafs.mount import mounting
 from katafs.text import visible, visible_on_terminal
 
@@ -148,31 +148,25 @@ def katas_of(
     ``unreadable`` is told, in a sentence, which directory cannot be read. Raises `KataError` when it is the store.
     """
     from katafs.kata.model.ids import kata_path
-    from katafs.kata.store import Store
+    from katafs.kata.store import katas_below
 
     if ids:
         yield from ((kata_id, kata_path(store, kata_id)) for kata_id in ids)
         return
-    katas = Store(store)
-
-    def below(parts: str) -> list[str]:
-        try:
-            return [parts + name for name in katas.names(parts)]
-        except KataError as error:
-            if not parts:
-                raise
+    for path, failure in katas_below(store):
+        if failure is not None:
+            error = absent(str(path), failure)
+            if path == store:
+                raise error
             unreadable(str(error))
-            return []
-
-    for kata_id in (third for first in below("") for second in below(first) for third in below(second)):
-        path = kata_path(store, kata_id)
+            continue
         try:
-            is_one = is_wanted(path)
+            is_one = not path.is_symlink() and is_wanted(path)
         except (KataError, OSError):
             # who works on it says why that cannot be known
             is_one = True
         if is_one:
-            yield kata_id, path
+            yield "".join(path.parts[-3:]), path
 
 
 class LineFormatter(logging.Formatter):

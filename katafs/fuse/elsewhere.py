@@ -16,9 +16,9 @@ import cachetools
 import pyfuse3
 import trio
 
-from katafs.errors import BusyError, ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
+from katafs.errors import ExhaustedError, HeavyError, KataError, NotFoundError, StorageError, TooLargeError
 from katafs.fuse.answering import Reading, attributes, reply_dots
-from katafs.fuse.fair import Once, Places, Preparer, User
+from katafs.fuse.fair import Once, Places, Preparer, User, Waiters
 from katafs.process.pool import Limits, Pool, SlowError
 from katafs.tree.answers import ANSWERS, Place, Question, Seen, answer
 from katafs.tree.catalogue import kata_key
@@ -56,7 +56,7 @@ class Elsewhere(Reading):
         # a kata has one worker at a time
         self._queues: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._parts: cachetools.TTLCache[tuple[int, int], _Entries] = cachetools.TTLCache(_PARTS, _PART_SECONDS)
-        self.waiting = 0
+        self.waiters = Waiters(_MOST_WAITING)
 
     async def look_at_root(self) -> None:
         """See, for ever, what the root of the store is, where it may not be asked for each request."""
@@ -145,13 +145,10 @@ class Elsewhere(Reading):
         if (refused := self._refused.get(question)) is not None:
             # it has the frames of who was told before, and would keep them all
             raise refused.with_traceback(None)
-        if self.waiting >= _MOST_WAITING:
-            raise BusyError(f"{self.waiting} questions wait already that take long")
-        self.waiting += 1
         try:
-            return await self._once.of(question, partial(self._find, question))
+            with self.waiters.one(question.kata_id):
+                return await self._once.of(question, partial(self._find, question))
         finally:
-            self.waiting -= 1
             self._tree.ctx.store.new_epoch()
 
     async def _find(self, question: Question) -> object:

@@ -8,8 +8,8 @@ who reads; and at many sites all katas belong to one service, which asks for eve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -22,14 +22,36 @@ from katafs.tree.tree import Tree
 
 #: Requests that wait for something slow. Each holds one of those that pyfuse3 handles at a time.
 MOST_WAITING = 320
-# of one kata
-_MOST_OF_A_KATA = 100
 # threads, which share the GIL; processes, with up to a GiB each
 _PLACES = {"text": 8, "diff": 8, "download": 4, "blob": 4, "page": 2, "process": 2}
 #: the owner of a kata, and its id
 User = tuple[int, str]
 
 _T = TypeVar("_T")
+
+
+class Waiters:
+    """Counts those who wait for something slow: ``most``, and ``of_a_kata`` of one. Belongs to the event loop."""
+
+    def __init__(self, most: int, of_a_kata: int = 100) -> None:
+        self._most, self._of_a_kata = most, of_a_kata
+        self._of: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        return self._of.total()
+
+    @contextmanager
+    def one(self, kata_id: str) -> Iterator[None]:
+        """One more as long as it waits. Raises `BusyError` when too many do."""
+        if self.count >= self._most or self._of[kata_id] >= self._of_a_kata:
+            raise BusyError(f"{self.count} slow requests wait already, {self._of[kata_id]} of this kata")
+        self._of[kata_id] += 1
+        try:
+            yield
+        finally:
+            self._of[kata_id] -= 1
+            self._of += Counter()
 
 
 class Places:
@@ -123,28 +145,19 @@ class Preparer:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._once: Once[Node] = Once()
-        #: how many wait; and of each kata
-        self.waiting = 0
-        self._waiting: Counter[str] = Counter()
+        self.waiters = Waiters(MOST_WAITING)
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
 
     async def prepared(self, node: Node, *, is_told: bool = False) -> Node:
         """The node with its content made, once for all who ask at the same time; so is its failure. ``is_told``: it is
         what `Node.told` says. Raises what its work raises, and `BusyError` when too many wait already."""
         while (work := node.prepare()) is not None:
-            kata_id = node.key.kata
-            if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
-                raise BusyError(f"{self.waiting} slow requests wait already, {self._waiting[kata_id]} of this kata")
-            self.waiting += 1
-            self._waiting[kata_id] += 1
             try:
-                # what somebody else had made may be older than the question
-                if await self._once.of(node.number, partial(self._make, node, work)) is node:
-                    return node
+                with self.waiters.one(node.key.kata):
+                    # what somebody else had made may be older than the question
+                    if await self._once.of(node.number, partial(self._make, node, work)) is node:
+                        return node
             finally:
-                self.waiting -= 1
-                self._waiting[kata_id] -= 1
-                self._waiting += Counter()
                 self._tree.ctx.store.new_epoch()
             node = self._tree.node(node.number)
             node = node.told() if is_told else node

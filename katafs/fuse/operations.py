@@ -59,11 +59,12 @@ class Operations(Reading, pyfuse3.Operations):
         self.ahead = ReadAhead(tree, tables)
         tree.ctx.store.read_caches.on_change = lambda kata_id: tables.drop(Numbers.number(kata_key(kata_id)))
         tree.ctx.keepers["tables"] = tables.kept
-        tree.ctx.counters.ahead = lambda: {"readdir": tables.listings, "read": tables.reads}
+        tree.ctx.counters.ahead = lambda: {"readdir": tables.listings.value, "read": tables.reads.value}
         # what a listing began with, for its later parts
         self._listings: CountedCache[int, Sequence[PlusEntry | bytes]] = CountedCache(_LISTED, getsizeof=len)
         tree.ctx.keepers["entries"] = lambda: Kept.of(self._listings, _ENTRY)
-        tree.ctx.counters.waiting = lambda: self._preparer.waiting + self.writes.waiting + self.elsewhere.waiting
+        waiters = (self._preparer.waiters, self.elsewhere.waiters)
+        tree.ctx.counters.waiting = lambda: self.writes.waiting + sum(each.count for each in waiters)
         writing: dict[str, WritingHandler] = {"write": self._write, "setattr": self._setattr}
         writing |= {"create": self._create, "mkdir": self._mkdir}
         watch(self, writing, tree.ctx, self.elsewhere, fast.asked)

@@ -101,7 +101,7 @@ class ReadAhead:
             self._missed(walk, file.key)
         elif index != walk.index:
             # one file of an event alone says nothing of what comes
-            walk.come_to(index, self._tables.reads)
+            walk.come_to(index, self._tables.reads.value)
         walk.files += 1
         walk.is_reading = walk.is_reading or walk.files > 1
 
@@ -117,7 +117,7 @@ class ReadAhead:
 
     def _look(self) -> tuple[_Walk, Key] | None:
         """Whose way leads past what was answered last, if that was not seen yet, and what it was."""
-        number = self._tables.answered
+        number = self._tables.answered.value
         if number == self._answered:
             return None
         self._answered = number
@@ -127,13 +127,13 @@ class ReadAhead:
             return None
         if key.a != walk.index:
             walk.events = min(walk.events * 2, _MOST)
-            walk.come_to(key.a, self._tables.reads)
+            walk.come_to(key.a, self._tables.reads.value)
         return walk, key
 
     def _missed(self, walk: _Walk, key: Key) -> None:
         if key.a != walk.index:
             events = walk.missed(key.a)
-            walk.come_to(key.a, self._tables.reads)
+            walk.come_to(key.a, self._tables.reads.value)
             walk.end = key.a
             self._make(key.kata, events, walk)
 

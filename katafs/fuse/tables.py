@@ -40,35 +40,24 @@ def pack_content(number: int, data: bytes) -> bytes:
 
 
 class Tables:
-    """What was handed to the library; nothing is, where there is none. Belongs to the event loop."""
+    """What was handed to the library; nothing is, where there is none. Belongs to the event loop.
+
+    The library counts: ``listings`` and ``reads`` that were answered from a table; and it says what was
+    ``answered`` last, by its number, 0 before.
+    """
 
     def __init__(self, library: ctypes.CDLL | None) -> None:
         self.is_there = library is not None
-        self._listings, self._reads, self._bytes, self._answered = (ctypes.c_uint64(0) for _ in range(4))
+        self.listings, self.reads, self._bytes, self.answered = (ctypes.c_uint64(0) for _ in range(4))
         if library is None:
             return
         # with PYFUNCTYPE the interpreter is not let go, which would take longer than what is done
         self._hand = ctypes.PYFUNCTYPE(None, ctypes.c_char_p, ctypes.c_size_t)(("katafs_tables_hand", library))
         self._drop = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(("katafs_tables_drop", library))
-        self._listings, self._reads, self._bytes, self._answered = (
+        self.listings, self.reads, self._bytes, self.answered = (
             ctypes.c_uint64.in_dll(library, f"katafs_tables_{name}")
             for name in ("listings", "reads", "bytes", "answered")
         )
-
-    @property
-    def listings(self) -> int:
-        """How many requests for a listing were answered from a table."""
-        return self._listings.value
-
-    @property
-    def reads(self) -> int:
-        """How many requests for bytes of a file were."""
-        return self._reads.value
-
-    @property
-    def answered(self) -> int:
-        """The number of what was answered last; 0 before."""
-        return self._answered.value
 
     def kept(self) -> Kept:
         """What is in memory."""

@@ -133,7 +133,7 @@ def step(past: Past, was: int, now: int, end: int, *, highlight: bool) -> bytes:
 
 def _page(template: str, past: Past, **values: Any) -> bytes:
     found = _templates().get_template(template)
-    return found.render(kata_id=past.kata_id, **words(past.manifest), **values).encode()
+    return found.render(kata_id=past.kata_id, **words(past.manifest()), **values).encode()
 
 
 def environment(style: str, script: str = "") -> Environment:

@@ -25,8 +25,9 @@ from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.rows import Row, parse_rows
 from katafs.kata.model.steps import Step, history
 from katafs.kata.read.caches import ReadCaches
-from katafs.kata.read.snapshot import OUTPUTS, Snapshot, read_snapshot
-from katafs.kata.read.state import read_state
+from katafs.kata.read.kata import Kata
+from katafs.kata.read.snapshot import OUTPUTS
+from katafs.kata.read.state import State, read_state
 from katafs.kata.views.diff import line_counts, raw_diff
 from katafs.text import decode
 
@@ -42,42 +43,30 @@ def cut_short(flags: Any) -> list[str]:
     return [name for name in ("stdout", "stderr") if flags.get(name) is True] + cut
 
 
-class Past:
-    """The events of the kata at ``path`` up to the commit ``tip``: what pages are made from, too. Raises
+class Past(Kata):
+    """The kata at ``path`` as it was when ``tip`` was its newest commit: what pages are made from, too. Raises
     `DamagedError`."""
 
     def __init__(self, path: Path, kata_id: str, tip: Oid) -> None:
-        self.kata_id = kata_id
-        self.repo = GitRepo(path)
-        self._state = read_state(self.repo, tip)
-        self._rows = self._state.rows
-        self._snapshots: dict[int, Snapshot] = {}
+        super().__init__(kata_id, path)
+        self._tip = self._state = read_state(self.repo, tip)
 
-    @cached_property
+    def tip(self) -> State:
+        return self._state
+
     def manifest(self) -> dict[str, Any]:
         """The stored manifest; empty when there is none that can be read."""
         try:
-            return self._state.manifest(self.repo)
+            return super().manifest()
         except DamagedError:
             return {}
 
     def rows(self) -> list[Row]:
-        return self._rows.stored
+        return self._state.rows.stored
 
     @cached_property
     def steps(self) -> list[Step]:
-        return history(self._rows.stored, self.kata_id)
-
-    def snapshot(self, index: int) -> Snapshot:
-        """The snapshot of an event. Raises `NotFoundError` for an index that is not there."""
-        snapshot = self._snapshots.get(index)
-        if snapshot is None:
-            if not 0 <= index <= self._rows.last:
-                raise NotFoundError(f"kata {self.kata_id} has no event {index}")
-            commit = self.repo.commit_of_event(self._state.commit.oid, index)
-            snapshot = read_snapshot(self.repo, self._state, index, commit)
-            self._snapshots[index] = snapshot
-        return snapshot
+        return history(self.rows(), self.kata_id)
 
     def counted_steps(self) -> list[Step]:
         """All events, with the numbers of lines where rows of before 2026 do not have them: reckoned as for rows."""

@@ -6,22 +6,20 @@ import errno
 import os
 import resource
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import cachetools
 
-from katafs.caching import CountedCache, Kept
+from katafs.caching import CountedCache, Kept, Shared
 from katafs.errors import DamagedError, KataError, NotFoundError, StorageError, absent
 from katafs.git.beneath import appears, is_shared
 from katafs.git.budget import Budget
-from katafs.git.odb.pack_reader import CACHES
 from katafs.kata.legacy.plain_store import PlainStore
 from katafs.kata.model.ids import is_id_part
 from katafs.kata.read.caches import ReadCaches
 from katafs.kata.read.kata import Kata
-from katafs.kata.read.state import clear_rows, kept_rows
-from katafs.kata.read.stored_files import kept_corrected
 
 _MICROSECONDS, _NOTHING = 10_000.0, -1.0
 _OPEN_KATAS, _WAITED_SECONDS = 128, 60.0
@@ -186,14 +184,12 @@ class Store:
 
     def clear_caches(self) -> None:
         self.read_caches.clear()
-        clear_rows()
-        for cache in CACHES.values():
+        for cache in Shared.named.values():
             cache.clear()
 
     def kept(self) -> dict[str, Kept]:
-        own = {"katas": Kept.of(self._open, _KATA), "recent rows": kept_rows()}
-        shared = {name: cache.kept() for name, cache in CACHES.items()}
-        return {**own, **self.read_caches.kept(), **shared, "corrected": kept_corrected()}
+        shared = {name: cache.kept() for name, cache in Shared.named.items()}
+        return {"katas": Kept.of(self._open, _KATA), **self.read_caches.kept(), **shared}
 
     def open_repositories(self) -> int:
         """How many are open, with those that were made from plain katas."""
@@ -210,3 +206,20 @@ def is_git(path: str | Path) -> bool:
         if isinstance(failure := absent(f"{path}/.git", error), NotFoundError):
             return False
         raise failure from error
+
+
+def katas_below(path: Path, levels: int = 3) -> Iterator[tuple[Path, OSError | None]]:
+    """The directories so many levels below one of a store, and links on the way there; and what cannot be read on the
+    way, with why."""
+    try:
+        mode = os.lstat(path).st_mode
+        names = sorted(filter(is_id_part, os.listdir(path))) if levels and stat.S_ISDIR(mode) else []
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield path, error
+        return
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and not levels):
+        yield path, None
+    for name in names:
+        yield from katas_below(path / name, levels - 1)

@@ -290,7 +290,7 @@ class _Session:
             if trio.current_time() < due:
                 continue
             due = trio.current_time() + _EXPIRE_SECONDS
-            for idle in (operations.writes.jobs.recorders, operations.elsewhere.pool, pages.workers):
+            for idle in (operations.writes.jobs.recorders.pool, operations.elsewhere.pool, pages.workers):
                 idle.reap_idle()
             self.tree.ctx.store.read_caches.notes.expire()
             await operations.memory.look()

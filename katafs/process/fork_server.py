@@ -3,7 +3,7 @@
 ``python -m katafs.process.fork_server MODULE,…``, or a fork of a daemon that begins, which does the same
 (`katafs.process.starting`), with a socket to who has work as its standard input. A fork of a process with one thread is
 safe, and takes some milliseconds, where a new Python takes some hundred. It never sees anything of a kata; a worker
-does one piece of work, under its limits, and ends.
+does its work, one piece or more, under its limits, and ends.
 
 It ends when its socket is closed, which the kernel does however its parent ends. (PR_SET_PDEATHSIG would not do: that
 is the end of the thread that started it.) The workers get SIGKILL from the kernel when the fork server ends.
@@ -26,6 +26,7 @@ from typing import Never
 from katafs.process import wire, worker
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PAUSE_SECONDS = 0.2
 _PRCTL = ctypes.CDLL(None).prctl
 
 
@@ -51,8 +52,8 @@ class _ForkServer:
         if not self._load(modules.split(",")):
             return
         while True:
-            # while there is nothing to do, and nobody works, who would have to share a processor
-            if self._preparing and not self._waiting and not self._selector.select(0):
+            # while nobody wants anything; beside workers, of which some stay, more slowly: they share the processors
+            if self._preparing and not self._selector.select(_PAUSE_SECONDS if self._waiting else 0):
                 self._prepare()
                 continue
             for key, _ in self._selector.select():

@@ -250,6 +250,7 @@ class Pool:
             self._changed.notify_all()
 
     def reap_idle(self) -> None:
+        """To be called from time to time: ends those that have had nothing to do for some time."""
         now = time.monotonic()
         with self._changed:
             old = [worker for worker in self._idle if now - worker.last_used > _IDLE_SECONDS]

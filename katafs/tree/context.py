@@ -73,7 +73,7 @@ class Counters:
 _MEMBERS = 10_000
 _MEMBER = 410  # bytes in memory
 _SLOW_SECONDS = 60.0  # for whoever reads one for long, after the tip has moved
-_TOLD = 1_000
+_MOST_PROMISED, _PROMISE = 1_000, 400  # bytes in memory of each
 # groups that were looked at last; bytes in memory of one with 64 members
 _GROUPS, _GROUP = 16, 32_000
 # many nodes have the same
@@ -87,7 +87,7 @@ class DownloadCache(CountedCache[tuple[str, int], Download]):
     def __init__(self) -> None:
         super().__init__(_MEMBERS, getsizeof=lambda download: min(len(download.members), _MEMBERS))
         #: the tips of archives that somebody was told of, and that are not made yet
-        self.told: Newest[tuple[str, int], Oid] = Newest(_TOLD)
+        self.promised: Newest[tuple[str, int], Oid] = Newest(_MOST_PROMISED)
 
     def at(self, kata_id: str, tip: Oid) -> Download | None:
         """One of a tip, the newest if there are several."""
@@ -99,7 +99,7 @@ class DownloadCache(CountedCache[tuple[str, int], Download]):
         known = self.get((kata_id, number))
         if known is not None and not known.closed:
             return known.tip, known
-        return self.told.get((kata_id, number)), None
+        return self.promised.get((kata_id, number)), None
 
     def put(self, kata_id: str, download: Download) -> None:
         """Keep it; those of other tips go, unless somebody reads them."""
@@ -107,7 +107,7 @@ class DownloadCache(CountedCache[tuple[str, int], Download]):
         for other in [other for other in self if other[0] == kata_id]:
             if other == key or self[other].is_idle(_SLOW_SECONDS):
                 self.pop(other).close()
-        self.told.pop(key, None)
+        self.promised.pop(key, None)
         self[key] = download
 
     def popitem(self) -> tuple[tuple[str, int], Download]:
@@ -165,6 +165,7 @@ class Context:
 
     def kept(self) -> dict[str, Kept]:
         own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": self.seen_groups.kept(_GROUP)}
+        own["promised archives"] = self.downloads.promised.kept(_PROMISE)
         others = {name: keeper() for name, keeper in self.keepers.items()}
         return {**self.store.kept(), **self.made.kept(), **own, **others}
 

@@ -80,8 +80,8 @@ class MadeCache:
     def put(self, key: Hashable, content: bytes | SpoolFile) -> None:
         """Keep a content; a file of the spool is closed when its space is wanted for something else."""
         if isinstance(content, bytes) and len(content) > _LARGE:
-            file = self.spool.file()
-            file.add([content])
+            with self.spool.file() as file:
+                file.add([content])
             content = file
         if isinstance(content, SpoolFile):
             content.is_kept = True
@@ -103,12 +103,8 @@ def make_elsewhere(
     spool: Spool, path: Path, write: Callable[[BufferedRandom, Path], object], limits: process.Limits = _LIMITS
 ) -> SpoolFile:
     """A file that ``write(file, path)`` writes in a process of its own. Raises what `katafs.process.run` does."""
-    file = spool.file()
-    try:
+    with spool.file() as file:
         file.run(limits, write, path)
-    except BaseException:
-        file.close()
-        raise
     return file
 
 

@@ -103,11 +103,18 @@ class Tree:
     def tip(self, kata_id: str) -> State:
         return self.ctx.store.kata(kata_id).tip()
 
-    def lend(self, kata_id: str, made: Made) -> None:
-        """What is at the new tip of a kata, which `stale_since` need not look for; nothing when that is over."""
+    @contextlib.contextmanager
+    def lent(self, kata_id: str, made: Made) -> Iterator[None]:
+        """With what is at the new tip of a kata, which `stale_since` need not look for meanwhile."""
+        objects = None
         self.ctx.store.new_epoch()
         with contextlib.suppress(KataError):
-            self.ctx.store.kata(kata_id).repo.objects.recent = made
+            objects = self.ctx.store.kata(kata_id).repo.objects if made else None
+        if objects is not None:
+            objects.at_hand = made
+        yield
+        if objects is not None and objects.at_hand is made:
+            objects.at_hand = {}
 
     def stale_since(self, kata_id: str, before: Oid) -> Stale | None:
         """What `stale_after` says of the tip as it is now; None where it is still that ``before``."""

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from katafs.errors import HeavyError, StorageError, TooLargeError
+from katafs.errors import BusyError, HeavyError, StorageError, TooLargeError
 from katafs.fuse.elsewhere import Elsewhere
 from katafs.fuse.fair import Places, Preparer, User
 from katafs.git import GitRepo
@@ -63,6 +63,40 @@ def test_many_of_one_keep_nobody_out() -> None:
     assert (2, "CCCCCC") in served[2:4]
     assert len(served) == 81
     assert most == 1
+
+
+def test_of_what_is_asked_elsewhere_one_kata_has_a_part(store: Path) -> None:
+    """A hundred wait for a kata that takes long: its next one is refused, and who asks for another is answered."""
+    make_kata(store, "CdCdCd")
+    elsewhere = Elsewhere(tree := Tree(Context(Store(store))), Preparer(tree))
+    held = trio.Lock()
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery, held:
+            elsewhere._queues["AbCdEf"] = held
+            for number in range(100):
+                nursery.start_soon(elsewhere._answer, Question("tip", kata_key("AbCdEf"), (number,)))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(BusyError):
+                await elsewhere._answer(Question("tip", kata_key("AbCdEf"), (100,)))
+            assert await elsewhere._answer(Question("tip", kata_key("CdCdCd"))) is not None
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
+def test_what_is_lent_is_taken_back(store: Path) -> None:
+    """But for what the next event lent; and no kata is opened for it."""
+    tree = Tree(Context(Store(store)))
+    make_kata(store, "AbCdEf")
+    with tree.lent("AbCdEf", {}):
+        assert not tree.ctx.store.open_repositories()
+    with tree.lent("AbCdEf", {bytes(20): (3, b"first")}):
+        objects = tree.ctx.store.kata("AbCdEf").repo.objects
+        with tree.lent("AbCdEf", later := {bytes(20): (3, b"second")}):
+            assert objects.at_hand is later
+        objects.at_hand = later
+    assert objects.at_hand is later
 
 
 def test_who_is_refused_again_costs_no_memory(store: Path) -> None:

@@ -61,7 +61,7 @@ def make(path: Path, spool: Path | None = None, **changed: Any) -> Download:
     repo = GitRepo(path)
     tip = repo.main()
     assert tip is not None
-    values: dict[str, Any] = {"oid": tip, "tags": tags_of(repo.path), "name": NAME, "mtime": MTIME, **changed}
+    values: dict[str, Any] = {"oid": tip, "tags": tags_of(repo.path), "name": NAME, "time_ns": MTIME * 10**9, **changed}
     made = make_download(path, Source(**values), Spool(spool))
     return made if isinstance(made, Download) else made()
 

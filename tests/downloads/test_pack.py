@@ -122,7 +122,7 @@ class TestFailures:
 
     def test_no_repository(self, tmp_path: Path) -> None:
         with pytest.raises(DamagedError):
-            make_download(tmp_path, Source(bytes(20), {}, NAME, MTIME), Spool())
+            make_download(tmp_path, Source(bytes(20), {}, NAME, MTIME * 10**9), Spool())
 
     @pytest.mark.parametrize("limit", [10, 5_000, 60_000, 130_000])
     def test_a_full_disk(self, limit: int, repo: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_the_name_without_any_date(seconds: int) -> None:
 def test_odd_times(repo: Path, tmp_path: Path) -> None:
     put_commit(repo, {b"a": b"a"})
     for mtime in (0, 1, 2**30):
-        image = make(repo, mtime=mtime)
+        image = make(repo, time_ns=mtime * 10**9)
         path = unpack_tgz(image, tmp_path / str(mtime))
         assert int((path / "a").stat().st_mtime) == mtime
         assert git(path, "status", "--porcelain") == b""

@@ -25,6 +25,7 @@ from katafs.kata.record import commit, repositories
 from katafs.kata.record.commit import Committed
 from katafs.kata.record.commit import record as record_act
 from katafs.kata.record.message import parse_act
+from katafs.kata.record.recorders import find_recorded
 from tests.katas import (
     START,
     GitCommit,
@@ -456,3 +457,21 @@ def test_little_is_kept_of_a_repository(kata: Path, enlarge: Callable[[Path], No
     held -= tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert held < 150_000
+
+
+def test_a_main_that_is_the_name_of_another_branch(kata: Path) -> None:
+    """git moves the branch that is named; so does who finds what a daemon had recorded that died."""
+    git(kata, "branch", "master", "main")
+    git(kata, "symbolic-ref", "refs/heads/main", "refs/heads/master")
+    git(kata, "pack-refs", "--all")
+    for index in (1, 2):
+        committed = record(kata)
+        assert committed.index == index
+        assert git(kata, "symbolic-ref", "refs/heads/main") == b"refs/heads/master\n"
+        assert git(kata, "rev-parse", "master").strip().decode() == committed.commit.hex()
+    assert assert_sound(kata) == 2
+    tip = bytes.fromhex(git(kata, "rev-parse", "master").strip().decode())
+    lock = kata / ".git/refs/heads/master.lock"
+    lock.write_text(f"{tip.hex()}\n")
+    assert find_recorded(kata, "AbCdEf", tip) == Committed(2, tip)
+    assert not lock.exists()

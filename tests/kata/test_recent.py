@@ -20,10 +20,10 @@ ROWS = [{"index": index, "text": f"{index}, ]\n\u2028 [", "nested": {"a": [index
 
 @pytest.fixture
 def repo(store: Path) -> Iterator[GitRepo]:
-    state.clear_rows()
+    state._known.clear()
     repo = GitRepo(make_kata(store, "AbCdEf"))
     yield repo
-    state.clear_rows()
+    state._known.clear()
 
 
 def rows_of(repo: GitRepo, text: bytes) -> list[dict[str, object]]:
@@ -99,11 +99,11 @@ def test_another_repository_has_its_own(repo: GitRepo, store: Path) -> None:
 
 
 def test_what_is_large_is_not_kept(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "_LARGEST", 1000)
+    monkeypatch.setattr(state._known, "_largest", 1000)
     text = pretty_json(ROWS)
     assert len(text) > 1000
     rows_of(repo, text)
-    assert not state._known
+    assert not state._known.kept().entries
 
 
 def test_thousands_of_rows_follow_in_the_event_loop(repo: GitRepo) -> None:

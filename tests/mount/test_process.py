@@ -296,6 +296,15 @@ def test_idle_memory(fork_server: starting.ForkServer) -> None:
     assert resident < 80 << 20
 
 
+def test_it_prepares_beside_a_worker_that_stays(fork_server: starting.ForkServer) -> None:
+    """Where something is recorded at all times there always is one."""
+    stays = pool_module.Worker("katafs.html.process", process.Limits(), stays=True)
+    try:
+        wait_until(lambda: run(_languages) >= len(_USUAL), "the preparations")
+    finally:
+        stays.end()
+
+
 def _wait_for_worker(done: Future[bytes], daemon: int) -> None:
     wait_until(lambda: done.done() or workers(daemon), "a worker")
 

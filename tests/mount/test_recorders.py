@@ -245,10 +245,10 @@ def recorders(fork_server: starting.ForkServer, monkeypatch: pytest.MonkeyPatch)
     """With a process that is ready. On a machine with too much to do a crowd is one that takes longer."""
     monkeypatch.setattr(recorders_module, "_SECOND", patience(1))
     made = Recorders()
-    worker = started(made._pool)
-    made._pool.give_back(worker)
+    worker = started(made.pool)
+    made.pool.give_back(worker)
     yield made
-    end_all(made._pool)
+    end_all(made.pool)
 
 
 def act(index: int) -> Act:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 from weakref import WeakValueDictionary
@@ -44,7 +45,7 @@ class Jobs:
 
     async def do(self, job: Job, announce: Announce = nobody) -> tuple[Committed | None, trio.Event]:
         """Do a job when it is its turn. Returns its result, and what is set when the kernel has been told of it: that
-        begins while the job still makes tags."""
+        begins while the job still makes tags. It is told of what a job that fails has done on its way, too."""
         queue = self._queues.setdefault(job.kata_id, trio.Lock()) if job.in_turn else contextlib.nullcontext()
         do, limiter = (self.recorders.do, self._recording) if job.in_turn else (Job.__call__, self.at_once)
         async with queue:
@@ -55,25 +56,15 @@ class Jobs:
                 # it may be that nothing can be read of it yet
                 if job.in_turn:
                     raise
-            landed, invalidated = trio.Event(), trio.Event()
-            tell = partial(trio.lowlevel.spawn_system_task, self._tell_landed, job, before, landed, invalidated)
-            if job.in_turn:
-                tell()
+            invalidated = trio.Event()
+            land, landed = trio.open_memory_channel[Made](math.inf)
+            trio.lowlevel.spawn_system_task(self._tell_landed, job, before, landed, invalidated)
             soon = trio.lowlevel.current_trio_token().run_sync_soon
-
-            def land(made: Made) -> None:
-                self._tree.lend(job.kata_id, made)
-                landed.set()
-
-            do = partial(do, job, announce, lambda _, made: soon(land, made))
-            try:
+            do = partial(do, job, announce, lambda _, made: soon(land.send_nowait, made))
+            # closed also when nothing was recorded: then there is nothing to tell
+            with land:
                 committed = await trio.to_thread.run_sync(do, limiter=limiter)
-            finally:
-                # also when nothing was recorded: then there is nothing to tell
-                landed.set()
-        if not job.in_turn:
-            tell()
-        elif committed is not None:
+        if job.in_turn and committed is not None:
             if committed.is_new:
                 self._count(job)
             else:
@@ -84,17 +75,20 @@ class Jobs:
     async def is_git(self, kata_id: str) -> bool:
         return await trio.to_thread.run_sync(is_git, self._tree.ctx.store.path(kata_id), limiter=self.at_once)
 
-    async def _tell_landed(self, job: Job, before: Oid | None, landed: trio.Event, invalidated: trio.Event) -> None:
+    async def _tell_landed(
+        self, job: Job, before: Oid | None, landed: trio.MemoryReceiveChannel[Made], invalidated: trio.Event
+    ) -> None:
+        made: Made = {}
         try:
-            await landed.wait()
-            has_moved = await self._kernel.since(job.kata_id, before)
+            with contextlib.suppress(trio.EndOfChannel):
+                made = await landed.receive()
+            with self._tree.lent(job.kata_id, made):
+                has_moved = await self._kernel.since(job.kata_id, before)
             # what makes a new kata whole is its first commit
-            is_first = before is None and await self.is_git(job.kata_id)
-            if not job.in_turn and (has_moved or is_first):
-                self._count(job)
+            with contextlib.suppress(KataError):
+                if not job.in_turn and (has_moved or (before is None and await self.is_git(job.kata_id))):
+                    self._count(job)
         finally:
-            if job.in_turn:
-                self._tree.lend(job.kata_id, {})
             invalidated.set()
 
     def _count(self, job: Job) -> None:

@@ -29,7 +29,6 @@ from katafs.kata.record.commit import Announce, Committed, plain_job
 from katafs.kata.record.exclusive import Attempt
 from katafs.kata.record.inbox import Message
 from katafs.kata.record.recorders import commits_before
-from katafs.kata.record.repositories import kept_repositories
 from katafs.tree.nodes import Node, Writable
 from katafs.tree.tree import Tree
 
@@ -56,7 +55,6 @@ class Writes:
             lambda opening: inbox.is_begun(opening.file, opening), lambda: journal.is_flushed or fast.is_flushed
         )
         self.jobs = Jobs(tree, elsewhere, kernel)
-        tree.ctx.keepers["repositories"] = kept_repositories
         #: how many messages wait
         self.waiting = 0
         self._bytes = 0

@@ -57,8 +57,8 @@ class Objects:
         self._in_vain_until = 0.0
         #: kind and data of objects that are to be stored, which all that read here see already
         self.pending: dict[Oid, tuple[int, bytes]] = {}
-        #: those that were stored last, which need not be looked for in a new pack
-        self.recent: Made = {}
+        #: those that were stored last, by whomever, which need not be looked for in a new pack
+        self.at_hand: Made = {}
         self.loose = LooseFiles(self.directory, self.budget)
         self.packs = Packs(self.directory, self.budget)
         # a small loose object whose size was asked for is read next
@@ -68,8 +68,8 @@ class Objects:
     def pack_directory(self) -> Path:
         return Path(self.directory, "pack")
 
-    def recent_bytes(self) -> int:
-        return sum(len(data) for _, data in self.recent.values())
+    def bytes_at_hand(self) -> int:
+        return sum(len(data) for _, data in self.at_hand.values())
 
     def missing(self, what: str) -> KataError:
         """What to raise when something is not there: is it that, or the whole repository?"""
@@ -114,7 +114,7 @@ class Objects:
 
     def read_any(self, oid: Oid, *, strictly: bool = False) -> tuple[int, bytes]:
         """The kind and the data of an object. Raises as `read` does."""
-        if (known := self.pending.get(oid) or self.recent.get(oid)) is not None:
+        if (known := self.pending.get(oid) or self.at_hand.get(oid)) is not None:
             return known
         last, self._last = self._last, None
         if last is not None and last[0] == oid:
@@ -144,7 +144,7 @@ class Objects:
         """The size of an object in bytes: its own where it is a small loose one, or stands in several places, of which
         one may lie; of others what is said of it. Raises as `read` does; also for a size that nobody can mean, for
         which a reader would make room, and for an object that is said to be empty and is not."""
-        if (known := self.pending.get(oid) or self.recent.get(oid)) is not None:
+        if (known := self.pending.get(oid) or self.at_hand.get(oid)) is not None:
             return len(known[1])
         try:
             size = self.packs.size(oid, look=False)

@@ -6,7 +6,6 @@ import itertools
 import os
 import zlib
 from collections.abc import Container, Iterator
-from typing import Any
 
 from katafs.caching import Shared
 from katafs.git.beneath import close_quietly, open_beneath
@@ -30,9 +29,10 @@ _OVERHEAD = 300
 #: Of the whole process: kind and data of delta bases and results, by reader and offset, as who reads the events of a
 #: kata one after the other would else begin at the start of a chain each time; and parts of files, as who lists files
 #: reads the heads of all their entries, which stand near to each other.
-_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(5 << 20, lambda known: len(known[1]) + _OVERHEAD)
-_parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + _OVERHEAD)
-CACHES: dict[str, Shared[Any, Any]] = {"bases": _bases, "parts": _parts}
+_bases: Shared[tuple[int, int], tuple[int, bytes]] = Shared(
+    5 << 20, lambda known: len(known[1]) + _OVERHEAD, name="bases"
+)
+_parts: Shared[tuple[int, int], bytes] = Shared(4 << 20, lambda part: len(part) + _OVERHEAD, name="parts")
 PART = 1 << 15
 _keys = itertools.count()
 

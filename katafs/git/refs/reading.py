@@ -221,6 +221,16 @@ def read_reference(git_dir: Path, name: str) -> Reference | None:
     return Reference(None, text=text if is_own else b"")
 
 
+def real_name(git_dir: Path, name: str) -> str:
+    """The reference that is meant by a name, where that is a symbolic one: git moves the one that it names."""
+    for _ in range(_SYMBOLIC_STEPS):
+        found = read_reference(git_dir, name)
+        if found is None or found.target is None:
+            break
+        name = found.target
+    return name
+
+
 def packed_references(git_dir: Path) -> tuple[dict[str, PackedRef], int]:
     """What ``packed-refs`` says, and how many of its lines are none of git's."""
     try:

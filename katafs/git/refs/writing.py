@@ -37,6 +37,8 @@ class RefWriter:
         self._repo = repo
         self._git_dir = repo.git_dir
         self.locks = RefLocks(repo.git_dir, is_alone=is_alone)
+        #: what ``main`` is, which may be a name of another branch
+        self.main = reading.real_name(repo.git_dir, MAIN)
         self._prepared: dict[tuple[str, Oid], NewFile] = {}
         self._moves: list[tuple[Oid, Oid | None]] = []
 
@@ -61,11 +63,11 @@ class RefWriter:
         """Move ``main`` from ``old`` (None: there was no branch) to ``new`` by compare-and-swap. Raises `RaceLostError`
         when it is somewhere else by now, or locked, and can be tried again; `DamagedError`, `StorageError`: after one
         of EIO the branch may be at ``new``."""
-        path = self._git_dir / MAIN
+        path = self._git_dir / self.main
         with storing(MAIN, self._git_dir):
             made = make_parents(path.parent, self._git_dir)
             try:
-                lock = HeldLock(self._git_dir, MAIN, self._file(MAIN, new))
+                lock = HeldLock(self._git_dir, self.main, self._file(MAIN, new))
             except FileExistsError as error:
                 raise RaceLostError(f"{self._git_dir}: {MAIN} is locked by another writer") from error
             with lock:
@@ -79,7 +81,7 @@ class RefWriter:
     def sync_main(self) -> None:
         """Sync ``main`` as it is: somebody else moved it, who may have died before he did."""
         with storing(MAIN, self._git_dir):
-            for name in (PACKED_REFS, MAIN, os.path.dirname(MAIN), ""):
+            for name in (PACKED_REFS, self.main, os.path.dirname(self.main), ""):
                 with suppress(FileNotFoundError):
                     sync_path(os.path.join(self._git_dir, name))
 

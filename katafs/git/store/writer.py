@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _MOST_THERE = 100_000  # objects
 # bytes of those that are remembered, of an event
-_MOST_RECENT = 512 << 10
+_MOST_AT_HAND = 512 << 10
 
 
 class ObjectMaker:
@@ -149,10 +149,10 @@ class GitWriter(ObjectMaker):
     def remember(self) -> Made:
         """What was stored, for who reads it next: a branch refers to it. Nothing where that is much."""
         objects = self.repo.objects
-        objects.recent = {oid: objects.pending[oid] for oid in self._stored}
-        if objects.recent_bytes() > _MOST_RECENT:
-            objects.recent = {}
-        return objects.recent
+        objects.at_hand = {oid: objects.pending[oid] for oid in self._stored}
+        if objects.bytes_at_hand() > _MOST_AT_HAND:
+            objects.at_hand = {}
+        return objects.at_hand
 
     def tidy(self, *, may_merge: bool) -> None:
         """Write the logs; and merge the packs that `store` made, if there are many by now; they are referred to. It may

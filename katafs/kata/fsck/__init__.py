@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from katafs.kata.fsck.file_checks import STALE_WORK
 from katafs.kata.fsck.scan import newest_mtime
 from katafs.kata.fsck.words import printable, reason
 from katafs.kata.model.ids import is_id_part, kata_path
+from katafs.kata.store import katas_below
 from katafs.owner import acting_as_owner
 
 __all__ = ["Finding", "Outcome", "Result", "check_ids", "check_store"]
@@ -45,7 +45,7 @@ def check_store(store: Path, *, repair: bool = False, is_quick: bool = False) ->
     yield 0.0, Result("", [*_store_findings(store, names, repair=repair)])
     parts = [name for name in names if is_id_part(name)]
     for number, first in enumerate(parts):
-        for path, error in _below(store / first, 2):
+        for path, error in katas_below(store / first, 2):
             name = os.fspath(path.relative_to(store))
             if error is not None:
                 result = Result(name.replace("/", ""), failure=reason(error))
@@ -63,23 +63,6 @@ def check_ids(
     """Check these katas, as `check_store` does all."""
     for number, kata_id in enumerate(ids):
         yield number / len(ids), _check(store, kata_id, repair=repair, is_quick=is_quick)
-
-
-def _below(path: Path, levels: int) -> Iterator[tuple[Path, OSError | None]]:
-    """The directories so many levels below one, and links on the way there; and what cannot be read on the way, with
-    why."""
-    try:
-        mode = os.lstat(path).st_mode
-        names = sorted(filter(is_id_part, os.listdir(path))) if levels and stat.S_ISDIR(mode) else []
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        yield path, error
-        return
-    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and not levels):
-        yield path, None
-    for name in names:
-        yield from _below(path / name, levels - 1)
 
 
 def _check(store: Path, kata_id: str, *, repair: bool, is_quick: bool) -> Result:

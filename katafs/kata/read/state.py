@@ -5,16 +5,13 @@ The rows of katas that were read last are kept: those of the next tip are the sa
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cachetools
-
-from katafs.caching import Kept
+from katafs.caching import Shared
 from katafs.errors import DamagedError, NoEventsError
 from katafs.git import Commit, GitRepo, Oid
 from katafs.git.budget import Budget
@@ -22,9 +19,9 @@ from katafs.kata.model.layouts import Layout, detect
 from katafs.kata.model.rows import Rows, StoredRows, parse_rows, time_ns
 from katafs.kata.model.trees import Root, read_object
 
-# bytes as stored, of all together and of one kata's; in memory rows take so many times as many
-_MOST = _LARGEST = 1 << 20
+# bytes of all together, and of one kata's; in memory rows take so many times as many as stored
 _IN_MEMORY = 3.4
+_MOST = round(_IN_MEMORY * (1 << 20))
 _END = b"\n]"
 
 
@@ -38,25 +35,22 @@ class _Known(NamedTuple):
 
 
 # by repository; writers are threads
-_known: cachetools.LRUCache[Path, _Known] = cachetools.LRUCache(_MOST, getsizeof=lambda known: known.size)
-_lock = threading.Lock()
+_known: Shared[Path, _Known] = Shared(_MOST, lambda known: round(_IN_MEMORY * known.size), 1, "recent rows")
 
 
 def rows_in(repo: GitRepo, oid: Oid, text: bytes | None = None) -> StoredRows:
     """The rows in a blob, whose ``text`` may be at hand; not to be changed. Where some follow those that are known it
     takes a millisecond, however many there are. Raises `DamagedError`."""
-    with _lock:
-        known = _known.get(repo.path)
+    known = _known.get(repo.path)
     if known is not None and known.oid == oid:
         return known.rows
     text = repo.blob(oid) if text is None else text
     rows = _with_added(known, text, repo.budget) if known is not None else None
     rows = rows or parse_rows(text, repo.budget)
     stripped = text.rstrip()
-    if len(text) <= _LARGEST and stripped.startswith(b"[") and stripped.endswith(_END):
+    if stripped.startswith(b"[") and stripped.endswith(_END):
         begin = stripped[: -len(_END)]
-        with _lock:
-            _known[repo.path] = _Known(oid, len(begin), _digest(begin), rows)
+        _known.keep(repo.path, _Known(oid, len(begin), _digest(begin), rows))
     return rows
 
 
@@ -73,16 +67,6 @@ def _with_added(known: _Known, text: bytes, budget: Budget) -> StoredRows | None
 
 def _digest(text: bytes) -> bytes:
     return sha1(text, usedforsecurity=False).digest()
-
-
-def kept_rows() -> Kept:
-    with _lock:
-        return Kept.of(_known, _IN_MEMORY)
-
-
-def clear_rows() -> None:
-    with _lock:
-        _known.clear()
 
 
 _SECOND = 1_000_000_000

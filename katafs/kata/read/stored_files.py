@@ -10,7 +10,7 @@ import re
 import stat
 from pathlib import Path
 
-from katafs.caching import Kept, Shared
+from katafs.caching import Shared
 from katafs.errors import DamagedError, NotFoundError, absent, unreadable
 from katafs.git import read_config
 from katafs.git.beneath import may_read, read_part, real_path
@@ -127,8 +127,6 @@ def _made(root: Path, path: bytes) -> bytes | None:
 
 
 # by path and state of a ``packed-refs``: what is shown instead, empty where it is the file itself
-_corrected: Shared[tuple[Path, int, int, int, int], bytes] = Shared(1 << 20, lambda text: 600 + len(text), shares=1)
-
-
-def kept_corrected() -> Kept:
-    return _corrected.kept()
+_corrected: Shared[tuple[Path, int, int, int, int], bytes] = Shared(
+    1 << 20, lambda text: 600 + len(text), shares=1, name="corrected"
+)

@@ -26,7 +26,6 @@ from katafs.errors import DamagedError, InvalidError, KataError, RaceLostError, 
 from katafs.git import GitWriter, Oid, read_config, repository_lock
 from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import STALE_MAIN
-from katafs.git.refs.reading import MAIN
 from katafs.kata.model.kinds import Act, Kind
 from katafs.kata.model.options import OPTION_VALUES, set_by
 from katafs.kata.model.trees import Listing
@@ -220,7 +219,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
     tries = 0
     while True:
         # each attempt stores another commit: not while it is in vain
-        if not tries or not git.refs.locks.is_locked(MAIN):
+        if not tries or not git.refs.locks.is_locked(git.refs.main):
             git.discard()
             try:
                 return attempt(git)
@@ -234,7 +233,7 @@ def _again_and_again(git: GitWriter, kata_id: str, attempt: Callable[[GitWriter]
                 lost = error
         if time.monotonic() > end:
             raise StorageError(f"kata {kata_id}: {lost}", errno.EBUSY) from lost
-        git.refs.locks.unlock(MAIN, STALE_MAIN)
+        git.refs.locks.unlock(git.refs.main, STALE_MAIN)
         time.sleep(0.001 * min(tries, 50))
         tries += 1
 

@@ -11,13 +11,13 @@ import time
 from collections import deque
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, cast
 
 from katafs.errors import StorageError, storage_errors
 from katafs.git import GitRepo, GitWriter, Oid, repository_lock
 from katafs.git.odb.objects import Made
 from katafs.git.refs.locks import RefLocks
-from katafs.git.refs.reading import MAIN
+from katafs.git.refs.reading import MAIN, real_name
 from katafs.git.store.pack_files import remove_left_behind
 from katafs.kata.read.state import read_state
 from katafs.kata.record.commit import Announce, Committed, Job, Landed, read_head
@@ -34,18 +34,12 @@ _PATIENCE = 2.0  # seconds, until there is a process
 _SHORT_PATIENCE_SECONDS = 2.0
 
 
-class _Told(NamedTuple):
-    """What is called in the course of a job."""
-
-    announce: Announce
-    landed: Landed
-
-
 class Recorders:
     """Does jobs, in this thread or in another process. Any thread may call its methods."""
 
     def __init__(self) -> None:
-        self._pool = Pool(MOST, (__name__,))
+        #: those that stay
+        self.pool = Pool(MOST, (__name__,))
         self._lock = threading.Lock()
         self._here = threading.Lock()
         self._begun: deque[float] = deque(maxlen=_CROWD)
@@ -63,7 +57,7 @@ class Recorders:
             moved.append(committed)
             landed(committed, made)
 
-        told = _Told(note, land)
+        told: dict[str, Any] = {"announce": note, "landed": land}
         try:
             try:
                 return self._do(job, told)
@@ -73,7 +67,7 @@ class Recorders:
                     # the next writer makes the tags
                     return moved[-1]
                 found = find_recorded(job.path, job.kata_id, announced[-1]) if announced else None
-                return found or job(*told)
+                return found or job(**told)
         except Exception:
             if not moved:
                 raise
@@ -81,28 +75,22 @@ class Recorders:
             log.exception("kata %s: after it was recorded", job.kata_id)
             return moved[-1]
 
-    def _do(self, job: Job, told: _Told) -> Committed | None:
+    def _do(self, job: Job, told: dict[str, Any]) -> Committed | None:
         if self._is_crowded():
-            worker = self._pool.take()
+            worker = self.pool.take()
             if worker is None and self._here.acquire(blocking=False):
                 # one at a time, lest readers wait until there are processes
                 try:
-                    return job(*told)
+                    return job(**told)
                 finally:
                     self._here.release()
-            worker = worker or self._pool.take(_PATIENCE)
+            worker = worker or self.pool.take(_PATIENCE)
             if worker is not None:
                 try:
-                    return cast(
-                        "Committed | None", worker.call(lambda said: getattr(told, said[0])(*said[1:]), _do, job)
-                    )
+                    return cast("Committed | None", worker.call(lambda said: told[said[0]](*said[1:]), _do, job))
                 finally:
-                    self._pool.give_back(worker)
-        return job(*told)
-
-    def reap_idle(self) -> None:
-        """To be called from time to time: ends the processes when there was nothing to do for some time."""
-        self._pool.reap_idle()
+                    self.pool.give_back(worker)
+        return job(**told)
 
     def _is_crowded(self) -> bool:
         now = time.monotonic()
@@ -136,14 +124,14 @@ def find_recorded(path: Path, kata_id: str, commit: Oid) -> Committed | None:
             if error.errno != errno.EBUSY:
                 raise
         # somebody else has it, who may be waiting for the one that the dead left
-        RefLocks(repo.git_dir).unlock_dead(MAIN, commit)
+        RefLocks(repo.git_dir).unlock_dead(real_name(repo.git_dir, MAIN), commit)
         with repository_lock(repo.git_dir) as is_alone:
             return _find(repo, commit, is_alone=is_alone)
 
 
 def _find(repo: GitRepo, commit: Oid, *, is_alone: bool) -> Committed | None:
     with GitWriter(repo) as git:
-        git.refs.locks.unlock_dead(MAIN, commit)
+        git.refs.locks.unlock_dead(git.refs.main, commit)
         tip = repo.main()
         if tip is None or all(known.oid != commit for known in repo.history(tip)):
             return None

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cachetools
-
-from katafs.caching import Kept
+from katafs.caching import Shared
 from katafs.git import GitRepo
 
 # bytes of all, and of each with its trees and commits, a reader for each pack, and what was stored last
 _MOST, _EACH = 3 << 19, 21 << 10
 
 # by path and what tells one ``.git`` from another; writers are threads
-_known: cachetools.LRUCache[tuple[Path, int, int], GitRepo] = cachetools.LRUCache(
-    _MOST, lambda repo: _EACH + repo.objects.recent_bytes()
+_known: Shared[tuple[Path, int, int], GitRepo] = Shared(
+    _MOST, lambda repo: _EACH + repo.objects.bytes_at_hand(), 1, "repositories"
 )
-_lock = threading.Lock()
 
 
 @contextmanager
@@ -33,15 +29,7 @@ def repository(path: Path) -> Iterator[GitRepo]:
         yield GitRepo(path)
         return
     key = path, status.st_dev, status.st_ino
-    with _lock:
-        repo = _known.pop(key, None)
-    repo = repo or GitRepo(path)
+    repo = _known.pop(key) or GitRepo(path)
     yield repo
     if repo.is_small():
-        with _lock:
-            _known[key] = repo
-
-
-def kept_repositories() -> Kept:
-    with _lock:
-        return Kept.of(_known, 1)
+        _known.keep(key, repo)

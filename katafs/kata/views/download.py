@@ -57,7 +57,7 @@ class Download:
     system refuses is a `StorageError`."""
 
     def __init__(self, source: Source, image: Image, file: SpoolFile) -> None:
-        self.name, self.tip = source.name, source.oid
+        self.name, self.tip, self.time_ns, self.number = source.name, source.oid, source.time_ns, source.number
         # by path below NAME/, which is b"" itself; a directory before what is in it
         self.members = image.members
         self._files, self._tgz, self._file = image.files, image.tgz, file
@@ -68,8 +68,6 @@ class Download:
             if path:
                 parent, _, last = path.rpartition(b"/")
                 self._children[parent].append(last)
-        #: the time of the tip, and what its archive is known by, for who keeps it
-        self.time_ns = self.number = 0
         # closed when the disk space is wanted for something else
         file.is_kept = True
 
@@ -109,25 +107,17 @@ def make_download(path: Path, source: Source, spool: Spool) -> Download | Callab
     Tags of commits that the tip does not reach are left out. The file in ``spool`` is about three times as large as the
     packed history. Raises `DamagedError`, `StorageError`, `TooLargeError`, and leaves nothing behind then.
     """
-    file = spool.file()
     try:
-        image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), source)
-        return Download(source, image, file)
+        with spool.file() as file:
+            image = write_image(file, GitRepo(path, largest=_LARGEST_HERE, budget=Budget(_MOST_HERE)), source)
+            return Download(source, image, file)
     except HeavyError:
-        file.close()
         return partial(_make_elsewhere, path, source, spool)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _make_elsewhere(path: Path, source: Source, spool: Spool) -> Download:
-    file = spool.file()
-    try:
+    with spool.file() as file:
         return Download(source, cast(Image, file.run(_LIMITS, _write_elsewhere, path, source)), file)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _write_elsewhere(file: BufferedRandom, path: Path, source: Source) -> Image:

@@ -72,12 +72,18 @@ class Image(NamedTuple):
 
 class Source(NamedTuple):
     """What a download is made of: a commit, what the tags of its events refer to (None: there is none), NAME, and the
-    time of every member (seconds since the epoch)."""
+    time of the commit; and the number that the archive is known by."""
 
     oid: Oid
     tags: Mapping[int, Oid | None]
     name: str
-    mtime: int
+    time_ns: int
+    number: int = 0
+
+    @property
+    def mtime(self) -> int:
+        """Of every member, in seconds."""
+        return self.time_ns // 1_000_000_000
 
 
 def write_image(file: SpoolFile, repo: GitRepo, source: Source) -> Image:

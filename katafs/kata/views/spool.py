@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from katafs import process
 from katafs.errors import StorageError, TooLargeError, storage_errors
@@ -96,7 +96,8 @@ class Spool:
 
 
 class SpoolFile:
-    """One file of a spool. Its disk space is free again when it is closed, or forgotten."""
+    """One file of a spool. Its disk space is free again when it is closed, or forgotten; a ``with`` statement closes it
+    where something goes wrong."""
 
     def __init__(self, spool: Spool, file: BufferedRandom | None = None) -> None:
         self._spool = spool
@@ -106,6 +107,13 @@ class SpoolFile:
         #: finished, and in some cache: may be closed to make room
         self.is_kept = False
         self.last_used = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is not None:
+            self.close()
 
     @property
     def closed(self) -> bool:

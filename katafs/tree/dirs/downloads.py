@@ -27,11 +27,11 @@ def name_of(kata: Kata) -> str:
     return download_name(kata.kata_id, kata.manifest(), kata.snapshot(0).commit.time)
 
 
-def _make(path: Path, tip: Oid, last: int, name: str, mtime: int, spool: Spool) -> Download | Later:
+def _make(path: Path, source: Source, last: int, spool: Spool) -> Download | Later:
     repo = GitRepo(path)
     repo.look_at_tags(range(last + 1))
     tags = {index: repo.tag(index) for index in range(last + 1)}
-    made = make_download(path, Source(tip, tags, name, mtime), spool)
+    made = make_download(path, source._replace(tags=tags), spool)
     return made if isinstance(made, Download) else Later(made)
 
 
@@ -52,15 +52,13 @@ class _FromImage(Node):
     def prepare(self) -> Work | None:
         if self._image is not None:
             return None
-        last, name = self._kata.tip_at(self._tip).last, name_of(self._kata)
+        last = self._kata.tip_at(self._tip).last
         self._ctx.made.check(self._name)
-        mtime = self._time_ns // 1_000_000_000
-        self._number = self._archive()
-        return partial(_make, self._kata.path, self._tip, last, name, mtime, self._ctx.spool)
+        source = Source(self._tip, {}, name_of(self._kata), self._time_ns, self._archive())
+        return partial(_make, self._kata.path, source, last, self._ctx.spool)
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, Download)
-        result.time_ns, result.number = self._time_ns, self._number
         self._ctx.downloads.put(self._kata.kata_id, result)
         self._take(result)
 
@@ -199,7 +197,7 @@ class DownloadsDir(FixedDir):
         downloads, tip = self._ctx.downloads, self._tip.commit.oid
         number = _number(self._ctx, self._kata, tip)
         if (self._kata.kata_id, number) not in downloads:
-            downloads.told.keep((self._kata.kata_id, number), tip)
+            downloads.promised.keep((self._kata.kata_id, number), tip)
         return number
 
 
