@@ -475,3 +475,14 @@ def test_a_main_that_is_the_name_of_another_branch(kata: Path) -> None:
     lock.write_text(f"{tip.hex()}\n")
     assert find_recorded(kata, "AbCdEf", tip) == Committed(2, tip)
     assert not lock.exists()
+
+
+def test_a_main_that_leads_around_git_is_damaged(kata: Path) -> None:
+    """git takes no such name, and what is there is no branch."""
+    tip = git(kata, "rev-parse", "main").decode()
+    other = kata / ".git/ORIG_HEAD"
+    other.write_text(tip)
+    (kata / ".git/refs/heads/main").write_text("ref: refs/heads/../../ORIG_HEAD\n")
+    with pytest.raises(DamagedError):
+        record(kata)
+    assert other.read_text() == tip

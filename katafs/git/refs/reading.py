@@ -30,7 +30,8 @@ MOST_PACKED = 16 << 20
 #: bytes of it that are read to write it anew
 MOST_REWRITTEN = 64 << 20
 _ID = re.compile(rb"([0-9a-fA-F]{40})\s*")
-_SYMBOLIC = re.compile(rb"ref:\s*(refs/\S+)\s*")
+# another reference, and by no way around it (git-check-ref-format(1))
+_SYMBOLIC = re.compile(rb"ref:\s*(refs/(?:(?!\.\.)\S)+)\s*")
 # an id at the start of a file, as git reads it
 _START = re.compile(rb"([0-9a-fA-F]{40})(?:\s|$)")
 _ZERO = bytes(20)
