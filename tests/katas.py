@@ -49,7 +49,12 @@ def trust(tar: tarfile.TarFile) -> None:
 def git(path: Path, *arguments: object, stdin: bytes = b"") -> bytes:
     """What the git command prints, run in ``path``."""
     command = ["git", *map(str, arguments)]
-    return subprocess.run(command, cwd=path, input=stdin, capture_output=True, check=True).stdout
+    result = subprocess.run(command, cwd=path, input=stdin, capture_output=True, check=False)
+    if result.returncode:
+        error = subprocess.CalledProcessError(result.returncode, command, result.stdout, result.stderr)
+        error.add_note(result.stderr.decode(errors="replace"))
+        raise error
+    return result.stdout
 
 
 def loose(path: Path, name: str) -> Path:

@@ -153,7 +153,9 @@ class Mount:
         return "\n".join(problems)
 
     def _unexpected_log(self) -> list[str]:
-        wrong = [line for line in self.log_text().splitlines() if re.search(r" (WARNING|ERROR|CRITICAL) ", line)]
+        # each with its traceback
+        lines = re.split(r"\n(?=\d{4}-\d\d-\d\d )", self.log_text())
+        wrong = [line for line in lines if re.search(r" (WARNING|ERROR|CRITICAL) ", line)]
         if self.expected_log:
             wrong = [line for line in wrong if not re.search(self.expected_log, line)]
         return [f"the daemon logged: {line}" for line in wrong]
