@@ -128,9 +128,9 @@ class Preparer:
         self._waiting: Counter[str] = Counter()
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
 
-    async def prepared(self, node: Node, *, is_told: bool = False) -> Node:
-        """The node with its content made, once for all who ask at the same time; so is its failure. ``is_told``: it is
-        what `Node.told` says. Raises what its work raises, and `BusyError` when too many wait already."""
+    async def prepared(self, node: Node) -> Node:
+        """The node with its content made, once for all who ask at the same time; so is its failure. Raises what its
+        work raises, and `BusyError` when too many wait already."""
         while (work := node.prepare()) is not None:
             kata_id = node.key.kata
             if self.waiting >= MOST_WAITING or self._waiting[kata_id] >= _MOST_OF_A_KATA:
@@ -147,7 +147,6 @@ class Preparer:
                 self._waiting += Counter()
                 self._tree.ctx.store.new_epoch()
             node = self._tree.node(node.number)
-            node = node.told() if is_told else node
         return node
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:
