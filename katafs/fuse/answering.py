@@ -178,9 +178,7 @@ def attributes(
     node's."""
     answer = answer or pyfuse3.EntryAttributes()
     size = node.size()
-    # a size that the kernel knows must not become 0 under who reads what was there before
-    shown = node if size is not None else node.told()
-    describe_entry(answer, shown, PlusEntry(b"", node.number, node.mode, shown.size() or 0, shown.mtime_ns))
+    describe_entry(answer, node, PlusEntry(b"", node.number, node.mode, size or 0, node.mtime_ns))
     answer.generation = node.generation
     answer.attr_timeout = NEVER if size is None else node.attr_timeout
     answer.entry_timeout = entry_timeout

@@ -148,9 +148,9 @@ class Preparer:
         self.waiters = Waiters(MOST_WAITING)
         self._places = {kind: Places(places) for kind, places in _PLACES.items()}
 
-    async def prepared(self, node: Node, *, is_told: bool = False) -> Node:
-        """The node with its content made, once for all who ask at the same time; so is its failure. ``is_told``: it is
-        what `Node.told` says. Raises what its work raises, and `BusyError` when too many wait already."""
+    async def prepared(self, node: Node) -> Node:
+        """The node with its content made, once for all who ask at the same time; so is its failure. Raises what its
+        work raises, and `BusyError` when too many wait already."""
         while (work := node.prepare()) is not None:
             try:
                 with self.waiters.one(node.key.kata):
@@ -160,7 +160,6 @@ class Preparer:
             finally:
                 self._tree.ctx.store.new_epoch()
             node = self._tree.node(node.number)
-            node = node.told() if is_told else node
         return node
 
     async def ask(self, name: str, inode: int, *arguments: object) -> Any:

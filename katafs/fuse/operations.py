@@ -148,7 +148,7 @@ class Operations(Reading, pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=self._handles.open(inode, flags), direct_io=sink.is_direct)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)).told(), is_told=True)
+        node = await self._preparer.prepared(self._tree.node(self._handles.inode(fh)))
         self.ahead.read(node)
         return node.read_behind(off, size)
 

@@ -88,10 +88,10 @@ def prepare() -> Iterator[None]:
     yield from languages
 
 
-def index(past: Past, *, highlight: bool) -> bytes:
-    """``index.html``: the whole history; without what takes long, the files of each event, if not ``highlight``.
-    Raises `DamagedError`."""
-    steps = past.counted_steps()
+def index(past: Past, end: int, *, highlight: bool) -> bytes:
+    """``index.html``: the history up to an event; without what takes long, the files of each event, if not
+    ``highlight``. Raises `DamagedError`."""
+    steps = past.counted_steps(end)
     events = [Event(step, gap) for step, gap in zip(steps, _gaps(steps), strict=True)]
     if highlight:
         for event in events[1:][-_LOOKED_UP:]:

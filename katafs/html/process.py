@@ -28,7 +28,7 @@ workers = Pool(2, (__name__,), _LIMITS)
 
 class Page(NamedTuple):
     """A page that is wanted: of the step from event ``was`` to ``now``, with the lights of the events around it up to
-    event ``end``; of the whole history when they are -1."""
+    event ``end``; of the history up to that when the others are -1."""
 
     path: Path
     kata_id: str
@@ -64,7 +64,7 @@ def _make(_say: object, page: Page, highlight: bool) -> bytes:
     try:
         past = Past(page.path, page.kata_id, page.tip)
         if page.now < 0:
-            return pages.index(past, highlight=highlight)
+            return pages.index(past, page.end, highlight=highlight)
         return pages.step(past, page.was, page.now, page.end, highlight=highlight)
     except (KataError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error

@@ -68,9 +68,10 @@ class Past(Kata):
     def steps(self) -> list[Step]:
         return history(self.rows(), self.kata_id)
 
-    def counted_steps(self) -> list[Step]:
-        """All events, with the numbers of lines where rows of before 2026 do not have them: reckoned as for rows."""
-        return [self._counted(step) for step in self.steps]
+    def counted_steps(self, end: int) -> list[Step]:
+        """The events up to one, with the numbers of lines where rows of before 2026 do not have them: reckoned as for
+        rows."""
+        return [self._counted(step) for step in self.steps[: end + 1]]
 
     def _counted(self, step: Step) -> Step:
         if step.index == 0 or (step.added is not None and step.deleted is not None):

@@ -175,7 +175,7 @@ def _prepared(tree: Tree, node: Node) -> Node:
 
 def _asked(name: str, tree: Tree, key: Key, *arguments: Any) -> object:
     prepares, ask = QUESTIONS[name]
-    node = _node(tree, key).told() if name == "read" else _node(tree, key)
+    node = _node(tree, key)
     if prepares is True or (prepares and prepares(node)):
         node = _prepared(tree, node)
     said = ask(tree, node, *arguments)

@@ -34,6 +34,7 @@ class Changes(Enum):
     NEVER = "nothing that is to be told"
     EVENT = "an event"
     COMMIT = "every commit: an event, or an option"
+    VERSION = "nothing: its name is soon that of another version, which has a number of its own"
 
 
 class Shown(Enum):
@@ -86,6 +87,11 @@ class Row(NamedTuple):
     def key(self, kata_id: str, index: int = 0) -> Key:
         return Key(EVENT, kata_id, index, self.number) if self.kind == EVENT else Key(self.kind, kata_id, self.number)
 
+    def key_at(self, kata_id: str, last: int) -> Key:
+        """That of what stands there when event ``last`` is the newest."""
+        key = self.key(kata_id, last)
+        return key._replace(b=last + 1) if self.changes is Changes.VERSION else key
+
 
 # Numbers of which keys are made in several places: of a kata, and of an event. From FIRST_PATH on the slots of an event
 # are the paths of its files in git order.
@@ -131,9 +137,9 @@ TABLE: tuple[Row, ...] = (
     Row("/.katafs/stats", META, 5, FILE, NEVER, NEVER),
     Row("/.katafs/groups", META, 6, DIR, NEVER, NEVER),
     Row("/.katafs/groups/ID", GROUP, 0, DIR, NEVER, NEVER),
-    Row("/.katafs/groups/ID/events.csv", GROUP, 1, FILE, NEVER, NEVER),
-    Row("/.katafs/groups/ID/history", GROUP, 2, FILE, NEVER, NEVER),
-    Row("/.katafs/groups/ID/index.html", GROUP, 3, FILE, NEVER, NEVER),
+    Row("/.katafs/groups/ID/events.csv", GROUP, 1, FILE, NEVER, NEVER, Changes.VERSION),
+    Row("/.katafs/groups/ID/history", GROUP, 2, FILE, NEVER, NEVER, Changes.VERSION),
+    Row("/.katafs/groups/ID/index.html", GROUP, 3, FILE, NEVER, NEVER, Changes.VERSION),
     Row("/.katafs/groups/ID/N-ID", GROUP, FIRST_MEMBER, LINK, NEVER, NEVER),
     Row("/Ab", PREFIX, 0, OUTER_DIR, PLACE, PLACE),
     # of a kata
@@ -164,8 +170,8 @@ TABLE: tuple[Row, ...] = (
     _control("control/file_rename", 23),
     _control("control/file_edit", 24),
     _of_tip("html", 40, Changes.COMMIT),
-    _of_tip("html/index.html", 41, Changes.COMMIT, FILE),
-    _of_tip("history", 42, Changes.COMMIT, FILE),
+    Row("html/index.html", FIXED, 41, FILE, MUTABLE, IMMUTABLE, Changes.VERSION),
+    Row("history", FIXED, 42, FILE, NEVER, IMMUTABLE, Changes.VERSION),
     *_option("theme", slot=16, number=32, plain=65, stored=82),
     *_option("colour", slot=17, number=33, plain=66, stored=83),
     *_option("predict", slot=18, number=34, plain=67, stored=84),
@@ -192,7 +198,7 @@ TABLE: tuple[Row, ...] = (
     Row("diff/W..N", DIFF, 0),
     Row("diff/W..N.json", DIFF, 1, shown=Shown.BY_NAME),
     Row("diff/W..N.summary.json", DIFF, 2, shown=Shown.BY_NAME),
-    Row("html/W..N.html", DIFF, 3, attr_timeout=MUTABLE),
+    Row("html/W..N.html", DIFF, 3),
     # by their paths; at the tip directories are others than those of the event, and files are the same
     Row("files/…/", TIP_DIRECTORY, 0, DIR, MUTABLE, MUTABLE, Changes.EVENT),
     Row("download/NAME/…", DOWNLOAD, 0, FILE, NEVER, NEVER),
@@ -216,6 +222,7 @@ TABLE: tuple[Row, ...] = (
 _COMPUTED = re.compile(r"\b(N|ID|NAME|Ab)\b|…|^$")
 # of those at several places the longest path, which says most
 _BY_NUMBER = {row.id: row for row in sorted(TABLE, key=lambda row: (len(row.path), row.path))}
+_WITH_VERSIONS = {row.id for row in TABLE if row.changes is Changes.VERSION}
 
 
 @cache
@@ -242,11 +249,12 @@ def thing_of(key: Key) -> tuple[int, int]:
         return kind, min(key.b, FIRST_PATH)
     if kind == DIFF:
         return kind, key.b & 3
-    if kind == GROUP:
-        return kind, min(key.a, FIRST_MEMBER)
     if kind == FIXED and key.a >= FIRST_ARCHIVE:
         return row_at("download/NAME.tgz").id
-    return kind, key.a if kind in (FIXED, META) else 0
+    if kind not in (FIXED, META, GROUP):
+        return kind, 0
+    thing = kind, min(key.a, FIRST_MEMBER) if kind == GROUP else key.a
+    return thing if not key.b or thing in _WITH_VERSIONS else (kind, -1)
 
 
 def row_of(key: Key) -> Row:

@@ -74,8 +74,8 @@ _MEMBERS = 10_000
 _MEMBER = 410  # bytes in memory
 _SLOW_SECONDS = 60.0  # for whoever reads one for long, after the tip has moved
 _MOST_PROMISED, _PROMISE = 1_000, 400  # bytes in memory of each
-# groups that were looked at last; bytes in memory of one with 64 members
-_GROUPS, _GROUP = 16, 32_000
+# groups as they were found; bytes in memory of one with 64 members
+_GROUPS, _GROUP = 48, 32_000
 # many nodes have the same
 _owner = lru_cache(1024)(Owner)
 
@@ -154,8 +154,8 @@ class Context:
         self.waiting: set[str] = set()
         #: options whose files were created and that have no value yet, by kata
         self.begun_options: cachetools.LRUCache[tuple[str, str], bool] = cachetools.LRUCache(1000)
-        #: groups as they were looked at last, and when that was (time.monotonic)
-        self.seen_groups: Newest[str, tuple[float, Group]] = Newest(_GROUPS)
+        #: groups by id and version: as they were found, and until when that is fresh (time.monotonic)
+        self.seen_groups: cachetools.LRUCache[tuple[str, int], tuple[float, Group]] = cachetools.LRUCache(_GROUPS)
         self.made = MadeCache(self.spool)
         #: the text of ``.katafs/stats``, its time in ns, and until when it is fresh (time.monotonic)
         self.stats: tuple[bytes, int, float] = (b"", 0, 0.0)
@@ -164,7 +164,7 @@ class Context:
         self.git_files = HeldFiles(self.store)
 
     def kept(self) -> dict[str, Kept]:
-        own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": self.seen_groups.kept(_GROUP)}
+        own = {"downloads": Kept.of(self.downloads, _MEMBER), "groups": Kept.of(self.seen_groups, _GROUP)}
         own["promised archives"] = self.downloads.promised.kept(_PROMISE)
         others = {name: keeper() for name, keeper in self.keepers.items()}
         return {**self.store.kept(), **self.made.kept(), **own, **others}

@@ -16,8 +16,7 @@ from katafs.git import GitRepo
 from katafs.git.budget import Budget
 from katafs.git.odb.loose_files import LARGEST
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
-from katafs.tree.nodes import Later, Node
-from katafs.tree.numbers import Key
+from katafs.tree.nodes import Later
 
 #: Makes a content from a repository. It is handed to another process: a function of a module, or a partial of one.
 Make = Callable[[GitRepo], bytes]
@@ -29,7 +28,6 @@ _LIMITS = process.Limits(file=FILE_LIMIT)
 _MOST_SPOOLED = 48
 _LARGE = 1 << 20  # bytes
 _MOST_REFUSED = 2_000
-_MOST_TOLD, _TOLD = 32, 3_000  # bytes in memory of each
 _SIZE, _REFUSAL = 105, 400  # bytes in memory
 _REFUSED_SECONDS = 600.0
 
@@ -40,8 +38,6 @@ class MadeCache:
     def __init__(self, spool: Spool | None = None, limit: int = 6 << 20, sizes: int = 22_000) -> None:
         self.spool = spool or Spool()
         self._contents: CountedCache[Hashable, bytes] = CountedCache(limit, getsizeof=len)
-        #: what makes the node of a file that changes, as the kernel was told of it last
-        self.told: Newest[Key, Callable[[], Node]] = Newest(_MOST_TOLD)
         # by the hashes of the names: a third of the memory
         self._sizes: Newest[int, int] = Newest(sizes)
         self._refused: cachetools.TTLCache[Hashable, str] = cachetools.TTLCache(_MOST_REFUSED, _REFUSED_SECONDS)
@@ -59,8 +55,7 @@ class MadeCache:
 
     def kept(self) -> dict[str, Kept]:
         sizes, refused = self._sizes.kept(_SIZE), Kept.of(self._refused, _REFUSAL)
-        told = self.told.kept(_TOLD)
-        return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused, "told": told}
+        return {"contents": Kept.of(self._contents, 1), "made sizes": sizes, "refusals": refused}
 
     def size(self, key: Hashable) -> int | None:
         return self._sizes.get(hash(key))

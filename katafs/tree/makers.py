@@ -146,7 +146,8 @@ class FixedDir(Node):
         return [row.name for row in listed(self._kata, row_of(self.key).path)]
 
     def child(self, name: bytes) -> Entry:
-        return self._entry(find(self._kata, row_of(self.key).path, name))
+        row = find(self._kata, row_of(self.key).path, name)
+        return self._entry(row, row.key_at(self._kata.kata_id, self._tip.last))
 
-    def _entry(self, row: Row, key: Key | None = None) -> Entry:
-        return entry(self, self._ctx, self._kata, row, key or row.key(self._kata.kata_id))
+    def _entry(self, row: Row, key: Key) -> Entry:
+        return entry(self, self._ctx, self._kata, row, key)

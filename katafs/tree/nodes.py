@@ -90,11 +90,6 @@ class Node:
         """The size in bytes; None when it is not known before the content was made (see `prepare`)."""
         return 0
 
-    def told(self) -> Node:
-        """The node whose bytes are to be read: that of which the kernel was told the size last. It takes what is behind
-        that size for nothing, and the end of a longer content would be cut off."""
-        return self
-
     def prepare(self) -> Work | None:
         """What must be called, in a worker thread, before the other questions can be answered; None when nothing. In
         the event loop its result, once it is no `Later`, is handed to `prepared`; its refusal to `too_large`."""

@@ -8,19 +8,19 @@ A number is below 2^63 (Node.js shows larger ones wrong). The layout::
     2^24 + abcd                           the directory Ab/Cd/
     (1 + abcdef) << 27 | code             something in a kata; the code has 27 bits:
         00 index:12 slot:13                   in event ``index``: a fixed entry, or the k-th path of its files
-        01 00 fixed:23                        one of a kata, such as ``events/``; from 2^22 on an archive, by its tip
-                                              and how objects are packed
+        01 00 0 version:14 which:8            one of a kata, such as ``events/``
+        01 00 1 hash:22                       an archive, by its tip and how objects are packed
         01 01 hash:23                         a directory below the tip's ``files/``, by its path
         01 10 hash:23                         something in ``download/NAME/``, by its path
-        01 11 which:23                        one of the group of that id
+        01 11 0 version:14 which:8            one of the group of that id
         1 view:2 was:12 now:12                a diff
     TABLE … 2^63 - 1                      a hash of the key: what fits nowhere above
 
 Keys in the table region cannot be turned back from the number alone: they are kept while the kernel holds them
 (`Numbers.keep`, `Numbers.forget`), and a daemon that never gave one out answers ESTALE, upon which the kernel looks
-the path up again. That concerns ``.git/**``, fences, files that are no kata's next to plain ones, and what is absurdly
-large: events from 4096 on, paths from 8160 on. The plain paths of versions 0 and 1 are fixed entries of the kata and of
-its events, with one number as files of the store, and another made from git.
+the path up again. That concerns ``.git/**``, fences, files that are no kata's next to plain ones, pages of steps that
+are to change yet, and what is absurdly large: events from 4096 on, paths from 8160 on. The plain paths of versions 0
+and 1 are fixed entries of the kata and of its events, with one number as files of the store, and another made from git.
 
 The k-th path is counted in the whole tree. Behind a directory that cannot be read nobody can count: while it is so,
 the keys of paths hold the path.
@@ -51,6 +51,8 @@ _CODE_BITS = 27
 _INDEX_BITS = 12
 _SLOT_BITS = 13
 _HASH_BITS = 23
+_WHICH_BITS, _VERSION_BITS = 8, 14
+VERSIONS = 1 << _VERSION_BITS
 _TABLE: int = (ID_COUNT + 1) << _CODE_BITS
 _TABLE_SIZE: int = (1 << 63) - _TABLE
 
@@ -66,7 +68,7 @@ class Key(NamedTuple):
     ============== ============= ==================== ============ ====================
     META                         which, 1 = the root
     PREFIX         "Ab", "AbCd"
-    FIXED          id            which
+    FIXED          id            which, or a hash     version
     EVENT          id            index                slot         of a file behind one of the directories of the
                                                                    event that cannot be read: its path
     TIP_DIRECTORY  id            hash of the path     0, or 1 when the path is given
@@ -76,7 +78,11 @@ class Key(NamedTuple):
                                  which one it is
     FENCE          id            the directory's
                                  number
+    GROUP          id            which                version
     ============== ============= ==================== ============ ====================
+
+    What is made anew whenever there is something new is another thing each time, with a version; version 0 is how it is
+    when it is asked for. A page (DIFF) that is to change yet has the newest event that it shows for a path.
     """
 
     kind: int
@@ -137,9 +143,9 @@ class Numbers:
         base = (to_number(key.kata) + 1) << _CODE_BITS
         if kind == EVENT and key.a < MAX_INDEX and key.b < MAX_SLOT and not key.path:
             return base | key.a << _SLOT_BITS | key.b
-        if kind in _BY_PLACE and not key.path:
-            return base | 1 << 25 | _BY_PLACE.index(kind) << 23 | key.a
-        if kind == DIFF and key.a < MAX_INDEX and key.b < MAX_INDEX * 4:
+        if kind in _BY_PLACE and key.b < VERSIONS and not key.path:
+            return base | 1 << 25 | _BY_PLACE.index(kind) << 23 | key.b << _WHICH_BITS | key.a
+        if kind == DIFF and key.a < MAX_INDEX and key.b < MAX_INDEX * 4 and not key.path:
             return base | 1 << 26 | (key.b & 3) << 24 | key.a << 12 | key.b >> 2
         digest = int.from_bytes(blake2b(repr(tuple(key)).encode(), digest_size=16).digest())
         return _TABLE + digest % _TABLE_SIZE
@@ -164,7 +170,10 @@ class Numbers:
             return Key(DIFF, kata_id, code >> 12 & 0xFFF, (code & 0xFFF) << 2 | code >> 24 & 3)
         if not code >> 25:
             return Key(EVENT, kata_id, code >> _SLOT_BITS, code & (MAX_SLOT - 1))
-        return Key(_BY_PLACE[code >> 23 & 3], kata_id, code & ((1 << _HASH_BITS) - 1))
+        kind, which = _BY_PLACE[code >> _HASH_BITS & 3], code & ((1 << _HASH_BITS) - 1)
+        if kind in (FIXED, GROUP) and which >> _WHICH_BITS < VERSIONS:
+            return Key(kind, kata_id, which & ((1 << _WHICH_BITS) - 1), which >> _WHICH_BITS)
+        return Key(kind, kata_id, which)
 
     @staticmethod
     def _small(number: int) -> Key:

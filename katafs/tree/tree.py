@@ -140,7 +140,7 @@ class Tree:
         inodes = list(_changing(kata_id, is_event))
         entries: list[tuple[int, bytes]] = []
         if is_event:
-            inodes += map(Numbers.number, diffs.changing_pages(kata_id, before.last))
+            entries += diffs.changing_pages(kata_id, before.last)
             for tip in (before, after):
                 listing = kata.listing(kata.snapshot(tip.last).files_tree)
                 inodes_below, entries_below = _names_below(kata_id, listing)

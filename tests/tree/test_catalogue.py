@@ -33,6 +33,7 @@ from katafs.tree.dirs import contents
 from katafs.tree.dirs.stored_nodes import PlainNode
 from katafs.tree.nodes import Entry, Node
 from katafs.tree.numbers import DIFF, EVENT, FENCE, FIXED, GROUP, META, PLAIN, Numbers
+from katafs.tree.timeouts import MUTABLE
 from katafs.tree.tree import Tree
 from tests.katas import (
     GitCommit,
@@ -333,7 +334,8 @@ def test_what_is_seen_is_in_the_catalogue(katas: Path, kata_id: str) -> None:
             if not is_real(node):
                 # what is not written to now is shown so
                 assert node.mode in (row.mode, row.mode & ~0o222) or "…" in row.path, path
-                assert timeout == row.entry_timeout, path
+                # the name of a page that is to change yet is soon another page's
+                assert timeout == (MUTABLE if row.kind == DIFF and node.key.path else row.entry_timeout), path
     # the kata itself, and a fence, which nothing here needs
     absent = ABSENT.get(kata_id, set()) | {("", Shown.ALWAYS), ("…/.git", Shown.BY_NAME)}
     wanted = {row for row in TABLE if row.path[:1] != "/" and row.shown in KATAS[kata_id]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -18,17 +19,31 @@ from pathlib import Path
 
 import pytest
 
-from katafs.fuse.answering import attributes
+from katafs.errors import StaleError
 from katafs.html.class_axis import PLACES, Axis
 from katafs.kata.model.ids import ALPHABET, kata_path
 from katafs.tree.catalogue import row_at
+from katafs.tree.dirs import group_dir
+from katafs.tree.nodes import Node
+from katafs.tree.numbers import Numbers
+from katafs.tree.tree import Tree
 from tests.conftest import unavailable
-from tests.katas import START, GitCommit, GitFile, add_event, import_commits, make_kata, pretty_json, row_time
+from tests.katas import (
+    START,
+    GitCommit,
+    GitFile,
+    add_event,
+    import_commits,
+    make_kata,
+    make_long_kata,
+    pretty_json,
+    row_time,
+)
 from tests.katas import git as run_git
 from tests.mounts import OTHER, MakeMount, Mount, command_line, katafs, patience, wait_until
 from tests.plain_katas import make_plain_kata
-from tests.tree.test_pages import TAGS, Reader
-from tests.tree.test_tree import fresh, made
+from tests.tree.test_pages import TAGS, Reader, begin_to_read
+from tests.tree.test_tree import content, fresh, made
 
 CLASS = "Gr0up5"
 
@@ -431,25 +446,71 @@ def test_groups_are_kept_over_a_reload(store: Path, groups: Path) -> None:
         assert (shown / "index.html").read_bytes() == before
 
 
+def class_file(tree: Tree, name: str) -> Node:
+    """A file of the class, looked up as the kernel does."""
+    tree.ctx.store.new_epoch()
+    return made(tree.node_of(row_at("/.katafs/groups/ID").key(CLASS))).child(name.encode()).node
+
+
 @pytest.mark.parametrize("name", ["events.csv", "history", "index.html"])
-def test_what_was_told_is_read_until_something_else_is(store: Path, groups: Path, name: str) -> None:
-    """Somebody reads it when one of the katas has another event, which nobody has looked for yet."""
+def test_what_is_made_of_a_class_is_another_thing_each_time(store: Path, groups: Path, name: str) -> None:
+    """Somebody reads it when one of the katas has another event; he reads on as long as it is known how it was."""
     path = make_kata(store, "AbCdEf")
     make_group(groups, "AbCdEf 3\n")
     with fresh(store) as tree:
         tree.ctx.groups = groups
-        key = row_at(f"/.katafs/groups/ID/{name}").key(CLASS)
-        before = made(tree.node_of(key))
-        size = before.size()
+
+        before = made(class_file(tree, name))
+        data, time = content(before), before.mtime_ns
         add_event(path, 1)
-        # as after a moment
+        wait_until(lambda: class_file(tree, name).number != before.number, "another one", 1)
+        assert content(class_file(tree, name)) != data
+        again = tree.node(before.number)
+        assert (content(again), again.mtime_ns) == (data, time)
+        shipped = tree.node(Numbers.number(row_at(f"/.katafs/groups/ID/{name}").key(CLASS)))
+        assert content(shipped) == content(class_file(tree, name)) != data
         tree.ctx.seen_groups.clear()
-        now = tree.node_of(key)
-        assert now.size() is None
-        assert (attributes(now, 0).st_size, attributes(now, 0).attr_timeout) == (size, 0)
-        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == size
-        assert made(now).size() != size
-        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == now.size()
+        with pytest.raises(StaleError):
+            content(tree.node(before.number))
+        assert content(tree.node(shipped.number)) == content(shipped)
+
+
+def test_who_has_asked_for_a_size_opens_what_he_asked_about(
+    store: Path, groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cp does, which refuses another file: it takes a while to be made, and an event has come meanwhile."""
+    path = make_kata(store, "AbCdEf")
+    make_group(groups, "AbCdEf 3\n")
+    monkeypatch.setattr(group_dir, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(group_dir, "_MADE_SECONDS", 60.0)
+    with fresh(store) as tree:
+        tree.ctx.groups = groups
+        asked = class_file(tree, "history")
+        add_event(path, 1)
+        made(asked)
+        assert class_file(tree, "history").number == asked.number
+
+
+@pytest.mark.parametrize("name", ["events.csv", "history", "index.html"])
+def test_who_reads_what_is_made_of_a_class_for_long_reads_on(
+    store: Path, groups: Path, serve: Serve, name: str, mode: str
+) -> None:
+    path = make_long_kata(store, "AbCdEf", 120)
+    make_group(groups, "AbCdEf 3\n")
+    file = serve(mode) / CLASS / name
+    whole = file.read_bytes()
+    begun, read = begin_to_read(file)
+
+    def shows(index: int) -> bool:
+        return b"%d" % index in file.read_bytes()
+
+    with begun:
+        for index in range(121, 124):
+            add_event(path, index)
+            wait_until(functools.partial(shows, index), "the event", 1)
+            read += begun.read(4096)
+        assert os.fstat(begun.fileno()).st_size == len(whole)
+        assert read + begun.read() == whole
 
 
 def test_without_the_option_there_are_none(store: Path, mount: MakeMount) -> None:

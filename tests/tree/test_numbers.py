@@ -16,6 +16,7 @@ from katafs.errors import StaleError
 from katafs.fuse.fastopen import FastOpen
 from katafs.fuse.operations import Operations
 from katafs.kata.model.ids import ID_COUNT, kata_path, to_number
+from katafs.tree.catalogue import FIRST_ARCHIVE
 from katafs.tree.nodes import Node
 from katafs.tree.numbers import (
     DIFF,
@@ -30,6 +31,7 @@ from katafs.tree.numbers import (
     PREFIX,
     ROOT,
     TIP_DIRECTORY,
+    VERSIONS,
     Key,
     Numbers,
     path_hash,
@@ -62,6 +64,8 @@ def small_keys() -> list[Key]:
     for kata_id in IDS:
         keys += [Key(FIXED, kata_id, which) for which in (0, 1, 16, 37)]
         keys += [Key(GROUP, kata_id, which) for which in (0, 3, 64, 127)]
+        keys += [Key(kind, kata_id, 42, version) for kind in (FIXED, GROUP) for version in (1, VERSIONS - 1)]
+        keys += [Key(FIXED, kata_id, number) for number in (FIRST_ARCHIVE, LAST_HASH)]
         keys += [Key(EVENT, kata_id, index, slot) for index, slot in EVENTS]
         keys += [Key(kind, kata_id, number) for kind in (TIP_DIRECTORY, DOWNLOAD) for number in (0, 5, LAST_HASH)]
         keys += [Key(DIFF, kata_id, was, now) for was, now in DIFFS]
@@ -78,6 +82,7 @@ def large_keys() -> list[Key]:
             Key(DIFF, kata_id, 3, MAX_INDEX * 4),
             Key(DIFF, kata_id, 5000, 20001),
         ]
+        keys += [Key(FIXED, kata_id, 42, VERSIONS), Key(DIFF, kata_id, 3, 19, b"5"), Key(DIFF, kata_id, 3, 19, b"6")]
         keys += [Key(PLAIN, kata_id, path=path) for path in (b".git/HEAD", b"0/event.json", b"\xff", b"a'b", b'a"b')]
         keys += [Key(kind, kata_id, 5, 1, path) for kind in (TIP_DIRECTORY, DOWNLOAD) for path in (b"a", b"a/b")]
     return keys
@@ -143,6 +148,8 @@ def test_a_number_of_nothing_is_stale(store: Path) -> None:
     nothing += [
         kata + code for code in (7 << 23, 1 << 13, 12, 31, 8191, (1 << 25) + 63, (1 << 26) + 1, 3 << 24 | 1 << 26 | 1)
     ]
+    # a version of what has none, and one that is yet to come
+    nothing += [Numbers.number(Key(FIXED, "rG63fy", which, 2)) for which in (0, 2, 42)]
     nothing += [Numbers.number(Key(PREFIX, "zz")), (to_number("zzzzzz") + 1 << 27) + (1 << 25)]
     with fresh(store) as tree:
         assert tree.node(kata).names() != []

@@ -18,7 +18,7 @@ from katafs.html.code import _USUAL as USUAL
 from katafs.html.code import MAX_HIGHLIGHTED, _known_lines, _lexer, highlighted, pairs
 from katafs.html.process import Page, render
 from katafs.kata.model.steps import Step, history
-from tests.katas import add_event, make_kata
+from tests.katas import add_event, make_kata, stored_rows
 from tests.lively_katas import make_lively_kata
 from tests.mounts import MakeMount, patience
 from tests.tree.test_pages import Reader, check
@@ -28,6 +28,7 @@ def page_of(path: Path, was: int = -1, now: int = -1, end: int = -1) -> str:
     """A page, made without a mount."""
     tip = GitRepo(path).main()
     assert tip is not None
+    end = end if now >= 0 else len(stored_rows(path)) - 1
     return render(Page(path, "".join(path.parts[-3:]), tip, was, now, end)).decode()
 
 

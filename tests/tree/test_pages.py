@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -28,7 +29,17 @@ from katafs.kata.model.steps import LIGHTS
 from katafs.kata.record.commit import record
 from katafs.kata.record.message import parse_act
 from katafs.process.pool import Pool
-from tests.katas import add_event, git_commit, long_store, make_kata, pretty_json, row_time, stored_rows, unpack
+from tests.katas import (
+    add_event,
+    git_commit,
+    long_store,
+    make_kata,
+    make_long_kata,
+    pretty_json,
+    row_time,
+    stored_rows,
+    unpack,
+)
 from tests.katas import git as run_git
 from tests.mount.test_bounds import children, workers
 from tests.mounts import MakeMount, katafs, patience, wait_until
@@ -270,6 +281,64 @@ def test_a_page_is_read_as_it_was_told(mount: MakeMount, store: Path, mode: str)
         assert read.endswith((b"</html>", b"\n")), name
 
 
+def begin_to_read(path: Path) -> tuple[io.FileIO, bytes]:
+    """A file, open, and its beginning."""
+    file = io.FileIO(path)
+    # the kernel is to ask for what is read, and no more
+    for advice in (os.POSIX_FADV_DONTNEED, os.POSIX_FADV_RANDOM):
+        os.posix_fadvise(file.fileno(), 0, 0, advice)
+    return file, file.read(4096)
+
+
+CHANGING = ("history", "html/index.html", "html/119..120.html", "html/0..118.html", "html/119..118.html")
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_who_reads_a_page_for_long_reads_on_while_events_come(
+    mount: MakeMount, store: Path, mode: str, name: str
+) -> None:
+    """Also when the next one is read meanwhile."""
+    make_long_kata(store, "AAAAAA", 120)
+    kata = mount(store, mode).kata("AAAAAA")
+    seen = [(kata / name).read_bytes()]
+    file, read = begin_to_read(kata / name)
+
+    def is_another() -> bool:
+        return (kata / name).read_bytes() != seen[-1]
+
+    with file:
+        for index in range(121, 124):
+            (kata / "ran_tests").write_text(json.dumps({"index": index, "summary": {"colour": "red"}}))
+            # that of two events that are no neighbours is not there at once
+            wait_until(is_another, "the event", 1)
+            seen.append((kata / name).read_bytes())
+            read += file.read(4096)
+        assert os.fstat(file.fileno()).st_size == len(seen[0])
+        assert read + file.read() == seen[0]
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_page_is_read_on_after_a_death(mount: MakeMount, store: Path) -> None:
+    """Also where an event has come since; but one of a step that was to change yet is ESTALE."""
+    make_long_kata(store, "AAAAAA", 120)
+    mounted = mount(store, "fast")
+    mounted.expected_log = "the daemon has died"
+    kata = mounted.kata("AAAAAA")
+    names = ("history", "html/index.html", "html/114..115.html", "html/119..120.html")
+    before = [(kata / name).read_bytes() for name in names]
+    begun = [begin_to_read(kata / name) for name in names]
+    died = mounted.daemon
+    os.kill(died, signal.SIGKILL)
+    wait_until(lambda: mounted.daemon not in (0, died), "the next daemon")
+    (kata / "ran_tests").write_text('{"summary": {"colour": "red"}}')
+    for (file, part), whole in zip(begun[:3], before, strict=False):
+        with file:
+            assert part + file.read() == whole
+    with begun[3][0] as file, pytest.raises(OSError, match="Stale"):
+        file.read()
+    assert (kata / names[3]).read_bytes() != before[3]
+
+
 def test_a_page_with_all_its_neighbours(mount: MakeMount, store: Path, mode: str) -> None:
     """It was read when it had not all of them yet, and changes no more."""
     path = make_kata(store, "AAAAAA")
@@ -360,7 +429,7 @@ def test_long_histories_and_long_files(limit: None, store: Path, tmp_path_factor
     long = make_kata(store, "BBBBBB", {"long.py": "".join(lines)})
     lines[2_500] = "changed\n"
     add_event(long, 1, files={"long.py": "".join(lines)})
-    for at, page in ((path, (-1, -1, -1)), (long, (0, 1, 1))):
+    for at, page in ((path, (-1, -1, 300)), (long, (0, 1, 1))):
         tip = GitRepo(at).main()
         assert tip is not None
         start = time.monotonic()

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trio.testing
 
 from katafs.errors import KataError, NotFoundError, StaleError
 from katafs.fuse.answering import attributes
-from katafs.fuse.fair import Preparer
 from katafs.git.budget import Budget
 from katafs.kata.model.ids import kata_path
 from katafs.kata.store import Store
 from katafs.tree.catalogue import kata_key, row_at
 from katafs.tree.context import Context
 from katafs.tree.nodes import Later, Node
-from katafs.tree.numbers import FIXED, Key, Numbers
+from katafs.tree.numbers import DIFF, FIXED, Key, Numbers
+from katafs.tree.timeouts import IMMUTABLE, MUTABLE
 from katafs.tree.tree import Tree
 from tests.katas import add_event, git, loose, loosen, make_kata, make_long_kata, make_odd_kata, unpack
 from tests.mount.test_bounds import big_event, letters, lines
@@ -234,56 +233,46 @@ def test_what_is_small_is_made_at_once(store: Path) -> None:
             assert tree.ctx.store.budget.left > 0
 
 
-def test_what_was_told_holds_no_bytes(store: Path) -> None:
-    """A page has up to 1 MiB, and what is kept of contents a bound."""
-    make_kata(store, "AbCdEf")
+CHANGING = ("history", "html/index.html", "html/W..N.html")
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_a_page_that_changes_is_another_thing_each_time(store: Path, path: str) -> None:
+    """What was looked up stays as it is, and the kernel may keep it; also when nothing of it is in memory any more."""
+    kata = make_long_kata(store, "AbCdEf", 120)
+    directory, _, name = path.replace("W..N", "119..120").rpartition("/")
     with fresh(store) as tree:
-        history = tree.node_of(row_at("history").key("AbCdEf"))
-        size = history.size()
+
+        def look_up() -> Node:
+            tree.ctx.store.new_epoch()
+            above = tree.node_of(row_at(directory).key("AbCdEf"))
+            found, timeout = above.child(name.encode())
+            tree.numbers.keep(found.number, found.key)
+            assert timeout <= MUTABLE
+            return found
+
+        before = made(look_up())
+        data, time = content(before), before.mtime_ns
+        add_event(kata, 121)
+        now = made(look_up())
+        assert now.number != before.number
+        assert content(now) != data
         tree.clear_caches()
-        told = history.told()
-        assert vars(told)["_made"] is None
-        work = told.prepare()
-        assert work is not None
-        told.prepared(work())
-        assert len(told.read(0, 1 << 20)) == size
-        assert vars(history.told())["_made"] is None
+        again = tree.node(before.number)
+        assert attributes(made(again), 0).attr_timeout == IMMUTABLE
+        assert (content(again), again.mtime_ns) == (data, time)
 
 
-def test_what_was_told_is_read_until_something_else_is(store: Path) -> None:
-    """Somebody reads a page while a longer one is made for another, who asks for its size."""
-    path = make_long_kata(store, "AbCdEf", 310)
+@pytest.mark.parametrize("path", CHANGING)
+def test_the_number_that_all_its_versions_had(store: Path, path: str) -> None:
+    """Kernels and NFS clients that have it from an earlier release see what there is when they ask."""
+    kata = make_long_kata(store, "AbCdEf", 120)
+    number = Numbers.number(row_at(path).key("AbCdEf") if path != "html/W..N.html" else Key(DIFF, "AbCdEf", 119, 483))
+    seen = set()
     with fresh(store) as tree:
-        key = row_at("history").key("AbCdEf")
-        before = made(tree.node_of(key))
-        size = before.size()
-        add_event(path, 311)
-        now = tree.node_of(key)
-        assert now.size() is None
-        assert attributes(now, 0).st_size == size
-        assert attributes(now, 0).st_mtime_ns == before.mtime_ns
-        assert attributes(now, 0).attr_timeout == 0
-        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) == size
-        made(now).size()
-        assert len(made(tree.node_of(key).told()).read(0, 1 << 20)) > (size or 0)
-
-
-def test_who_waits_while_another_is_made_reads_what_he_was_told(store: Path) -> None:
-    path = make_long_kata(store, "AbCdEf", 310)
-    with fresh(store) as tree:
-        key = row_at("history").key("AbCdEf")
-        size = made(tree.node_of(key)).size()
-        add_event(path, 311)
-        # as after much else was read
-        tree.clear_caches()
-        preparer = Preparer(tree)
-        read: list[Node] = []
-
-        async def ask() -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(preparer.prepared, tree.node_of(key))
-                await trio.testing.wait_all_tasks_blocked()
-                read.append(await preparer.prepared(tree.node_of(key).told(), is_told=True))
-
-        trio.run(ask)
-        assert [len(node.read(0, 1 << 20)) for node in read] == [size]
+        for index in range(121, 124):
+            node = made(tree.node(number))
+            assert attributes(node, 0).attr_timeout == 0
+            seen.add(content(node))
+            add_event(kata, index)
+    assert len(seen) == 3

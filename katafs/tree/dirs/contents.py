@@ -44,6 +44,9 @@ class KeptFile(Node):
         self.identity = identity
         self._made: bytes | SpoolFile | None = None
 
+    def size(self) -> int | None:
+        return self._cache.size(self.identity)
+
     def prepare(self) -> Work | None:
         if self._made is None or (isinstance(self._made, SpoolFile) and self._made.closed):
             self._made = self._cache.get(self.identity)
@@ -68,14 +71,6 @@ class KeptFile(Node):
         if isinstance(self._made, SpoolFile):
             return self._made.read(offset, length)
         return self._made[offset : offset + length]
-
-
-class ChangingFile(KeptFile):
-    """One whose content may be another by now than the one of which the kernel was told: its `size` notes that."""
-
-    def told(self) -> Node:
-        anew = self._cache.told.get(self.key)
-        return anew() if anew is not None else self
 
 
 class ContentFile(KeptFile):
@@ -120,7 +115,7 @@ class ContentFile(KeptFile):
         return self._kata.read(self._content, offset, length)
 
 
-class MadeFile(ChangingFile):
+class MadeFile(KeptFile):
     """A file whose content ``make`` computes: at once when that costs little, and ``make_small`` can do it; else in a
     worker thread, or in a process of its own when that costs more than ``budget`` microseconds.
 
@@ -144,8 +139,6 @@ class MadeFile(ChangingFile):
     ) -> None:
         super().__init__(key, ctx.made, ctx.owner(kata), mtime_ns, identity)
         self._kata, self._make, self._make_small = kata, make, make_small
-        # without the bytes, which are kept by the cache of contents, or made again
-        self._anew = partial(type(self), key, ctx, kata, mtime_ns, identity, make, make_small)
 
     def prepare(self) -> Work | None:
         work = super().prepare()
@@ -156,15 +149,6 @@ class MadeFile(ChangingFile):
                 self.prepared(self._make_small(repo))
                 return None
         return work
-
-    def size(self) -> int | None:
-        size = self._cache.size(self.identity)
-        if size is not None:
-            if self.attr_timeout == IMMUTABLE:
-                self._cache.told.pop(self.key, None)
-            else:
-                self._cache.told.keep(self.key, self._anew)
-        return size
 
     def _work(self) -> Work:
         return partial(make_here, self._cache.spool, self._kata.path, self._make, self.budget)

@@ -22,9 +22,9 @@ from katafs.tree.context import Context
 from katafs.tree.dirs.contents import MadeFile
 from katafs.tree.dirs.events import parse_index
 from katafs.tree.makers import FixedDir, makes
-from katafs.tree.nodes import Entry, Link, Node
-from katafs.tree.numbers import DIFF, Key
-from katafs.tree.timeouts import IMMUTABLE
+from katafs.tree.nodes import Entry, Link
+from katafs.tree.numbers import DIFF, Key, Numbers
+from katafs.tree.timeouts import IMMUTABLE, MUTABLE, NEVER
 
 # What is compared in the event loop: files and directories that differ, files that came or went, for renames take
 # longest; and what is not paid for by lines, in microseconds (random lines of one letter take 12 ms then).
@@ -47,7 +47,7 @@ _VIEWS: dict[str, Callable[..., bytes]] = {
 }
 _ROWS = {ending: row_at(f"diff/W..N{ending}") for ending in _VIEWS}
 _BY_VIEW = {row.number: _VIEWS[ending] for ending, row in _ROWS.items()}
-_PAGE = row_at("html/W..N.html")
+_PAGE, _INDEX = row_at("html/W..N.html"), row_at("html/index.html")
 # By directory: what of two events is in it, the first as it is listed.
 _OF_PAIRS = {"diff": _ROWS, "html": {".html": _PAGE}}
 
@@ -71,7 +71,11 @@ class PairsDir(FixedDir):
         for ending, row in self._rows.items():
             steps = _parse_steps(name, ending.encode())
             if steps is not None:
-                return self._entry(row, pair_key(self._kata.kata_id, *steps, row.number))
+                key = pair_key(self._kata.kata_id, *steps, row.number)
+                if row is _PAGE and max(steps) + _NEIGHBOURS > self._tip.last:
+                    # soon it is that of another page
+                    return Entry(self._entry(row, key._replace(path=b"%d" % self._tip.last)).node, MUTABLE)
+                return self._entry(row, key)
         return super().child(name)
 
 
@@ -82,8 +86,8 @@ def _parse_steps(name: bytes, ending: bytes) -> tuple[int, int] | None:
     return None if not dots or not name.endswith(ending) or was is None or now is None else (was, now)
 
 
-def pair_key(kata_id: str, was: int, now: int, view: int = _PAGE.number) -> Key:
-    """The key of a view of two events, their page unless another is given."""
+def pair_key(kata_id: str, was: int, now: int, view: int) -> Key:
+    """The key of a view of two events."""
     return Key(DIFF, kata_id, was, now * 4 + view)
 
 
@@ -118,11 +122,29 @@ class _PageFile(MadeFile):
     queue = "page"
 
 
-@makes("html/index.html")
-def _index(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+@makes("history", "html/index.html")
+def _of_all(ctx: Context, kata: Kata, key: Key) -> MadeFile:
+    """What is made of all events up to one, which is the version: who reads it for long reads on while events come.
+    Version 0, as an earlier release has numbered it, is that of the newest."""
     tip = kata.tip()
-    make = partial(_render, Page(kata.path, kata.kata_id, tip.commit.oid))
-    return _PageFile(key, ctx, kata, tip.time_ns, (key, tip.commit.oid), make)
+    newest = kata.snapshot(key.b - 1 if key.b else tip.last)
+    last, identity = newest.index, (key, newest.commit.oid)
+    # of what was the newest commit then, which may have set an option
+    time = tip.time_ns if last == tip.last else kata.tip_at(kata.snapshot(last + 1).commit.parents[0]).time_ns
+    file: MadeFile
+    if key.a == _INDEX.number:
+        page = Page(kata.path, kata.kata_id, tip.commit.oid, end=last)
+        file = _PageFile(key, ctx, kata, time, identity, partial(_render, page))
+    else:
+        file = MadeFile(key, ctx, kata, time, identity, make := partial(_history, tip.rows.stored, kata.kata_id, last))
+        if last < _LONG_HISTORY and ctx.made.get(identity) is None:
+            file.prepared(make(kata.repo))
+    file.attr_timeout = IMMUTABLE if key.b else NEVER
+    return file
+
+
+def _history(rows: Sequence[Row], kata_id: str, last: int, _repo: GitRepo) -> bytes:
+    return history_text(history(rows[: last + 1], kata_id))
 
 
 @makes(_PAGE.path)
@@ -131,35 +153,23 @@ def _step_page(ctx: Context, kata: Kata, key: Key) -> MadeFile:
     tip = kata.tip()
     old, new = kata.snapshot(was), kata.snapshot(now)
     full = max(was, now) + _NEIGHBOURS
-    end = kata.snapshot(min(full, tip.last))
+    end = kata.snapshot(int(key.path) if key.path else min(full, tip.last))
     identity = (key, old.commit.oid, new.commit.oid, end.index, end.commit.oid)
     make = partial(_render, Page(kata.path, kata.kata_id, tip.commit.oid, was, now, end.index))
     page = _PageFile(key, ctx, kata, max(old.time_ns, new.time_ns, end.time_ns), identity, make)
-    if full <= tip.last:
-        page.attr_timeout = IMMUTABLE
+    if full > tip.last and not key.path:
+        # as an earlier release has numbered it
+        page.attr_timeout = NEVER
     return page
+
+
+def changing_pages(kata_id: str, last: int) -> list[tuple[int, bytes]]:
+    """``html/``, and the names in it that are listed and are other pages' when an event comes after ``last``."""
+    steps = (b"%d..%d.html" % (max(index - 1, 0), index) for index in range(max(last - _NEIGHBOURS, 0), last + 1))
+    html = Numbers.number(row_at("html").key(kata_id))
+    return [(html, name) for name in (_INDEX.name, *steps)]
 
 
 def _render(page: Page, _repo: GitRepo) -> bytes:
     # the process that makes pages opens the repository itself
     return render(page)
-
-
-def changing_pages(kata_id: str, last: int) -> list[Key]:
-    """The listed pages that change when an event comes after ``last``."""
-    return [pair_key(kata_id, max(index - 1, 0), index) for index in range(max(last - _NEIGHBOURS, 0), last + 1)]
-
-
-@makes("history")
-def _history(ctx: Context, kata: Kata, key: Key) -> Node:
-    tip = kata.tip()
-    identity = (key, tip.commit.oid)
-    make = partial(_make_history, tip.rows.stored, kata.kata_id)
-    file = MadeFile(key, ctx, kata, tip.time_ns, identity, make)
-    if tip.last < _LONG_HISTORY and ctx.made.get(identity) is None:
-        file.prepared(make(None))
-    return file
-
-
-def _make_history(rows: Sequence[Row], kata_id: str, _repo: GitRepo | None) -> bytes:
-    return history_text(history(rows, kata_id))

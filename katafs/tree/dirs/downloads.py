@@ -187,7 +187,7 @@ class DownloadsDir(FixedDir):
         own = name_of(self._kata).encode()
         if name in (own, own + b".tgz"):
             if name == own:
-                return self._entry(_ROOT)
+                return self._entry(_ROOT, _ROOT.key(self._kata.kata_id))
             return self._entry(_TGZ, Key(FIXED, self._kata.kata_id, self._archive()))
         return super().child(name)
 

@@ -11,33 +11,34 @@ import re
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
 
 from katafs import process
-from katafs.errors import HeavyError, NotFoundError, TooLargeError
+from katafs.errors import HeavyError, NotFoundError, StaleError, TooLargeError
 from katafs.html.process import write_class_page
 from katafs.kata.groups import Group, look, status_of, write_events, write_history
 from katafs.kata.model.ids import is_kata_id, kata_path
 from katafs.kata.views.spool import FILE_LIMIT, Spool, SpoolFile
 from katafs.tree.catalogue import FIRST_MEMBER, row_at, row_of
 from katafs.tree.context import Context
-from katafs.tree.dirs.contents import ChangingFile
+from katafs.tree.dirs.contents import KeptFile
 from katafs.tree.made import make_elsewhere
 from katafs.tree.makers import makes_from_store, rows_in
 from katafs.tree.nodes import Entry, Later, Link, Node, Work
-from katafs.tree.numbers import GROUP, Key
+from katafs.tree.numbers import GROUP, VERSIONS, Key
 from katafs.tree.timeouts import NEVER
 
-# what is made, and who joins, shows within a second
-_FRESH_SECONDS = 0.25
+# What is made, and who joins, shows within a second. Who asks for the size of what is made then opens it: cp takes no
+# other version.
+_FRESH_SECONDS, _MADE_SECONDS = 0.25, 0.05
 # 64 katas of 100 events take half a second; somebody waits for it, as for a page
 _LIMITS = process.Limits(file=FILE_LIMIT, processor_seconds=15, nice=0)
 _GROUPS, _GROUP, _MEMBER = (
     row_at(path) for path in ("/.katafs/groups", "/.katafs/groups/ID", "/.katafs/groups/ID/N-ID")
 )
 _UNSEEN = (0.0, None)
+_NEWEST = 0
 _LINK = re.compile(rb"([0-9]{2})-([0-9A-Za-z]{6})")
 
 #: Writes the content of a file that is made of a group, in a process of its own
@@ -53,13 +54,19 @@ def _root(ctx: Context) -> Path:
     return ctx.groups
 
 
-def _fresh(ctx: Context, group_id: str) -> Group | None:
-    seen, group = ctx.seen_groups.get(group_id, _UNSEEN)
-    return group if time.monotonic() - seen < _FRESH_SECONDS else None
+def _version(group: Group) -> int:
+    """A number for a group as it was at one moment, for numbers of what is made of it."""
+    return 1 + int.from_bytes(group.digest[:4]) % (VERSIONS - 1)
+
+
+def _seen(ctx: Context, group_id: str, version: int = _NEWEST) -> tuple[float, Group | None]:
+    """Until when it is known how a group is, in monotonic seconds, and how it was found; None if it was not."""
+    return ctx.seen_groups.get((group_id, version), _UNSEEN)
 
 
 def _keep(ctx: Context, group: Group) -> None:
-    ctx.seen_groups.keep(group.group_id, (time.monotonic(), group))
+    for version in (_NEWEST, _version(group)):
+        ctx.seen_groups[group.group_id, version] = time.monotonic() + _FRESH_SECONDS, group
     if group.left_out:
         more = f", and {len(group.left_out) - 1} more" if len(group.left_out) > 1 else ""
         ctx.store.read_caches.notes.note(group.group_id, f"no member is {group.left_out[0]}{more}", of="group")
@@ -97,8 +104,8 @@ class GroupDir(Node):
         # as of a kata: what is closed to group and others there is closed here
         self.mode &= permissions | stat.S_IFMT(self.mode) | stat.S_IRWXU
         self._ctx = ctx
-        self._group = _fresh(ctx, key.kata)
-        _, known = ctx.seen_groups.get(key.kata, _UNSEEN)
+        until, known = _seen(ctx, key.kata)
+        self._group = known if time.monotonic() < until else None
         self.mtime_ns = known.time_ns if known is not None else status.st_mtime_ns
 
     def size(self) -> int | None:
@@ -126,7 +133,8 @@ class GroupDir(Node):
     def child(self, name: bytes) -> Entry:
         assert self._group is not None, "prepare was not called"
         for row in rows_in(_GROUP.path).get(name, ()):
-            return Entry(GroupFile(self._ctx, row.key(self.key.kata), self._group), row.entry_timeout)
+            key = Key(GROUP, self.key.kata, row.number, _version(self._group))
+            return Entry(GroupFile(self._ctx, key), row.entry_timeout)
         if found := _LINK.fullmatch(name):
             link = _link(self._ctx, Key(GROUP, self.key.kata, FIRST_MEMBER + int(found[1])), self._group)
             if link.target().replace(b"/", b"")[-6:] == found[2]:
@@ -137,7 +145,7 @@ class GroupDir(Node):
 @makes_from_store(_MEMBER.path)
 def _link(ctx: Context, key: Key, group: Group | None = None) -> Link:
     """The link to a kata, in the group as it was found last."""
-    found = group or ctx.seen_groups.get(key.kata, _UNSEEN)[1]
+    found = group or _seen(ctx, key.kata)[1]
     for member in found.members if found is not None else ():
         if FIRST_MEMBER + member.index == key.a:
             kata_id = member.kata_id
@@ -147,60 +155,50 @@ def _link(ctx: Context, key: Key, group: Group | None = None) -> Link:
 
 
 @makes_from_store(*(f"{_GROUP.path}/{name.decode()}" for name in _FILES))
-class GroupFile(ChangingFile):
-    """What is made of all katas of a class; anew when one of them has changed, or somebody has joined."""
+class GroupFile(KeptFile):
+    """What is made of all katas of a class as they were at one moment, which is the version: another thing when one of
+    them has changed, or somebody has joined. Version 0, as an earlier release has numbered it, is how they were found
+    last."""
 
-    def __init__(self, ctx: Context, key: Key, group: Group | None = None) -> None:
+    def __init__(self, ctx: Context, key: Key) -> None:
         status, _ = status_of(_root(ctx), key.kata)
-        group = group or _fresh(ctx, key.kata)
-        owner = ctx.owner_of(status.st_uid, status.st_gid)
-        super().__init__(key, ctx.made, owner, group.time_ns if group is not None else 0, _identity(key, group))
-        self._ctx, self._group = ctx, group
+        super().__init__(key, ctx.made, ctx.owner_of(status.st_uid, status.st_gid), 0, key)
+        self._ctx = ctx
+        self._group: Group | None = None
+        if (group := _seen(ctx, key.kata, key.b)[1]) is not None:
+            self._is_of(group)
 
-    def size(self) -> int | None:
-        size = self._cache.size(self.identity) if self._group is not None else None
-        if size is not None and self._group is not None:
-            # without its members, which are many
-            known = replace(self._group, members=(), left_out=())
-            self._cache.told.keep(self.key, functools.partial(type(self), self._ctx, self.key, known))
-        return size
-
-    def prepare(self) -> Work | None:
-        if self._group is None:
-            self.identity = _identity(self.key, self._ctx.seen_groups.get(self.key.kata, _UNSEEN)[1])
-        work = super().prepare()
-        return None if work is None and self._group is not None else work or self._work()
+    def _is_of(self, group: Group) -> None:
+        self._group, self.mtime_ns, self.identity = group, group.time_ns, (self.key, group.digest)
 
     def _work(self) -> Work:
-        self._cache.check(self.key)
-        has = self.identity if self._made is not None else None
-        write = _FILES[row_of(self.key).name]
-        return functools.partial(_make, self._cache.spool, _root(self._ctx), self._ctx.store.root, self.key, write, has)
+        # what takes too much does so of the next version, too
+        self._cache.check(self.key._replace(b=_NEWEST))
+        of = self._cache.spool, _root(self._ctx), self._ctx.store.root, self.key, self._group
+        return functools.partial(_make, *of, _FILES[row_of(self.key).name])
 
     def prepared(self, result: object) -> None:
         assert isinstance(result, tuple)
         group, made = result
-        self._group = group
-        _keep(self._ctx, group)
-        self.mtime_ns, self.identity = group.time_ns, _identity(self.key, group)
-        if made is not None:
-            super().prepared(made)
+        if self._group is None:
+            _keep(self._ctx, group)
+            self._is_of(group)
+        until, newest = _seen(self._ctx, self.key.kata)
+        if newest is not None and newest.digest == group.digest:
+            until = max(until, time.monotonic() + _MADE_SECONDS)
+            self._ctx.seen_groups[self.key.kata, _NEWEST] = until, newest
+        super().prepared(made)
 
     def too_large(self, error: TooLargeError) -> None:
-        self._cache.refuse(self.key, error)
+        self._cache.refuse(self.key._replace(b=_NEWEST), error)
 
 
-def _identity(key: Key, group: Group | None) -> tuple[Key, bytes | None]:
-    return key, group.digest if group is not None else None
-
-
-def _make(
-    spool: Spool, root: Path, store: Path, key: Key, write: _Write, has: object
-) -> Later | tuple[Group, SpoolFile | None]:
-    """The group as it is now, and the content of a file, unless that is the one that is there."""
-    group = look(root, store, key.kata)
-    if _identity(key, group) == has:
-        return group, None
+def _make(spool: Spool, root: Path, store: Path, key: Key, group: Group | None, write: _Write) -> Later:
+    """The content of a file. Raises `StaleError` where nobody knows any more how the group was."""
+    if group is None:
+        group = look(root, store, key.kata)
+        if key.b not in (_NEWEST, _version(group)):
+            raise StaleError(f"group {key.kata} is not as it was then")
     return Later(functools.partial(_write, spool, root, group, write))
 
 

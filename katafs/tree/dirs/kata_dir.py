@@ -137,7 +137,7 @@ class KataDir(Node):
         if kata is not None:
             row = find(kata, "", name)
             if name != b".git":
-                return entry(self, self._ctx, kata, row, row.key(self._kata_id, kata.tip().last))
+                return entry(self, self._ctx, kata, row, row.key_at(self._kata_id, kata.tip().last))
         elif name != b".git" or not self._is_git:
             raise NotFoundError(f"no {name!r} in kata {self._kata_id}")
         return plain_entry(self._ctx, self._kata_id, b"", name)
