@@ -146,7 +146,10 @@ class _KataCheck:
         return exam
 
     def _look(self, exam: Examination) -> list[Problem]:
-        return [*self._found_by(CHECKS, exam), *self._unchecked, *object_checks.problems(exam, self._damage)]
+        def objects(exam: Examination) -> Iterator[Problem]:
+            return object_checks.problems(exam, self._damage)
+
+        return [*self._found_by(CHECKS, exam), *self._unchecked, *self._found_by((objects,), exam)]
 
     def _found_by(self, checks: tuple[Check, ...], exam: Examination) -> Iterator[Problem]:
         for check in checks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -66,10 +67,13 @@ def _giving_up(exam: Examination, damage: list[mending.Damage]) -> str:
     broken = [place for place, step in enumerate(steps) if step.oid in needing]
     oldest = len(steps) - 1 if exam.chain.problem else max(broken, default=-1)
     lost = {step.oid for step in steps[: oldest + 1]}
+    tips: list[Oid] = []
     if oldest + 1 < len(steps):
         tips = [steps[oldest + 1].oid]
     else:
-        tips = [oid for oid in chains.ends(exam.repo) if oid not in exam.chain.commits]
+        # of an index that cannot be read another check tells
+        with suppress(ValueError):
+            tips = [oid for oid in chains.ends(exam.repo) if oid not in exam.chain.commits]
     if len(tips) != 1 or not lost or not all(oid in exam.repo.objects.loose for oid in lost):
         return ""
     return "; " + giving_up(exam, lost | needing, tips[0])
