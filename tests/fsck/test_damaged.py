@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,6 +218,22 @@ def test_what_only_a_damaged_index_has(kata: Path, harm: str) -> None:
     assert git(kata, "rev-parse", "side").decode().strip() == side
     assert check(kata) == []
     assert_git_is_content(kata)
+
+
+@pytest.mark.parametrize("offset", [1 << 40, 1 << 63, (1 << 64) - 1])
+def test_an_index_with_an_offset_that_is_none(kata: Path, offset: int) -> None:
+    """Beside a commit that is lost, of which fsck looks for the newest one before it."""
+    make_old(kata)
+    pack = kata / ".git/objects/pack/pack-none.pack"
+    file = loose(kata, "main:files")
+    oid = bytes.fromhex(file.parent.name + file.name)
+    file.unlink()
+    loose(kata, f"refs/tags/{LAST - 1}").unlink()
+    data = b"PACK" + struct.pack(">II", 2, 0)
+    pack.write_bytes(data + hashlib.sha1(data).digest())
+    pack.with_suffix(".idx").write_bytes(index.build([index.Record(oid, offset, 0)], pack.read_bytes()[-20:]))
+    found = check(kata)
+    assert {"pack-index-damaged", "object-missing"} <= {finding.code for finding in found}
 
 
 def test_a_damaged_pack_without_an_index(kata: Path) -> None:

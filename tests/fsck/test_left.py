@@ -186,3 +186,39 @@ def test_names_of_a_kata_do_not_reach_the_terminal(kata: Path) -> None:
     (finding,) = check(kata)
     assert finding.message.isprintable()
     assert "␛[31mred␊" in finding.message
+
+
+# -- what is whole, and more than a mount shows
+
+
+def test_files_that_are_too_deep_to_be_shown(kata: Path) -> None:
+    """git has no such bound, and a mount says EIO."""
+    assert git_commit(kata, "by hand", {"files/" + "d/" * 70 + "a.txt": b"a\n"})
+    make_old(kata)
+    found = left(kata, "files-unreadable")
+    assert f"the files of event {LAST} are not shown: " in found.message
+    assert "too deep" in found.message
+
+
+def test_a_tip_that_is_too_large_to_be_read(kata: Path) -> None:
+    """A message of 20 MiB: what a mount shows of such a kata is its ``.git`` alone."""
+    commit = git(kata, "cat-file", "commit", "main") + b"x" * (20 << 20)
+    oid = git(kata, "hash-object", "-t", "commit", "-w", "--stdin", stdin=commit).decode().strip()
+    git(kata, "update-ref", "refs/heads/main", oid)
+    git(kata, "tag", "-f", str(LAST), oid)
+    make_old(kata)
+    assert "are too many" in left(kata, "events-unreadable").message
+
+
+def test_a_tree_that_is_whole_and_malformed(kata: Path) -> None:
+    """Its bytes have its id, but a mode in it is none: git stops at it, too."""
+    files = git(kata, "rev-parse", "main:files").decode().strip()
+    entry = bytes.fromhex(git(kata, "rev-parse", "main:manifest.json").decode())
+    data = b"10x644 a.txt\0" + entry
+    oid = git(kata, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=data).strip()
+    root = git(kata, "cat-file", "tree", "main^{tree}").replace(bytes.fromhex(files), bytes.fromhex(oid.decode()))
+    tree = git(kata, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=root).decode().strip()
+    commit = git(kata, "commit-tree", tree, "-p", "main", "-m", "by hand").decode().strip()
+    git(kata, "update-ref", "refs/heads/main", commit)
+    make_old(kata)
+    assert f"object {oid.decode()} " in left(kata, "object-damaged").message

@@ -102,6 +102,42 @@ def test_objects_named_by_sha256(store: Path, mount: MakeMount) -> None:
     assert [finding.code for finding in found if finding.state is not Outcome.NOTE] == ["config-refused"]
 
 
+def test_a_kata_that_git_is_making(store: Path, mount: MakeMount) -> None:
+    """As saver does, step by step: what is not there yet is not there, and the log is silent. A branch that was lost is
+    still an error."""
+    path = store / "Ab/Cd/Ef"
+    mounted = mount(store)
+    kata = mounted.kata("AbCdEf")
+
+    def look() -> None:
+        assert os.listdir(kata) == [".git"]
+        for name in ("manifest.json", "files", "ran_tests", "config"):
+            with pytest.raises(FileNotFoundError):
+                os.stat(kata / name)
+
+    (path / ".git").mkdir(parents=True)
+    wait_until(lambda: kata.is_dir() and os.listdir(kata) == [".git"], "the new directory")
+    look()
+    git(path, "init", "-q", "-b", "main")
+    look()
+    (store.parent / "other").mkdir()
+    whole = make_kata(store.parent / "other", "AbCdEf")
+    for name in ("manifest.json", "events_summary.json", "event.json"):
+        (path / name).write_bytes(git(whole, "show", f"main:{name}"))
+        look()
+    git(path, "fetch", "-q", str(whole), "refs/tags/0")
+    look()
+    git(path, "update-ref", "refs/heads/main", "FETCH_HEAD")
+    wait_until((kata / "manifest.json").exists, "the first commit")
+    assert not [line for line in mounted.log_text().splitlines() if "ERROR" in line or "shown as" in line]
+    git(path, "update-ref", "refs/tags/0", "main")
+    mounted.expected_log = "ERROR"
+    git(path, "update-ref", "-d", "refs/heads/main")
+    wait_until(lambda: os.listdir(kata) == [".git"], "the loss of the branch")
+    with pytest.raises(OSError, match="Input/output error"):
+        os.stat(kata / "history")
+
+
 def test_what_git_obeys_and_katafs_does_not(store: Path, mount: MakeMount) -> None:
     """Replacements, in whatever form, are not passed on; where the history ends is."""
     path = make_kata(store, "AbCdEf")

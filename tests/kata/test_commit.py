@@ -486,3 +486,12 @@ def test_a_main_that_leads_around_git_is_damaged(kata: Path) -> None:
     with pytest.raises(DamagedError):
         record(kata)
     assert other.read_text() == tip
+
+
+@pytest.mark.parametrize("size", [1_000_000, 2_500_000, 4_000_000])
+def test_a_large_file_goes_and_another_comes(kata: Path, size: int) -> None:
+    """They are compared as a rename is: by libgit2, for which what costs too much here looked like what is missing."""
+    assert record(kata, files={"large": "x" * size, "cyber-dojo.sh": "pytest\n"}).index == 1
+    assert record(kata, files={"other": "y\n", "cyber-dojo.sh": "pytest\n"}).index == 2
+    row = stored_rows(kata)[-1]
+    assert (row["diff_added_count"], row["diff_deleted_count"]) == (1, 1)

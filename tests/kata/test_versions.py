@@ -43,7 +43,17 @@ def test_a_later_version_is_not_written_to(store: Path) -> None:
     assert repository_state(path) == before
 
 
-@pytest.mark.parametrize("version", [2, "3", None, True])
+@pytest.mark.parametrize("version", [2.5, 3.0, 1e20])
+def test_any_larger_number_is_a_later_version(store: Path, version: float) -> None:
+    """JSON has one kind of numbers: some programs write 3 as 3.0."""
+    path = of_version(store, version)
+    before = repository_state(path)
+    with pytest.raises(ReadOnlyError, match=r"and this katafs knows 2: it is only read$"):
+        record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, MESSAGE))
+    assert repository_state(path) == before
+
+
+@pytest.mark.parametrize("version", [2, 2.0, "3", None, True])
 def test_other_values_are_no_later_version(store: Path, version: Any) -> None:
     path = of_version(store, version)
     assert record(path, "AbCdEf", parse_act(Kind.RAN_TESTS, MESSAGE)).index == 2

@@ -101,9 +101,12 @@ def tree_deltas(
         for side in created + deleted:
             if not side.is_submodule:
                 repo.blob(side.oid)
+    repo.objects.too_heavy = None
     try:
         return _paired(repo, was, now, flags)
     except (KeyError, ValueError, OSError, pygit2.GitError) as error:
+        if repo.objects.too_heavy is not None:
+            raise repo.objects.too_heavy from error
         raise DamagedError(f"{repo.git_dir}: two trees cannot be compared: {error}") from error
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pygit2
 
-from katafs.errors import DamagedError, KataError, NotFoundError, unreadable
+from katafs.errors import DamagedError, HeavyError, KataError, NotFoundError, unreadable
 from katafs.git.beneath import appears, is_shared, real_path
 from katafs.git.budget import Budget
 from katafs.git.format.stored import COMMIT, EMPTY_BLOB, WORDS, Oid
@@ -41,6 +41,8 @@ class Objects:
     def __init__(self, git_dir: Path, *, largest: int = IN_MEMORY, budget: Budget | None = None) -> None:
         self._git_dir = git_dir
         self._largest = largest
+        #: what libgit2 was refused since somebody cleared it: it makes "not found" of everything
+        self.too_heavy: HeavyError | None = None
         self.budget = budget or Budget()
         try:
             #: without symbolic links on the way
@@ -239,6 +241,8 @@ class _Backend(pygit2.OdbBackend):
         try:
             return objects.read_any(bytes(oid.raw))
         except KataError as error:
+            if isinstance(error, HeavyError):
+                objects.too_heavy = error.with_traceback(None)
             raise KeyError(str(error)) from error
 
     def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:

@@ -179,6 +179,22 @@ def references(git_dir: Path) -> dict[str, Reference]:
     return packed | {name: reference for name, reference in files.items() if reference is not None}
 
 
+def has_references(git_dir: Path) -> bool:
+    """Whether there is a branch or a tag, by a glance: a repository that somebody has only begun to make has none."""
+    if os.path.lexists(git_dir / PACKED_REFS):
+        return True
+    for name in ("refs/heads", "refs/tags"):
+        with suppress(OSError):
+            fd = beneath.open_beneath(f"{os.path.realpath(git_dir)}/{name}", os.O_DIRECTORY)
+            try:
+                with os.scandir(fd) as entries:
+                    if any(not entry.name.endswith(".lock") for entry in islice(entries, _FEW_TAGS)):
+                        return True
+            finally:
+                beneath.close_quietly(fd)
+    return False
+
+
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:
     """The names of the references that have files of their own. Of a directory that is a link, or unreadable, none."""
     found: list[str] = []

@@ -69,8 +69,9 @@ def verify(repo: GitRepo, tips: Iterable[Oid], seen: set[Oid]) -> Iterator[Damag
 def damage_of(repo: GitRepo, oid: Oid, kind: int) -> Damage | None:
     """What is wrong with an object alone; ``kind`` is what refers to it says that it is, or 0."""
     try:
-        repo.objects.read(oid, kind or repo.objects.kind(oid), strictly=True)
-    except DamagedError as error:
+        stored = kind or repo.objects.kind(oid)
+        links(stored, repo.objects.read(oid, stored, strictly=True), (), parse_tree)
+    except (DamagedError, ValueError) as error:
         return _damage(repo, oid, kind, error)
     return None
 

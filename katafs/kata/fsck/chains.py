@@ -51,7 +51,7 @@ def whole(repo: GitRepo, oid: Oid) -> Chain | None:
 
 
 def heads(repo: GitRepo) -> dict[Oid, Chain]:
-    """All commits with events that no other such commit follows, in any pack or file. Raises ValueError when an index
+    """All commits with events that no other such commit follows, in any pack or file. Raises `DAMAGE` when an index
     cannot be read."""
     found = {oid: whole(repo, oid) for oid in _last(repo)}
     return {oid: chain for oid, chain in found.items() if chain is not None}

@@ -40,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     branches.others,
     branches.logs,
     event_checks.readable,
+    event_checks.shown,
     event_checks.rows,
     event_checks.commits,
     event_checks.wrong_tags,

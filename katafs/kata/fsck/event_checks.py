@@ -9,11 +9,12 @@ from functools import partial
 from itertools import pairwise
 
 from katafs.errors import KataError
-from katafs.git import Oid
+from katafs.git import GitRepo, Oid
 from katafs.git.refs.reading import Reference
 from katafs.kata.fsck.exam import LOST, Examination, Problem, each, is_index
-from katafs.kata.fsck.words import events, printable, several
+from katafs.kata.fsck.words import events, printable, reason, several
 from katafs.kata.model.trees import Listing, Root
+from katafs.kata.read.state import read_state
 
 _TAGS = "refs/tags/"
 _MOST_LINES = 10  # of tags that are wrong
@@ -28,6 +29,32 @@ def readable(exam: Examination) -> Iterator[Problem]:
     if exam.main is not None and exam.tip is None:
         message = f"its events cannot be read: {exam.tip_or_why}"
         yield Problem("events-unreadable", message, advice=_ALONE)
+
+
+def shown(exam: Examination) -> Iterator[Problem]:
+    """Objects may be whole, and still be larger than a mount reads, or no tree that git itself would take."""
+    # what is damaged is told by another check
+    if exam.main is None or exam.tip is None or exam.has_damage:
+        return
+    repo = GitRepo(exam.path)
+    try:
+        read_state(repo, exam.main)
+    except KataError as error:
+        message = f"its events are not shown: {reason(error)}"
+        yield Problem("events-unreadable", message, advice=_ALONE)
+        return
+    trees: dict[Oid, set[int]] = {}
+    looked_at = [] if exam.is_quick else [*exam.expected.items(), (exam.tip.last, exam.main)]
+    for index, oid in looked_at:
+        with suppress(KataError):
+            tree = Root.read(repo, repo.commit(oid).tree).subtree(b"files")
+            trees.setdefault(tree or b"", set()).add(index)
+    for tree, indexes in trees.items():
+        try:
+            Listing(repo, tree or None)
+        except KataError as error:
+            message = f"the files of {events(indexes)} are not shown: {reason(error)}"
+            yield Problem("files-unreadable", message, advice="git shows them, if they are not malformed")
 
 
 def rows(exam: Examination) -> Iterator[Problem]:

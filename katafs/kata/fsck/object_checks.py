@@ -10,6 +10,7 @@ from pathlib import Path
 
 from katafs.git import Oid
 from katafs.git.format.stored import COMMIT
+from katafs.git.odb.packs import DAMAGE
 from katafs.git.store import mending
 from katafs.kata.fsck import chains
 from katafs.kata.fsck.exam import Examination, Problem, giving_up
@@ -72,7 +73,7 @@ def _giving_up(exam: Examination, damage: list[mending.Damage]) -> str:
         tips = [steps[oldest + 1].oid]
     else:
         # of an index that cannot be read another check tells
-        with suppress(ValueError):
+        with suppress(*DAMAGE):
             tips = [oid for oid in chains.ends(exam.repo) if oid not in exam.chain.commits]
     if len(tips) != 1 or not lost or not all(oid in exam.repo.objects.loose for oid in lost):
         return ""

@@ -39,7 +39,8 @@ def check_version(manifest: Mapping[str, Any], kata_id: str) -> None:
     """Raises `ReadOnlyError` for a kata that a newer katafs, or saver, has made: it may mean something else by what
     looks the same."""
     version = manifest.get("version")
-    if type(version) is int and version > NEWEST_VERSION:
+    # true is 1, and no later one
+    if isinstance(version, (int, float)) and version > NEWEST_VERSION:
         raise ReadOnlyError(
             f"kata {kata_id} is of version {version}, and this katafs knows {NEWEST_VERSION}: it is only read"
         )

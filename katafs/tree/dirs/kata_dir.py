@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from katafs.errors import HeavyError, KataError, NoEventsError, NotFoundError
+from katafs.git.refs.reading import has_references
 from katafs.kata.legacy.plain_create import DIRECTORY, FILE_IN_DIRECTORY, FILES, is_new
 from katafs.kata.legacy.plain_files import is_plain_name, pending_names
 from katafs.kata.legacy.plain_store import Conversion
@@ -89,10 +90,14 @@ class KataDir(Node):
 
     def _say(self, what: str) -> None:
         """Have the log say why it is shown like this; not as long as somebody may be making it."""
-        path = self._path
-        has_main = any((path / ".git" / name).exists() for name in ("refs/heads/main", "packed-refs"))
-        if has_main or not is_new(path) or time.time() - _last_change(path) > _MAKING_SECONDS:
+        if not self._is_being_made():
             self._ctx.store.read_caches.notes.note(self._kata_id, f"it is shown as {what}")
+
+    def _is_being_made(self) -> bool:
+        """Whether it may be one that a service has begun to make, as plain files or by git, a moment ago."""
+        path = self._path
+        is_young = time.time() - _last_change(path) <= _MAKING_SECONDS
+        return is_young and is_new(path) and not has_references(path / ".git")
 
     def names(self) -> list[bytes]:
         kata = self._kata
@@ -131,7 +136,8 @@ class KataDir(Node):
             return fence(self)
         if kata is None and self._is_git and is_own:
             why = self._ctx.store.why_no_events(self._kata_id)
-            if why is not None and not isinstance(why, (NotFoundError, NoEventsError)):
+            is_none = isinstance(why, (NotFoundError, NoEventsError)) or self._is_being_made()
+            if why is not None and not is_none:
                 # what cannot be read may be there
                 raise why
         if kata is not None:
