@@ -215,6 +215,7 @@ def test_services_that_write_plain_paths(hosts: Hosts, version: int) -> None:
     assert [known["colour"] for known in stored_rows(path)[3:]] == [row["colour"]] * 4
 
 
+@pytest.mark.thorough
 def test_upkeep_on_one_beside_a_writer_on_the_other(hosts: Hosts) -> None:
     one, other = hosts
     make_kata(one.store, "Keep23", {"a.txt": "0\n"})

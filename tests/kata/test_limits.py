@@ -35,6 +35,7 @@ DEEP = "[" * 58 + ",".join("0" * 32_000) + "]" * 58
 ROW = pretty(json.loads(DEEP), indent="    ")
 
 
+@pytest.mark.thorough
 def test_rows_that_could_not_be_read(store: Path) -> None:
     """Each message is small; the rows of all are not. One too many is refused, and what is small goes on."""
     path = make_kata(store, "AbCdEf")
@@ -69,6 +70,7 @@ def test_a_file_too_many() -> None:
                 check_files(act, before)
 
 
+@pytest.mark.thorough
 def test_a_manifest_that_could_not_be_read(store: Path) -> None:
     """Deep arrays take more room in a pretty file than in a message."""
     manifest = {"visible_files": {}, "x": json.loads("[" * 58 + ",".join("0" * 200_000) + "]" * 58)}

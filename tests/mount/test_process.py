@@ -296,6 +296,7 @@ def test_idle_memory(fork_server: starting.ForkServer) -> None:
     assert resident < 80 << 20
 
 
+@pytest.mark.thorough
 def test_it_prepares_beside_a_worker_that_stays(fork_server: starting.ForkServer) -> None:
     """Where something is recorded at all times there always is one."""
     stays = pool_module.Worker("katafs.html.process", process.Limits(), stays=True)

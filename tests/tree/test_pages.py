@@ -388,6 +388,7 @@ def _make_slowly(_file: None, page: Page, highlight: bool) -> bytes:
     return _take_for_ever(page, highlight=highlight)
 
 
+@pytest.mark.thorough
 def test_a_page_that_takes_too_long_is_made_without_colours(
     monkeypatch: pytest.MonkeyPatch, limit: None, store: Path
 ) -> None:
