@@ -181,9 +181,13 @@ def test_another_kata_of_the_same_id(mount: MakeMount, store: Path, tmp_path: Pa
     other = make_kata(tmp_path / "other", NATIVE, {"hiker.py": "new\n"}, exercise="Another")
     path.rename(tmp_path / "old")
     other.rename(path)
+
+    def is_old() -> list[str]:
+        return [name for name, old in zip(names, before, strict=True) if (kata / name).read_bytes() == old]
+
     wait_until(lambda: (kata / "files/hiker.py").read_bytes() == b"new\n", "the new kata", 1)
-    after = [(kata / name).read_bytes() for name in names]
-    assert not [name for name, old, new in zip(names, before, after, strict=True) if old == new]
+    # the kernel is told of each name in its turn
+    wait_until(lambda: not is_old(), "all of the new kata", 1)
     assert os.listdir(kata / "events/0/files") == ["hiker.py"]
     assert not (kata / "events/1").exists()
     assert not (kata / "diff/latest").is_symlink()
