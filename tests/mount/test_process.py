@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedRandom
@@ -301,7 +302,8 @@ def test_it_prepares_beside_a_worker_that_stays(fork_server: starting.ForkServer
     """Where something is recorded at all times there always is one."""
     stays = pool_module.Worker("katafs.html.process", process.Limits(), stays=True)
     try:
-        wait_until(lambda: run(_languages) >= len(_USUAL), "the preparations")
+        # asked all the time it would come to nothing else
+        wait_until(lambda: threading.Event().wait(1) or run(_languages) >= len(_USUAL), "the preparations", 60)
     finally:
         stays.end()
 
