@@ -107,12 +107,7 @@ class References:
         """What `tag` says of these, but for those that may have files of their own: ``packed-refs`` is opened once."""
         found: dict[int, Oid | None] = {}
         with suppress(OSError, DamagedError, HeavyError), self._budget.within(_FEW_MICROSECONDS):
-            fd = beneath.open_beneath(f"{self._git_dir}/refs/tags", os.O_DIRECTORY)
-            try:
-                with os.scandir(fd) as entries:
-                    own = {entry.name for entry in islice(entries, _FEW_TAGS)}
-            finally:
-                beneath.close_quietly(fd)
+            own = _some_names(f"{self._git_dir}/refs/tags")
             if len(own) < _FEW_TAGS:
                 found = self._packed_of({f"refs/tags/{index}": index for index in indexes if str(index) not in own})
         return {index: oid for index, oid in found.items() if oid is not None and oid != _ZERO}
@@ -185,14 +180,19 @@ def has_references(git_dir: Path) -> bool:
         return True
     for name in ("refs/heads", "refs/tags"):
         with suppress(OSError):
-            fd = beneath.open_beneath(f"{os.path.realpath(git_dir)}/{name}", os.O_DIRECTORY)
-            try:
-                with os.scandir(fd) as entries:
-                    if any(not entry.name.endswith(".lock") for entry in islice(entries, _FEW_TAGS)):
-                        return True
-            finally:
-                beneath.close_quietly(fd)
+            if any(not each.endswith(".lock") for each in _some_names(f"{os.path.realpath(git_dir)}/{name}")):
+                return True
     return False
+
+
+def _some_names(directory: str) -> set[str]:
+    """The names in a directory below no link, `_FEW_TAGS` at most. Raises OSError."""
+    fd = beneath.open_beneath(directory, os.O_DIRECTORY)
+    try:
+        with os.scandir(fd) as entries:
+            return {entry.name for entry in islice(entries, _FEW_TAGS)}
+    finally:
+        beneath.close_quietly(fd)
 
 
 def reference_files(git_dir: Path, below: str = "refs") -> list[str]:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from katafs.directories import remove_tree
@@ -37,10 +38,13 @@ class RefWriter:
         self._repo = repo
         self._git_dir = repo.git_dir
         self.locks = RefLocks(repo.git_dir, is_alone=is_alone)
-        #: what ``main`` is, which may be a name of another branch
-        self.main = reading.real_name(repo.git_dir, MAIN)
         self._prepared: dict[tuple[str, Oid], NewFile] = {}
         self._moves: list[tuple[Oid, Oid | None]] = []
+
+    @cached_property
+    def main(self) -> str:
+        """What ``main`` is, which may be a name of another branch."""
+        return reading.real_name(self._git_dir, MAIN)
 
     def prepare(self, main: Oid, tags: Mapping[int, Oid]) -> list[int]:
         """Make the files that `move_main` and `set_tags` put into place: their descriptors, to be synced together with

@@ -105,7 +105,7 @@ def _lost_tip(exam: Examination) -> tuple[Oid | None, str]:
         chain = whole(repo, logged)
         if chain is not None and (newest_tag is None or newest_tag in chain.commits):
             return logged, "its log"
-    heads = chains.heads(repo)
+    heads = chains.ends(repo, 1)
     if newest_tag is not None:
         heads = {oid: chain for oid, chain in heads.items() if newest_tag in chain.commits}
     if len(heads) == 1:
@@ -167,9 +167,9 @@ def logs(exam: Examination) -> Iterator[Problem]:
     for name in (f"logs/{MAIN}", "logs/HEAD"):
         lines = _log(exam, name)
         # a commit of main is a finding of its own
-        good = [line for line in lines if _logged(line) <= exam.chain.commits]
-        others = frozenset().union(*map(_logged, lines)) - exam.chain.commits
-        if any(verify(exam.repo, others, set(exam.chain.commits))):
+        strange = [_logged(line) - exam.chain.commits for line in lines]
+        if any(verify(exam.repo, set().union(*strange), set(exam.chain.commits))):
+            good = [line for line, commits in zip(lines, strange, strict=True) if not commits]
             steps = [partial(exam.keep, f".git/{name}"), partial(replace_file, exam.git_dir / name, b"".join(good))]
             message = f".git/{name} names commits that are gone: in {len(lines) - len(good)} of {len(lines)} lines"
             yield Problem("stale-file", message, each(*steps))

@@ -50,18 +50,13 @@ def whole(repo: GitRepo, oid: Oid) -> Chain | None:
     return None if chain.problem else chain
 
 
-def heads(repo: GitRepo) -> dict[Oid, Chain]:
-    """All commits with events that no other such commit follows, in any pack or file. Raises `DAMAGE` when an index
-    cannot be read."""
-    found = {oid: whole(repo, oid) for oid in _last(repo)}
-    return {oid: chain for oid, chain in found.items() if chain is not None}
-
-
-def ends(repo: GitRepo) -> dict[Oid, Chain]:
-    """As `heads`; instead of one that lacks something, the newest before it that does not."""
+def ends(repo: GitRepo, tried: int = _MOST_TRIED) -> dict[Oid, Chain]:
+    """All commits with events that no other such commit follows, in any pack or file; instead of one that lacks
+    something, the newest before it that does not, of so many that are ``tried``. Raises `DAMAGE` when an index cannot
+    be read."""
     found: dict[Oid, Chain] = {}
     for last in _last(repo):
-        for step in islice(walk(repo, last).steps, _MOST_TRIED):
+        for step in islice(walk(repo, last).steps, tried):
             if (chain := whole(repo, step.oid)) is not None:
                 found[step.oid] = chain
                 break
