@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import katafs
+from katafs.mount import runtime
+from katafs.mount.mounting import device_of
 from tests.katas import add_event, make_kata
 from tests.mounts import MakeMount, is_keeper, wait_until
 from tests.mounts import katafs as katafs_command
@@ -70,6 +72,9 @@ def test_another_daemon_may_say_something_else(mount: MakeMount, store: Path) ->
     if not is_keeper(mounted.pid):
         pytest.skip("the mount is not kept alive here")
     before = mounted.daemon
+    # who keeps it alive says so a moment after the daemon does
+    device = device_of(mounted.path)
+    wait_until(lambda: runtime.read(device) is not None, "what its keeper says")
     reloaded = katafs_command("reload", mounted.path, check=False)
     assert reloaded.returncode == 0, reloaded.stderr
     assert mounted.daemon != before
